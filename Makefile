@@ -1,0 +1,42 @@
+# The two commands of the README: make demo, make test. Each does all its set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+# MARKED=1 also runs the tests that need system packages (see .ci/run).
+MARKED ?=
+JOBS ?= 2
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test check format bench wheelhouse clean
+
+demo: $(VENV)/center.stamp
+	@$(BIN)/iot-agent demo $(ARGS)
+
+test: $(VENV)/test.stamp
+	MARKED=$(MARKED) $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+check: $(VENV)/check.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/check.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/test.stamp
+	$(BIN)/python -m bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed, and $(PYTHON) is older: run make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "no venv: on Debian, apt install python3-venv"; exit 1; }
+
+$(VENV)/%.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV) …"
+	@$(PIP) install --quiet --editable '.[$*]' --constraint constraints.txt
+	@touch $@

@@ -1,0 +1,48 @@
+"""Durations and sizes as people write them in agent.toml: "10s", "200ms", "7d", "64MB"."""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+Seconds = NewType("Seconds", float)
+Bytes = NewType("Bytes", int)
+
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_BYTES = {"B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
+
+
+def _parse(text: object, units: dict[str, float] | dict[str, int], kind: str, example: str) -> float:
+    match = _QUANTITY.fullmatch(text.strip()) if isinstance(text, str) else None
+    if match is None or match[2] not in units:
+        raise ValueError(f"a {kind} with its unit in quotes, like {example} (units: {', '.join(units)})")
+    return float(match[1]) * units[match[2]]
+
+
+def parse_duration(text: object) -> Seconds:
+    """Seconds of `10s`, `200ms`, `5m`, `7d`. Raises ValueError saying what would be right."""
+    return Seconds(_parse(text, _SECONDS, "duration", '"10s"'))
+
+
+def parse_size(text: object) -> Bytes:
+    """Bytes of `64MB`. Raises ValueError saying what would be right."""
+    return Bytes(round(_parse(text, _BYTES, "size", '"64MB"')))
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest exact writing: 0.2 → `200ms`, 604800 → `7d`."""
+    if seconds and (seconds < 1 or seconds % 1):
+        return f"{seconds * 1000:g}ms"
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"
+
+
+def format_size(size: int) -> str:
+    """The shortest exact writing: 256000000 → `256MB`."""
+    for unit, factor in (("GB", 1000**3), ("MB", 1000**2), ("kB", 1000)):
+        if size and size % factor == 0:
+            return f"{size // factor}{unit}"
+    return f"{size}B"

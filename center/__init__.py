@@ -1,0 +1,1 @@
+"""The IoT Center: device registration API and the pages where people look at their sensors."""

@@ -1,0 +1,162 @@
+"""The contract between sensors and the agent: quantities, readings, drivers and their errors."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_BOOT_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def boot_ns() -> int:
+    """Nanoseconds since boot, suspend included (CLOCK_BOOTTIME; the monotonic clock where there is none)."""
+    return time.clock_gettime_ns(_BOOT_CLOCK)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """What a field of the data model holds.
+
+    `low` and `high` are the limits, in `unit`, that a sensor for it can measure; `decimals` is the resolution that a
+    delivered value is rounded to; `max_rate` is the fastest change, in `unit` per second, that air can show, or None
+    where any change is believable; `sensor_tag` names the tag that holds the sensor's kind.
+    """
+
+    field: str
+    unit: str
+    low: float
+    high: float
+    kind: Literal["float", "integer"]
+    decimals: int
+    sensor_tag: str | None = None
+    max_rate: float | None = None
+
+
+# Ranges: BME280 datasheet section 1 (temperature, humidity, pressure); WGS 84 for the location.
+QUANTITIES: Mapping[str, Quantity] = {
+    q.field: q
+    for q in (
+        Quantity("Temperature", "°C", -40.0, 85.0, "float", 2, "TemperatureSensor", 5.0),
+        Quantity("Humidity", "%RH", 0.0, 100.0, "float", 2, "HumiditySensor", 50.0),
+        Quantity("Pressure", "hPa", 300.0, 1100.0, "float", 2, "PressureSensor", 5.0),
+        Quantity("PressureSeaLevel", "hPa", 800.0, 1100.0, "float", 2, "PressureSensor", 5.0),
+        Quantity("DewPoint", "°C", -80.0, 85.0, "float", 2, "HumiditySensor", None),
+        Quantity("CO2", "ppm", 0, 40_000, "integer", 0, "CO2Sensor", None),
+        Quantity("TVOC", "ppb", 0, 60_000, "integer", 0, "TVOCSensor", None),
+        Quantity("Lat", "°", -90.0, 90.0, "float", 6, "GPSSensor", None),
+        Quantity("Lon", "°", -180.0, 180.0, "float", 6, "GPSSensor", None),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Values of one moment: by field name in the units of QUANTITIES, at the driver's full precision.
+
+    `boot_ns` is the moment in CLOCK_BOOTTIME nanoseconds; `raw` are the registers the values come from, if any.
+    """
+
+    values: Mapping[str, float | int]
+    boot_ns: int
+    raw: bytes | None = None
+
+
+class SensorError(Exception):
+    """A reading failed. `remedy` says what a person can do about it."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(f"{message}: {remedy}" if remedy else message)
+        self.remedy = remedy
+
+
+class NotFound(SensorError):  # noqa: N818 - the names of the contract; each says what happened
+    """No such bus, or nothing answers at the address."""
+
+
+class NoPermission(SensorError):  # noqa: N818
+    """The device file is there and may not be opened."""
+
+
+class WrongChip(SensorError):  # noqa: N818
+    """Something else answers at the address."""
+
+
+class Busy(SensorError):  # noqa: N818
+    """Another driver holds the chip."""
+
+
+class Transient(SensorError):  # noqa: N818
+    """A transfer failed; the next reading may work."""
+
+
+class NotReady(SensorError):  # noqa: N818
+    """The chip has no fresh conversion: just reset, or it never finished."""
+
+
+class OptionError(ValueError):
+    """A driver or option that cannot be; the message says what is allowed."""
+
+
+class Driver(ABC):
+    """A sensor. Nothing is touched before open(); close() may be called twice.
+
+    A driver states its options as a frozen dataclass with a default for each, and its kind as it stands in the
+    sensor tags of the data model.
+    """
+
+    sensor: ClassVar[str]
+    Options: ClassVar[type[Any]]
+
+    def __init__(self, options: Any = None) -> None:
+        self.options = self.Options() if options is None else options
+        self.check(self.options)
+
+    @classmethod
+    def check(cls, options: Any) -> None:
+        """Validate options without hardware. Raises OptionError naming what is allowed."""
+
+    def describe(self) -> str:
+        """What and where it is, for messages: `BME280 at 0x77 on /dev/i2c-1`."""
+        return self.sensor
+
+    @abstractmethod
+    def open(self) -> None:
+        """Get ready to read. Raises SensorError."""
+
+    @abstractmethod
+    def read(self) -> Reading:
+        """One reading of one moment. Raises SensorError; never returns a value that was not measured."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what open() took."""
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def available() -> list[str]:
+    """Names of the installed drivers."""
+    return sorted({e.name for e in entry_points(group="iot_agent.drivers")})
+
+
+def load(name: str) -> type[Driver]:
+    """The driver of this name, found through the entry-point group `iot_agent.drivers`. Raises OptionError."""
+    for entry in entry_points(group="iot_agent.drivers"):
+        if entry.name == name:
+            driver: type[Driver] = entry.load()
+            return driver
+    near = get_close_matches(name, available(), 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise OptionError(f"no driver {name!r}; installed are {', '.join(available())}{hint}")
