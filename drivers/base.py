@@ -118,7 +118,7 @@ class Driver(ABC):
         self.options = self.Options() if options is None else options
         self.check(self.options)
 
-    @classmethod
+    @classmethod  # noqa: B027 - options may need no check beyond their types
     def check(cls, options: Any) -> None:
         """Validate options without hardware. Raises OptionError naming what is allowed."""
 
