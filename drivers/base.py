@@ -160,3 +160,8 @@ def load(name: str) -> type[Driver]:
     near = get_close_matches(name, available(), 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise OptionError(f"no driver {name!r}; installed are {', '.join(available())}{hint}")
+
+
+def options_for(driver: type[Driver], mapping: Mapping[str, Any]) -> Any:
+    """A driver's options from a table. Raises OptionError."""
+    return driver.Options(**mapping)

@@ -1,0 +1,25 @@
+"""Errors that end a command with one line on stderr and an exit code."""
+
+from __future__ import annotations
+
+EXIT_FAILED = 1
+EXIT_ALREADY_RUNNING = 3
+EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h; the systemd unit does not restart on it
+
+
+class AgentError(Exception):
+    """Says what was tried, what came back and what to do next, in one line."""
+
+    exit_code = EXIT_FAILED
+
+
+class ConfigError(AgentError):
+    """Something in agent.toml, or the file itself, is not right."""
+
+    exit_code = EXIT_CONFIG
+
+
+class AlreadyRunning(AgentError):  # noqa: N818 - says what is the case
+    """Another agent holds the state folder."""
+
+    exit_code = EXIT_ALREADY_RUNNING
