@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, get_origin
 
 from cattrs import Converter
-from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
+from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn, override
 
 from agent import settings as s
@@ -192,7 +192,7 @@ def _problems(error: Exception, path: tuple[str, ...]) -> Iterator[str]:
     if isinstance(error, ClassValidationError | IterableValidationError):
         known, rest = error.group_exceptions()
         for sub, note in known:
-            step = str(note.name) if isinstance(error, ClassValidationError) else f"[{note.index}]"
+            step = f"[{note.index}]" if isinstance(note, IterableValidationNote) else str(note.name)
             yield from _problems(sub, (*path, step))
         for sub in rest:
             yield from _problems(sub, path)
@@ -262,8 +262,8 @@ def _sensor(value: Any, _: Any) -> s.SensorSettings:
 
 def _record(cls: type) -> Callable[[Any, Any], Any]:
     """A section: a table, whose keys are the attributes of `cls`."""
-    ours = {"warnings": override(omit=True)} if cls is s.Settings else {}
-    inner = make_dict_structure_fn(cls, _CONVERTER, _cattrs_forbid_extra_keys=True, **ours)
+    ours: dict[str, Any] = {"warnings": override(omit=True)} if cls is s.Settings else {}
+    inner: Callable[[Any, Any], Any] = make_dict_structure_fn(cls, _CONVERTER, **ours)
 
     def structure(value: Any, _: Any) -> Any:
         if not isinstance(value, dict):
@@ -280,6 +280,11 @@ def _tables(value: Any, _: Any) -> tuple[s.SensorSettings, ...]:
     return result
 
 
+def _is_literal(kind: Any) -> bool:
+    origin: Any = get_origin(kind)
+    return origin is Literal
+
+
 _CONVERTER = Converter(forbid_extra_keys=True, detailed_validation=True)
 _CONVERTER.register_structure_hook(str, _strict(str, "text in quotes"))
 _CONVERTER.register_structure_hook(int, _strict(int, "a whole number"))
@@ -288,7 +293,7 @@ _CONVERTER.register_structure_hook(float, _float)
 _CONVERTER.register_structure_hook(Seconds, _with_unit(parse_duration))
 _CONVERTER.register_structure_hook(Bytes, _with_unit(parse_size))
 _CONVERTER.register_structure_hook(Secret, _secret)
-_CONVERTER.register_structure_hook_func(lambda t: get_origin(t) is Literal, _choice)
+_CONVERTER.register_structure_hook_func(_is_literal, _choice)
 _CONVERTER.register_structure_hook_factory(is_dataclass, _record)
 _STRUCTURE_SENSOR = make_dict_structure_fn(s.SensorSettings, _CONVERTER)
 _CONVERTER.register_structure_hook(s.SensorSettings, _sensor)
