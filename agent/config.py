@@ -81,7 +81,14 @@ def parse(
     warnings = []
     if readable_by_others and settings.influxdb and settings.influxdb.token:
         warnings.append(f"{name} holds a token and others can read it: chmod 600 {name}, or use token_file")
-    return replace(settings, warnings=tuple(warnings))
+    return replace(settings, warnings=tuple(warnings), named=frozenset(_named(data)))
+
+
+def _named(data: Mapping[str, Any]) -> Iterator[str]:
+    for section, table in data.items():
+        for index, row in enumerate(table if isinstance(table, list) else [table]):
+            where = f"{section}[{index}]" if isinstance(table, list) else section
+            yield from (f"{where}.{key}" for key in row)
 
 
 def valid_device_id(text: str) -> bool:
@@ -198,7 +205,7 @@ def _problems(error: Exception, path: tuple[str, ...]) -> Iterator[str]:
             yield from _problems(sub, path)
     elif isinstance(error, ForbiddenExtraKeysError):
         for key in sorted(error.extra_fields):
-            names = [f.name for f in fields(error.cl) if f.name not in {"warnings", "options"}]
+            names = [f.name for f in fields(error.cl) if f.name not in {"warnings", "named", "options"}]
             kind = "section" if error.cl is s.Settings else "key"
             yield f"{_dotted((*path, key))}: no such {kind}{_nearest(key, names)}"
     elif isinstance(error, KeyError):
@@ -262,7 +269,7 @@ def _sensor(value: Any, _: Any) -> s.SensorSettings:
 
 def _record(cls: type) -> Callable[[Any, Any], Any]:
     """A section: a table, whose keys are the attributes of `cls`."""
-    ours: dict[str, Any] = {"warnings": override(omit=True)} if cls is s.Settings else {}
+    ours: dict[str, Any] = {"warnings": override(omit=True), "named": override(omit=True)} if cls is s.Settings else {}
     inner: Callable[[Any, Any], Any] = make_dict_structure_fn(cls, _CONVERTER, **ours)
 
     def structure(value: Any, _: Any) -> Any:

@@ -106,7 +106,11 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The whole of agent.toml. Exactly one of `center` and `influxdb` is set."""
+    """The whole of agent.toml. Exactly one of `center` and `influxdb` is set.
+
+    `named` are the keys that the file itself sets (`device.location`, `sensor[0].interval`): the center does not
+    overrule those unless `remote = "prefer"`.
+    """
 
     device: DeviceSettings = field(default_factory=DeviceSettings)
     sensor: tuple[SensorSettings, ...] = (SensorSettings(),)
@@ -119,3 +123,4 @@ class Settings:
     health: HealthSettings = field(default_factory=HealthSettings)
     log: LogSettings = field(default_factory=LogSettings)
     warnings: tuple[str, ...] = ()
+    named: frozenset[str] = frozenset()

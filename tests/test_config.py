@@ -86,6 +86,14 @@ def test_a_wrong_value_names_key_value_and_what_would_be_right(data, words):
         assert word in text
 
 
+def test_what_the_file_names_is_known_so_that_the_center_does_not_overrule_it():
+    settings = parse(
+        {**CENTER, "sensor": [{"driver": "virtual", "interval": "1s"}]}, "agent.toml", {"IOT_DEVICE_ID": "x"}
+    )
+    assert {"center.url", "sensor[0].interval", "device.id"} <= settings.named
+    assert "device.location" not in settings.named
+
+
 def test_nowhere_to_deliver_is_said():
     assert "neither [center] nor [influxdb]" in problem(VIRTUAL)
 
@@ -145,7 +153,7 @@ def test_the_example_is_a_right_configuration():
 
 def test_the_example_documents_every_section_and_key_and_nothing_else():
     data = documented()
-    assert set(data) == {f.name for f in fields(s.Settings)} - {"warnings"}
+    assert set(data) == {f.name for f in fields(s.Settings)} - {"warnings", "named"}
     for name, table in data.items():
         known = {f.name for f in fields(section_class(name))} - {"options"}
         if name == "sensor":
