@@ -1,0 +1,28 @@
+"""What the blueprints of the center share: settings and the two stores, found at the application."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from flask import current_app
+
+if TYPE_CHECKING:
+    from center.registry import Registry
+    from center.settings import Settings
+    from center.telemetry import Telemetry
+
+EXTENSION = "iot-center"
+
+
+@dataclass(frozen=True, slots=True)
+class Center:
+    """In the application's extensions; `current_center()` finds it during a request."""
+
+    settings: Settings
+    registry: Registry
+    telemetry: Telemetry
+
+
+def current_center() -> Center:
+    return cast("Center", current_app.extensions[EXTENSION])

@@ -1,0 +1,254 @@
+"""The center's settings: center.toml, then the tutorial's config.ini, then environment variables, as frozen records.
+
+config.ini ([APP] in the working directory) and the environment use the same five names: INFLUX_URL, INFLUX_TOKEN,
+INFLUX_ORG, INFLUX_BUCKET, INFLUX_BUCKET_AUTH. The environment wins over center.toml, center.toml over config.ini.
+"""
+
+from __future__ import annotations
+
+import configparser
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cattrs
+from cattrs.gen import make_dict_structure_fn
+
+from agent.secret import Secret
+from agent.units import Bytes, Seconds, parse_duration, parse_size
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+INI_KEYS = {
+    "INFLUX_URL": "url",
+    "INFLUX_TOKEN": "token",
+    "INFLUX_ORG": "org",
+    "INFLUX_BUCKET": "bucket",
+    "INFLUX_BUCKET_AUTH": "bucket_auth",
+}
+
+
+class SettingsError(Exception):
+    """The settings cannot be used. One line for each mistake, naming file, key, value and what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """[server]. `trusted_hosts`: further names the center is reached by. `proxies`: reverse proxies in front of it."""
+
+    host: str = "127.0.0.1"
+    port: int = 5000
+    threads: int = 16
+    trusted_hosts: tuple[str, ...] = ()
+    proxies: int = 0
+    public_url: str | None = None
+    max_body: Bytes = Bytes(50_000_000)
+    session_key: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InfluxSettings:
+    """[influxdb]. `device_url`: the address devices reach it by, where that differs from `url`."""
+
+    url: str = ""
+    token: Secret = field(default_factory=lambda: Secret(""))
+    token_file: str | None = None
+    org: str = ""
+    bucket: str = "iot_center"
+    bucket_auth: str = "iot_center_devices"
+    device_url: str | None = None
+    ca_file: str | None = None
+    timeout: Seconds = Seconds(30)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedSettings:
+    """[embedded]. `data`: its folder. `retention` of None: for ever."""
+
+    data: str | None = None
+    org: str = "iot-center"
+    bucket: str = "iot_center"
+    retention: Seconds | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceDefaults:
+    """[devices]: what devices are told when they register. Location in degrees (WGS 84)."""
+
+    measurement_interval: Seconds = Seconds(10)
+    configuration_refresh: Seconds = Seconds(3600)
+    default_lat: float | None = None
+    default_lon: float | None = None
+    silent_after: Seconds = Seconds(300)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole of center.toml."""
+
+    embedded: bool = False
+    server: ServerSettings = field(default_factory=ServerSettings)
+    influxdb: InfluxSettings = field(default_factory=InfluxSettings)
+    store: EmbeddedSettings = field(default_factory=EmbeddedSettings)
+    devices: DeviceDefaults = field(default_factory=DeviceDefaults)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether it listens on this machine only."""
+        return self.server.host in LOOPBACK
+
+    @property
+    def data_dir(self) -> Path:
+        """The embedded store's folder: as configured, STATE_DIRECTORY, or the user's state folder."""
+        if self.store.data:
+            return Path(self.store.data).expanduser()
+        if state := os.environ.get("STATE_DIRECTORY"):
+            return Path(state.split(":", 1)[0])
+        home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+        return Path(home).expanduser() / "iot-center"
+
+
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+    converter.register_structure_hook(Seconds, lambda value, _: parse_duration(value))
+    converter.register_structure_hook(Bytes, lambda value, _: parse_size(value))
+    converter.register_structure_hook(Secret, lambda value, _: Secret(_text(value)))
+    converter.register_structure_hook(str, lambda value, _: _text(value))
+    converter.register_structure_hook(int, lambda value, _: _number(value))
+    converter.register_structure_hook(bool, lambda value, _: _truth(value))
+    converter.register_structure_hook_factory(is_dataclass, lambda cls: make_dict_structure_fn(cls, converter))
+    return converter
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a text in quotes")  # noqa: TRY004 - cattrs collects these, whatever their class
+    return value
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError("a whole number")  # noqa: TRY004 - as above
+    return value
+
+
+def _truth(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")  # noqa: TRY004 - as above
+    return value
+
+
+def _key(path: tuple[str, ...]) -> str:
+    """As it stands in the file: what is `store` inside is [embedded] there."""
+    return ".".join("embedded" if place == 0 and name == "store" else name for place, name in enumerate(path))
+
+
+def _problems(where: str, error: BaseException, given: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[str]:
+    """One line for each mistake in a cattrs validation error."""
+    found: list[str] = []
+    for inner in getattr(error, "exceptions", ()):
+        notes = [note for note in getattr(inner, "__notes__", ()) if hasattr(note, "name")]
+        here = path + tuple(str(note.name) for note in notes)
+        if isinstance(inner, cattrs.ForbiddenExtraKeysError):
+            known = [f.name for f in fields(inner.cl)]
+            for key in sorted(inner.extra_fields):
+                near = difflib.get_close_matches(key, known, 1)
+                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+                found.append(f"{where}: {_key((*here, key))} is not a setting: {hint}")
+        elif getattr(inner, "exceptions", None):
+            found += _problems(where, inner, given, here)
+        else:
+            value: Any = given
+            for key in here:
+                value = value.get(key, "") if isinstance(value, Mapping) else value
+            shown = "***" if (here and "token" in here[-1]) or (here and "key" in here[-1]) else repr(value)
+            found.append(f"{where}: {_key(here)} = {shown}: should be {inner}")
+    return found
+
+
+def _ini(path: Path) -> dict[str, str]:
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read(path, encoding="utf-8")
+    except configparser.Error as error:
+        raise SettingsError(f"{path}: {error}") from error
+    section = parser["APP"] if parser.has_section("APP") else {}
+    return {INI_KEYS[key.upper()]: value for key, value in section.items() if key.upper() in INI_KEYS}
+
+
+def _token(influx: InfluxSettings, where: str) -> InfluxSettings:
+    if influx.token or not influx.token_file:
+        return influx
+    try:
+        return replace(influx, token=Secret(Path(influx.token_file).read_text(encoding="utf-8").strip()))
+    except OSError as error:
+        raise SettingsError(f"{where}: influxdb.token_file = {influx.token_file!r}: {error.strerror}") from error
+
+
+def load(path: Path | None = None, *, environ: Mapping[str, str] | None = None, folder: Path | None = None) -> Settings:
+    """Settings from a center.toml (default: ./center.toml, then /etc/iot-center/center.toml, if there), config.ini
+    and the environment. Raises SettingsError.
+    """
+    environ = os.environ if environ is None else environ
+    folder = folder or Path.cwd()
+    given: dict[str, Any] = {}
+    if path is None:
+        found = [p for p in (folder / "center.toml", Path("/etc/iot-center/center.toml")) if p.is_file()]
+        path = found[0] if found else None
+    where = str(path) if path else "center settings"
+    if path is not None:
+        try:
+            given = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SettingsError(f"{path}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{path}: {error}") from error
+    if isinstance(given.get("embedded"), dict):  # [embedded] configures the store; `embedded = true` chooses it
+        given["store"] = given.pop("embedded")
+        given["embedded"] = given["store"].pop("enabled", False)
+    influx: dict[str, Any] = {**_ini(folder / "config.ini"), **given.get("influxdb", {})}
+    for name, key in INI_KEYS.items():
+        if name in environ:
+            influx[key] = environ[name]
+    if influx:
+        given["influxdb"] = influx
+    try:
+        settings: Settings = _converter().structure(given, Settings)
+    except cattrs.BaseValidationError as error:
+        raise SettingsError("\n".join(_problems(where, error, given))) from error
+    server = settings.server
+    if hosts := environ.get("TRUSTED_HOSTS"):
+        names = tuple(name.strip() for name in hosts.split(",") if name.strip())
+        server = replace(server, trusted_hosts=(*server.trusted_hosts, *names))
+    if session_key := environ.get("IOT_CENTER_SESSION_KEY"):
+        server = replace(server, session_key=Secret(session_key))
+    return replace(settings, server=server, influxdb=_token(settings.influxdb, where))
+
+
+def check(settings: Settings) -> None:
+    """Raises SettingsError for settings no center can run with, whatever the command line added to them."""
+    mistakes = []
+    influx = settings.influxdb
+    if not settings.embedded:
+        missing = [n for n, key in INI_KEYS.items() if not getattr(influx, key)]
+        if missing:
+            mistakes.append(
+                f"no InfluxDB to store in: {', '.join(missing)} not set; set them in center.toml, config.ini or the "
+                "environment, or use --embedded for a laptop, a demo or a test"
+            )
+        elif influx.bucket == influx.bucket_auth:
+            mistakes.append(
+                f"influxdb.bucket and bucket_auth are both {influx.bucket!r}: devices may write to the first, "
+                "so registrations need a bucket of their own"
+            )
+        elif not influx.url.startswith(("http://", "https://")):
+            mistakes.append(f"influxdb.url = {influx.url!r}: should start with http:// or https://")
+    if not 0 <= settings.server.port <= 65535:
+        mistakes.append(f"server.port = {settings.server.port}: should be 0 to 65535")
+    if (settings.devices.default_lat is None) != (settings.devices.default_lon is None):
+        mistakes.append("devices.default_lat and default_lon: set both or neither")
+    if mistakes:
+        raise SettingsError("\n".join(mistakes))

@@ -1,0 +1,180 @@
+"""What was measured: the interface that the embedded store and InfluxDB implement, and its records.
+
+Times are Unix nanoseconds, ranges include their start and exclude their stop. A device's points are those tagged
+`clientId` or `device` with exactly its id, whoever wrote them, floats and integers alike. Every method may raise
+StoreError (center.registry).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+ENVIRONMENT = "environment"
+HEALTH = "agent"
+SECOND_NS = 1_000_000_000
+HOUR_NS = 3600 * SECOND_NS
+DAY_NS = 24 * HOUR_NS
+
+Value = float | int | str | bool
+Function = Literal["mean", "min", "max", "median", "sum", "count", "first", "last"]
+FUNCTIONS: tuple[Function, ...] = get_args(Function)
+MAX_WINDOWS = 50_000
+
+
+class RefusedError(ValueError):
+    """A query or point that the store does not take; the message says why."""
+
+
+class NotSupportedError(Exception):
+    """Not something this store can do (raw Flux on the embedded one)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastValue:
+    """The newest value of a field. `kind` is the sensor's kind (`bme280`), where a tag says so."""
+
+    value: Value
+    time_ns: int
+    kind: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FieldSummary:
+    """A field of a device over a range. `sensor` is the configured name, where there are several of a kind."""
+
+    field: str
+    sensor: str | None
+    kind: str | None
+    minimum: float | None
+    maximum: float | None
+    last: Value
+    last_ns: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesQuery:
+    """Fields of a device (none named: all of them) over [start, stop).
+
+    With `every_ns` windows aligned to the epoch, each stamped with its end (or `stop`, if that is earlier), as
+    InfluxDB's aggregateWindow does; without it the points as they are.
+    """
+
+    device_id: str
+    start_ns: int
+    stop_ns: int
+    fields: tuple[str, ...] = ()
+    every_ns: int | None = None
+    fn: Function = "mean"
+    measurement: str = ENVIRONMENT
+
+    def __post_init__(self) -> None:
+        if self.stop_ns <= self.start_ns:
+            raise RefusedError("the range ends before it starts")
+        if self.fn not in FUNCTIONS:
+            raise RefusedError(f"fn is one of {', '.join(FUNCTIONS)}")
+        if self.every_ns is not None and self.every_ns <= 0:
+            raise RefusedError("every is longer than nothing")
+        if self.every_ns is not None and (self.stop_ns - self.start_ns) / self.every_ns > MAX_WINDOWS:
+            raise RefusedError(f"a range has at most {MAX_WINDOWS} windows: choose a longer every")
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The values of one field of one sensor in the order of time; both sequences have one length."""
+
+    field: str
+    sensor: str | None
+    times_ns: Sequence[int]
+    values: Sequence[Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One point. `time_ns` of None: when it arrives."""
+
+    measurement: str
+    tags: Mapping[str, str]
+    fields: Mapping[str, Value]
+    time_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A bucket. `retention_s` of 0: for ever. `role`: what the center keeps in it."""
+
+    id: str
+    name: str
+    retention_s: int
+    role: Literal["telemetry", "auth", "other"]
+
+
+class Telemetry(Protocol):
+    """Measurements."""
+
+    @property
+    def embedded(self) -> bool:
+        """True for the embedded store: the pages say so."""
+        ...
+
+    @property
+    def bucket(self) -> str:
+        """The name of the telemetry bucket."""
+        ...
+
+    def last_values(
+        self, device_ids: Sequence[str], *, measurement: str = ENVIRONMENT, since_ns: int = 0
+    ) -> Mapping[str, Mapping[str, LastValue]]:
+        """Device → field → newest value, of at most some hundred devices. A device without points has no entry.
+
+        The health points of the agent are measurement `agent`. Over InfluxDB a `since_ns` near now is much faster.
+        """
+        ...
+
+    def last_seen(self, *, since_ns: int) -> Mapping[str, int]:
+        """Device → time of its newest point of measurement `environment` since then, of all devices."""
+        ...
+
+    def sparklines(
+        self, device_ids: Sequence[str], field: str, *, start_ns: int, stop_ns: int, every_ns: int
+    ) -> Mapping[str, Curve]:
+        """The mean of one field for each of a page's devices, in windows. A device without points has no entry."""
+        ...
+
+    def summary(self, device_id: str, *, start_ns: int, stop_ns: int) -> Sequence[FieldSummary]:
+        """Every field of measurement `environment`, ordered by field and sensor."""
+        ...
+
+    def series(self, query: SeriesQuery) -> Sequence[Curve]:
+        """The curves of a query, ordered by field and sensor. Without `every_ns` at most a million values."""
+        ...
+
+    def latest(self, device_id: str, *, limit: int = 20, measurement: str = ENVIRONMENT) -> Sequence[Point]:
+        """The newest points as they were written, the newest first."""
+        ...
+
+    def count(self, device_id: str) -> int:
+        """Points of measurement `environment`: series and time stamp together are one point."""
+        ...
+
+    def write(self, points: Sequence[Point]) -> None:
+        """Store points; the same series and time again overwrites. Raises RefusedError with the store's reason."""
+        ...
+
+    def buckets(self) -> Sequence[Bucket]: ...
+
+    def flux(self, query: SeriesQuery) -> str:
+        """The Flux that shows this query, with every value escaped as a literal: for people to read and copy."""
+        ...
+
+    def raw_flux(self, text: str) -> str:
+        """Annotated CSV of a Flux query. Raises NotSupportedError (embedded store), RefusedError (Flux in error)."""
+        ...
+
+    def close(self) -> None:
+        """Twice is fine."""
+        ...
