@@ -47,6 +47,9 @@ class CenterSettings:
     enrollment_key_file: str | None = None
     ca_file: str | None = None
     require_tls: bool = False
+    influx_url: str | None = None
+    influx_org: str | None = None
+    influx_bucket: str | None = None
     remote: Literal["local", "prefer"] = "local"
     timeout: Seconds = Seconds(10)
 
