@@ -1,0 +1,55 @@
+"""Files that are whole or not there: written beside, synced, renamed, and the folder synced."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_counter = itertools.count()
+
+
+def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Puts `data` in the place of `path`, on the disk when this returns. Raises OSError, the old file untouched.
+
+    After a crash at any point `path` holds the old or the new content; what was written beside it is removed by
+    `sweep_temporaries`. The new file has `mode` from its first byte.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_counter)}.tmp")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            os.fchmod(handle, mode)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(handle, view) :]
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        os.replace(temporary, path)  # noqa: PTH105 - the tests of power cuts stop at each of these calls
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes names in `folder` durable. A file system that cannot sync folders is left alone."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def sweep_temporaries(path: Path) -> None:
+    """Removes what a crash left beside `path`. Only for files that one process at a time writes."""
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        left.unlink(missing_ok=True)
