@@ -1,0 +1,105 @@
+"""What a registration comes to: the target it stands for, its warnings, its status. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from agent.center_client import RegistrationError
+from agent.credentials import Credentials
+from agent.identity import state_folder_warning
+from agent.remote import RemoteConfiguration, accept
+from agent.target import Target, is_local, is_loopback, plain_http_warning
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agent.dialects import Registration
+    from agent.settings import CenterSettings
+
+State = Literal["registering", "registered", "renewing", "failing", "waiting", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationStatus:
+    """For status, metrics and the local page; nothing secret in it. Times are seconds."""
+
+    state: State
+    since_s: float
+    error: str | None
+    attempts: int
+    next_attempt_s: float | None
+    dialect: str | None
+    device_id: str
+    url: str | None
+    org: str | None
+    bucket: str | None
+    remote: RemoteConfiguration
+    refused: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    renewals: int = 0
+
+
+def target_of(settings: CenterSettings, credentials: Credentials) -> Target:
+    """Where to write: what agent.toml names wins, unless `remote = "prefer"`. RegistrationError for what is missing.
+
+    The CA of the center is used for an InfluxDB on the same host or a private network; public ones have public CAs.
+    """
+    chosen: dict[str, str] = {}
+    for name in ("url", "org", "bucket"):
+        local, remote = getattr(settings, f"influx_{name}"), getattr(credentials, name)
+        value = (remote or local) if settings.remote == "prefer" else (local or remote)
+        if not value:
+            raise RegistrationError(
+                f"registered, but the center does not say influx_{name}: set it in [center] of agent.toml"
+            )
+        chosen[name] = value
+    there, center = urlsplit(chosen["url"]).hostname or "", urlsplit(settings.url).hostname
+    if settings.require_tls and not chosen["url"].startswith("https:"):
+        raise RegistrationError(
+            f"{chosen['url']} is plain http, and [center] require_tls is set: nothing is sent there"
+        )
+    ca_file = settings.ca_file if there == center or is_local(there) else None
+    return Target(token=credentials.token, ca_file=ca_file, **chosen)
+
+
+def warnings_of(settings: CenterSettings, folder: Path, target: Target | None) -> tuple[str, ...]:
+    """What an administrator should know, though it works."""
+    found = [state_folder_warning(folder), plain_http_warning(settings.url)]
+    if target is not None:
+        if target.url != settings.url:
+            found.append(plain_http_warning(target.url))
+        here, center = urlsplit(target.url).hostname or "", urlsplit(settings.url).hostname or ""
+        if is_loopback(here) and not is_loopback(center):
+            found.append(
+                f"the center says to write to {target.url}, which is this very board: tell the center its public "
+                "address, or set influx_url in [center]"
+            )
+    return tuple(text for text in found if text)
+
+
+def credentials_of(
+    center: str, device_id: str, dialect: str, found: Registration, old: RemoteConfiguration
+) -> tuple[Credentials, tuple[str, ...]]:
+    """What to store of a registration, and a sentence for each value that was refused."""
+    remote, refused = accept(found.fields, old)
+    credentials = Credentials(
+        center=center,
+        device_id=device_id,
+        dialect=dialect,
+        token=found.token,
+        key=found.key,
+        url=found.url,
+        org=found.org,
+        bucket=found.bucket,
+        remote=remote.numbers(),
+    )
+    return credentials, refused
+
+
+def changes(old: Credentials, new: Credentials) -> list[str]:
+    """The differences, for a log line."""
+    names = [name for name in ("url", "org", "bucket") if getattr(old, name) != getattr(new, name)]
+    changed = [f"influx_{name} is {getattr(new, name)!r}" for name in names]
+    return changed + [f"{name} is {value:g}" for name, value in new.remote.items() if old.remote.get(name) != value]

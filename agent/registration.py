@@ -1,0 +1,305 @@
+"""Joins a center by itself, keeps the token through everything and mends a lost one. Never blocks measuring.
+
+One thread around `step()`: each step does at most one exchange with the center and says when the next is due.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agent.backoff import full_jitter
+from agent.center_client import RegistrationError, connect
+from agent.credentials import CredentialsError, CredentialStore
+from agent.dialects import DIALECTS, NotRegisteredError, register
+from agent.registered import RegistrationStatus, State, changes, credentials_of, target_of, warnings_of
+from agent.remote import RemoteConfiguration, accept
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from agent.credentials import Credentials
+    from agent.dialects import Refresh
+    from agent.secret import Secret
+    from agent.settings import CenterSettings
+    from agent.target import Target
+
+log = logging.getLogger(__name__)
+
+BACKOFF_S = (1.0, 300.0)
+RENEWAL_S = (60.0, 3600.0)
+LASTED_S = 600.0
+REFRESH_S = 3600.0
+LOOK_S = 5.0
+
+
+class Registrar:
+    """Keeps a target for delivery. Thread-safe; `run` is the thread, which `wake` hurries (also to see `stop`)."""
+
+    def __init__(
+        self,
+        settings: CenterSettings,
+        device_id: str,
+        folder: Path,
+        *,
+        observe: Callable[[int, int, int, int], None] | None = None,
+        on_remote: Callable[[RemoteConfiguration], None] | None = None,
+        now: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._settings, self._device_id, self._observe, self._on_remote = settings, device_id, observe, on_remote
+        self._store = CredentialStore(folder)
+        self._now, self._rng = now, rng or random.SystemRandom()
+        self._lock = threading.Lock()
+        self._wakeup = threading.Event()
+        self._credentials: Credentials | None = None
+        self._target: Target | None = None
+        self._remote = RemoteConfiguration()
+        self._stamp: tuple[int, int, int] | None = None
+        self._loaded = self._unsaved = False
+        self._stale: Secret | None = None  # the token that the server refused
+        self._state: State = "registering"
+        self._since = now()
+        self._error: str | None = None
+        self._attempts = self._renewals = self._short_lived = 0
+        self._registered_at: float | None = None
+        self._renewed_at: float | None = None
+        self._due: float | None = now()
+        self._refresh_due: float | None = None
+        self._refused: tuple[str, ...] = ()
+        self._warnings = warnings_of(settings, folder, None)
+        for warning in self._warnings:
+            log.warning("%s", warning)
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set; set it, then call wake()."""
+        while not stop.is_set():
+            try:
+                delay = self.step()
+            except Exception:  # the thread must outlive any bug: without it there is no renewal
+                log.exception("registration: unexpected error")
+                delay = BACKOFF_S[1]
+            if not stop.is_set():
+                self._wakeup.wait(min(delay, LOOK_S))
+            self._wakeup.clear()
+
+    def wake(self) -> None:
+        self._wakeup.set()
+
+    def target(self) -> Target | None:
+        """Where to write now, None until registered. A refused token stays until it is replaced."""
+        with self._lock:
+            return self._target
+
+    def renew(self) -> None:
+        """Delivery was answered 401 or 403: get another token, at most one a minute, less often if that does not help.
+
+        The first renewal after a registration comes within seconds: another registration may just have won.
+        """
+        with self._lock:
+            if self._credentials is None or self._stale is not None:
+                return
+            now = self._now()
+            self._stale = self._credentials.token
+            since = max((t for t in (self._registered_at, self._renewed_at) if t is not None), default=now - LASTED_S)
+            self._short_lived = self._short_lived + 1 if now - since < LASTED_S else 0
+            wait = full_jitter(2, 1.0, 5.0, self._rng) if self._short_lived else 0.0
+            if self._renewed_at is not None:
+                pause = min(RENEWAL_S[0] * 2.0 ** max(0, self._short_lived - 1), RENEWAL_S[1])
+                wait = max(wait, self._renewed_at + pause * self._rng.uniform(1, 1.2) - now)
+            self._due = now + wait
+            self._enter("renewing", "the server refused the token")
+        log.warning("the server refused the token: renewing it%s", f" in {wait:.0f} s" if wait >= 1 else "")
+        self.wake()
+
+    def snapshot(self) -> RegistrationStatus:
+        with self._lock:
+            now, target = self._now(), self._target
+            return RegistrationStatus(
+                state=self._state,
+                since_s=now - self._since,
+                error=self._error,
+                attempts=self._attempts,
+                next_attempt_s=None if self._due is None else max(0.0, self._due - now),
+                dialect=self._credentials.dialect if self._credentials else None,
+                device_id=self._device_id,
+                url=target.url if target else None,
+                org=target.org if target else None,
+                bucket=target.bucket if target else None,
+                remote=self._remote,
+                refused=self._refused,
+                warnings=self._warnings,
+                renewals=self._renewals,
+            )
+
+    def step(self) -> float:
+        """Does what is due now; returns the seconds until the next thing is."""
+        try:
+            self._look_at_files()
+            if self._due is not None and self._now() >= self._due:
+                self._register()
+            elif self._refresh_due is not None and self._now() >= self._refresh_due:
+                self._refresh()
+        except BlockingIOError:
+            self._failed(RegistrationError("another process is registering this device", 5.0))
+        except (RegistrationError, CredentialsError) as error:
+            self._failed(error)
+        due = [moment for moment in (self._due, self._refresh_due) if moment is not None]
+        return max(0.0, min(due) - self._now()) if due else REFRESH_S
+
+    # -- the steps, all in the registrar's thread
+
+    def _look_at_files(self) -> None:
+        """Takes up what is stored at start, and what another command stored since; puts back what was wiped."""
+        stamp = self._store.stamp()
+        if self._loaded and stamp == self._stamp and not self._unsaved:
+            return
+        found = self._store.load()
+        ours = self._credentials
+        if found and (found.center, found.device_id) != (self._settings.url, self._device_id):
+            log.info("the stored token is of %s at %s: registering anew", found.device_id, found.center)
+            found = None
+        self._loaded, self._stamp = True, self._store.stamp()
+        if found and (ours is None or found != ours) and not self._unsaved:
+            self._adopt(found)
+        elif ours is not None and found != ours:
+            self._save(ours)
+
+    def _register(self) -> None:
+        with self._lock:
+            self._attempts += 1
+            stale = self._stale
+            known = self._credentials.dialect if self._credentials else None
+        url = self._settings.url
+        with self._store.exclusive():
+            with contextlib.closing(connect(self._settings, self._store, self._observe)) as center:
+                dialect, found = register(center, self._device_id, self._settings.api, known, stale)
+            credentials, refused = credentials_of(url, self._device_id, dialect.name, found, self._remote)
+            self._save(credentials)  # at once, before it is used: InfluxDB shows a token only once
+        with self._lock:
+            self._refused = refused
+            if stale is not None:
+                self._renewals += 1
+                self._renewed_at = self._now()
+            self._registered_at = self._now()
+        log.info("%s as %s with %s (%s)", "renewed" if stale else "registered", self._device_id, url, dialect.name)
+        self._adopt(credentials)
+
+    def _refresh(self) -> None:
+        credentials = self._credentials
+        if credentials is None or credentials.dialect not in DIALECTS:
+            return
+        self._refresh_due = self._now() + self._refresh_period()
+        try:
+            with contextlib.closing(connect(self._settings, self._store, self._observe)) as center:
+                found = DIALECTS[credentials.dialect].refresh(center, self._device_id)
+        except NotRegisteredError as error:
+            log.warning("%s", error)
+            self.renew()
+            return
+        except (RegistrationError, CredentialsError) as error:
+            self._refresh_due = self._now() + full_jitter(6, *BACKOFF_S, self._rng) + 30
+            with self._lock:
+                if self._state == "registered" and self._error != str(error):
+                    log.warning("the remote configuration is not refreshed: %s", error)
+                    self._error = str(error)
+            return
+        with self._lock:
+            if self._state == "registered":
+                self._error = None
+        if found is not None:
+            self._apply(credentials, found)
+
+    def _apply(self, old: Credentials, found: Refresh) -> None:
+        remote, refused = accept(found.fields, self._remote)
+        refused += found.refused
+        if refused != self._refused:
+            for text in refused:
+                log.warning("%s", text)
+        new = replace(
+            old,
+            url=found.url or old.url,
+            org=found.org or old.org,
+            bucket=found.bucket or old.bucket,
+            remote=remote.numbers(),
+        )
+        with self._lock:
+            self._refused = refused
+        if new != old:
+            log.info("the center changed the configuration: %s", ", ".join(changes(old, new)))
+            self._save(new)
+            self._adopt(new)
+
+    # -- what changes
+
+    def _adopt(self, credentials: Credentials) -> None:
+        """Uses these credentials from now on. RegistrationError when they lack where to write."""
+        remote, _ = accept(credentials.remote, self._remote)
+        with self._lock:
+            changed, self._remote = remote != self._remote, remote
+            self._credentials = credentials
+            if self._stale is not None and credentials.token != self._stale:
+                self._stale = None
+            if self._stale is None:
+                self._due = None
+            self._refresh_due = self._now() + self._refresh_period()
+        if changed and self._on_remote:
+            self._on_remote(remote)
+        try:
+            target = target_of(self._settings, credentials)
+        except RegistrationError as error:
+            with self._lock:
+                self._target = None
+                self._enter("failing", str(error))
+            log.warning("%s", error)
+            return
+        warnings = warnings_of(self._settings, self._store.folder, target)
+        for warning in set(warnings) - set(self._warnings):
+            log.warning("%s", warning)
+        with self._lock:
+            self._target, self._warnings = target, warnings
+            if self._stale is None:
+                if self._state == "failing":
+                    log.info("registration works again after %d attempts", self._attempts)
+                self._attempts = 0
+                self._enter("registered", None)
+
+    def _save(self, credentials: Credentials) -> None:
+        """Stores them; a disk that refuses is no reason not to use them, since the device secret renews them."""
+        try:
+            self._store.save(credentials)
+        except CredentialsError as error:
+            if not self._unsaved:
+                log.warning("the token is used but not kept: %s", error)
+            self._unsaved = True
+            return
+        self._unsaved = False
+        self._stamp = self._store.stamp()
+
+    def _failed(self, error: RegistrationError | CredentialsError) -> None:
+        wait = full_jitter(max(1, self._attempts), *BACKOFF_S, self._rng)
+        if isinstance(error, RegistrationError) and error.retry_after_s is not None:
+            wait = error.retry_after_s + full_jitter(1, 1.0, 2.0, self._rng)
+        text = str(error)
+        with self._lock:
+            fresh = self._error != text
+            if self._credentials is None or self._stale is not None:
+                self._due = self._now() + max(wait, 1.0 if self._stale is None else RENEWAL_S[0])
+            attempts = self._attempts
+            self._enter("failing", text)
+        if fresh:
+            log.warning("registration fails (attempt %d): %s; points are kept and it is tried again", attempts, text)
+
+    def _enter(self, state: State, error: str | None) -> None:
+        if state != self._state:
+            self._since = self._now()
+        self._state, self._error = state, error
+
+    def _refresh_period(self) -> float:
+        return (self._remote.configuration_refresh or REFRESH_S) * self._rng.uniform(0.9, 1.1)
