@@ -1,0 +1,198 @@
+"""What is known of this boot and the ones before it: their order and when their time was good.
+
+Kept in `clock.json` in the state folder, written whole (temporary file, fsync, rename, fsync of the folder) when the
+time becomes good and then at most every 15 minutes, to spare the flash. A damaged file is set aside.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import sys
+import uuid
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, cast, get_args
+
+from agent.evidence import SECOND, Anchor, Evidence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_log = logging.getLogger(__name__)
+
+FILE = "clock.json"
+SAVE_EVERY_NS = 900 * SECOND
+_KEPT = 512
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def current_boot_id() -> str:
+    """The kernel's id of this boot; where it is hidden, an id of this process (each start then counts as a boot)."""
+    try:
+        if sys.platform == "darwin":
+            text = ctypes.create_string_buffer(64)
+            size = ctypes.c_size_t(64)
+            if not ctypes.CDLL(None).sysctlbyname(b"kern.bootsessionuuid", text, ctypes.byref(size), None, 0):
+                return str(uuid.UUID(text.value.decode()))
+        return str(uuid.UUID(_BOOT_ID.read_text().strip()))
+    except (OSError, ValueError, AttributeError):
+        return str(uuid.uuid4())
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """A boot. While its time was never known, only its id.
+
+    `offset_ns` (Unix time less boot clock) with `evidence` and `error_ns` is the last good one, saved at
+    `saved_boot_ns`; it was good since `since_boot_ns`. No point of it that was dated is later than `until_boot_ns`.
+    """
+
+    id: str
+    evidence: Evidence | None = None
+    offset_ns: int = 0
+    error_ns: int = 0
+    since_boot_ns: int = 0
+    saved_boot_ns: int = 0
+    until_boot_ns: int = 0
+
+    @property
+    def good(self) -> bool:
+        return self.evidence is not None
+
+    @property
+    def known_until_ns(self) -> int:
+        """Unix time that no dated point of this boot is later than."""
+        return self.until_boot_ns + self.offset_ns
+
+
+class Boots:
+    """The boots in order, this one last. Thread-safe. The disk raises nothing: a failed save is tried again."""
+
+    def __init__(self, folder: Path | None, boot_id: str) -> None:
+        self.boot_id = boot_id
+        self._path = folder / FILE if folder else None
+        self._lock = Lock()
+        self._failing = False
+        found = self._load()
+        self._here = next((b for b in found if b.id == boot_id), Boot(boot_id))
+        self._before = tuple(b for b in found if b.id != boot_id)
+        self._due = self._here not in found
+
+    def order(self) -> tuple[Boot, ...]:
+        """All known boots, oldest first; the last one is this."""
+        with self._lock:
+            return (*self._before, self._here)
+
+    def recall(self) -> tuple[Anchor, int] | None:
+        here = self._here
+        if here.evidence is None:
+            return None
+        return Anchor(here.offset_ns, here.evidence, here.error_ns, here.saved_boot_ns), here.since_boot_ns
+
+    def remember(self, anchor: Anchor, since_boot_ns: int, now_boot_ns: int) -> None:
+        """Save now when the time became good or by other evidence, or moved by over a second; else every 15 min."""
+        with self._lock:
+            here = self._here
+            due = (
+                self._due
+                or here.evidence != anchor.evidence
+                or abs(here.offset_ns - anchor.offset_ns) > SECOND
+                or now_boot_ns - here.saved_boot_ns >= SAVE_EVERY_NS
+            )
+            if due:
+                self._note(anchor, since_boot_ns, now_boot_ns, now_boot_ns + SAVE_EVERY_NS)
+
+    def begin(self) -> None:
+        """Save that this boot comes after the others, if that is not yet known: once a boot."""
+        with self._lock:
+            if self._due:
+                self._save()
+
+    def close(self, anchor: Anchor | None, now_boot_ns: int) -> None:
+        """A clean end: nothing of this boot is dated later than now."""
+        with self._lock:
+            if anchor is not None and self._here.evidence is not None:
+                self._note(anchor, self._here.since_boot_ns, now_boot_ns, now_boot_ns)
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Drop earlier boots that nothing waits for, but the last good one. Written with the next save."""
+        with self._lock:
+            last_good = next((b.id for b in reversed(self._before) if b.good), None)
+            gone = set(ids) - {last_good}
+            self._before = tuple(b for b in self._before if b.id not in gone)
+
+    def _note(self, anchor: Anchor, since_boot_ns: int, now_boot_ns: int, until_boot_ns: int) -> None:
+        self._here = replace(
+            self._here,
+            evidence=anchor.evidence,
+            offset_ns=anchor.offset_ns,
+            error_ns=anchor.error_ns,
+            since_boot_ns=since_boot_ns,
+            saved_boot_ns=now_boot_ns,
+            until_boot_ns=until_boot_ns,
+        )
+        self._save()
+
+    def _load(self) -> list[Boot]:
+        if self._path is None:
+            return []
+        try:
+            data = json.loads(self._path.read_bytes())
+            return [_boot(b) for b in data["boots"]][-_KEPT:]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            _log.warning("%s cannot be read (%s): the order of earlier boots is not known", self._path, error.strerror)
+            return []
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            aside = self._path.with_name(f"{FILE}.damaged")
+            _log.warning("%s is damaged (%s): set aside as %s", self._path, error, aside.name)
+            try:
+                self._path.replace(aside)
+            except OSError as problem:
+                _log.warning("It cannot be set aside: %s", problem)
+            return []
+
+    def _save(self) -> None:
+        if self._path is None:
+            self._due = False
+            return
+        data = {"version": 1, "boots": [asdict(b) for b in (*self._before, self._here)[-_KEPT:]]}
+        try:
+            _write(self._path, json.dumps(data, separators=(",", ":")).encode())
+        except OSError as error:
+            if not self._failing:
+                _log.warning("%s cannot be written (%s): tried again", self._path, error.strerror)
+            self._failing = self._due = True
+            return
+        self._failing = self._due = False
+
+
+def _boot(data: object) -> Boot:
+    """A Boot of what the file says. Raises ValueError, TypeError or KeyError for anything else."""
+    fields = cast("Mapping[str, object]", data)
+    evidence, name = fields["evidence"], fields["id"]
+    numbers = [fields[k] for k in ("offset_ns", "error_ns", "since_boot_ns", "saved_boot_ns", "until_boot_ns")]
+    if not isinstance(name, str) or not (evidence is None or evidence in get_args(Evidence)):
+        raise ValueError("not a boot")
+    if not all(type(n) is int and abs(n) < 2**63 for n in numbers):
+        raise ValueError("not a time")
+    return Boot(name, cast("Evidence | None", evidence), *cast("list[int]", numbers))
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.new")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
