@@ -1,7 +1,7 @@
 """What is known of this boot and the ones before it: their order and when their time was good.
 
-Kept in `clock.json` in the state folder, written whole (temporary file, fsync, rename, fsync of the folder) when the
-time becomes good and then at most every 15 minutes, to spare the flash. A damaged file is set aside.
+Kept in `clock.json` in the state folder, written whole when the time becomes good and then at most every 15 minutes,
+to spare the flash. A damaged file is set aside.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import json
 import logging
-import os
 import sys
 import uuid
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, cast, get_args
 
+from agent.atomic import sweep_temporaries, write_atomic
 from agent.evidence import SECOND, Anchor, Evidence
 
 if TYPE_CHECKING:
@@ -141,6 +141,7 @@ class Boots:
         if self._path is None:
             return []
         try:
+            sweep_temporaries(self._path)
             data = json.loads(self._path.read_bytes())
             return [_boot(b) for b in data["boots"]][-_KEPT:]
         except FileNotFoundError:
@@ -163,7 +164,7 @@ class Boots:
             return
         data = {"version": 1, "boots": [asdict(b) for b in (*self._before, self._here)[-_KEPT:]]}
         try:
-            _write(self._path, json.dumps(data, separators=(",", ":")).encode())
+            write_atomic(self._path, json.dumps(data, separators=(",", ":")).encode())
         except OSError as error:
             if not self._failing:
                 _log.warning("%s cannot be written (%s): tried again", self._path, error.strerror)
@@ -182,17 +183,3 @@ def _boot(data: object) -> Boot:
     if not all(type(n) is int and abs(n) < 2**63 for n in numbers):
         raise ValueError("not a time")
     return Boot(name, cast("Evidence | None", evidence), *cast("list[int]", numbers))
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.new")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

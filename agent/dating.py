@@ -39,20 +39,23 @@ NO_TIME = "no_time"
 
 
 class Waiting(Protocol):
-    """A boot with points that have no time yet, and the first and last moment (boot clock) of them."""
+    """A boot of which `count` points have no time yet, the last one at `last_ns` on the boot clock.
+
+    `key` orders the boots by age.
+    """
 
     @property
     def boot_id(self) -> str: ...
     @property
-    def points(self) -> int: ...
+    def count(self) -> int: ...
     @property
-    def first_boot_ns(self) -> int: ...
+    def last_ns(self) -> int: ...
     @property
-    def last_boot_ns(self) -> int: ...
+    def key(self) -> int: ...
 
 
 class Undated(Protocol):
-    """What dating needs of the buffer. undated() lists the oldest boot first."""
+    """What dating needs of the buffer."""
 
     def undated(self) -> Sequence[Waiting]: ...
     def heal(self, boot_id: str, offset_ns: int) -> object: ...
@@ -89,7 +92,7 @@ def place(order: Sequence[Boot], waiting: Sequence[Waiting]) -> list[Placed]:
     them is known to have dated and the start of the next good boot; the time that the board was off is unknown and
     shared out evenly. Without a good boot before them they end where the next good one starts.
     """
-    spans = {w.boot_id: w.last_boot_ns for w in waiting}
+    spans = {w.boot_id: w.last_ns for w in waiting}
     placed: list[Placed] = []
     before: Boot | None = None
     run: list[str] = []
@@ -153,6 +156,7 @@ class Dating:
         self._buffer.heal(self._clock.boot_id, state.offset_ns)
         boots = self._clock.boots
         earlier = [w for w in self._buffer.undated() if w.boot_id != self._clock.boot_id]
+        earlier.sort(key=lambda w: w.key)
         order = boots.order()
         if earlier:
             self._earlier(earlier, place(order, earlier))
@@ -160,7 +164,7 @@ class Dating:
         boots.forget(b.id for b in order[:-1] if b.id not in left)
 
     def _earlier(self, waiting: Sequence[Waiting], placed: Sequence[Placed]) -> None:
-        points = {w.boot_id: w.points for w in waiting}
+        points = {w.boot_id: w.count for w in waiting}
         for where in placed:
             count = points[where.boot_id]
             if not where.estimated:

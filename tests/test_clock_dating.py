@@ -1,0 +1,239 @@
+"""What becomes of points of earlier boots whose time was never known."""
+
+import json
+from dataclasses import dataclass, field
+
+import pytest
+
+from agent.boots import FILE, SAVE_EVERY_NS, Boot, Boots
+from agent.dating import Dating, place, words
+from agent.evidence import SECOND, Anchor
+from tests.clock_world import HOUR, NOW_NS, World
+
+MS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Waiting:
+    boot_id: str
+    last_ns: int
+    count: int = 10
+    key: int = 0
+
+
+@dataclass
+class FakeBuffer:
+    """Points of boots, on the boot clock; what was dated, how, and what was discarded."""
+
+    waiting: dict[str, list[int]] = field(default_factory=dict)
+    dated: list[tuple[int, bool]] = field(default_factory=list)  # (Unix ns, estimated)
+    discarded: dict[str, str] = field(default_factory=dict)
+
+    def undated(self):
+        return [Waiting(b, max(p), len(p), k) for k, (b, p) in enumerate(self.waiting.items())]
+
+    def heal(self, boot_id, offset_ns):
+        self.date_boot(boot_id, offset_ns, estimated=False)
+
+    def date_boot(self, boot_id, offset_ns, estimated=True):
+        self.dated += [(p + offset_ns, estimated) for p in self.waiting.pop(boot_id, [])]
+
+    def discard_boot(self, boot_id, reason):
+        self.discarded[boot_id] = reason
+        del self.waiting[boot_id]
+
+
+def run_boot(world, folder, buffer, minutes, unanchored="estimate", *, cut=True):
+    """A boot that measures once a minute and never learns the time, unless the world synchronises it first."""
+    clock = world.clock(folder)
+    dating = Dating(clock, buffer, unanchored)
+    for _ in range(minutes):
+        good = clock.poll().good
+        dating.apply()
+        boot = world.measure()
+        if good:
+            buffer.dated.append((clock.date(boot), False))
+        else:
+            buffer.waiting.setdefault(world.boot_id, []).append(boot)
+        world.wait(60 * SECOND)
+    if not cut:
+        clock.close()
+    return clock, dating
+
+
+def three_boots_without_time(tmp_path, unanchored="estimate", *, cut=True):
+    world, buffer = World(), FakeBuffer()
+    world.synchronise()
+    run_boot(world, tmp_path, buffer, 100, cut=cut)
+    for number in (2, 3, 4):
+        world.reboot(HOUR, f"boot-{number}")
+        run_boot(world, tmp_path, buffer, 30, unanchored, cut=cut)
+    world.reboot(HOUR, "boot-5")
+    world.synchronise()
+    clock, dating = run_boot(world, tmp_path, buffer, 0, unanchored)
+    clock.poll()
+    dating.apply()
+    return world, buffer
+
+
+@pytest.mark.parametrize("cut", [True, False], ids=["power cut", "clean end"])
+def test_three_boots_without_time_are_estimated_between_the_good_ones_in_order(tmp_path, cut):
+    world, buffer = three_boots_without_time(tmp_path, cut=cut)
+    assert not buffer.waiting
+    assert len(buffer.dated) == len(world.readings) == 190
+    times = [t for t, _ in buffer.dated]
+    assert times == sorted(times)
+    assert [e for _, e in buffer.dated] == [False] * 100 + [True] * 90
+    for (time, estimated), (_, true) in zip(buffer.dated, world.readings, strict=True):
+        assert abs(time - true) < (HOUR if estimated else MS)
+
+
+def test_estimates_are_never_before_the_last_point_that_was_dated(tmp_path):
+    _, buffer = three_boots_without_time(tmp_path)
+    assert min(t for t, e in buffer.dated if e) > max(t for t, e in buffer.dated if not e)
+
+
+def test_held_points_wait_and_their_place_in_the_order_is_kept(tmp_path):
+    _, buffer = three_boots_without_time(tmp_path, "hold")
+    assert list(buffer.waiting) == ["boot-2", "boot-3", "boot-4"]
+    assert [b.id for b in Boots(tmp_path, "boot-6").order()][-4:] == ["boot-3", "boot-4", "boot-5", "boot-6"]
+
+
+def test_discarded_points_are_counted_with_their_reason(tmp_path):
+    _, buffer = three_boots_without_time(tmp_path, "discard")
+    assert buffer.discarded == dict.fromkeys(("boot-2", "boot-3", "boot-4"), "no_time")
+
+
+def test_a_boot_that_became_good_but_died_before_dating_is_dated_exactly(tmp_path):
+    world, buffer = World(), FakeBuffer()
+    clock = world.clock(tmp_path)
+    buffer.waiting["boot-1"] = [world.measure()]
+    world.synchronise()
+    clock.poll()  # and the power goes
+    world.reboot(HOUR, "boot-2")
+    world.synchronise()
+    clock = world.clock(tmp_path)
+    clock.poll()
+    Dating(clock, buffer, "hold").apply()
+    assert buffer.dated == [(world.readings[0][1], False)]
+
+
+def test_without_any_good_boot_before_the_estimate_ends_where_the_good_boot_starts(tmp_path):
+    world, buffer = World(), FakeBuffer()
+    run_boot(world, tmp_path, buffer, 30)
+    world.reboot(HOUR, "boot-2")
+    world.synchronise()
+    clock, dating = run_boot(world, tmp_path, buffer, 0)
+    clock.poll()
+    dating.apply()
+    assert buffer.dated[-1][0] == clock.state().offset_ns
+    assert len(buffer.dated) == 30
+
+
+def test_a_restart_within_the_boot_remembers_the_evidence(tmp_path):
+    world = World(max_error_ns=None)
+    clock = world.clock(tmp_path)
+    world.contact(clock)
+    since = clock.state().since_boot_ns
+    world.wait(HOUR)
+    world.step(-2 * HOUR)
+    again = world.clock(tmp_path)
+    assert again.state().good
+    assert again.state().since_boot_ns == since
+    again.poll()
+    assert abs(again.date(world.boot_ns) - world.true_ns) <= SECOND
+
+
+def test_what_trust_always_took_for_good_is_not_remembered_as_evidence(tmp_path):
+    world = World(max_error_ns=None)
+    assert world.clock(tmp_path, trust="always").poll().good
+    assert not world.clock(tmp_path).poll().good
+
+
+def test_the_state_folder_is_written_at_most_every_15_minutes_while_good(tmp_path, monkeypatch):
+    saves = []
+    monkeypatch.setattr(Boots, "_save", lambda self: saves.append(1))
+    world = World()
+    clock = world.clock(tmp_path)
+    clock.boots._due = False
+    world.synchronise()
+    for _ in range(24 * 60):
+        clock.poll()
+        world.wait(60 * SECOND)
+    assert len(saves) <= 1 + 1 + 24 * 4
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 4096,
+        b"{",
+        b"[]",
+        b'{"version":1}',
+        b'{"version":1,"boots":[7]}',
+        b'{"version":1,"boots":[{"id":3}]}',
+        (
+            b'{"version":1,"boots":[{"id":"a","evidence":"moon","offset_ns":0,"error_ns":0,"since_boot_ns":0,'
+            b'"saved_boot_ns":0,"until_boot_ns":0}]}'
+        ),
+        b"[" * 100_000,
+    ],
+)
+def test_a_damaged_file_is_set_aside_and_the_clock_starts(tmp_path, content):
+    (tmp_path / FILE).write_bytes(content)
+    world = World()
+    clock = world.clock(tmp_path)
+    assert (tmp_path / f"{FILE}.damaged").read_bytes() == content
+    world.synchronise()
+    assert clock.poll().good
+    assert json.loads((tmp_path / FILE).read_text())["boots"][-1]["evidence"] == "kernel"
+
+
+def test_a_disk_that_refuses_costs_one_warning_and_is_tried_again(tmp_path, caplog):
+    folder = tmp_path / "gone"
+    world = World()
+    clock = world.clock(folder)
+    world.synchronise()
+    for _ in range(3):
+        clock.poll()
+    assert caplog.text.count("cannot be written") == 1
+    folder.mkdir()
+    clock.poll()
+    assert (folder / FILE).exists()
+
+
+def test_boots_that_only_the_buffer_knows_are_put_where_it_says():
+    """clock.json was lost."""
+    order = [Boot("now", "kernel", NOW_NS, 0, 0, 0, 0)]
+    placed = place(order, [Waiting("a", 10 * HOUR), Waiting("b", HOUR)])
+    assert [(p.boot_id, p.offset_ns) for p in placed] == [("a", NOW_NS - 11 * HOUR), ("b", NOW_NS - HOUR)]
+
+
+def test_times_that_leave_no_room_keep_the_order_and_the_last_good_moment():
+    good = Boot("good", "kernel", NOW_NS, 0, 0, HOUR, HOUR + SAVE_EVERY_NS)
+    order = [good, Boot("a"), Boot("now", "kernel", NOW_NS + HOUR + 60 * SECOND, 0, 0, 0, 0)]
+    (placed,) = place(order, [Waiting("a", 2 * HOUR)])
+    assert placed.offset_ns == NOW_NS + HOUR
+
+
+def test_status_says_by_what_evidence_since_when_and_how_well():
+    world = World(max_error_ns=None, wall_ns=NOW_NS)
+    clock = world.clock()
+    assert words(clock.state(), world.boot_ns).startswith("not good yet")
+    world.contact(clock)
+    world.wait(60 * SECOND)
+    assert words(clock.state(), world.boot_ns) == "good by the servers' dates for 60 s, within 1.006 s"
+
+
+def test_only_the_present_boots_order_is_saved_once_a_boot(tmp_path):
+    first = Boots(tmp_path, "a")
+    first.begin()
+    stamp = (tmp_path / FILE).stat().st_mtime_ns
+    Boots(tmp_path, "a").begin()
+    assert (tmp_path / FILE).stat().st_mtime_ns == stamp
+    Boots(tmp_path, "b").begin()
+    assert [b.id for b in Boots(tmp_path, "c").order()] == ["a", "b", "c"]
+    assert Boots(tmp_path, "a").recall() is None
+    first.remember(Anchor(5, "kernel", 0, 0), 0, 0)
+    assert Boots(tmp_path, "a").recall() == (Anchor(5, "kernel", 0, 0), 0)
