@@ -1,4 +1,4 @@
-"""What a service tells systemd: ready, reloading, stopping, its state in a line, and that it is alive (sd_notify(3))."""
+"""What a service tells systemd (sd_notify(3)): ready, reloading, stopping, its state in a line, that it is alive."""
 
 from __future__ import annotations
 
