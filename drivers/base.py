@@ -5,12 +5,33 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+from drivers.options import OptionError, nearest, option, structure, validate
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+__all__ = [
+    "QUANTITIES",
+    "Busy",
+    "Driver",
+    "NoPermission",
+    "NotFound",
+    "NotReady",
+    "OptionError",
+    "Quantity",
+    "Reading",
+    "SensorError",
+    "Transient",
+    "WrongChip",
+    "available",
+    "boot_ns",
+    "load",
+    "option",
+    "options_for",
+]
 
 _BOOT_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -100,10 +121,6 @@ class NotReady(SensorError):  # noqa: N818
     """The chip has no fresh conversion: just reset, or it never finished."""
 
 
-class OptionError(ValueError):
-    """A driver or option that cannot be; the message says what is allowed."""
-
-
 class Driver(ABC):
     """A sensor. Nothing is touched before open(); close() may be called twice.
 
@@ -118,9 +135,13 @@ class Driver(ABC):
         self.options = self.Options() if options is None else options
         self.check(self.options)
 
-    @classmethod  # noqa: B027 - options may need no check beyond their types
+    @classmethod
     def check(cls, options: Any) -> None:
-        """Validate options without hardware. Raises OptionError naming what is allowed."""
+        """Validate options without hardware: types, limits, choices. Raises OptionError naming what is allowed.
+
+        A driver whose options depend on each other extends it.
+        """
+        validate(options)
 
     def describe(self) -> str:
         """What and where it is, for messages: `BME280 at 0x77 on /dev/i2c-1`."""
@@ -157,11 +178,14 @@ def load(name: str) -> type[Driver]:
         if entry.name == name:
             driver: type[Driver] = entry.load()
             return driver
-    near = get_close_matches(name, available(), 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise OptionError(f"no driver {name!r}; installed are {', '.join(available())}{hint}")
+    raise OptionError(f"no driver {name!r}; installed are {', '.join(available())}{nearest(name, available())}")
 
 
 def options_for(driver: type[Driver], mapping: Mapping[str, Any]) -> Any:
-    """A driver's options from a table. Raises OptionError."""
-    return driver.Options(**mapping)
+    """The driver's Options from values of TOML, or from texts of the command line (tables by dotted keys).
+
+    Raises OptionError naming key, value, what is allowed and the nearest known key.
+    """
+    options = structure(driver.Options, mapping)
+    driver.check(options)
+    return options
