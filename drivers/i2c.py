@@ -1,0 +1,147 @@
+"""Chips on a Linux I2C bus through Blinka, and what its errors mean.
+
+Blinka guesses the board when it is imported and then wants that board's GPIO libraries, which I2C needs none of: it is
+told to be a generic Linux computer, and buses are opened by their number. `board` is never imported.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from drivers.base import Busy, NoPermission, NotFound, SensorError, Transient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ENABLE = "enable I2C with `sudo raspi-config nonint do_i2c 0` (or dtparam=i2c_arm=on in config.txt)"
+GROUP = "add the user to the group i2c: `sudo usermod -aG i2c $USER`, then log in again"
+WIRING = "check power and the wires to SDA and SCL"
+KERNEL = "a kernel driver holds it: remove its dtoverlay from config.txt (bmp280 or bme280 in `lsmod`)"
+
+_T = TypeVar("_T")
+_GONE = {errno.ENODEV, errno.EBADF, errno.ENOENT}
+_claimed: set[tuple[int, int]] = set()
+_claims = threading.Lock()
+
+
+def buses() -> list[int]:
+    """Numbers of the I2C buses of this machine."""
+    return sorted(
+        int(n) for p in Path("/dev").glob("i2c-*") if (n := p.name.removeprefix("i2c-")).isascii() and n.isdigit()
+    )
+
+
+class NoBus(NotFound):
+    """The bus itself is not there."""
+
+
+def generic_board() -> None:
+    """Keep Blinka from guessing the board: called before anything of it is imported."""
+    os.environ["BLINKA_FORCEBOARD"] = "GENERIC_LINUX_PC"
+    os.environ["BLINKA_FORCECHIP"] = "GENERIC_X86"
+
+
+def _libraries() -> tuple[Any, Any]:
+    generic_board()
+    from adafruit_bme280.protocol import I2C_Impl  # noqa: PLC0415 - after the environment is set
+    from adafruit_extended_bus import ExtendedI2C  # noqa: PLC0415 - 5 MB that only a real sensor needs
+
+    return ExtendedI2C, I2C_Impl
+
+
+def _number(error: BaseException) -> int | None:
+    """The errno behind an error of the libraries, which put it in the context of a ValueError."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    return cause.errno if cause is not None else None
+
+
+def _bus_error(bus: int, error: Exception) -> SensorError:
+    """Why a bus could not be opened."""
+    path, number = f"/dev/i2c-{bus}", _number(error)
+    if isinstance(error, PermissionError):
+        return NoPermission(f"no permission to open {path}", GROUP)
+    if number == errno.EBUSY:
+        return Busy(f"{path} is held by another program", "stop it, or use another bus")
+    if number in (None, *_GONE):
+        others = ", ".join(f"/dev/i2c-{n}" for n in buses())
+        there = f"there {'is' if len(buses()) == 1 else 'are'} {others}" if others else ENABLE
+        return NoBus(f"no I2C bus {path}", there)
+    return Transient(f"{path} could not be opened ({error})", "try again; see `dmesg`")
+
+
+def _chip_error(place: str, error: Exception, *, probing: bool) -> SensorError:
+    """Why a transfer failed: what the kernel said, in the words of the contract."""
+    number = _number(error)
+    code = errno.errorcode.get(number, str(number)) if number is not None else type(error).__name__
+    if number == errno.EBUSY:
+        return Busy(f"the chip at {place} is in use ({code})", KERNEL)
+    if isinstance(error, PermissionError):
+        return NoPermission(f"no permission to use {place} ({code})", GROUP)
+    if number in _GONE:
+        return NoBus(f"the bus of {place} is gone ({code})", ENABLE)
+    if number == errno.ETIMEDOUT:
+        return Transient(
+            f"the bus of {place} hangs ({code})",
+            "something holds SDA or SCL low: check the wires, power it off",
+        )
+    if probing:
+        return NotFound(f"nothing answers at {place} ({code})", f"{WIRING}; `iot-agent scan` shows what answers")
+    return Transient(f"a transfer with {place} failed ({code})", f"{WIRING}, and the length of the cable")
+
+
+class I2CRegisters:
+    """The registers of one chip on one bus. Raises SensorError, naming bus and address, and nothing else."""
+
+    def __init__(self, bus: int, address: int) -> None:
+        self.place = f"0x{address:02x} on /dev/i2c-{bus}"
+        self._claim: tuple[int, int] | None = (bus, address)
+        with _claims:
+            if self._claim in _claimed:
+                raise Busy(f"another [[sensor]] reads the chip at {self.place}", "give each its own bus and address")
+            _claimed.add(self._claim)
+        self._i2c: Any = None
+        try:
+            self._i2c, self._device = self._connected(bus, address)
+        except BaseException:
+            self.close()
+            raise
+
+    def _connected(self, bus: int, address: int) -> tuple[Any, Any]:
+        open_bus, open_chip = _libraries()
+        try:
+            # None: Linux has no frequency to set, and the library warns of any other value.
+            i2c = self._i2c = open_bus(bus, None)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise _bus_error(bus, error) from error
+        try:
+            return i2c, open_chip(i2c, address)
+        except (OSError, ValueError, IndexError, TypeError) as error:
+            raise _chip_error(self.place, error, probing=True) from error
+
+    def _transfer(self, call: Callable[..., _T], *arguments: int) -> _T:
+        try:
+            return call(*arguments)
+        except (OSError, ValueError, IndexError, TypeError) as error:  # a short read is an IndexError in Blinka
+            raise _chip_error(self.place, error, probing=False) from error
+
+    def read_register(self, register: int, length: int) -> bytearray:
+        data: bytearray = self._transfer(self._device.read_register, register, length)
+        return data
+
+    def write_register_byte(self, register: int, value: int) -> None:
+        self._transfer(self._device.write_register_byte, register, value)
+
+    def close(self) -> None:
+        i2c, self._i2c = self._i2c, None
+        if i2c is not None:
+            i2c.deinit()
+        with _claims:
+            if self._claim is not None:
+                _claimed.discard(self._claim)
+                self._claim = None
