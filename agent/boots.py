@@ -17,7 +17,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, cast, get_args
 
 from agent.atomic import sweep_temporaries, write_atomic
-from agent.evidence import SECOND, Anchor, Evidence
+from agent.evidence import SECOND, Anchor, Evidence, aged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 FILE = "clock.json"
 SAVE_EVERY_NS = 900 * SECOND
+MOVED_FAR_NS = SECOND // 10  # less than a restart takes: the order of times holds also without it
 _KEPT = 512
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -58,10 +59,15 @@ class Boot:
     since_boot_ns: int = 0
     saved_boot_ns: int = 0
     until_boot_ns: int = 0
+    floor_ns: int = 0
 
     @property
     def good(self) -> bool:
         return self.evidence is not None
+
+    @property
+    def anchor(self) -> Anchor | None:
+        return Anchor(self.offset_ns, self.evidence, self.error_ns, self.saved_boot_ns) if self.evidence else None
 
     @property
     def known_until_ns(self) -> int:
@@ -87,24 +93,22 @@ class Boots:
         with self._lock:
             return (*self._before, self._here)
 
-    def recall(self) -> tuple[Anchor, int] | None:
-        here = self._here
-        if here.evidence is None:
-            return None
-        return Anchor(here.offset_ns, here.evidence, here.error_ns, here.saved_boot_ns), here.since_boot_ns
+    def recall(self) -> Boot | None:
+        """What is known of this boot, if its time is."""
+        return self._here if self._here.good else None
 
-    def remember(self, anchor: Anchor, since_boot_ns: int, now_boot_ns: int) -> None:
-        """Save now when the time became good or by other evidence, or moved by over a second; else every 15 min."""
+    def remember(self, anchor: Anchor, since_boot_ns: int, now_boot_ns: int, floor_ns: int = 0) -> None:
+        """Save now when the time became good or by other evidence, or moved by over 0.1 s; else every 15 min."""
         with self._lock:
             here = self._here
             due = (
                 self._due
                 or here.evidence != anchor.evidence
-                or abs(here.offset_ns - anchor.offset_ns) > SECOND
+                or abs(here.offset_ns - anchor.offset_ns) > MOVED_FAR_NS
                 or now_boot_ns - here.saved_boot_ns >= SAVE_EVERY_NS
             )
             if due:
-                self._note(anchor, since_boot_ns, now_boot_ns, now_boot_ns + SAVE_EVERY_NS)
+                self._note(anchor, since_boot_ns, now_boot_ns, now_boot_ns + SAVE_EVERY_NS, floor_ns)
 
     def begin(self) -> None:
         """Save that this boot comes after the others, if that is not yet known: once a boot."""
@@ -116,7 +120,7 @@ class Boots:
         """A clean end: nothing of this boot is dated later than now."""
         with self._lock:
             if anchor is not None and self._here.evidence is not None:
-                self._note(anchor, self._here.since_boot_ns, now_boot_ns, now_boot_ns)
+                self._note(anchor, self._here.since_boot_ns, now_boot_ns, now_boot_ns, self._here.floor_ns)
 
     def forget(self, ids: Iterable[str]) -> None:
         """Drop earlier boots that nothing waits for, but the last good one. Written with the next save."""
@@ -125,15 +129,16 @@ class Boots:
             gone = set(ids) - {last_good}
             self._before = tuple(b for b in self._before if b.id not in gone)
 
-    def _note(self, anchor: Anchor, since_boot_ns: int, now_boot_ns: int, until_boot_ns: int) -> None:
+    def _note(self, anchor: Anchor, since_boot_ns: int, now_boot_ns: int, until_boot_ns: int, floor_ns: int) -> None:
         self._here = replace(
             self._here,
             evidence=anchor.evidence,
             offset_ns=anchor.offset_ns,
-            error_ns=anchor.error_ns,
+            error_ns=aged(anchor, now_boot_ns).error_ns,
             since_boot_ns=since_boot_ns,
             saved_boot_ns=now_boot_ns,
             until_boot_ns=until_boot_ns,
+            floor_ns=floor_ns,
         )
         self._save()
 
@@ -173,11 +178,14 @@ class Boots:
         self._failing = self._due = False
 
 
+_NUMBERS = ("offset_ns", "error_ns", "since_boot_ns", "saved_boot_ns", "until_boot_ns", "floor_ns")
+
+
 def _boot(data: object) -> Boot:
     """A Boot of what the file says. Raises ValueError, TypeError or KeyError for anything else."""
     fields = cast("Mapping[str, object]", data)
     evidence, name = fields["evidence"], fields["id"]
-    numbers = [fields[k] for k in ("offset_ns", "error_ns", "since_boot_ns", "saved_boot_ns", "until_boot_ns")]
+    numbers = [fields[k] for k in _NUMBERS]
     if not isinstance(name, str) or not (evidence is None or evidence in get_args(Evidence)):
         raise ValueError("not a boot")
     if not all(type(n) is int and abs(n) < 2**63 for n in numbers):

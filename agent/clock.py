@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Literal
 
@@ -62,11 +62,22 @@ class ClockState:
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """From `start_ns` (boot clock) on this offset holds, and no time before `floor_ns` (Unix) is given."""
+    """From `start_ns` (boot clock) on this offset holds, and no time before `floor_ns` (Unix) is given.
+
+    `anchor` is the latest that confirmed it.
+    """
 
     start_ns: int
     offset_ns: int
     floor_ns: int
+    anchor: Anchor
+
+    def time_of(self, boot_ns: int) -> int:
+        return max(boot_ns + self.offset_ns, self.floor_ns if boot_ns >= self.start_ns else 0)
+
+    def error_of(self, boot_ns: int) -> int:
+        held_back = self.time_of(boot_ns) - (boot_ns + self.offset_ns)
+        return aged(self.anchor, boot_ns).error_ns + held_back + abs(self.offset_ns - self.anchor.offset_ns)
 
 
 def stamp(boot_ns: int, offset_ns: int) -> int:
@@ -100,9 +111,10 @@ class Clock:
         self._past: int | None = None  # when a server last gave a date that cannot be
         self._segments: tuple[_Segment, ...] = ()
         known = boots.recall()
-        if known and (known[0].evidence != "always" or trust == "always") and known[0].boot_ns <= boot_ns():
-            self._anchor, self._since = known
-            self._segments = (_Segment(self._since, self._anchor.offset_ns, 0),)
+        anchor = known.anchor if known else None
+        if known and anchor and (anchor.evidence != "always" or trust == "always") and anchor.boot_ns <= boot_ns():
+            self._anchor, self._since = anchor, known.since_boot_ns
+            self._segments = (_Segment(self._since, anchor.offset_ns, known.floor_ns, anchor),)
 
     def boot_ns(self) -> int:
         """Nanoseconds since boot."""
@@ -121,17 +133,17 @@ class Clock:
 
         Later moments never get an earlier time, however the wall clock is slewed or stepped.
         """
-        segments = self._segments  # none exactly while the time is not known
-        if not segments:
-            return None
-        found = next((s for s in reversed(segments) if s.start_ns <= boot_ns), segments[0])
-        floor = found.floor_ns if boot_ns >= found.start_ns else 0
-        return stamp(max(boot_ns + found.offset_ns, floor), 0)
+        segment = self._segment(boot_ns)
+        return stamp(segment.time_of(boot_ns), 0) if segment else None
 
     def error_ns(self, boot_ns: int) -> int | None:
-        """The bound of the error of a time given now for this moment: further away, the crystal has drifted more."""
-        with self._lock:
-            return aged(self._anchor, boot_ns).error_ns if self._anchor else None
+        """The bound of the error of the time that date() gives: far from the evidence, the crystal has drifted more."""
+        segment = self._segment(boot_ns)
+        return segment.error_of(boot_ns) if segment else None
+
+    def _segment(self, boot_ns: int) -> _Segment | None:
+        segments = self._segments  # none exactly while the time is not known
+        return next((s for s in reversed(segments) if s.start_ns <= boot_ns), segments[0]) if segments else None
 
     def poll(self) -> ClockState:
         """Look at the kernel and the wall clock: every second while not good, every minute after."""
@@ -141,9 +153,9 @@ class Clock:
             now = self._boot_ns()
             with self._lock:
                 self._judge(now, wall_offset, kernel)
-                anchor, since = self._anchor, self._since
+                anchor, since, segments = self._anchor, self._since, self._segments
             if anchor is not None and since is not None:
-                self.boots.remember(anchor, since, now)
+                self.boots.remember(anchor, since, now, segments[-1].floor_ns)
         return self.state()
 
     def observe(self, date_ns: int, resolution_ns: int, sent_boot_ns: int, received_boot_ns: int) -> None:
@@ -218,19 +230,9 @@ class Clock:
             return
         if self._since is None:
             self._since = now
-        if not self._segments or abs(self._segments[-1].offset_ns - anchor.offset_ns) >= MOVED_NS:
-            self._move(now, anchor.offset_ns)
+        self._segments = _extended(self._segments, anchor, now)
         if was is None or was.evidence != anchor.evidence:
             self.changed.set()
-
-    def _move(self, now: int, offset_ns: int) -> None:
-        floor = 0
-        if self._segments:
-            last = self._segments[-1]
-            given = max(now + last.offset_ns, last.floor_ns)
-            if 0 < given - (now + offset_ns) < _STEP_NS:
-                floor = given
-        self._segments = (*self._segments, _Segment(now, offset_ns, floor))[-_SEGMENTS:]
 
     def _say(self, was: Anchor | None, anchor: Anchor | None, warning: str | None) -> None:
         if anchor is not None and (was is None or was.evidence != anchor.evidence):
@@ -240,6 +242,18 @@ class Clock:
             _log.warning("The time is not known any more: points wait for it")
         if (warning is None) != (self._warning is None):
             _log.warning("%s", warning) if warning else _log.info("The clock's warning is over")
+
+
+def _extended(segments: tuple[_Segment, ...], anchor: Anchor, now: int) -> tuple[_Segment, ...]:
+    """The segments with what the anchor says from now on: the last one confirmed, or a new one."""
+    if not segments:
+        return (_Segment(now, anchor.offset_ns, 0, anchor),)
+    last = segments[-1]
+    if abs(last.offset_ns - anchor.offset_ns) < MOVED_NS:
+        return (*segments[:-1], replace(last, anchor=anchor))
+    given = last.time_of(now)
+    ahead = given - (now + anchor.offset_ns)
+    return (*segments, _Segment(now, anchor.offset_ns, given if 0 < ahead < _STEP_NS else 0, anchor))[-_SEGMENTS:]
 
 
 def open_clock(folder: Path, settings: ClockSettings) -> Clock:

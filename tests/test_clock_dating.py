@@ -175,7 +175,7 @@ def test_the_state_folder_is_written_at_most_every_15_minutes_while_good(tmp_pat
         b'{"version":1,"boots":[{"id":3}]}',
         (
             b'{"version":1,"boots":[{"id":"a","evidence":"moon","offset_ns":0,"error_ns":0,"since_boot_ns":0,'
-            b'"saved_boot_ns":0,"until_boot_ns":0}]}'
+            b'"saved_boot_ns":0,"until_boot_ns":0,"floor_ns":0}]}'
         ),
         b"[" * 100_000,
     ],
@@ -236,4 +236,4 @@ def test_only_the_present_boots_order_is_saved_once_a_boot(tmp_path):
     assert [b.id for b in Boots(tmp_path, "c").order()] == ["a", "b", "c"]
     assert Boots(tmp_path, "a").recall() is None
     first.remember(Anchor(5, "kernel", 0, 0), 0, 0)
-    assert Boots(tmp_path, "a").recall() == (Anchor(5, "kernel", 0, 0), 0)
+    assert Boots(tmp_path, "a").recall().anchor == Anchor(5, "kernel", 0, 0)
