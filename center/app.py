@@ -1,0 +1,163 @@
+"""create_app(settings): the Flask application; serve(): the same under waitress, in a thread."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import secrets
+import threading
+from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Self
+
+from flask import Flask
+from flask.json.provider import DefaultJSONProvider
+from waitress import wasyncore
+from waitress.server import create_server
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from agent.secret import Secret
+from center import api, errors, security
+from center.context import EXTENSION, Center
+from center.embedded import open_embedded
+from center.embedded_registry import EmbeddedRegistry
+from center.embedded_telemetry import EmbeddedTelemetry
+from center.settings import Settings, SettingsError, check, load
+from center.writeapi import WriteApi
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from center.registry import Registry
+    from center.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+
+class _Json(DefaultJSONProvider):
+    sort_keys = False
+    ensure_ascii = False
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The application; without settings (`flask --app center.app run`) those of center.toml and the environment.
+
+    Opens the stores: `app.extensions[EXTENSION]` is a Center, whose registry and telemetry the caller closes.
+    Raises SettingsError, StoreError.
+    """
+    if settings is None:
+        settings = load()
+        if os.environ.get("IOT_CENTER_EMBEDDED"):
+            settings = replace(settings, embedded=True)
+    check(settings)
+    app = Flask(__name__)
+    app.json = _Json(app)
+    registry, telemetry = open_stores(settings)
+    session_key = settings.server.session_key
+    if isinstance(registry, EmbeddedRegistry) and isinstance(telemetry, EmbeddedTelemetry):
+        session_key = session_key or registry.session_key()
+        write = WriteApi(registry, telemetry, settings.store.org, settings.server.max_body)
+        app.register_blueprint(write.blueprint())
+    try:
+        security.check_bind(settings, registry.password_hash())
+    except Exception:
+        registry.close()
+        telemetry.close()
+        raise
+    if not session_key:
+        log.warning("server.session_key is not set: logins end with this process, and hold in one process only")
+        session_key = Secret(secrets.token_hex(32))
+    app.extensions[EXTENSION] = Center(settings, registry, telemetry)
+    security.init_app(app, settings, session_key)
+    errors.init_app(app)
+    app.register_blueprint(api.blueprint)
+    if settings.server.proxies:
+        n = settings.server.proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=n, x_proto=n, x_host=n)  # type: ignore[method-assign] # as documented
+    if find_spec("center.pages"):
+        import_module("center.pages").init_app(app)
+    atexit.register(close, app)
+    return app
+
+
+def open_stores(settings: Settings) -> tuple[Registry, Telemetry]:
+    """The stores that the settings name; the caller closes both. Raises StoreError."""
+    if settings.embedded:
+        return open_embedded(settings)
+    raise SettingsError("only the embedded store is built so far: add --embedded")
+
+
+def close(app: Flask) -> None:
+    """Closes the application's stores. Twice is fine."""
+    center: Center = app.extensions[EXTENSION]
+    center.registry.close()
+    center.telemetry.close()
+
+
+class Running:
+    """A center being served. `close()` ends it; twice is fine; a context manager."""
+
+    def __init__(self, app: Flask, settings: Settings) -> None:
+        self.app = app
+        self._map: dict[Any, Any] = {}
+        self._server = create_server(
+            app,
+            map=self._map,
+            host="127.0.0.1" if settings.server.host == "localhost" else settings.server.host,
+            port=settings.server.port,
+            threads=settings.server.threads,
+            max_request_body_size=int(settings.server.max_body * 1.5),
+            ident="iot-center",
+            clear_untrusted_proxy_headers=False,
+            connection_limit=1000,
+            channel_timeout=60,
+        )
+        self.host = settings.server.host
+        listening = getattr(self._server, "effective_listen", None)  # a name with several addresses
+        self.port = int(listening[0][1] if listening else self._server.effective_port)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="center-http", daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            wasyncore.loop(timeout=0.5, use_poll=True, map=self._map, count=1)
+
+    def close(self) -> None:
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        self._thread.join()
+        self._server.task_dispatcher.shutdown(timeout=10)
+        wasyncore.close_all(self._map)
+        close(self.app)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def serve(settings: Settings, host: str | None = None, port: int | None = None) -> Running:
+    """Start a center in threads of this process. Port 0: any free one; see `.port`. Raises OSError, SettingsError."""
+    server = settings.server
+    settings = replace(
+        settings,
+        server=replace(server, host=server.host if host is None else host, port=server.port if port is None else port),
+    )
+    app = create_app(settings)
+    try:
+        return Running(app, settings)
+    except BaseException:
+        close(app)
+        raise

@@ -1,0 +1,176 @@
+"""iot-center: serve, set up, check, set the password, make enrollment keys."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent.secret import Secret
+from agent.units import parse_duration
+from center.settings import Settings, SettingsError, check, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+EX_CONFIG = 78
+EX_UNAVAILABLE = 69
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--debug", is_flag=True, help="Show tracebacks."),
+        click.option("--data", type=click.Path(path_type=Path), help="Folder of the embedded store."),
+        click.option("--embedded", is_flag=True, help="Store in a SQLite file: for laptops, demos and tests."),
+        click.option("--config", type=click.Path(path_type=Path), help="Default: ./center.toml."),
+    ):
+        command = option(command)
+    return command
+
+
+def _settings(config: Path | None, embedded: bool, data: Path | None) -> Settings:
+    settings = load(config)
+    if embedded:
+        settings = replace(settings, embedded=True)
+    if data:
+        settings = replace(settings, store=replace(settings.store, data=str(data)))
+    return settings
+
+
+class _Group(click.Group):
+    """One line on stderr and an exit code for what an operator can mend; a traceback only with --debug."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from center.registry import StoreError  # noqa: PLC0415 - beside the others
+
+        try:
+            return super().invoke(ctx)
+        except (SettingsError, StoreError, OSError) as error:
+            if "--debug" in sys.argv:
+                raise
+            click.echo(f"iot-center: {error}", err=True)
+            sys.exit(EX_CONFIG if isinstance(error, SettingsError) else EX_UNAVAILABLE)
+
+
+@click.group(cls=_Group)
+@click.version_option(package_name="iot-edge-agent", prog_name="iot-center")
+def main() -> None:
+    """The IoT Center: registers devices and shows what they measure."""
+
+
+@main.command()
+@_options
+@click.option("--host", help="Address to listen on; other than loopback needs a password.")
+@click.option("--port", type=int, help="Default: 5000.")
+def serve(
+    *, config: Path | None, embedded: bool, data: Path | None, debug: bool, host: str | None, port: int | None
+) -> None:
+    """Serve the API and the pages until SIGTERM or Ctrl-C."""
+    from center.app import serve as start  # noqa: PLC0415 - Flask, after the options are known to be right
+
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # waiting for the disk together is how it works
+    settings = _settings(config, embedded, data)
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    with start(settings, host, port) as running:
+        store = str(settings.data_dir) if settings.embedded else settings.influxdb.url
+        click.echo(f"IoT Center on {running.url} (store: {'embedded, ' if settings.embedded else ''}{store})")
+        ended.wait()
+
+
+@main.command()
+@_options
+@click.option("--clear", is_flag=True, help="No password any more: loopback only.")
+def password(*, config: Path | None, embedded: bool, data: Path | None, debug: bool, clear: bool) -> None:
+    """Set the administrator's password, asked for or read from standard input."""
+    from center.security import hash_password  # noqa: PLC0415 - as above
+
+    del debug
+    settings = _settings(config, embedded, data)
+    check(settings)
+    hashed = None
+    if not clear:
+        if sys.stdin.isatty():
+            text = click.prompt("New password", hide_input=True, confirmation_prompt=True)
+        else:
+            text = sys.stdin.readline().rstrip("\n")
+        try:
+            hashed = hash_password(Secret(text))
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+    registry, telemetry = _stores(settings)
+    registry.set_password_hash(hashed)
+    registry.close()
+    telemetry.close()
+    click.echo("the password is cleared" if clear else "the password is set; earlier logins have ended")
+
+
+@main.command()
+@_options
+@click.option("--uses", type=click.IntRange(1), default=1, show_default=True, help="Devices it lets register.")
+@click.option("--unlimited", is_flag=True, help="Any number of devices.")
+@click.option("--expires", default="7d", show_default=True, help='Like "12h"; "never" for no end.')
+@click.option("--note", default="", help="What it is for.")
+@click.option("--list", "show", is_flag=True, help="List the keys that were made.")
+@click.option("--revoke", metavar="ID", help="Make a key worthless.")
+def enroll(
+    *,
+    config: Path | None,
+    embedded: bool,
+    data: Path | None,
+    debug: bool,
+    uses: int,
+    unlimited: bool,
+    expires: str,
+    note: str,
+    show: bool,
+    revoke: str | None,
+) -> None:
+    """Make an enrollment key: devices need one to register with a center that is not on their own machine."""
+    del debug
+    settings = _settings(config, embedded, data)
+    check(settings)
+    try:
+        expires_ns = None if expires == "never" else time.time_ns() + round(parse_duration(expires) * 1e9)
+    except ValueError as error:
+        raise SettingsError(f"--expires {expires!r}: should be {error}, or never") from error
+    registry, telemetry = _stores(settings)
+    try:
+        if show:
+            _list(registry.enrollment_keys())
+        elif revoke:
+            if not registry.revoke_enrollment_key(revoke):
+                raise SettingsError(f"there is no enrollment key {revoke!r}: see iot-center enroll --list")
+            click.echo(f"{revoke} is revoked")
+        else:
+            _, secret = registry.make_enrollment_key(note=note, uses=None if unlimited else uses, expires_ns=expires_ns)
+            click.echo(secret.reveal())
+    finally:
+        registry.close()
+        telemetry.close()
+
+
+def _list(keys: Any) -> None:
+    from center.times import iso  # noqa: PLC0415 - as above
+
+    now = time.time_ns()
+    for key in keys:
+        uses = "any number of times" if key.uses is None else f"{key.uses} times"
+        ends = "never ends" if key.expires_ns is None else f"ends {iso(key.expires_ns // 10**9 * 10**9)}"
+        state = "valid" if key.valid(now) else "revoked" if key.revoked else "over"
+        click.echo(f"{key.id}  {state:7}  used {key.used} of {uses}, {ends}  {key.note}")
+
+
+def _stores(settings: Settings) -> tuple[Any, Any]:
+    from center.app import open_stores  # noqa: PLC0415 - as above
+
+    return open_stores(settings)

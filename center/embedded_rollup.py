@@ -1,0 +1,87 @@
+"""Hourly sums of the embedded store, for long ranges; and its retention.
+
+An hour that was written to is noted as dirty in the same transaction and computed anew before it is next read, so what
+arrives late, twice or changed is counted once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from center.telemetry import HOUR_NS
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from center.embedded_points import PointWriter
+
+CHUNK = 5000
+HOURS_AT_ONCE = 2000
+
+
+def roll_up(
+    connection: sqlite3.Connection, writer: PointWriter, series: list[int] | None = None, limit: int | None = None
+) -> int:
+    """Compute the dirty hours of some series (None: of all), oldest first, at most `limit`. Returns how many."""
+    where = "" if series is None else f"WHERE series IN ({', '.join('?' * len(series))})"
+    stop = "" if limit is None else f"LIMIT {limit:d}"
+    rows = connection.execute(
+        f"SELECT series, hour FROM dirty {where} ORDER BY series, hour {stop}",  # noqa: S608 - placeholders and numbers
+        series or [],
+    ).fetchall()
+    if not rows:
+        return 0
+    shapes: dict[int, tuple[range, str]] = {}
+    for number, hour in rows:
+        if number not in shapes:
+            shapes[number] = _shape(connection, number)
+        columns, sums = shapes[number]
+        span = (number, hour * HOUR_NS, (hour + 1) * HOUR_NS)
+        found = connection.execute(f"SELECT {sums} FROM points WHERE series = ? AND t >= ? AND t < ?", span).fetchone()  # noqa: S608 - numbers
+        connection.execute("DELETE FROM dirty WHERE series = ? AND hour = ?", (number, hour))
+        writer.dirty.discard((number, hour))
+        for n in columns:
+            count, total, low, high = found[4 * n - 4 : 4 * n]
+            if count:
+                first, last = (_edge(connection, n, span, order) for order in ("ASC", "DESC"))
+                connection.execute(
+                    "INSERT OR REPLACE INTO hours VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (number, n, hour, count, total, low, high, first, last),
+                )
+    return len(rows)
+
+
+def _shape(connection: sqlite3.Connection, series: int) -> tuple[range, str]:
+    """The columns of a series' measurement, and the sums of each."""
+    count = connection.execute(
+        "SELECT count(*) FROM series JOIN field USING (bucket, measurement) WHERE series.n = ?", (series,)
+    ).fetchone()[0]
+    columns = range(1, count + 1)
+    return columns, ", ".join(
+        f"count(f{n}), sum(CASE WHEN typeof(f{n}) <> 'text' THEN f{n} END), min(f{n}), max(f{n})" for n in columns
+    )
+
+
+def _edge(connection: sqlite3.Connection, n: int, span: tuple[int, int, int], order: str) -> object:
+    return connection.execute(
+        f"SELECT f{n} FROM points WHERE series = ? AND t >= ? AND t < ? AND f{n} IS NOT NULL ORDER BY t {order} LIMIT 1",  # noqa: S608, E501 - numbers and a fixed word
+        span,
+    ).fetchone()[0]
+
+
+def expire(connection: sqlite3.Connection, bucket: int, before_ns: int) -> int:
+    """Delete points of a bucket older than that, in a chunk for each series at most. Returns how many."""
+    deleted = 0
+    for (number,) in connection.execute("SELECT n FROM series WHERE bucket = ?", (bucket,)).fetchall():
+        cursor = connection.execute(
+            "DELETE FROM points WHERE series = ?1 AND t IN "
+            "(SELECT t FROM points WHERE series = ?1 AND t < ?2 ORDER BY t LIMIT ?3)",
+            (number, before_ns, CHUNK),
+        )
+        if cursor.rowcount:
+            deleted += cursor.rowcount
+            connection.execute(
+                "DELETE FROM hours WHERE series = ? AND field IN (SELECT n FROM field) AND hour < ?",
+                (number, before_ns // HOUR_NS),
+            )
+    return deleted

@@ -1,0 +1,329 @@
+"""Telemetry on SQLite: for laptops, demos and tests."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from center import embedded_rollup, flux
+from center.embedded_points import PointWriter, StoredBucket
+from center.embedded_windows import Asked, windows
+from center.lineprotocol import Batch, Parsed, encode, series_key
+from center.registry import StoreError
+from center.telemetry import (
+    ENVIRONMENT,
+    HOUR_NS,
+    Bucket,
+    Curve,
+    FieldSummary,
+    LastValue,
+    NotSupportedError,
+    Point,
+    RefusedError,
+    SeriesQuery,
+    Value,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping, Sequence
+
+    from center.database import Database
+
+RECENT = 20
+MAX_VALUES = 1_000_000
+ROLL_UP_FROM_NS = 48 * HOUR_NS
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    name: str
+    n: int
+    kind: str
+
+    def value(self, stored: Value) -> Value:
+        return bool(stored) if self.kind == "boolean" else stored
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A series of a device."""
+
+    n: int
+    tags: Mapping[str, str]
+
+    def kind(self, field: str) -> str | None:
+        return self.tags.get(f"{field}Sensor") or (self.tags.get("GPSSensor") if field in {"Lat", "Lon"} else None)
+
+
+class EmbeddedTelemetry:
+    """Implements Telemetry; also what POST /api/v2/write needs: find_bucket and store."""
+
+    embedded = True
+
+    def __init__(self, database: Database, bucket: str, retention_s: int = 0) -> None:
+        self.database = database
+        self.bucket = bucket
+        self.writer = PointWriter(database)
+        database.run(lambda connection: _make_bucket(connection, bucket, retention_s))
+        found = self.find_bucket(bucket)
+        if found is None:
+            raise StoreError(f"no bucket {bucket!r} in {database.path}")
+        self._bucket = found
+        database.on_idle(lambda connection: embedded_rollup.roll_up(connection, self.writer, limit=500))
+        if retention_s:
+            database.on_idle(
+                lambda connection: embedded_rollup.expire(
+                    connection, self._bucket.n, time.time_ns() - retention_s * 1_000_000_000
+                )
+            )
+
+    def find_bucket(self, name_or_id: str) -> StoredBucket | None:
+        row = (
+            self.database.read()
+            .execute("SELECT n, id, name, retention_s FROM bucket WHERE name = ?1 OR id = ?1", (name_or_id,))
+            .fetchone()
+        )
+        return StoredBucket(*row) if row else None
+
+    def make_bucket(self, name: str, retention_s: int = 0) -> None:
+        """A further bucket, or another retention for one that is there."""
+        self.database.run(lambda connection: _make_bucket(connection, name, retention_s))
+
+    def store(self, bucket: StoredBucket, batch: Batch) -> str | None:
+        """Store points and return once they are synced: InfluxDB's message about those it drops, or None."""
+        return self.database.run(lambda connection: self.writer.write(connection, bucket, batch.points, time.time_ns()))
+
+    def write(self, points: Sequence[Point]) -> None:
+        parsed = []
+        for point in points:
+            try:
+                encode(point)
+            except ValueError as error:
+                raise RefusedError(str(error)) from error
+            tags = dict(point.tags)
+            key = series_key(point.measurement, tags)
+            parsed.append(Parsed(key, point.measurement, tags, dict(point.fields), point.time_ns))
+        message = self.store(self._bucket, Batch(parsed, ()))
+        if message:
+            raise RefusedError(message)
+
+    def _fields(self, measurement: str) -> list[_Field]:
+        rows = self.database.read().execute(
+            "SELECT name, n, type FROM field WHERE bucket = ? AND measurement = ? ORDER BY name",
+            (self._bucket.n, measurement),
+        )
+        return [_Field(*row) for row in rows]
+
+    def _series(self, device_id: str, measurement: str = ENVIRONMENT) -> list[_Stored]:
+        rows = self.database.read().execute(
+            "SELECT s.n, s.tags FROM device_series d JOIN series s ON s.n = d.series "
+            "WHERE d.bucket = ? AND d.device = ? AND d.measurement = ? ORDER BY s.n",
+            (self._bucket.n, device_id, measurement),
+        )
+        return [_Stored(n, json.loads(tags)) for n, tags in rows]
+
+    def last_values(
+        self, device_ids: Sequence[str], *, measurement: str = ENVIRONMENT, since_ns: int = 0
+    ) -> Mapping[str, Mapping[str, LastValue]]:
+        fields = self._fields(measurement)
+        found: dict[str, dict[str, LastValue]] = {}
+        for device_id in device_ids:
+            values: dict[str, LastValue] = {}
+            for series in self._series(device_id, measurement):
+                for field, last in self._last_of(series, fields).items():
+                    if last.time_ns >= since_ns and (field not in values or last.time_ns > values[field].time_ns):
+                        values[field] = last
+            if values:
+                found[device_id] = dict(sorted(values.items()))
+        return found
+
+    def _last_of(self, series: _Stored, fields: Sequence[_Field]) -> dict[str, LastValue]:
+        """The newest value of each field of a series: from its last points, or else its last hours."""
+        if not fields:
+            return {}
+        connection = self.database.read()
+        columns = ", ".join(f"f{f.n}" for f in fields)
+        found: dict[str, LastValue] = {}
+        rows = connection.execute(
+            f"SELECT t, {columns} FROM points WHERE series = ? ORDER BY t DESC LIMIT {RECENT}",  # noqa: S608 - numbers
+            (series.n,),
+        ).fetchall()
+        for t, *values in rows:
+            for field, value in zip(fields, values, strict=True):
+                if value is not None and field.name not in found:
+                    found[field.name] = LastValue(field.value(value), t, series.kind(field.name))
+        if len(rows) == RECENT:
+            for field in fields:
+                if field.name not in found and (row := self._last_in_hours(series.n, field.n)):
+                    found[field.name] = LastValue(field.value(row[0]), row[1], series.kind(field.name))
+        return found
+
+    def _last_in_hours(self, series: int, column: int) -> tuple[Value, int] | None:
+        connection = self.database.read()
+        hour = connection.execute("SELECT max(hour) FROM hours WHERE series = ? AND field = ?", (series, column))
+        start = (hour.fetchone()[0] or 0) * HOUR_NS
+        row: tuple[Value, int] | None = connection.execute(
+            f"SELECT f{column}, t FROM points WHERE series = ? AND t >= ? AND t < ? AND f{column} IS NOT NULL "  # noqa: S608 - a number
+            "ORDER BY t DESC LIMIT 1",
+            (series, start, start + HOUR_NS),
+        ).fetchone()
+        return row
+
+    def last_seen(self, *, since_ns: int) -> Mapping[str, int]:
+        rows = self.database.read().execute(
+            "SELECT device, max((SELECT max(t) FROM points p WHERE p.series = d.series)) AS seen FROM device_series d "
+            "WHERE bucket = ? AND measurement = ? GROUP BY device HAVING seen >= ?",
+            (self._bucket.n, ENVIRONMENT, since_ns),
+        )
+        return dict(rows.fetchall())
+
+    def sparklines(
+        self, device_ids: Sequence[str], field: str, *, start_ns: int, stop_ns: int, every_ns: int
+    ) -> Mapping[str, Curve]:
+        found = {}
+        for device_id in device_ids:
+            curves = self.series(SeriesQuery(device_id, start_ns, stop_ns, (field,), every_ns))
+            if curves:
+                found[device_id] = curves[0]
+        return found
+
+    def _groups(self, device_id: str, measurement: str) -> dict[str | None, list[_Stored]]:
+        """A device's series by the name of their sensor."""
+        groups: dict[str | None, list[_Stored]] = {}
+        for series in self._series(device_id, measurement):
+            groups.setdefault(series.tags.get("sensor"), []).append(series)
+        return groups
+
+    def _flush(self, series: Sequence[_Stored]) -> None:
+        """Bring the hourly sums of these series up to date."""
+        numbers = [s.n for s in series]
+        marks = ", ".join("?" * len(numbers))
+        dirty = self.database.read().execute(f"SELECT 1 FROM dirty WHERE series IN ({marks}) LIMIT 1", numbers)  # noqa: S608 - placeholders
+        if dirty.fetchone():
+            limit = embedded_rollup.HOURS_AT_ONCE
+            while limit == self.database.run(
+                lambda connection: embedded_rollup.roll_up(connection, self.writer, numbers, limit)
+            ):
+                pass
+
+    def summary(self, device_id: str, *, start_ns: int, stop_ns: int) -> Sequence[FieldSummary]:
+        found = []
+        connection = self.database.read()
+        rolled = stop_ns - start_ns > ROLL_UP_FROM_NS
+        for sensor, group in self._groups(device_id, ENVIRONMENT).items():
+            fields = self._fields(ENVIRONMENT)
+            if rolled:
+                self._flush(group)
+            numbers = [s.n for s in group]
+            for field in fields:
+                asked = Asked(numbers, field.n, start_ns, stop_ns, None, "count", rolled)
+                count = windows(connection, asked)
+                if not count:
+                    continue
+                last = self._newest(group, field, start_ns, stop_ns)
+                low = high = None
+                if field.kind in {"float", "integer"}:
+                    low, high = (windows(connection, replace(asked, fn=fn))[0][1] for fn in ("min", "max"))
+                found.append(
+                    FieldSummary(field.name, sensor, last.kind, low, high, last.value, last.time_ns, count[0][1])
+                )
+        return sorted(found, key=lambda summary: (summary.field, summary.sensor or ""))
+
+    def _newest(self, group: Sequence[_Stored], field: _Field, start_ns: int, stop_ns: int) -> LastValue:
+        best: LastValue | None = None
+        for series in group:
+            row = (
+                self.database.read()
+                .execute(
+                    f"SELECT t, f{field.n} FROM points WHERE series = ? AND t >= ? AND t < ? "  # noqa: S608 - a number
+                    f"AND f{field.n} IS NOT NULL ORDER BY t DESC LIMIT 1",
+                    (series.n, start_ns, stop_ns),
+                )
+                .fetchone()
+            )
+            if row and (best is None or row[0] > best.time_ns):
+                best = LastValue(field.value(row[1]), row[0], series.kind(field.name))
+        if best is None:
+            raise StoreError(f"the points of {field.name} went away while they were counted: try again")
+        return best
+
+    def series(self, query: SeriesQuery) -> Sequence[Curve]:
+        wanted = [f for f in self._fields(query.measurement) if not query.fields or f.name in query.fields]
+        curves = []
+        every = query.every_ns
+        rolled = every is not None and every % HOUR_NS == 0 and query.stop_ns - query.start_ns > ROLL_UP_FROM_NS
+        for sensor, group in self._groups(query.device_id, query.measurement).items():
+            if rolled and query.fn != "median":
+                self._flush(group)
+            for field in wanted:
+                rows = self._curve(query, field, group, rolled)
+                if rows:
+                    times, values = zip(*rows, strict=True)
+                    curves.append(Curve(field.name, sensor, times, values))
+        return sorted(curves, key=lambda curve: (curve.field, curve.sensor or ""))
+
+    def _curve(
+        self, query: SeriesQuery, field: _Field, group: Sequence[_Stored], rolled: bool
+    ) -> Sequence[tuple[int, Value]]:
+        connection = self.database.read()
+        numbers = [s.n for s in group]
+        if query.every_ns is None:
+            marks = ", ".join("?" * len(numbers))
+            raw = connection.execute(
+                f"SELECT t, f{field.n} FROM points WHERE series IN ({marks}) AND t >= ? AND t < ? "  # noqa: S608 - numbers and placeholders
+                f"AND f{field.n} IS NOT NULL ORDER BY t LIMIT {MAX_VALUES}",
+                (*numbers, query.start_ns, query.stop_ns),
+            )
+            return [(t, field.value(value)) for t, value in raw]
+        if field.kind in {"string", "boolean"} and query.fn not in {"first", "last", "count"}:
+            return []
+        asked = Asked(numbers, field.n, query.start_ns, query.stop_ns, query.every_ns, query.fn, rolled)
+        rows = windows(connection, asked)
+        return rows if query.fn == "count" else [(t, field.value(value)) for t, value in rows]
+
+    def latest(self, device_id: str, *, limit: int = 20, measurement: str = ENVIRONMENT) -> Sequence[Point]:
+        fields = self._fields(measurement)
+        columns = "".join(f", f{f.n}" for f in fields)
+        found: list[tuple[int, Point]] = []
+        for series in self._series(device_id, measurement):
+            rows = self.database.read().execute(
+                f"SELECT t{columns} FROM points WHERE series = ? ORDER BY t DESC LIMIT ?",  # noqa: S608 - numbers
+                (series.n, limit),
+            )
+            for t, *values in rows:
+                present = {f.name: f.value(value) for f, value in zip(fields, values, strict=True) if value is not None}
+                found.append((t, Point(measurement, series.tags, present, t)))
+        found.sort(key=lambda pair: -pair[0])
+        return [point for _, point in found[:limit]]
+
+    def count(self, device_id: str) -> int:
+        connection = self.database.read()
+        return sum(
+            connection.execute("SELECT count(*) FROM points WHERE series = ?", (series.n,)).fetchone()[0]
+            for series in self._series(device_id)
+        )
+
+    def buckets(self) -> Sequence[Bucket]:
+        rows = self.database.read().execute("SELECT id, name, retention_s FROM bucket ORDER BY n")
+        return [Bucket(i, name, kept, "telemetry" if name == self.bucket else "other") for i, name, kept in rows]
+
+    def flux(self, query: SeriesQuery) -> str:
+        return flux.shown(query, self.bucket)
+
+    def raw_flux(self, text: str) -> str:  # noqa: ARG002 - the interface's
+        raise NotSupportedError("the embedded store knows no Flux: this needs InfluxDB")
+
+    def close(self) -> None:
+        self.database.close()
+
+
+def _make_bucket(connection: sqlite3.Connection, name: str, retention_s: int) -> None:
+    connection.execute(
+        "INSERT INTO bucket (id, name, retention_s) VALUES (?, ?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET retention_s = excluded.retention_s",
+        (secrets.token_hex(8), name, retention_s),
+    )

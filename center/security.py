@@ -1,0 +1,180 @@
+"""Who may do what: loopback without a login, administrators by password, foreign sites never.
+
+Open: bound to loopback and no password set. Whoever reaches it there is an administrator, so it answers only to its own
+names, only to this machine, and never to requests of another site's page or through a proxy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from flask import Flask, Request, Response, abort, current_app, g, request
+from flask_login import LoginManager, UserMixin, current_user
+from werkzeug.security import check_password_hash, generate_password_hash
+
+from agent.secret import Secret
+from center.context import current_center
+from center.settings import Settings, SettingsError
+
+ADMINISTRATOR = "admin"
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
+SAFE = {"GET", "HEAD", "OPTIONS"}
+MIN_PASSWORD = 10
+ATTEMPTS, PER_S = 10, 60.0
+ATTEMPTS_EXTENSION = "iot-center-attempts"
+
+
+class Administrator(UserMixin):  # type: ignore[misc] # Flask-Login has no types
+    """The one account. A new password ends the sessions of the old one."""
+
+    def __init__(self, password_hash: str) -> None:
+        self.id = f"{ADMINISTRATOR}:{hashlib.sha256(password_hash.encode()).hexdigest()[:16]}"
+
+
+class Attempts:
+    """At most `ATTEMPTS` wrong passwords in `PER_S` seconds, over all addresses: there is one account."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._failures: list[float] = []
+
+    def allowed(self, now_s: float) -> bool:
+        with self._lock:
+            self._failures = [t for t in self._failures if now_s - t < PER_S]
+            return len(self._failures) < ATTEMPTS
+
+    def failed(self, now_s: float) -> None:
+        with self._lock:
+            self._failures.append(now_s)
+
+
+def hash_password(password: Secret) -> str:
+    """ValueError for one that is too short to keep anybody out."""
+    if len(password.reveal()) < MIN_PASSWORD:
+        raise ValueError(f"a password has at least {MIN_PASSWORD} characters")
+    return generate_password_hash(password.reveal())
+
+
+def check_bind(settings: Settings, password_hash: str | None) -> None:
+    """Raises SettingsError for an address other than loopback while no password is set."""
+    if not settings.loopback and not password_hash:
+        raise SettingsError(
+            f"it would listen on {settings.server.host} without a login: set the administrator's password with "
+            "`iot-center password`, or listen on 127.0.0.1"
+        )
+
+
+def is_open() -> bool:
+    """Loopback without a password."""
+    if "open" not in g:
+        center = current_center()
+        g.open = center.settings.loopback and center.registry.password_hash() is None
+    return bool(g.open)
+
+
+def check_password(password: Secret) -> Administrator | None:
+    """The administrator, if this is the password. 429 after too many wrong ones."""
+    attempts: Attempts = current_app.extensions[ATTEMPTS_EXTENSION]
+    if not attempts.allowed(time.monotonic()):
+        abort(429, "too many wrong passwords: wait a minute")
+    kept = current_center().registry.password_hash()
+    if kept and check_password_hash(kept, password.reveal()):
+        return Administrator(kept)
+    attempts.failed(time.monotonic())
+    return None
+
+
+def is_administrator() -> bool:
+    """On open loopback, with a session, or with HTTP Basic (user `admin`) for scripts."""
+    if is_open() or current_user.is_authenticated:
+        return True
+    basic = request.authorization
+    if basic is None or basic.type != "basic" or basic.username != ADMINISTRATOR:
+        return False
+    if "basic" not in g:
+        g.basic = check_password(Secret(basic.password or "")) is not None
+    return bool(g.basic)
+
+
+def needs_enrollment_key() -> bool:
+    """Whether a first registration needs an enrollment key: everywhere but on open loopback."""
+    return not is_open()
+
+
+def foreign(incoming: Request, *, unsafe_only: bool) -> str | None:
+    """Why a request looks as if another site's page had sent it; None if it does not."""
+    if unsafe_only and incoming.method in SAFE:
+        return None
+    site = incoming.headers.get("Sec-Fetch-Site")
+    if site not in {None, "same-origin", "none"}:
+        return f"a page of another site sent this (Sec-Fetch-Site: {site})"
+    for header in ("Origin", "Referer"):
+        sent = incoming.headers.get(header)
+        if sent and urlsplit(sent).netloc != incoming.host:
+            return f"a page of another site sent this ({header})"
+    return None
+
+
+def guard() -> None:
+    """Before every request."""
+    center = current_center()
+    if not center.settings.loopback or not is_open():
+        # With a login cookies are SameSite=Strict and forms carry a CSRF token; this guards the API as well.
+        if request.path != "/api/v2/write" and (why := foreign(request, unsafe_only=True)):
+            abort(403, why)
+        return
+    if why := foreign(request, unsafe_only=False):
+        abort(403, why)
+    if any(name in request.headers for name in FORWARDED):
+        abort(403, "forwarded requests need a login: set a password with `iot-center password`")
+    if request.remote_addr and not ip_address(request.remote_addr.partition("%")[0]).is_loopback:
+        abort(403, "without a password only this machine is answered: set one with `iot-center password`")
+
+
+def headers(response: Response) -> Response:
+    """After every request: nothing is sniffed, framed, referred to or, without saying otherwise, kept."""
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("X-Frame-Options", "DENY")
+    response.headers.setdefault("Referrer-Policy", "same-origin")
+    if request.endpoint != "static":
+        response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+def init_app(app: Flask, settings: Settings, session_key: Secret) -> None:
+    app.config["SECRET_KEY"] = session_key.reveal()
+    app.config["SESSION_COOKIE_SAMESITE"] = "Strict"
+    app.config["SESSION_COOKIE_HTTPONLY"] = True
+    app.config["SESSION_COOKIE_NAME"] = "iot_center"
+    app.config["SESSION_COOKIE_SECURE"] = (settings.server.public_url or "").startswith("https://")
+    app.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
+    hosts = trusted_hosts(settings)
+    if hosts:
+        app.config["TRUSTED_HOSTS"] = hosts
+    app.extensions[ATTEMPTS_EXTENSION] = Attempts()
+    login = LoginManager(app)
+    login.session_protection = "basic"
+
+    @login.user_loader  # type: ignore[untyped-decorator] # Flask-Login has no types
+    def load_user(user_id: str) -> Administrator | None:
+        kept = current_center().registry.password_hash()
+        user = Administrator(kept) if kept else None
+        return user if user and user.get_id() == user_id else None
+
+    app.before_request(guard)
+    app.after_request(headers)
+
+
+def trusted_hosts(settings: Settings) -> list[str] | None:
+    """The names it answers to: always on loopback (against rebound names), elsewhere where they are configured."""
+    named = list(settings.server.trusted_hosts)
+    if settings.server.public_url:
+        named.append(urlsplit(settings.server.public_url).hostname or "")
+    if settings.loopback:
+        return [*LOOPBACK_HOSTS, *named]
+    return [*named, *LOOPBACK_HOSTS] if named else None
