@@ -12,7 +12,7 @@ import requests
 
 from agent import __version__
 from agent.backoff import http_date_ns, retry_after_s
-from agent.credentials import read_secret_file
+from agent.credentials import CredentialsError, read_secret_file
 from agent.errors import AgentError
 from agent.target import trust_store
 from drivers.base import boot_ns
@@ -53,6 +53,7 @@ class Answer:
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     hidden: tuple[Secret, ...] = ()
+    key_problem: str | None = None
 
     def json(self) -> Any:
         """The body as JSON. RegistrationError that says what came instead."""
@@ -120,13 +121,14 @@ class CenterClient:
         ca_file: str | None = None,
         timeout_s: float = 10.0,
         observe: Observe | None = None,
+        key_problem: str | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self._secret, self._key = secret, enrollment_key
-        self._timeout_s, self._observe = timeout_s, observe
+        self._timeout_s, self._observe, self._key_problem = timeout_s, observe, key_problem
         self._session = requests.Session()
         self._session.auth = _no_netrc
-        self._session.verify = trust_store(ca_file)
+        self._verify = trust_store(ca_file)
         self._session.headers["User-Agent"] = f"iot-agent/{__version__}"
         self._session.headers["Accept"] = "application/json"
         self._session.headers["Accept-Encoding"] = "identity"  # bounded means bounded: nothing to unpack
@@ -151,7 +153,9 @@ class CenterClient:
                         continue
                     lower = {name.lower(): value for name, value in response.headers.items()}
                     hidden = (self._secret, self._key) if self._key else (self._secret,)
-                    return Answer(what, response.status_code, lower, self._read(what, response), hidden)
+                    return Answer(
+                        what, response.status_code, lower, self._read(what, response), hidden, self._key_problem
+                    )
         except (requests.RequestException, OSError) as error:
             raise RegistrationError(f"{what}: {_reason(error, self._timeout_s)}") from None
         raise RegistrationError(f"{what}: redirected in a circle")
@@ -160,7 +164,14 @@ class CenterClient:
         self.sent_ns = boot_ns()
         timeout = (self._timeout_s, self._timeout_s)
         response = self._session.request(
-            method, url, headers=headers, data=body, timeout=timeout, stream=True, allow_redirects=False
+            method,
+            url,
+            headers=headers,
+            data=body,
+            timeout=timeout,
+            stream=True,
+            allow_redirects=False,
+            verify=self._verify,  # here, not in the session: there REQUESTS_CA_BUNDLE would win
         )
         self.received_ns = boot_ns()
         if date := response.headers.get("Date"):
@@ -205,13 +216,19 @@ def connect(settings: CenterSettings, store: CredentialStore, observe: Observe |
     """
     if settings.require_tls and not settings.url.startswith("https:"):
         raise RegistrationError(f"{settings.url} is plain http, and [center] require_tls is set")
+    key, problem = None, None
+    try:
+        key = read_secret_file(settings.enrollment_key_file, "enrollment.key")
+    except CredentialsError as error:  # after the first registration nobody needs it: said only if the center asks
+        problem = str(error)
     return CenterClient(
         settings.url,
         store.device_secret(),
-        read_secret_file(settings.enrollment_key_file, "enrollment.key"),
+        key,
         ca_file=settings.ca_file,
         timeout_s=settings.timeout,
         observe=observe,
+        key_problem=problem,
     )
 
 

@@ -66,7 +66,7 @@ def unregister(context: Context) -> None:
         raise AgentError("the agent is running and would register again: stop it first (systemctl stop iot-agent)")
     with _alone(store):
         old = store.load()
-        name = settings.api if settings.api != "auto" else old.dialect if old else "iot-center"
+        name = settings.api if settings.api != "auto" else old.dialect if old else "iot-center-v2"
         with contextlib.closing(connect(settings, store)) as center:
             there = DIALECTS[name].unregister(center, device_id)
         store.forget()

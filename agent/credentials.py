@@ -100,6 +100,7 @@ class CredentialStore:
         self.folder = folder
         self.path = folder / CREDENTIALS_FILE
         self.secret_path = folder / SECRET_FILE
+        self._secret: Secret | None = None
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -132,15 +133,23 @@ class CredentialStore:
         if data is not None:
             text = data.decode("ascii", "replace").strip()
             if _SECRET.fullmatch(text):
-                return Secret(text)
+                self._secret = Secret(text)
+                return self._secret
             self._set_aside(self.secret_path, "it is not a device secret")
-        secret = Secret(secrets.token_urlsafe(32))
+        secret = self._secret or Secret(secrets.token_urlsafe(32))
         self._write(self.secret_path, f"{secret.reveal()}\n".encode())
-        log.info("a new device secret is in %s", self.secret_path)
+        log.info("%s device secret is in %s", "the lost" if self._secret else "a new", self.secret_path)
+        self._secret = secret
         return secret
 
-    def has_secret(self) -> bool:
-        return self.secret_path.exists()
+    def secret_is_lost(self) -> bool:
+        """Whether there is no secret, in the file or in memory. One that was only wiped while running is put back."""
+        if self.secret_path.exists():
+            return False
+        if self._secret is None:
+            return True
+        self.device_secret()
+        return False
 
     def load(self) -> Credentials | None:
         """What was stored, None if nothing. A damaged file is set aside. CredentialsError when others can read it."""

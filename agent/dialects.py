@@ -3,55 +3,30 @@
 from __future__ import annotations
 
 import json
-import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
+from agent.center_answers import (
+    UNKNOWN_HERE,
+    NotRegisteredError,
+    Refresh,
+    Registration,
+    TokenWithheldError,
+    already_registered,
+    check_own,
+    check_status,
+    place,
+    registration,
+    tell_time,
+)
 from agent.center_client import NotThisApiError, RegistrationError
-from agent.secret import Secret
-from agent.target import check_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.center_client import Answer, CenterClient
-
-_TOKEN = re.compile(r"[!-~]{1,1024}")
-PLACEHOLDER = "fake_auth_token"
-LOST_SECRET = (
-    "this device's secret was lost, or another board has the same id. An administrator of the center must remove {id} "  # noqa: S105 - a message
-    "there; then it registers by itself. Or choose another [device] id"
-)
-
-
-class TokenWithheldError(RegistrationError):
-    """The device is registered, and the server does not hand out the token (again)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """What an answer said, checked. `fields` are the raw numbers for remote.accept, `url` … None where not said."""
-
-    token: Secret
-    key: str = ""
-    url: str | None = None
-    org: str | None = None
-    bucket: str | None = None
-    fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Refresh:
-    """What a center says to a device that is registered: None and missing where it does not."""
-
-    url: str | None
-    org: str | None
-    bucket: str | None
-    fields: Mapping[str, Any] = field(repr=False)
-    refused: tuple[str, ...] = ()
+    from agent.center_client import CenterClient
+    from agent.secret import Secret
 
 
 class Dialect(ABC):
@@ -73,7 +48,12 @@ class Dialect(ABC):
             if stale is None or found.token != stale:
                 return found
         self.unregister(center, device_id)
-        return self.ask(center, device_id)
+        found = self.ask(center, device_id)
+        if stale is not None and found.token == stale:
+            raise RegistrationError(
+                f"{center.url} gives the refused token again, also after DELETE: remove {device_id} there by hand"
+            )
+        return found
 
     @abstractmethod
     def ask(self, center: CenterClient, device_id: str) -> Registration:
@@ -87,15 +67,15 @@ class Dialect(ABC):
         if answer.status == 403 and b'"registered"' in answer.body:
             raise NotRegisteredError(f"{answer.what}: the center does not know {device_id} any more")
         if answer.status != 200:
-            raise answer.refused()
+            raise answer.refused(UNKNOWN_HERE.format(id=device_id) if answer.status in (401, 403, 409) else "")
         record = answer.record()
-        _check_own(answer, record, "id", device_id)
-        _tell_time(center, record)
+        check_own(answer, record, "id", device_id)
+        tell_time(center, record)
         found: dict[str, str | None] = {}
         refused: list[str] = []
         for name in ("influx_url", "influx_org", "influx_bucket"):
             try:
-                found[name] = _place(answer, record, name)
+                found[name] = place(answer, record, name)
             except RegistrationError as error:
                 found[name] = None
                 refused.append(f"{error}: the old one stays")
@@ -107,14 +87,10 @@ class Dialect(ABC):
         if answer.status == 404:
             return False
         if answer.status == 409:
-            raise answer.refused(LOST_SECRET.format(id=device_id))
+            raise answer.refused(UNKNOWN_HERE.format(id=device_id))
         if not 200 <= answer.status < 300:
             raise answer.refused()
         return True
-
-
-class NotRegisteredError(RegistrationError):
-    """The center answers that it has no registration of this device."""
 
 
 class IotCenter(Dialect):
@@ -124,10 +100,10 @@ class IotCenter(Dialect):
 
     def ask(self, center: CenterClient, device_id: str) -> Registration:
         answer = center.ask("POST", f"/api/devices/{quote(device_id, safe='')}", enroll=True)
-        _check_status(answer, device_id)
+        check_status(answer, device_id)
         record = answer.record()
-        _check_own(answer, record, "deviceId", device_id)
-        return _registration(center, answer, record, "token", "key")
+        check_own(answer, record, "deviceId", device_id)
+        return registration(center, answer, record, "token", "key")
 
 
 class IotCenterV2(Dialect):
@@ -137,10 +113,10 @@ class IotCenterV2(Dialect):
 
     def ask(self, center: CenterClient, device_id: str) -> Registration:
         answer = center.ask("GET", f"/api/env/{quote(device_id, safe='')}", enroll=True)
-        _check_status(answer, device_id)
+        check_status(answer, device_id)
         record = answer.record()
-        _check_own(answer, record, "id", device_id)
-        return _registration(center, answer, record, "influx_token", None)
+        check_own(answer, record, "id", device_id)
+        return registration(center, answer, record, "influx_token", None)
 
     def unregister(self, center: CenterClient, device_id: str) -> bool:
         """That server finds authorizations by prefix: removing pi-1 could remove pi-10's. So it is asked first."""
@@ -163,10 +139,10 @@ class IotApi(Dialect):
 
     def ask(self, center: CenterClient, device_id: str) -> Registration:
         made = center.ask("POST", "/api/devices/create", enroll=True, body=json.dumps({"deviceId": device_id}).encode())
-        if not _already_registered(made):
-            _check_status(made, device_id)
+        if not already_registered(made):
+            check_status(made, device_id)
         answer = center.ask("GET", f"/api/devices/{quote(device_id, safe='')}")
-        _check_status(answer, device_id)
+        check_status(answer, device_id)
         found = answer.json()
         if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
             raise NotThisApiError(f"{answer.what}: {answer.status} with JSON that is no list of devices")
@@ -174,7 +150,7 @@ class IotApi(Dialect):
         if not own:
             raise RegistrationError(f"{answer.what}: a list of {len(found)} devices without {device_id}")
         newest = max(own, key=lambda item: str(item.get("updatedAt")))
-        return _registration(center, answer, newest, "token", "key")
+        return registration(center, answer, newest, "token", "key")
 
     def refresh(self, center: CenterClient, device_id: str) -> Refresh | None:  # noqa: ARG002 - it has none
         return None
@@ -207,99 +183,3 @@ def register(
         except NotThisApiError as error:
             tried.append(str(error))
     raise RegistrationError(f"{center.url} is no device registration API that is known here ({'; '.join(tried)})")
-
-
-def _already_registered(answer: Answer) -> bool:
-    return (
-        answer.status == 500
-        and re.search(rb"already (?:registered|exists|has an)", answer.body, re.IGNORECASE) is not None
-    )
-
-
-def _check_status(answer: Answer, device_id: str) -> None:
-    """Raises the error that the status stands for; returns for 200 and 201 with something that is not HTML."""
-    if answer.status in (200, 201):
-        if answer.is_html():
-            raise NotThisApiError(str(_html(answer)))
-        return
-    if answer.status in (404, 405, 501):
-        raise NotThisApiError(f"{answer.what}: {answer.status}")
-    if _already_registered(answer):
-        raise TokenWithheldError(f"{answer.what}: {answer.message()}")
-    if answer.status == 409 and answer.retry_after_s() is None:
-        raise answer.refused(LOST_SECRET.format(id=device_id))
-    if answer.status in (401, 403):
-        raise answer.refused("the first registration needs the administrator's key: set [center] enrollment_key_file")
-    raise answer.refused()
-
-
-def _html(answer: Answer) -> RegistrationError:
-    return RegistrationError(f"{answer.what}: {answer.status} with HTML, not JSON: it begins {answer.excerpt(60)}")
-
-
-def _check_own(answer: Answer, record: Mapping[str, Any], name: str, device_id: str) -> None:
-    if name not in record:
-        raise NotThisApiError(f"{answer.what}: {answer.status} with a JSON object without {name}")
-    if record[name] != device_id:
-        raise RegistrationError(
-            f"{answer.what}: the answer is for {str(record[name])[:64]!r}, not for {device_id}: nothing of it is used"
-        )
-
-
-def _registration(
-    center: CenterClient, answer: Answer, record: Mapping[str, Any], token_name: str, key_name: str | None
-) -> Registration:
-    _tell_time(center, record)
-    key = record.get(key_name) if key_name else None
-    return Registration(
-        token=_token(answer, record.get(token_name), token_name),
-        key=key[:200] if isinstance(key, str) else "",
-        url=_place(answer, record, "influx_url"),
-        org=_place(answer, record, "influx_org"),
-        bucket=_place(answer, record, "influx_bucket"),
-        fields=record,
-    )
-
-
-def _token(answer: Answer, value: object, name: str) -> Secret:
-    """A token that can be used. What came instead is described, never shown."""
-    if value is None or value == "":
-        raise TokenWithheldError(f"{answer.what}: {answer.status} with an empty {name}: registered, but not handed out")
-    if not isinstance(value, str):
-        raise RegistrationError(f"{answer.what}: {name} is a JSON {type(value).__name__}, not a string")
-    if value.startswith(PLACEHOLDER):
-        raise RegistrationError(
-            f"{answer.what}: {name} is a placeholder (fake_auth_token_…): this server issues no tokens to write with. "
-            "Use [influxdb] with a token made by hand"
-        )
-    if not _TOKEN.fullmatch(value):
-        raise RegistrationError(f"{answer.what}: {name} holds what no token holds (spaces, control characters, length)")
-    return Secret(value)
-
-
-def _place(answer: Answer, record: Mapping[str, Any], name: str) -> str | None:
-    """influx_url, influx_org or influx_bucket of the answer; None when it is not there or empty."""
-    value = record.get(name)
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str) or len(value) > 500 or not value.isprintable():
-        raise RegistrationError(f"{answer.what}: {name} is not a string that can be one")
-    if name != "influx_url":
-        return value
-    try:
-        return check_url(value)
-    except ValueError as error:
-        raise RegistrationError(f"{answer.what}: influx_url: {error}") from None
-
-
-def _tell_time(center: CenterClient, record: Mapping[str, Any]) -> None:
-    """ServerTime (ISO 8601, to the ms) to the clock."""
-    text = record.get("serverTime")
-    if not isinstance(text, str):
-        return
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return
-    if moment.tzinfo is not None:
-        center.tell_time(round(moment.timestamp() * 1000) * 1_000_000, 1_000_000)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
+from agent.backoff import full_jitter
 from agent.center_client import RegistrationError
 from agent.credentials import Credentials
 from agent.identity import state_folder_warning
@@ -14,10 +15,13 @@ from agent.target import Target, is_local, is_loopback, plain_http_warning
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from random import Random
 
-    from agent.dialects import Registration
+    from agent.center_answers import Refresh, Registration
     from agent.settings import CenterSettings
 
+LASTED_S = 600.0
+RENEWAL_S = (60.0, 3600.0)
 State = Literal["registering", "registered", "renewing", "failing", "waiting", "refused"]
 
 
@@ -39,6 +43,21 @@ class RegistrationStatus:
     refused: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     renewals: int = 0
+
+
+def renewal_wait_s(now: float, got_at: float | None, renewed_at: float | None, short: int, rng: Random) -> float:
+    """Seconds until a refused token may be renewed: at most one renewal a minute, rarer the less it helps.
+
+    `got_at` is when the refused token came, `renewed_at` when the last renewal did (None: not by this process), `short`
+    how many tokens in a row lasted under LASTED_S. The first refusal soon after a registration waits a few seconds:
+    another registration may just have won.
+    """
+    soon = got_at is not None and now - got_at < LASTED_S
+    wait = full_jitter(2, 1.0, 5.0, rng) if soon else 0.0
+    if renewed_at is None:
+        return wait
+    pause = min(RENEWAL_S[0] * 2.0 ** min(max(0, short - 1), 10), RENEWAL_S[1])
+    return max(wait, renewed_at + pause * rng.uniform(1, 1.2) - now)
 
 
 def target_of(settings: CenterSettings, credentials: Credentials) -> Target:
@@ -103,3 +122,16 @@ def changes(old: Credentials, new: Credentials) -> list[str]:
     names = [name for name in ("url", "org", "bucket") if getattr(old, name) != getattr(new, name)]
     changed = [f"influx_{name} is {getattr(new, name)!r}" for name in names]
     return changed + [f"{name} is {value:g}" for name, value in new.remote.items() if old.remote.get(name) != value]
+
+
+def refreshed(old: Credentials, found: Refresh, current: RemoteConfiguration) -> tuple[Credentials, tuple[str, ...]]:
+    """The credentials after what the center says now, and a sentence for each value that was refused."""
+    remote, refused = accept(found.fields, current)
+    new = replace(
+        old,
+        url=found.url or old.url,
+        org=found.org or old.org,
+        bucket=found.bucket or old.bucket,
+        remote=remote.numbers(),
+    )
+    return new, refused + found.refused

@@ -14,18 +14,30 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.backoff import full_jitter
+from agent.center_answers import SOON_UNKNOWN, NotRegisteredError
 from agent.center_client import RegistrationError, connect
 from agent.credentials import CredentialsError, CredentialStore
-from agent.dialects import DIALECTS, NotRegisteredError, register
-from agent.registered import RegistrationStatus, State, changes, credentials_of, target_of, warnings_of
+from agent.dialects import DIALECTS, register
+from agent.registered import (
+    LASTED_S,
+    RENEWAL_S,
+    RegistrationStatus,
+    State,
+    changes,
+    credentials_of,
+    refreshed,
+    renewal_wait_s,
+    target_of,
+    warnings_of,
+)
 from agent.remote import RemoteConfiguration, accept
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from agent.center_answers import Refresh
     from agent.credentials import Credentials
-    from agent.dialects import Refresh
     from agent.secret import Secret
     from agent.settings import CenterSettings
     from agent.target import Target
@@ -33,8 +45,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BACKOFF_S = (1.0, 300.0)
-RENEWAL_S = (60.0, 3600.0)
-LASTED_S = 600.0
+SOON_S = 30.0
 REFRESH_S = 3600.0
 LOOK_S = 5.0
 
@@ -53,6 +64,7 @@ class Registrar:
         now: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
+        settings = replace(settings, url=settings.url.rstrip("/"))
         self._settings, self._device_id, self._observe, self._on_remote = settings, device_id, observe, on_remote
         self._store = CredentialStore(folder)
         self._now, self._rng = now, rng or random.SystemRandom()
@@ -68,14 +80,13 @@ class Registrar:
         self._since = now()
         self._error: str | None = None
         self._attempts = self._renewals = self._short_lived = 0
-        self._registered_at: float | None = None
+        self._got_at: float | None = None
         self._renewed_at: float | None = None
         self._due: float | None = now()
         self._refresh_due: float | None = None
         self._refused: tuple[str, ...] = ()
-        self._warnings = warnings_of(settings, folder, None)
-        for warning in self._warnings:
-            log.warning("%s", warning)
+        self._warnings: tuple[str, ...] = ()
+        self._warn(warnings_of(settings, folder, None))
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set; set it, then call wake()."""
@@ -107,12 +118,9 @@ class Registrar:
                 return
             now = self._now()
             self._stale = self._credentials.token
-            since = max((t for t in (self._registered_at, self._renewed_at) if t is not None), default=now - LASTED_S)
-            self._short_lived = self._short_lived + 1 if now - since < LASTED_S else 0
-            wait = full_jitter(2, 1.0, 5.0, self._rng) if self._short_lived else 0.0
-            if self._renewed_at is not None:
-                pause = min(RENEWAL_S[0] * 2.0 ** max(0, self._short_lived - 1), RENEWAL_S[1])
-                wait = max(wait, self._renewed_at + pause * self._rng.uniform(1, 1.2) - now)
+            short = self._got_at is not None and now - self._got_at < LASTED_S
+            self._short_lived = self._short_lived + 1 if short else 0
+            wait = renewal_wait_s(now, self._got_at, self._renewed_at, self._short_lived, self._rng)
             self._due = now + wait
             self._enter("renewing", "the server refused the token")
         log.warning("the server refused the token: renewing it%s", f" in {wait:.0f} s" if wait >= 1 else "")
@@ -157,18 +165,22 @@ class Registrar:
 
     def _look_at_files(self) -> None:
         """Takes up what is stored at start, and what another command stored since; puts back what was wiped."""
+        lost = self._store.secret_is_lost()
         stamp = self._store.stamp()
         if self._loaded and stamp == self._stamp and not self._unsaved:
             return
-        found = self._store.load()
-        ours = self._credentials
+        found, ours = self._store.load(), self._credentials
         if found and (found.center, found.device_id) != (self._settings.url, self._device_id):
             log.info("the stored token is of %s at %s: registering anew", found.device_id, found.center)
             found = None
         self._loaded, self._stamp = True, self._store.stamp()
-        if found and (ours is None or found != ours) and not self._unsaved:
+        if found and found != ours and not self._unsaved:
+            if lost:
+                log.warning("%s", SOON_UNKNOWN.format(id=self._device_id))
             self._adopt(found)
-        elif ours is not None and found != ours:
+            if ours is None:
+                self._refresh_due = self._now() + self._rng.uniform(0, SOON_S)
+        elif ours and found != ours:
             self._save(ours)
 
     def _register(self) -> None:
@@ -187,7 +199,7 @@ class Registrar:
             if stale is not None:
                 self._renewals += 1
                 self._renewed_at = self._now()
-            self._registered_at = self._now()
+            self._got_at = self._now()
         log.info("%s as %s with %s (%s)", "renewed" if stale else "registered", self._device_id, url, dialect.name)
         self._adopt(credentials)
 
@@ -217,29 +229,25 @@ class Registrar:
             self._apply(credentials, found)
 
     def _apply(self, old: Credentials, found: Refresh) -> None:
-        remote, refused = accept(found.fields, self._remote)
-        refused += found.refused
+        new, refused = refreshed(old, found, self._remote)
         if refused != self._refused:
             for text in refused:
                 log.warning("%s", text)
-        new = replace(
-            old,
-            url=found.url or old.url,
-            org=found.org or old.org,
-            bucket=found.bucket or old.bucket,
-            remote=remote.numbers(),
-        )
         with self._lock:
             self._refused = refused
-        if new != old:
-            log.info("the center changed the configuration: %s", ", ".join(changes(old, new)))
+        if new == old:
+            return
+        with self._store.exclusive():
+            if self._store.stamp() != self._stamp:
+                return  # `register --force` was quicker: the next step takes that up
             self._save(new)
-            self._adopt(new)
+        log.info("the center changed the configuration: %s", ", ".join(changes(old, new)))
+        self._adopt(new)
 
     # -- what changes
 
     def _adopt(self, credentials: Credentials) -> None:
-        """Uses these credentials from now on. RegistrationError when they lack where to write."""
+        """Uses these credentials from now on."""
         remote, _ = accept(credentials.remote, self._remote)
         with self._lock:
             changed, self._remote = remote != self._remote, remote
@@ -249,8 +257,6 @@ class Registrar:
             if self._stale is None:
                 self._due = None
             self._refresh_due = self._now() + self._refresh_period()
-        if changed and self._on_remote:
-            self._on_remote(remote)
         try:
             target = target_of(self._settings, credentials)
         except RegistrationError as error:
@@ -258,17 +264,26 @@ class Registrar:
                 self._target = None
                 self._enter("failing", str(error))
             log.warning("%s", error)
-            return
-        warnings = warnings_of(self._settings, self._store.folder, target)
-        for warning in set(warnings) - set(self._warnings):
-            log.warning("%s", warning)
+        else:
+            self._use(target)
+        if changed and self._on_remote:
+            self._on_remote(remote)
+
+    def _use(self, target: Target) -> None:
+        self._warn(warnings_of(self._settings, self._store.folder, target))
         with self._lock:
-            self._target, self._warnings = target, warnings
+            self._target = target
             if self._stale is None:
                 if self._state == "failing":
                     log.info("registration works again after %d attempts", self._attempts)
                 self._attempts = 0
                 self._enter("registered", None)
+
+    def _warn(self, warnings: tuple[str, ...]) -> None:
+        for warning in warnings:
+            if warning not in self._warnings:
+                log.warning("%s", warning)
+        self._warnings = warnings
 
     def _save(self, credentials: Credentials) -> None:
         """Stores them; a disk that refuses is no reason not to use them, since the device secret renews them."""

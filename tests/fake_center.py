@@ -40,7 +40,7 @@ class FakeCenter:
         if self.scripted:
             scripted = self.scripted.pop(0)
             if scripted is not None:
-                return scripted(request) if callable(scripted) else scripted
+                return scripted if isinstance(scripted, Response) else scripted(request)
         found = getattr(self, f"_{request.method.lower()}_{self.api.replace('-', '_')}")(request)
         return found if isinstance(found, Response) else answer(*found)
 
