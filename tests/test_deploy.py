@@ -1,0 +1,126 @@
+"""deploy/: the scripts are clean, --dry-run changes nothing, the unit is sandboxed and says what FACTS promise."""
+
+import configparser
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+DEPLOY = Path(__file__).parent.parent / "deploy"
+SCRIPTS = ("install.sh", "uninstall.sh", "take-boot-config", "wrapper")
+
+
+def tool(name, package):
+    return pytest.mark.skipif(shutil.which(name) is None, reason=f"install Debian's package {package}")
+
+
+def sh(*command, **options):
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, **options)
+
+
+def unit():
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str
+    parser.read(DEPLOY / "iot-agent.service")
+    return parser
+
+
+@tool("shellcheck", "shellcheck")
+def test_shellcheck_finds_nothing_in_the_scripts():
+    result = sh("shellcheck", *[DEPLOY / name for name in SCRIPTS], *(DEPLOY / "examples").glob("*.sh"))
+    assert result.stdout + result.stderr == ""
+
+
+@tool("systemd-analyze", "systemd")
+def test_the_unit_scores_at_most_2_in_systemd_analyze_security():
+    result = sh("systemd-analyze", "security", "--offline=yes", "--threshold=20", DEPLOY / "iot-agent.service")
+    assert result.returncode == 0, result.stdout
+    assert "Overall exposure level" in result.stdout
+
+
+@tool("systemd-analyze", "systemd")
+@pytest.mark.parametrize("name", ["iot-agent.service", "iot-center.service"])
+def test_systemd_understands_every_line_of_the_unit(name):
+    said = sh("systemd-analyze", "verify", DEPLOY / name).stderr.splitlines()
+    assert [line for line in said if name in line and "is not executable" not in line] == []
+
+
+def test_the_unit_starts_without_network_and_restarts_for_ever_but_not_on_a_bad_configuration():
+    parsed = unit()
+    assert parsed["Unit"]["StartLimitIntervalSec"] == "0"
+    assert "online" not in " ".join(parsed["Unit"].values())
+    service = parsed["Service"]
+    assert (service["Type"], service["Restart"], service["RestartPreventExitStatus"]) == ("notify", "always", "78")
+    assert service["User"] == "iot-agent"
+
+
+def test_install_dry_run_prints_every_step_and_changes_nothing(tmp_path):
+    before = sorted(Path("/etc").iterdir()), Path("/opt/iot-agent").exists()
+    result = sh(DEPLOY / "install.sh", "--dry-run", "--center", "http://center.local:5000", "--no-i2c")
+    assert result.returncode == 0, result.stderr
+    steps = [line for line in result.stdout.splitlines() if line.startswith("  + ")]
+    for step in ("-m venv", "pip install", "write /etc/iot-agent/agent.toml (mode 640)", "iot-agent.service"):
+        assert any(step in line for line in steps), (step, steps)
+    assert (sorted(Path("/etc").iterdir()), Path("/opt/iot-agent").exists()) == before
+
+
+def test_uninstall_dry_run_keeps_the_data_unless_purge():
+    kept = sh(DEPLOY / "uninstall.sh", "--dry-run").stdout
+    purged = sh(DEPLOY / "uninstall.sh", "--dry-run", "--purge").stdout
+    removed = [line for line in kept.splitlines() if line.startswith("  + rm")]
+    assert removed
+    assert not any("/var/lib/iot-agent" in line or "/etc/iot-agent" in line for line in removed)
+    assert "+ rm -rf /etc/iot-agent" in purged
+    assert "/var/lib/iot-agent" in purged
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--center", "center.local"], "must be a URL"),
+        (["--center", 'http://x/"'], "no quotes"),
+        (["--device-id", "a b"], "only A-Z"),
+        (["--config", "/nonexistent"], "cannot be read"),
+        (["--wheelhouse", "/nonexistent"], "no iot_edge_agent wheel"),
+        (["--frobnicate"], "unknown option"),
+        (["--center"], "needs a value"),
+    ],
+)
+def test_install_refuses_what_cannot_work_with_a_reason(arguments, said):
+    result = sh(DEPLOY / "install.sh", "--dry-run", *arguments)
+    assert result.returncode == 1
+    assert said in result.stderr
+
+
+class TestBootPartition:
+    def take(self, tmp_path):
+        return sh(
+            DEPLOY / "take-boot-config",
+            env={**os.environ, "IOT_AGENT_ETC": str(tmp_path / "etc"), "IOT_AGENT_BOOT": str(tmp_path / "boot")},
+        )
+
+    def test_configuration_and_key_are_taken_from_it_at_the_first_start(self, tmp_path):
+        (tmp_path / "boot").mkdir()
+        (tmp_path / "boot/iot-agent.toml").write_bytes(b'[center]\r\nurl = "http://c:5000"\r\n')
+        (tmp_path / "boot/iot-agent-enrollment.key").write_text("k3y\n")
+        assert self.take(tmp_path).returncode == 0
+        taken = tmp_path / "etc/agent.toml"
+        assert taken.read_bytes() == b'[center]\nurl = "http://c:5000"\n'
+        assert (tmp_path / "etc/enrollment.key").read_text() == "k3y\n"
+        assert (tmp_path / "etc/enrollment.key").stat().st_mode & 0o777 == 0o640
+        assert not (tmp_path / "boot/iot-agent-enrollment.key").exists()
+
+    def test_a_configuration_that_is_there_is_never_replaced(self, tmp_path):
+        for folder in ("boot", "etc"):
+            (tmp_path / folder).mkdir()
+        (tmp_path / "etc/agent.toml").write_text("mine")
+        (tmp_path / "boot/iot-agent.toml").write_text("other")
+        assert self.take(tmp_path).returncode == 0
+        assert (tmp_path / "etc/agent.toml").read_text() == "mine"
+
+    def test_nothing_on_it_is_no_failure(self, tmp_path):
+        result = self.take(tmp_path)
+        assert result.returncode == 0
+        assert "no iot-agent.toml on the boot partition" in result.stdout
