@@ -60,7 +60,7 @@ class Credentials:
         """Raises ValueError, without any of the content in it, when the file is not what encode() wrote."""
         try:
             fields = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError("it is not JSON") from None
         if not isinstance(fields, dict):
             raise ValueError("it is not a JSON object")  # noqa: TRY004 - one error for all that is damaged

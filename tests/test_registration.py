@@ -3,50 +3,22 @@
 import itertools
 import json
 import logging
-import random
 import threading
 
 import pytest
 
-from agent.registration import Registrar
-from agent.settings import CenterSettings
 from tests.fake_center import AGAIN, FIRST, RECORDED, FakeCenter, answer
-
-APIS = ["iot-center", "iot-center-v2", "iot-api"]
-
-
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
+from tests.registering import APIS, FakeClock, maker, settle
 
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return FakeClock()
 
 
 @pytest.fixture
 def registrar(tmp_path, clock):
-    def make(center, device_id="pi-7", **settings):
-        hooks = {name: settings.pop(name) for name in ("on_remote", "observe") if name in settings}
-        places = center.place if center.api == "iot-api" else {}
-        settings = {"url": center.url.rstrip("/"), "timeout": 2.0} | places | settings
-        return Registrar(
-            CenterSettings(**settings), device_id, tmp_path / "state", now=clock, rng=random.Random(1), **hooks
-        )
-
-    return make
-
-
-def settle(registrar, clock, hours=1.0):
-    """Steps until nothing is due within `hours`."""
-    end = clock.now + hours * 3600
-    while (delay := registrar.step()) + clock.now < end and registrar.snapshot().state != "registered":
-        clock.now += delay
-    return registrar.target()
+    return maker(tmp_path, clock)
 
 
 @pytest.mark.parametrize("api", APIS)

@@ -1,0 +1,38 @@
+"""A Registrar whose clock and randomness are the test's."""
+
+import random
+
+from agent.registration import Registrar
+from agent.settings import CenterSettings
+
+APIS = ["iot-center", "iot-center-v2", "iot-api"]
+
+
+class FakeClock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+def maker(tmp_path, clock):
+    """A function that makes the Registrar of a device towards a FakeCenter, its state in tmp_path / "state"."""
+
+    def make(center, device_id="pi-7", **settings):
+        hooks = {name: settings.pop(name) for name in ("on_remote", "observe") if name in settings}
+        places = center.place if center.api == "iot-api" else {}
+        settings = {"url": center.url.rstrip("/"), "timeout": 2.0} | places | settings
+        return Registrar(
+            CenterSettings(**settings), device_id, tmp_path / "state", now=clock, rng=random.Random(1), **hooks
+        )
+
+    return make
+
+
+def settle(registrar, clock, hours=1.0):
+    """Steps until it is registered, at most for `hours`."""
+    end = clock.now + hours * 3600
+    while (delay := registrar.step()) + clock.now < end and registrar.snapshot().state != "registered":
+        clock.now += delay
+    return registrar.target()
