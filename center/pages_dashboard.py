@@ -1,0 +1,228 @@
+"""Dashboards: gauges, charts of every field at about the width of the screen, live data, CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from bisect import bisect_left
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from flask import Response, abort, redirect, render_template, request, url_for
+
+from center import presentation
+from center.context import current_center
+from center.forms import RANGES
+from center.pages import newest, pages, state_of
+from center.registry import check_device_id
+from center.telemetry import DAY_NS, SECOND_NS, Curve, Function, RefusedError, SeriesQuery
+from center.times import iso, now_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from center.telemetry import Value
+
+# Windows that people can name, in seconds.
+_STEPS = (
+    *(1, 2, 5, 10, 15, 30),
+    *(60, 120, 300, 600, 900, 1800),
+    *(3600, 7200, 10_800, 21_600, 43_200),
+    *(86_400, 2 * 86_400, 7 * 86_400),
+)
+RAW_BELOW_S = 600  # a range this short shows every point
+LOOK_BACK_NS = 400 * DAY_NS
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a chart shows: [start, stop) in nanoseconds, in windows of `every_s` seconds, None for every point."""
+
+    start_ns: int
+    stop_ns: int
+    every_s: int | None
+
+    @property
+    def every_ns(self) -> int | None:
+        return self.every_s * SECOND_NS if self.every_s else None
+
+
+def window_s(span_s: float, width: int) -> int | None:
+    """Seconds of the window that gives at most one point a pixel; None for a range short enough to show as it is."""
+    if span_s <= RAW_BELOW_S:
+        return None
+    return _STEPS[min(bisect_left(_STEPS, span_s / max(width, 100)), len(_STEPS) - 1)]
+
+
+def view_of(args: Any, now: int) -> View:
+    """The view that a query string asks for: `range` or `start` and `stop` (Unix ms), `width` in pixels."""
+    width = min(max(args.get("width", 1000, type=int), 100), 2400)
+    start_ms, stop_ms = args.get("start", type=int), args.get("stop", type=int)
+    if start_ms is not None and stop_ms is not None:
+        if not 0 <= start_ms < stop_ms < 10**13:
+            raise RefusedError("the range ends before it starts")
+        start, stop = start_ms * 1_000_000, stop_ms * 1_000_000
+    else:
+        _, seconds = RANGES.get(args.get("range", "24h"), RANGES["24h"])
+        start, stop = now - seconds * SECOND_NS, now
+    return View(start, stop, window_s((stop - start) / SECOND_NS, width))
+
+
+@pages.get("/dashboards")
+def dashboards() -> Any:
+    """The dashboard of the device heard of last; a page that says what to do when there is none."""
+    center, now = current_center(), now_ns()
+    seen = center.telemetry.last_seen(since_ns=now - LOOK_BACK_NS)
+    if seen:
+        return redirect(url_for("pages.dashboard", device_id=max(seen, key=seen.__getitem__)))
+    return render_template("dashboard_empty.html")
+
+
+@pages.get("/dashboards/<device_id>")
+def dashboard(device_id: str) -> str:
+    center, now = current_center(), now_ns()
+    _check(device_id)
+    values = center.telemetry.last_values([device_id], since_ns=now - LOOK_BACK_NS).get(device_id, {})
+    registered = center.registry.device(device_id)
+    if registered is None and not values:
+        abort(404)
+    seen = newest(values)
+    chosen = request.args.get("range", "24h")
+    others = [d.id for d in center.registry.devices(limit=100).devices]
+    return render_template(
+        "dashboard.html",
+        device_id=device_id,
+        state=state_of(seen, now, registered=registered is not None),
+        seen=seen,
+        values=values,
+        fields=[f for f in presentation.ordered(values) if f not in {"Lat", "Lon"}],
+        place={f: values[f] for f in ("Lat", "Lon") if f in values},
+        ranges=RANGES,
+        chosen=chosen if chosen in RANGES else "24h",
+        devices=others if device_id in others else [device_id, *others],
+    )
+
+
+@pages.get("/dashboards/<device_id>/series.json")
+def series_json(device_id: str) -> Any:
+    """What the charts draw. Times are Unix ms; null breaks the line where points are missing."""
+    _check(device_id)
+    now = now_ns()
+    try:
+        view = view_of(request.args, now)
+        curves = _curves(device_id, view, tuple(request.args.getlist("field")))
+    except RefusedError as error:
+        return {"code": "invalid", "message": str(error)}, 400
+    return {
+        "start": view.start_ns // 1_000_000,
+        "stop": view.stop_ns // 1_000_000,
+        "every": view.every_s,
+        "every_text": presentation.span(view.every_s) if view.every_s else None,
+        "curves": [_drawn(c, view) for c in curves],
+    }
+
+
+@pages.get("/dashboards/<device_id>/live.json")
+def live_json(device_id: str) -> Any:
+    """The last values, when they were measured (Unix ms), and the device's state."""
+    _check(device_id)
+    now = now_ns()
+    last = current_center().telemetry.last_values([device_id], since_ns=now - LOOK_BACK_NS).get(device_id, {})
+    seen = newest(last)
+    state = state_of(seen, now)
+    return {
+        "last": {
+            f: {"value": v.value, "text": presentation.number(v.value, f), "time": v.time_ns // 1_000_000}
+            for f, v in last.items()
+        },
+        "seen": seen // 1_000_000 if seen is not None else None,
+        "state": {"name": state.name, "label": state.label},
+    }
+
+
+@pages.get("/dashboards/<device_id>/data.csv")
+def series_csv(device_id: str) -> Any:
+    """The curves of a view as a table: one row for each time and sensor, one column for each field."""
+    _check(device_id)
+    try:
+        view = view_of(request.args, now_ns())
+        curves = _curves(device_id, view, tuple(request.args.getlist("field")))
+    except RefusedError as error:
+        return {"code": "invalid", "message": str(error)}, 400
+    return csv_answer(device_id, curves)
+
+
+def csv_answer(device_id: str, curves: Sequence[Curve]) -> Response:
+    response = Response(table_csv(curves), content_type="text/csv; charset=utf-8")
+    response.headers["Content-Disposition"] = f'attachment; filename="{device_id}.csv"'
+    return response
+
+
+def _check(device_id: str) -> None:
+    try:
+        check_device_id(device_id)
+    except ValueError:
+        abort(404)
+
+
+def _curves(device_id: str, view: View, fields: tuple[str, ...], fn: Function = "mean") -> Sequence[Curve]:
+    query = SeriesQuery(device_id, view.start_ns, view.stop_ns, fields=fields, every_ns=view.every_ns, fn=fn)
+    return current_center().telemetry.series(query)
+
+
+def with_gaps(times: Sequence[int], values: Sequence[Value], every: int) -> tuple[list[int], list[Value | None]]:
+    """The curve with a None wherever more than three usual steps are missing. Times and `every` in one unit."""
+    steps = sorted(b - a for a, b in pairwise(times))
+    gap = max(steps[len(steps) // 2] * 3, every * 3) if steps else 0
+    out_times: list[int] = []
+    out_values: list[Value | None] = []
+    for at, value in zip(times, values, strict=True):
+        if out_times and at - out_times[-1] > gap:
+            out_times.append(out_times[-1] + 1)
+            out_values.append(None)
+        out_times.append(at)
+        out_values.append(value)
+    return out_times, out_values
+
+
+def _drawn(curve: Curve, view: View) -> dict[str, Any]:
+    shape = presentation.look(curve.field)
+    times, values = with_gaps([t // 1_000_000 for t in curve.times_ns], curve.values, (view.every_s or 0) * 1000)
+    digits = shape.decimals + 1
+    return {
+        "field": curve.field,
+        "sensor": curve.sensor,
+        "t": times,
+        "v": [round(v, digits) if isinstance(v, float) else v for v in values],
+    }
+
+
+def _cell(text: str) -> str:
+    """A text that a spreadsheet does not take for a formula: device names come from devices."""
+    return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
+
+
+def table_csv(curves: Sequence[Curve]) -> Iterator[str]:
+    """Rows in the order of time, in pieces."""
+    fields = presentation.ordered(c.field for c in curves)
+    place = {f: i for i, f in enumerate(fields)}
+    rows: dict[tuple[int, str], list[Any]] = {}
+    for curve in curves:
+        for at, value in zip(curve.times_ns, curve.values, strict=True):
+            row = rows.setdefault((at, curve.sensor or ""), [None] * len(fields))
+            row[place[curve.field]] = value
+    several = any(sensor for _, sensor in rows)
+    units = [presentation.look(f).unit for f in fields]
+    piece = io.StringIO()
+    writer = csv.writer(piece, lineterminator="\n")
+    names = [_cell(f"{f} ({u})" if u else f) for f, u in zip(fields, units, strict=True)]
+    writer.writerow(["time", *(["sensor"] if several else []), *names])
+    for count, ((at, sensor), row) in enumerate(sorted(rows.items())):
+        cells = [_cell(v) if isinstance(v, str) else v for v in row]
+        writer.writerow([iso(at), *([_cell(sensor)] if several else []), *cells])
+        if count % 1000 == 999:
+            yield piece.getvalue()
+            piece.seek(0)
+            piece.truncate()
+    yield piece.getvalue()

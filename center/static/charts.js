@@ -1,0 +1,188 @@
+// Charts and gauges: plotly draws them, the server aggregates to the width of the screen, zooming asks for more detail.
+"use strict";
+(() => {
+  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const colour = (name) => css(`--c-${name}`);
+  const font = () => ({ family: css("--bs-font-sans-serif"), size: 12, color: css("--bs-secondary-color") });
+  // plotly draws dates without a zone: moments are moved so that it shows the reader's clock.
+  const shown = (ms) => ms - new Date(ms).getTimezoneOffset() * 60000;
+  const moment = (text) => (typeof text === "number" ? text : new Date(String(text).replace(" ", "T")).getTime());
+  const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], toImageButtonOptions: { scale: 2 } };
+
+  function layout(chart, range) {
+    const axis = { gridcolor: css("--grid"), zeroline: false, linecolor: css("--grid"), tickfont: font(), fixedrange: false };
+    const unit = chart.dataset.unit;
+    return {
+      margin: { l: 52, r: 12, t: 8, b: 32 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: font(),
+      hovermode: "x", separators: ". ", dragmode: "zoom", showlegend: chart.curves.length > 1, legend: { orientation: "h", y: 1.12, x: 0 },
+      hoverlabel: { bgcolor: css("--surface"), bordercolor: css("--bs-border-color"), font: { ...font(), color: css("--bs-body-color") } },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--bs-secondary-color"), activecolor: css("--accent") },
+      xaxis: { ...axis, type: "date", range, showspikes: true, spikemode: "across", spikethickness: 1, spikedash: "solid", spikecolor: css("--control-border"), hoverformat: "%-d %b %Y, %H:%M:%S", tickformatstops: [
+        { dtickrange: [null, 60000], value: "%H:%M:%S" }, { dtickrange: [60000, 86400000], value: "%H:%M\n%-d %b" },
+        { dtickrange: [86400000, 2592000000], value: "%-d %b\n%Y" }, { dtickrange: [2592000000, null], value: "%b %Y" }] },
+      yaxis: { ...axis, fixedrange: true, nticks: 6, automargin: true, ticksuffix: unit === "°C" ? "°" : "", tickformat: unit === "ppm" || unit === "ppb" || unit === "hPa" ? ",~r" : "" },
+    };
+  }
+
+  function traces(chart) {
+    const base = colour(chart.dataset.colour);
+    const dashes = ["solid", "dash", "dot", "dashdot"];
+    const unit = chart.dataset.unit ? ` ${chart.dataset.unit}` : "";
+    return chart.curves.map((curve, i) => ({
+      type: "scatter", mode: curve.t.length < 3 ? "lines+markers" : "lines", name: curve.sensor ?? chart.dataset.label,
+      x: curve.t.map(shown), y: curve.v, connectgaps: false,
+      line: { color: base, width: 1.75, dash: dashes[i % dashes.length], shape: "linear" },
+      hovertemplate: `%{y:,.${chart.dataset.decimals}f}${unit}<extra>${chart.curves.length > 1 ? "%{fullData.name}" : ""}</extra>`,
+    }));
+  }
+
+  class Board {
+    constructor(root) {
+      this.root = root;
+      this.range = root.dataset.range;
+      this.zoom = null;
+      this.charts = [...root.querySelectorAll(".chart")];
+      this.note = root.querySelector("[data-chart-note]");
+      this.ticket = 0;
+      this.timer = 0;
+      for (const chart of this.charts) chart.curves = [];
+      for (const button of root.querySelectorAll("[data-pick]")) button.addEventListener("click", () => this.pick(button));
+      for (const button of root.querySelectorAll("[data-set-range]")) button.addEventListener("click", () => this.setRange(button));
+      root.querySelector("[data-reset]")?.addEventListener("click", () => this.zoomTo(null));
+      document.addEventListener("themechange", () => this.draw());
+      document.addEventListener("visibilitychange", () => { if (!document.hidden) this.load(); });
+      this.load();
+    }
+
+    visible() { return this.charts.filter((chart) => !chart.hidden); }
+
+    pick(button) {
+      for (const other of this.root.querySelectorAll("[data-pick]")) other.setAttribute("aria-pressed", String(other === button));
+      for (const chart of this.charts) chart.hidden = chart.dataset.field !== button.dataset.pick;
+      this.load();
+    }
+
+    setRange(button) {
+      for (const other of this.root.querySelectorAll("[data-set-range]")) other.setAttribute("aria-pressed", String(other === button));
+      this.range = button.dataset.setRange;
+      history.replaceState(null, "", `?range=${this.range}`);
+      this.zoomTo(null);
+    }
+
+    zoomTo(range) {
+      this.zoom = range;
+      const reset = this.root.querySelector("[data-reset]");
+      if (reset) reset.hidden = range === null;
+      this.load();
+    }
+
+    params() {
+      const params = new URLSearchParams({ width: String(Math.round(this.visible()[0]?.clientWidth || 900)) });
+      if (this.zoom) { params.set("start", Math.floor(this.zoom[0])); params.set("stop", Math.ceil(this.zoom[1])); } else params.set("range", this.range);
+      return params;
+    }
+
+    async load() {
+      clearTimeout(this.timer);
+      const ticket = ++this.ticket;
+      const params = this.params();
+      const csv = this.root.querySelector("[data-csv]");
+      if (csv) csv.href = `${csv.dataset.csv}?${params}`;
+      for (const chart of this.visible()) params.append("field", chart.dataset.field);
+      let wait = 5;
+      try {
+        const answer = await fetch(`${this.root.dataset.charts}?${params}`);
+        const data = await answer.json();
+        if (ticket !== this.ticket) return;
+        if (!answer.ok) throw new Error(data.message);
+        this.data = data;
+        for (const chart of this.charts) chart.curves = data.curves.filter((c) => c.field === chart.dataset.field);
+        this.draw();
+        wait = data.every === null ? 2 : Math.min(Math.max(data.every, 2), 60);
+        const points = data.curves.reduce((sum, c) => sum + c.t.length, 0);
+        this.say(points ? (data.every_text ? `Mean of every ${data.every_text}. Drag across a chart to zoom.` : "Every point. Drag across a chart to zoom.") : "No point in this range.");
+      } catch (error) {
+        if (ticket !== this.ticket) return;
+        this.say(`The charts could not be loaded (${error.message}): trying again.`);
+      }
+      if (!this.zoom && !document.hidden) this.timer = setTimeout(() => this.load(), wait * 1000);
+    }
+
+    say(text) { if (this.note && this.note.textContent !== text) this.note.textContent = text; }
+
+    draw() {
+      if (!this.data) return;
+      const range = [shown(this.data.start), shown(this.data.stop)];
+      for (const chart of this.visible()) {
+        Plotly.react(chart, traces(chart), layout(chart, range), config);
+        if (chart.heard) continue;
+        chart.heard = true;
+        chart.on("plotly_relayout", (change) => {
+          if (change["xaxis.range[0]"] !== undefined) this.zoomTo([moment(change["xaxis.range[0]"]), moment(change["xaxis.range[1]"])]);
+          else if (change["xaxis.autorange"]) this.zoomTo(null);
+        });
+        chart.on("plotly_doubleclick", () => { this.zoomTo(null); return false; });
+      }
+      document.body.dataset.drawn = String(Number(document.body.dataset.drawn ?? 0) + 1);
+    }
+  }
+
+  class Live { // last values, gauges, state: every two seconds while someone looks
+    constructor(root) {
+      this.root = root;
+      this.gauges = [...root.querySelectorAll(".gauge-plot")];
+      document.addEventListener("themechange", () => this.gauges.forEach((g) => this.draw(g)));
+      for (const gauge of this.gauges) { gauge.value = Number(gauge.dataset.value); this.draw(gauge); }
+      this.tick();
+    }
+
+    draw(gauge) {
+      const d = gauge.dataset;
+      const low = Math.min(Number(d.low), gauge.value), high = Math.max(Number(d.high), gauge.value);
+      Plotly.react(gauge, [{
+        type: "indicator", mode: "gauge", value: gauge.value,
+        gauge: {
+          axis: { range: [low, high], tickvals: [], ticks: "" }, bar: { color: colour(d.colour), thickness: 1, line: { width: 0 } },
+          bgcolor: css("--gauge"), borderwidth: 0,
+        },
+      }], { margin: { l: 4, r: 4, t: 4, b: 2 }, paper_bgcolor: "rgba(0,0,0,0)", font: font() }, { displayModeBar: false, responsive: true, staticPlot: true });
+    }
+
+    async tick() {
+      if (!document.hidden) {
+        try {
+          const answer = await fetch(this.root.dataset.liveValues);
+          if (answer.ok) this.show(await answer.json());
+        } catch { /* away for a moment */ }
+      }
+      setTimeout(() => this.tick(), 2000);
+    }
+
+    show(data) {
+      for (const [field, last] of Object.entries(data.last)) {
+        for (const element of this.root.querySelectorAll(`[data-last="${CSS.escape(field)}"]`)) if (element.textContent !== last.text) element.textContent = last.text;
+      }
+      for (const gauge of this.gauges) {
+        const last = data.last[gauge.dataset.field];
+        if (last && last.value !== gauge.value) { gauge.value = last.value; this.draw(gauge); }
+      }
+      const state = this.root.querySelector("[data-state] .state");
+      if (state && data.state) {
+        state.className = `state state-${data.state.name}`;
+        if (state.lastChild.textContent !== data.state.label) state.lastChild.textContent = data.state.label;
+      }
+      const time = this.root.querySelector("[data-seen] time");
+      if (time && data.seen) {
+        time.dateTime = new Date(data.seen).toISOString();
+        const exact = this.root.querySelector("[data-seen] [data-exact]");
+        if (exact) exact.dataset.exact = data.seen;
+        window.iot.freshen();
+      }
+    }
+  }
+
+  addEventListener("DOMContentLoaded", () => {
+    for (const root of document.querySelectorAll("[data-charts]")) new Board(root);
+    for (const root of document.querySelectorAll("[data-live-values]")) new Live(root);
+  });
+})();
