@@ -59,7 +59,7 @@ class Boot:
     since_boot_ns: int = 0
     saved_boot_ns: int = 0
     until_boot_ns: int = 0
-    floor_ns: int = 0
+    given_ns: int = 0
 
     @property
     def good(self) -> bool:
@@ -72,7 +72,7 @@ class Boot:
     @property
     def known_until_ns(self) -> int:
         """Unix time that no dated point of this boot is later than."""
-        return self.until_boot_ns + self.offset_ns
+        return self.until_boot_ns + max(self.offset_ns, self.given_ns - self.saved_boot_ns)
 
 
 class Boots:
@@ -97,7 +97,7 @@ class Boots:
         """What is known of this boot, if its time is."""
         return self._here if self._here.good else None
 
-    def remember(self, anchor: Anchor, since_boot_ns: int, now_boot_ns: int, floor_ns: int = 0) -> None:
+    def remember(self, anchor: Anchor, since_boot_ns: int, now_boot_ns: int, given_ns: int) -> None:
         """Save now when the time became good or by other evidence, or moved by over 0.1 s; else every 15 min."""
         with self._lock:
             here = self._here
@@ -108,7 +108,7 @@ class Boots:
                 or now_boot_ns - here.saved_boot_ns >= SAVE_EVERY_NS
             )
             if due:
-                self._note(anchor, since_boot_ns, now_boot_ns, now_boot_ns + SAVE_EVERY_NS, floor_ns)
+                self._note(anchor, since_boot_ns, now_boot_ns, now_boot_ns + SAVE_EVERY_NS, given_ns)
 
     def begin(self) -> None:
         """Save that this boot comes after the others, if that is not yet known: once a boot."""
@@ -116,11 +116,11 @@ class Boots:
             if self._due:
                 self._save()
 
-    def close(self, anchor: Anchor | None, now_boot_ns: int) -> None:
+    def close(self, anchor: Anchor, now_boot_ns: int, given_ns: int) -> None:
         """A clean end: nothing of this boot is dated later than now."""
         with self._lock:
-            if anchor is not None and self._here.evidence is not None:
-                self._note(anchor, self._here.since_boot_ns, now_boot_ns, now_boot_ns, self._here.floor_ns)
+            if self._here.good:
+                self._note(anchor, self._here.since_boot_ns, now_boot_ns, now_boot_ns, given_ns)
 
     def forget(self, ids: Iterable[str]) -> None:
         """Drop earlier boots that nothing waits for, but the last good one. Written with the next save."""
@@ -129,7 +129,7 @@ class Boots:
             gone = set(ids) - {last_good}
             self._before = tuple(b for b in self._before if b.id not in gone)
 
-    def _note(self, anchor: Anchor, since_boot_ns: int, now_boot_ns: int, until_boot_ns: int, floor_ns: int) -> None:
+    def _note(self, anchor: Anchor, since_boot_ns: int, now_boot_ns: int, until_boot_ns: int, given_ns: int) -> None:
         self._here = replace(
             self._here,
             evidence=anchor.evidence,
@@ -138,7 +138,7 @@ class Boots:
             since_boot_ns=since_boot_ns,
             saved_boot_ns=now_boot_ns,
             until_boot_ns=until_boot_ns,
-            floor_ns=floor_ns,
+            given_ns=given_ns,
         )
         self._save()
 
@@ -178,7 +178,7 @@ class Boots:
         self._failing = self._due = False
 
 
-_NUMBERS = ("offset_ns", "error_ns", "since_boot_ns", "saved_boot_ns", "until_boot_ns", "floor_ns")
+_NUMBERS = ("offset_ns", "error_ns", "since_boot_ns", "saved_boot_ns", "until_boot_ns", "given_ns")
 
 
 def _boot(data: object) -> Boot:

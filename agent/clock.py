@@ -40,9 +40,9 @@ MILLISECOND = 1_000_000
 PROBE_EVERY_S = 0.55  # three answers in 1.1 s: far enough apart to agree, within the 2 s of promise 5
 PROBE_SLOWLY_S = 5.0
 _OBSERVATIONS = 12
+_ENOUGH_NS = 5 * SECOND
 _SEGMENTS = 64
 _READ_WITHIN_NS = 2 * MILLISECOND
-_STEP_NS = 10 * SECOND  # a larger correction backwards means that the time before was wrong: no point waits for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,10 @@ class ClockState:
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """From `start_ns` (boot clock) on this offset holds, and no time before `floor_ns` (Unix) is given.
+    """From `start_ns` (boot clock) on this offset holds; `anchor` is the latest that confirmed it.
 
-    `anchor` is the latest that confirmed it.
+    Where it is less than the one before, time goes on from `floor_ns` (Unix) at half speed until it is right: points
+    keep their order and a time of their own.
     """
 
     start_ns: int
@@ -73,11 +74,14 @@ class _Segment:
     anchor: Anchor
 
     def time_of(self, boot_ns: int) -> int:
-        return max(boot_ns + self.offset_ns, self.floor_ns if boot_ns >= self.start_ns else 0)
+        time_ns = boot_ns + self.offset_ns
+        if boot_ns < self.start_ns or not self.floor_ns:
+            return time_ns
+        return max(time_ns, self.floor_ns + (boot_ns - self.start_ns) // 2)
 
     def error_of(self, boot_ns: int) -> int:
-        held_back = self.time_of(boot_ns) - (boot_ns + self.offset_ns)
-        return aged(self.anchor, boot_ns).error_ns + held_back + abs(self.offset_ns - self.anchor.offset_ns)
+        ahead = self.time_of(boot_ns) - (boot_ns + self.offset_ns)
+        return aged(self.anchor, boot_ns).error_ns + ahead + abs(self.offset_ns - self.anchor.offset_ns)
 
 
 def stamp(boot_ns: int, offset_ns: int) -> int:
@@ -114,7 +118,7 @@ class Clock:
         anchor = known.anchor if known else None
         if known and anchor and (anchor.evidence != "always" or trust == "always") and anchor.boot_ns <= boot_ns():
             self._anchor, self._since = anchor, known.since_boot_ns
-            self._segments = (_Segment(self._since, anchor.offset_ns, known.floor_ns, anchor),)
+            self._segments = (_Segment(known.saved_boot_ns, anchor.offset_ns, known.given_ns, anchor),)
 
     def boot_ns(self) -> int:
         """Nanoseconds since boot."""
@@ -155,18 +159,23 @@ class Clock:
                 self._judge(now, wall_offset, kernel)
                 anchor, since, segments = self._anchor, self._since, self._segments
             if anchor is not None and since is not None:
-                self.boots.remember(anchor, since, now, segments[-1].floor_ns)
+                self.boots.remember(anchor, since, now, segments[-1].time_of(now))
         return self.state()
 
     def observe(self, date_ns: int, resolution_ns: int, sent_boot_ns: int, received_boot_ns: int) -> None:
         """A server's date from an answer: a Date header (resolution 1 s) or a serverTime.
 
-        Called for every answer, refused ones too. Implausible dates (before this program was written) are ignored.
+        Called for every answer, refused ones too; most are let go by at once while the time is known. Implausible
+        dates (before this program was written) are ignored.
         """
         if date_ns < BUILT_NS or received_boot_ns < sent_boot_ns:
             self._past = received_boot_ns
             self.poll()
             return
+        with self._lock:
+            last = self._observations[-1].received_boot_ns if self._observations else None
+            if self._anchor is not None and last is not None and 0 <= received_boot_ns - last < _ENOUGH_NS:
+                return
         seen = Observation(date_ns, max(resolution_ns, MILLISECOND), sent_boot_ns, received_boot_ns)
         with self._lock:
             recent = [o for o in self._observations if received_boot_ns - o.received_boot_ns < OBSERVED_AGE_NS]
@@ -175,7 +184,9 @@ class Clock:
 
     def close(self) -> None:
         """Remember exactly until when the time was known. After the last point was dated."""
-        self.boots.close(self._anchor, self._boot_ns())
+        now, segments = self._boot_ns(), self._segments
+        if segments:
+            self.boots.close(segments[-1].anchor, now, segments[-1].time_of(now))
 
     def probe_in(self) -> float | None:
         """Seconds until delivery should ask a server for its date by an empty write; None: no need to ask.
@@ -253,7 +264,9 @@ def _extended(segments: tuple[_Segment, ...], anchor: Anchor, now: int) -> tuple
         return (*segments[:-1], replace(last, anchor=anchor))
     given = last.time_of(now)
     ahead = given - (now + anchor.offset_ns)
-    return (*segments, _Segment(now, anchor.offset_ns, given if 0 < ahead < _STEP_NS else 0, anchor))[-_SEGMENTS:]
+    # a correction beyond the stated error means that the time before was wrong: no point waits for it
+    floor = given if 0 < ahead <= last.error_of(now) + anchor.error_ns else 0
+    return (*segments, _Segment(now, anchor.offset_ns, floor, anchor))[-_SEGMENTS:]
 
 
 def open_clock(folder: Path, settings: ClockSettings) -> Clock:

@@ -1,5 +1,7 @@
 """When the time counts as good, and what time points get. Nothing here waits."""
 
+import itertools
+
 import pytest
 
 from agent.adjtimex import MAX_ERROR_NS
@@ -223,11 +225,47 @@ def test_a_server_some_minutes_off_is_reported_and_the_kernel_believed():
     clock = world.clock()
     for _ in range(3):
         world.answer(clock, off_ns=-300 * SECOND)
-        world.wait(SECOND)
+        world.wait(6 * SECOND)
     state = clock.poll()
     assert state.evidence == "kernel"
     assert state.warning == "the servers' clocks are 5.0 min behind the wall clock"
     assert abs(clock.date(world.boot_ns) - world.true_ns) <= MS
+
+
+def test_a_server_that_answers_all_the_time_is_listened_to_now_and_then():
+    world = World(wall_ns=NOW_NS, max_error_ns=MS)
+    clock = world.clock()
+    clock.poll()
+    asked = 0
+
+    def kernel():
+        nonlocal asked
+        asked += 1
+        return world.kernel()
+
+    clock._kernel = kernel
+    for _ in range(1000):
+        world.answer(clock, travel_ns=10 * MS)
+    assert asked <= 2 * 3
+
+
+def test_a_board_off_line_for_days_follows_servers_that_agree_again():
+    world = World(drift_ppm=60)
+    clock = world.clock()
+    world.synchronise()
+    clock.poll()
+    for _ in range(20 * 24):
+        world.wait(HOUR)
+        clock.poll()
+    assert abs(clock.date(world.boot_ns) - world.true_ns) > 100 * SECOND
+    dates = []
+    for _ in range(40):
+        world.answer(clock)
+        world.wait(6 * SECOND)
+        dates.append(clock.date(world.boot_ns))
+    assert all(a < b for a, b in itertools.pairwise(dates))
+    assert abs(dates[-1] - world.true_ns) <= SECOND
+    assert clock.state().evidence == "servers"
 
 
 def test_trust_always_dates_at_once_and_asks_nobody():

@@ -175,7 +175,7 @@ def test_the_state_folder_is_written_at_most_every_15_minutes_while_good(tmp_pat
         b'{"version":1,"boots":[{"id":3}]}',
         (
             b'{"version":1,"boots":[{"id":"a","evidence":"moon","offset_ns":0,"error_ns":0,"since_boot_ns":0,'
-            b'"saved_boot_ns":0,"until_boot_ns":0,"floor_ns":0}]}'
+            b'"saved_boot_ns":0,"until_boot_ns":0,"given_ns":0}]}'
         ),
         b"[" * 100_000,
     ],
@@ -205,14 +205,14 @@ def test_a_disk_that_refuses_costs_one_warning_and_is_tried_again(tmp_path, capl
 
 def test_boots_that_only_the_buffer_knows_are_put_where_it_says():
     """clock.json was lost."""
-    order = [Boot("now", "kernel", NOW_NS, 0, 0, 0, 0)]
+    order = [Boot("now", "kernel", NOW_NS, 0, 0, 0, 0, 0)]
     placed = place(order, [Waiting("a", 10 * HOUR), Waiting("b", HOUR)])
     assert [(p.boot_id, p.offset_ns) for p in placed] == [("a", NOW_NS - 11 * HOUR), ("b", NOW_NS - HOUR)]
 
 
 def test_times_that_leave_no_room_keep_the_order_and_the_last_good_moment():
     good = Boot("good", "kernel", NOW_NS, 0, 0, HOUR, HOUR + SAVE_EVERY_NS)
-    order = [good, Boot("a"), Boot("now", "kernel", NOW_NS + HOUR + 60 * SECOND, 0, 0, 0, 0)]
+    order = [good, Boot("a"), Boot("now", "kernel", NOW_NS + HOUR + 60 * SECOND, 0, 0, 0, 0, 0)]
     (placed,) = place(order, [Waiting("a", 2 * HOUR)])
     assert placed.offset_ns == NOW_NS + HOUR
 
@@ -235,5 +235,5 @@ def test_only_the_present_boots_order_is_saved_once_a_boot(tmp_path):
     Boots(tmp_path, "b").begin()
     assert [b.id for b in Boots(tmp_path, "c").order()] == ["a", "b", "c"]
     assert Boots(tmp_path, "a").recall() is None
-    first.remember(Anchor(5, "kernel", 0, 0), 0, 0)
+    first.remember(Anchor(5, "kernel", 0, 0), 0, 0, 5)
     assert Boots(tmp_path, "a").recall().anchor == Anchor(5, "kernel", 0, 0)

@@ -64,5 +64,6 @@ def test_promise_5_times_rise_and_are_right_within_the_stated_error(tmp_path_fac
         date()
     times = [time for _, _, time, _ in given_out]
     assert times == sorted(times)
+    assert len(set(times)) == len(times)
     for boot, true, time, error in given_out:
         assert abs(time - true) <= error + MS, f"{boot=} {(time - true) / SECOND} s off, said {error / SECOND}"
