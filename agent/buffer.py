@@ -1,0 +1,453 @@
+"""The buffer: points wait here, in memory and then on disk, until the server has them.
+
+A point is on disk within the loss window of being measured, unless the server acknowledged it before: then nothing is
+ever written for it. put() touches no disk; delivery takes batches and says what became of them; the committer thread
+(agent/committer.py) writes. See agent/state.py for what there is in memory, agent/flush.py for how it is written.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+from agent import folder as folders
+from agent import ledger as counters
+from agent.batches import Batch, BufferStatus, DeadLetter, Part, UndatedBoot
+from agent.flush import Flusher
+from agent.folder import AlreadyRunning
+from agent.merging import dated
+from agent.rows import MAX_LINES, DamagedRow, Kind, check, compress, count_health, is_health
+from agent.state import State
+from agent.storage import DiskError
+from agent.thinning import thinned
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from agent.memory import Block
+    from agent.schema import Line
+    from agent.settings import BufferSettings
+
+__all__ = ["AlreadyRunning", "Batch", "Buffer", "BufferStatus", "DeadLetter", "Part", "UndatedBoot", "open_buffer"]
+
+SETTLE_NS = 1_000_000_000
+"""What was delivered is removed from disk so much later, together with what follows …"""
+SETTLE_ROWS = 200
+"""… or as soon as it is this many rows."""
+_FOREVER = 2**63 - 1
+
+
+class BootClock(Protocol):
+    """What the buffer asks of agent.clock.Clock."""
+
+    @property
+    def boot_id(self) -> str: ...
+    def boot_ns(self) -> int: ...
+    def date(self, boot_ns: int) -> int | None: ...
+
+
+def open_buffer(folder: Path, settings: BufferSettings, clock: BootClock, *, wait: bool = True) -> Buffer:
+    """The buffer in this folder, whatever is there; raises AlreadyRunning if another agent holds it.
+
+    With `wait` False the disk is opened by the first commit, in the committer's thread: points are taken meanwhile.
+    """
+    held: int | None = None
+    try:
+        folders.make(folder)
+        held = folders.lock(folder)
+    except OSError:
+        pass  # no folder: points wait in memory, and the status says why
+    buffer = Buffer(folder, settings, clock, held)
+    if wait:
+        buffer.open()
+    return buffer
+
+
+class Buffer:
+    """Thread-safe. Batches that were taken stay out until one of delivered(), keep() or replace() is called."""
+
+    def __init__(self, folder: Path, settings: BufferSettings, clock: BootClock, held: int | None = None) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.wake = threading.Event()
+        """Set when the committer has something to do earlier than it thought."""
+        self._state = State(clock.boot_id)
+        self._flusher = Flusher(folder, settings, self._state, clock.boot_ns)
+        self._disk_lock = threading.Lock()
+        self._held = held
+        self._gone_ns: int | None = None
+        self._failed: DiskError | None = None
+        self._window_ns = int(settings.loss_window * 1e9)
+
+    # Points come in
+
+    def put(self, lines: Sequence[Line]) -> None:
+        """Take measured points. Never touches the disk. Points without a time are dated, or wait until they can be."""
+        state = self._state
+        times = [self.clock.date(line.boot_ns) if line.time_ns is None else line.time_ns for line in lines]
+        with state.lock:
+            before = state.memory.deadline_ns() if self._window_ns else None
+            health = 0
+            for line, known in zip(lines, times, strict=True):
+                own = is_health(line.head)
+                health += own
+                time_ns = known
+                if time_ns is None and state.boot_id in state.dating:
+                    time_ns = line.boot_ns + state.dating[state.boot_id][0] * 1_000_000
+                if time_ns is None:
+                    kind, stamp = Kind.UNDATED, state.stamps.undated(line.series, line.boot_ns)
+                else:
+                    kind, stamp = Kind.PENDING, state.stamps.dated(line.series, time_ns)
+                state.memory.append(
+                    b"%s %d" % (line.head, stamp),
+                    kind,
+                    boot=state.boot_id if kind == Kind.UNDATED else "",
+                    deadline_ns=line.boot_ns + self._window_ns,
+                    health=own,
+                )
+            state.ledger.count(counters.measured(len(lines), health))
+            full = state.memory.points > self.settings.memory_points
+            if full:
+                self._shrink()
+            early = before is None or state.memory.points > self.settings.memory_points // 2
+        if early:
+            self.wake.set()
+
+    def put_committed(self, lines: Sequence[Line]) -> None:
+        """Take points of any age and have them on disk when this returns. Raises DiskError if the disk refuses: the
+        points that are not on disk then wait in memory.
+        """
+        state = self._state
+        for start in range(0, len(lines), MAX_LINES):
+            encoded = [line.encode() for line in lines[start : start + MAX_LINES]]
+            with state.lock:
+                state.part(Kind.PENDING, encoded, (), self.clock.boot_ns())
+                state.ledger.count(counters.measured(len(encoded), count_health(encoded)))
+            if not self._flush(everything=False):
+                raise DiskError("io", self._flusher.health.problem or "the disk refused")
+
+    def _shrink(self) -> None:
+        """More points in memory than allowed: as `when_full` says. Under the lock; what is in flight stays."""
+        memory, limit = self._state.memory, self.settings.memory_points
+        blocks = list(memory.free(Kind.PENDING, Kind.UNDATED, Kind.SUSPECT, Kind.PARKED))
+        if self.settings.when_full == "drop_newest":
+            blocks.reverse()
+        for block in blocks:
+            excess = memory.points - limit
+            if excess <= 0:
+                return
+            half = thinned(block.lines) if self.settings.when_full == "thin" else block.lines
+            if len(half) == len(block.lines):
+                newest = self.settings.when_full == "drop_newest"
+                half = block.lines[:-excess] if newest else block.lines[excess:]
+            self._state.drop_lines(block, half if len(block.lines) > excess or half != block.lines else [], "memory")
+
+    # Batches go out
+
+    def take_live(self, max_points: int) -> Batch | None:
+        """Dated points that are not on disk yet, the oldest first."""
+        memory = self._state.memory
+        with self._state.lock:
+            blocks: list[Block] = []
+            points = 0
+            for block in memory.free(Kind.PENDING, live=True):
+                blocks.append(block)
+                points += len(block.lines)
+                if points >= max_points:
+                    break
+            if not blocks:
+                return None
+            taken = memory.take(blocks, max_points)
+        return _batch_of(taken)
+
+    def take_backlog(self, max_points: int) -> Batch | None:
+        """The oldest rows, up to `max_points` (at least one row); a suspect row comes alone."""
+        return self._take((Kind.PENDING, Kind.SUSPECT), max_points)
+
+    def take_parked(self) -> Batch | None:
+        """The oldest parked row."""
+        return self._take((Kind.PARKED,), 1)
+
+    def _take(self, kinds: tuple[Kind, ...], limit: int) -> Batch | None:
+        state = self._state
+        while True:
+            with state.lock:
+                block = next(state.memory.free(*kinds, live=False), None)
+                if block is not None:
+                    block.in_flight = True
+                    return _batch_of(block)
+                keys, kind = state.pick(kinds, limit)
+            if not keys:
+                return None
+            batch = self._read(keys, kind)
+            if batch is not None or self._failed is not None:
+                return batch
+
+    def _read(self, keys: list[int], kind: Kind) -> Batch | None:
+        """The batch of these pinned rows. None if all are damaged, or the disk fails: then they are set free."""
+        state = self._state
+        members: list[bytes] = []
+        good: list[int] = []
+        count = health = 0
+        try:
+            for key in keys:
+                tag, value = self._flusher.store.read(key) or (None, None)
+                try:
+                    header = check(tag, value)
+                except DamagedRow:
+                    with state.lock:
+                        state.bad.add(key)
+                    self.wake.set()
+                    continue
+                assert isinstance(value, bytes)
+                members.append(value)
+                good.append(key)
+                count += header.count
+                health += header.health
+        except DiskError as error:
+            with state.lock:
+                state.pinned.difference_update(set(keys) - state.bad)
+            self._failed = error
+            self.wake.set()
+            return None
+        if not good:
+            return None
+        suspect, parked = kind == Kind.SUSPECT, kind == Kind.PARKED
+        return Batch(tuple(good), b"".join(members), count, suspect=suspect, parked=parked, health=health)
+
+    # What became of them
+
+    def delivered(self, batch: Batch) -> None:
+        """The server has it. A second answer about the same batch counts nothing."""
+        state = self._state
+        with state.lock:
+            if not state.in_flight(batch):
+                return
+            state.settle(batch)
+            state.ledger.count(counters.delivered(batch.count, batch.health))
+            self._gone()
+
+    def keep(self, batch: Batch) -> None:
+        """It is tried again later."""
+        with self._state.lock:
+            if self._state.in_flight(batch):
+                self._state.keep(batch)
+        self.wake.set()
+
+    def replace(self, batch: Batch, parts: Sequence[Part], dead: Sequence[DeadLetter], delivered: int = 0) -> None:
+        """Put parts and dead letters in the place of a batch; `delivered` of its points the server has.
+
+        Raises ValueError, and changes nothing, unless these are all of its points.
+        """
+        total = sum(len(part.lines) for part in parts) + len(dead) + delivered
+        if total != batch.count:
+            raise ValueError(f"a batch of {batch.count} points cannot be replaced by {total}")
+        dead_health = count_health(letter.line for letter in dead)
+        health = batch.health - dead_health - sum(count_health(part.lines) for part in parts)
+        state = self._state
+        with state.lock:
+            if not state.in_flight(batch):
+                return
+            place = state.settle(batch)
+            for part in parts:
+                if part.lines:
+                    state.part(part.state, part.lines, place, self.clock.boot_ns())
+            state.letters.extend(dead)
+            state.ledger.count(counters.delivered(delivered, health) + counters.rejected(len(dead), dead_health))
+            self._gone()
+        self.wake.set()
+
+    def _gone(self) -> None:
+        if self._state.gone and self._gone_ns is None:
+            self._gone_ns = self.clock.boot_ns()
+            self.wake.set()
+        if len(self._state.gone) >= SETTLE_ROWS:
+            self.wake.set()
+
+    # Time
+
+    def heal(self, boot_id: str, offset_ns: int) -> None:
+        """The clock of this boot is known: Unix time is boot time plus the offset. Dates every point of the boot, in
+        memory at once, on disk with the next commits.
+        """
+        self._date(boot_id, offset_ns, estimated=False)
+
+    def date_boot(self, boot_id: str, offset_ns: int, estimated: bool = True) -> None:
+        """Date the points of an earlier boot; estimated ones get the tag clock=estimated."""
+        self._date(boot_id, offset_ns, estimated=estimated)
+
+    def _date(self, boot_id: str, offset_ns: int, *, estimated: bool) -> None:
+        state, offset_ms = self._state, round(offset_ns / 1_000_000)
+        with state.lock:
+            state.dating[boot_id] = offset_ms, int(estimated)
+            if boot_id == state.boot_id:
+                state.stamps.heal(offset_ms)
+            for block in list(state.memory.free(Kind.UNDATED)):
+                if block.boot == boot_id:
+                    state.memory.rewrite(block, dated(block.lines, offset_ms, estimated=estimated), Kind.PENDING)
+                    block.boot = ""
+        self.wake.set()
+
+    def undated(self) -> list[UndatedBoot]:
+        """Boots with points on disk that have no time yet, the oldest first."""
+        with self._state.lock:
+            rows = self._state.rows
+            boots = [
+                UndatedBoot(boot, queue.points, *rows.spans[boot], next(iter(queue)).key)
+                for boot, queue in rows.undated.items()
+                if boot not in self._state.dating
+            ]
+        return sorted(boots, key=lambda boot: boot.key)
+
+    def discard_boot(self, boot_id: str, reason: str) -> None:
+        """Give up the undated points of a boot; they are counted as dropped for this reason."""
+        state = self._state
+        with state.lock:
+            for entry in list(state.rows.undated.get(boot_id, ())):
+                if entry.key not in state.pinned:
+                    state.drop_row(entry.key)
+                    state.ledger.count(counters.dropped(reason, entry.points, entry.health))
+            for block in list(state.memory.free(Kind.UNDATED)):
+                if block.boot == boot_id:
+                    state.drop_lines(block, [], reason)
+            self._gone()
+
+    # The committer's
+
+    def open(self) -> bool:
+        """Open the disk, unless it is open. False if it refuses."""
+        with self._disk_lock:
+            return self._flusher.ready()
+
+    def next_deadline(self) -> int:
+        """When the committer has to do something next, on the boot clock (ns)."""
+        health = self._flusher.health
+        with self._state.lock:
+            times = [self._flusher.save_due_ns]
+            tail = self._state.memory.deadline_ns()
+            if tail is not None:
+                times.append(tail - self._margin_ns())
+            if self._gone_ns is not None:
+                times.append(self._gone_ns + SETTLE_NS)
+            if (
+                self._failed is not None
+                or len(self._state.gone) >= SETTLE_ROWS
+                or self._state.letters
+                or self._state.bad
+                or self._to_date()
+            ):
+                times.append(0)
+            if self._state.memory.points > self.settings.memory_points // 2:
+                times.append(0)
+        return max(min(times), health.retry_ns)
+
+    def _to_date(self) -> bool:
+        return any(boot in self._state.dating for boot in self._state.rows.undated)
+
+    def _margin_ns(self) -> int:
+        """How long before its deadline the tail is committed: three times what a commit took of late."""
+        wish = max(min(self._window_ns // 10, 500_000_000), int(3e9 * self._flusher.health.commit_s))
+        return min(wish, self._window_ns // 2)
+
+    def commit_due(self, now_boot_ns: int) -> bool:
+        return now_boot_ns >= self.next_deadline()
+
+    def commit(self) -> bool:
+        """Write what is due, and only that. False if the disk refused."""
+        with self._state.lock:
+            tail = self._state.memory.deadline_ns()
+            due = tail is not None and self.clock.boot_ns() >= tail - self._margin_ns()
+            full = self._state.memory.points > self.settings.memory_points // 2
+        return self._flush(everything=due or full)
+
+    def commit_all(self) -> bool:
+        """Write all that is in memory. False if the disk refuses: it is in memory still."""
+        return self._flush(everything=True)
+
+    def _flush(self, *, everything: bool, clean: bool = False) -> bool:
+        with self._disk_lock:
+            failed, self._failed = self._failed, None
+            if failed is not None:
+                self._flusher.failed(failed)
+            done = self._flusher.flush(everything=everything, clean=clean)
+        with self._state.lock:
+            self._gone_ns = self.clock.boot_ns() if self._state.gone else None
+        return done
+
+    def notice(self) -> bool:
+        """Read again what another process has changed on disk. True if one had."""
+        with self._disk_lock:
+            return self._flusher.noticed()
+
+    def check_in_background(self) -> None:
+        """After an unclean stop, have SQLite check its pages in a thread of its own; what it finds starts a rescue."""
+        if not self._flusher.unclean:
+            return
+
+        def check() -> None:
+            try:
+                found = self._flusher.store.sound()
+            except DiskError:
+                return
+            if found:
+                self._failed = DiskError("damaged", found)
+                self.wake.set()
+
+        threading.Thread(target=check, name="quick-check", daemon=True).start()
+
+    def release(self) -> None:
+        """Close this thread's connection; the next write opens one again."""
+        with self._disk_lock:
+            self._flusher.release()
+
+    # Status
+
+    def snapshot(self) -> BufferStatus:
+        state, health = self._state, self._flusher.health
+        with state.lock:
+            rows, memory = state.rows, state.memory
+            pending, own = state.pending
+            undated = sum(len(b.lines) for b in memory.blocks.values() if b.kind == Kind.UNDATED)
+            stamped = (rows.queues[kind] for kind in (Kind.PENDING, Kind.SUSPECT, Kind.PARKED))
+            oldest = [e.first_ms for q in stamped for e in [next(iter(q), None)] if e is not None]
+            total = state.ledger.counters
+            return BufferStatus(
+                pending_memory=memory.points,
+                pending_disk=rows.points,
+                undated=undated + sum(queue.points for queue in rows.undated.values()),
+                suspect=rows.queues[Kind.SUSPECT].points,
+                parked=rows.queues[Kind.PARKED].points,
+                dead_letters=rows.queues[Kind.DEAD].points + len(state.letters),
+                disk_bytes=health.used_bytes,
+                file_bytes=health.file_bytes,
+                disk_ok=health.problem is None,
+                problem=health.problem,
+                problem_since_ns=health.since_ns,
+                oldest_ns=min(oldest) * 1_000_000 if oldest else None,
+                last_time_ns=state.stamps.latest_ms * 1_000_000 or None,
+                rows=sum(len(queue) for queue in rows.waiting()),
+                damaged_sets=health.damaged_sets,
+                commit_s=health.commit_s,
+                unaccounted=total.points.unaccounted(pending - own),
+                unaccounted_health=total.health.unaccounted(own),
+                counters=total,
+            )
+
+    def close(self) -> None:
+        """Commit everything, save the counters as of a clean stop, give the folder back. Twice is fine."""
+        self._flush(everything=True, clean=True)
+        with self._disk_lock:
+            self._flusher.close()
+            self._flusher.health.retry_ns = _FOREVER
+            self._flusher.health.problem = "closed"
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+
+def _batch_of(block: Block) -> Batch:
+    body = compress(b"\n".join(block.lines) + b"\n")
+    suspect, parked = block.kind == Kind.SUSPECT, block.kind == Kind.PARKED
+    return Batch((block.id,), body, len(block.lines), block.live, suspect, parked, block.health)

@@ -1,0 +1,62 @@
+"""The thread that keeps the loss window: it writes what is due, whatever the others wait for."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.buffer import Buffer
+
+log = logging.getLogger(__name__)
+
+NOTICE_S = 2.0
+"""How often it looks whether another process has changed the database."""
+
+
+class Committer:
+    """run() is the thread. `tick` is the longest sleep, in seconds."""
+
+    def __init__(self, buffer: Buffer, tick: float = NOTICE_S) -> None:
+        self.buffer = buffer
+        self.tick = tick
+        self._noticed_ns = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Commit what is due until `stop` is set; then the caller closes the buffer. Set buffer.wake to end a wait.
+
+        Nothing ends it but `stop`: an error that nobody foresaw is logged, and the points wait in memory.
+        """
+        checked = False
+        while not stop.is_set():
+            try:
+                pause = self.step()
+                if not checked and self.buffer.snapshot().disk_ok:
+                    checked = True
+                    self.buffer.check_in_background()
+            except Exception:
+                log.exception("buffer: a commit failed in a way that was not foreseen: trying again")
+                pause = 1.0
+            self.buffer.wake.wait(pause)
+        self.buffer.release()
+
+    def step(self) -> float:
+        """One round. Returns the seconds until the next, unless the buffer wakes it."""
+        buffer = self.buffer
+        buffer.wake.clear()
+        now = buffer.clock.boot_ns()
+        if buffer.commit_due(now):
+            buffer.commit()
+        elif now - self._noticed_ns >= NOTICE_S * 1e9:
+            self._noticed_ns = now
+            buffer.notice()
+        deadline = buffer.next_deadline()
+        return min(max((deadline - buffer.clock.boot_ns()) / 1e9, 0.005), self.tick)
+
+
+def start(buffer: Buffer, stop: threading.Event) -> threading.Thread:
+    """The committer's thread, started."""
+    thread = threading.Thread(target=Committer(buffer).run, args=(stop,), name="committer", daemon=True)
+    thread.start()
+    return thread

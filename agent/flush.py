@@ -1,0 +1,331 @@
+"""Writing the buffer's state to disk: one transaction for rows, what is gone, dead letters and the counters."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from agent import deadletters, merging, opening, room
+from agent import folder as folders
+from agent.ledger import SAVE_EVERY_S, Counters, Saved, uncounted_s
+from agent.rows import MAX_LINES, Header, Row, pack
+from agent.storage import DiskError, Store, Trouble, disk_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from agent.settings import BufferSettings
+    from agent.state import Group, Plan, State
+
+log = logging.getLogger(__name__)
+
+RETRY_S = (1.0, 30.0)
+"""The first and the longest wait before a disk that refused is tried again."""
+
+
+@dataclass(slots=True)
+class DiskHealth:
+    """How the disk is doing. Times on the boot clock; `commit_s` is how long a commit takes of late."""
+
+    problem: str | None = "not opened yet"
+    trouble: Trouble | None = None
+    since_ns: int | None = None
+    retry_ns: int = 0
+    wait_s: float = RETRY_S[0]
+    commit_s: float = 0.0
+    file_bytes: int = 0
+    used_bytes: int = 0
+    damaged_sets: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A transaction that failed while it was committed: it may be on disk all the same. `keys` are its new rows."""
+
+    saved: Saved
+    change: Counters
+    keys: tuple[int, ...]
+
+
+class Flusher:
+    """Used by one thread at a time: the committer's, or whoever closes the buffer."""
+
+    def __init__(self, folder: Path, settings: BufferSettings, state: State, boot_ns: Callable[[], int]) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.state = state
+        self.boot_ns = boot_ns
+        self.health = DiskHealth()
+        self.saved_ns = boot_ns()
+        self.unclean = False
+        self._open_store: Store | None = None
+        self._version = -1
+        self._doubt: Doubt | None = None
+
+    # The store
+
+    @property
+    def store(self) -> Store:
+        """The open store. Raises DiskError while there is none."""
+        if self._open_store is None:
+            raise DiskError("io", self.health.problem or "the buffer is closed")
+        return self._open_store
+
+    def ready(self) -> bool:
+        """Open the store unless it is; False while the disk is given time."""
+        if self._open_store is not None:
+            return True
+        if self.boot_ns() < self.health.retry_ns:
+            return False
+        try:
+            self._open()
+        except (DiskError, OSError, ValueError) as error:
+            self.failed(disk_error(error))
+            return False
+        return True
+
+    def _open(self) -> None:
+        state = self.state
+        with state.lock:
+            known = state.ledger.base if state.ledger.base.generation else None
+        opened = opening.open_store(self.folder, self.settings, known)
+        saved = opened.saved
+        if known is None:
+            self.unclean = not saved.clean
+            lost_s = uncounted_s(saved, state.boot_id, self.boot_ns(), time.time())
+            with state.lock:
+                state.ledger.count(Counters(uncounted_s=lost_s))
+                if saved.boot_id == state.boot_id:
+                    state.stamps.floor_ms = saved.last_ms
+                state.stamps.latest_ms = max(state.stamps.latest_ms, saved.last_ms)
+                state.dating = {**saved.dating, **state.dating}
+        with state.lock:
+            state.take_over(opened.rows, opened.bad, saved)
+        self._open_store = opened.store
+        self.health.damaged_sets = len(folders.damaged_sets(self.folder))
+        if opened.note:
+            log.warning("buffer: %s", opened.note)
+        folders.fill_ballast(self.folder)
+        self.commit(state.plan(everything=False), force=True)  # from now on, a stop without a last save is unclean
+        if self.health.since_ns is None:
+            self.health.problem = None
+
+    # Writing
+
+    @property
+    def save_due_ns(self) -> int:
+        """When the counters must be saved even if nothing else is written."""
+        return self.saved_ns + int(SAVE_EVERY_S * 1e9)
+
+    def flush(self, *, everything: bool, clean: bool = False) -> bool:
+        """Commit what is due. False when the disk refuses; nothing is lost from memory then."""
+        if not self.ready():
+            return False
+        try:
+            room.make(self)
+            self.commit(
+                self.state.plan(everything=everything), clean=clean, force=clean or self.boot_ns() >= self.save_due_ns
+            )
+            self._maintain()
+            self.health.used_bytes, self.health.file_bytes = self.store.usage()
+        except DiskError as error:
+            return self._second_try(error, everything=everything)
+        self._recovered()
+        return True
+
+    def _second_try(self, error: DiskError, *, everything: bool) -> bool:
+        """A full disk: the ballast makes room for removing rows, whose place new rows take."""
+        if error.trouble == "full":
+            folders.drop_ballast(self.folder)
+            try:
+                self.commit(self.state.plan(everything=False))
+                if everything:
+                    self.commit(self.state.plan(everything=True))
+            except DiskError as again:
+                error = again
+            else:
+                return True
+        self.failed(error)
+        return False
+
+    def commit(
+        self, plan: Plan, extra: Sequence[merging.Merge] = (), *, force: bool = False, clean: bool = False
+    ) -> None:
+        """Write a plan and rewritten rows. Raises DiskError, and then nothing has changed."""
+        state = self.state
+        merges = list(extra)
+        began = time.monotonic()
+        doubt: Doubt | None = None
+        try:
+            packed = [_pack(group) for group in plan.groups]
+            letters = deadletters.pack(plan.letters)
+            store = self.store
+            if plan.groups and not extra:
+                merges += merging.choose(state, store)
+            if plan.empty and not merges and not force:
+                return
+            stored: list[list[tuple[int, Header, int]]] = []
+            free = set(plan.gone)
+            with store.transaction():
+                found, undone = self._found(store)
+                key, dead = found.last_key, found.last_dead
+                taken: set[int] = set()
+                for gone in plan.gone:
+                    store.delete(gone)
+                for group, rows in zip(plan.groups, packed, strict=True):
+                    entries = []
+                    for row in rows:
+                        place = next((k for k in group.place if k in free and k not in taken), None)
+                        if place is None:
+                            key += 1
+                            place = key
+                        taken.add(place)
+                        store.put(place, row.value, row.tag)
+                        entries.append((place, row.header, len(row.value)))
+                    stored.append(entries)
+                dead_rows = []
+                for row in letters:
+                    dead += 1
+                    store.put(deadletters.BASE + dead, row.value, row.tag)
+                    dead_rows.append((deadletters.BASE + dead, row.header, len(row.value)))
+                for merge in merges:
+                    merge.write(store)
+                change = sum((merge.lost for merge in merges), plan.change)
+                saved = self._saved(replace(found, last_key=key, last_dead=dead), change, clean=clean)
+                store.put(opening.LEDGER, saved.encode())
+                doubt = Doubt(saved, plan.change, (*taken, *(number for number, _, _ in dead_rows)))
+        except BaseException:
+            self._doubt = doubt or self._doubt
+            state.undo(plan)
+            merging.undo(state, merges)
+            raise
+        self._doubt = None
+        with state.lock:
+            foreign = undone or found.generation != state.ledger.base.generation
+            merging.done(state, merges)
+            state.ledger.saved(saved, change)
+            state.gone.difference_update(plan.gone)
+            for group, entries in zip(plan.groups, stored, strict=True):
+                state.written(group, entries)
+            for entry in dead_rows:
+                state.rows.add(*entry)
+            del state.letters[: len(plan.letters)]
+        self.health.commit_s = max(time.monotonic() - began, self.health.commit_s * 0.8)
+        self.saved_ns = self.boot_ns()
+        if foreign:
+            self.reread()
+        self._version = store.version()
+
+    def _found(self, store: Store) -> tuple[Saved, bool]:
+        """The ledger as it stands on disk, inside a transaction, and whether a transaction in doubt was undone."""
+        try:
+            found = Saved.decode(store.get(opening.LEDGER))
+        except ValueError:
+            return self.state.ledger.base, True
+        doubt = self._doubt
+        if doubt is None or (found.generation, found.boot_ns) != (doubt.saved.generation, doubt.saved.boot_ns):
+            return found, False
+        for key in doubt.keys:
+            store.delete(key)
+        return replace(found, counters=found.counters - doubt.change), True
+
+    def _saved(self, found: Saved, change: Counters, *, clean: bool) -> Saved:
+        state = self.state
+        with state.lock:
+            return replace(
+                found,
+                counters=found.counters + change,
+                generation=found.generation + 1,
+                clean=clean,
+                boot_id=state.boot_id,
+                boot_ns=self.boot_ns(),
+                wall_s=time.time(),
+                last_ms=max(found.last_ms, state.stamps.latest_ms),
+                dating=dict(state.dating),
+            )
+
+    def _maintain(self) -> None:
+        """Date what waits to be dated, set unreadable rows aside, keep the dead letters within their bound."""
+        merging.date_rows(self)
+        merging.repair(self)
+        deadletters.bound(self.state, self.settings.max_rejected)
+
+    # Other processes
+
+    def noticed(self) -> bool:
+        """Read the index again if another process has changed the database. True if it had."""
+        if self._open_store is None:
+            return False
+        try:
+            version = self.store.version()
+            if version == self._version:
+                return False
+            self.reread()
+            self._version = version
+        except DiskError as error:
+            self.failed(error)
+            return False
+        return True
+
+    def reread(self) -> None:
+        """Index and ledger as they are on disk now."""
+        store = self.store
+        with store.transaction():  # nothing changes in between
+            rows, bad = opening.scan(store)
+            found, _ = self._found(store)
+        with self.state.lock:
+            self.state.take_over(rows, bad, found)
+
+    # Trouble
+
+    def failed(self, error: DiskError) -> None:
+        """Remember that the disk refuses, say so once, and decide when it is tried again."""
+        health = self.health
+        if health.since_ns is None or health.trouble != error.trouble:
+            log.error("buffer: the disk refuses (%s): points wait in memory, delivery goes on", error)
+        if health.since_ns is None:
+            health.since_ns, health.wait_s = self.boot_ns(), RETRY_S[0]
+        health.problem, health.trouble = str(error), error.trouble
+        health.retry_ns = self.boot_ns() + int(health.wait_s * 1e9)
+        health.wait_s = min(health.wait_s * 2, RETRY_S[1])
+        if self._open_store is None or error.trouble in ("full", "locked"):
+            return
+        store, self._open_store = self._open_store, None
+        if error.trouble in ("damaged", "unlinked") or (error.trouble == "io" and opening.cut_short(self.folder)):
+            with self.state.lock:
+                known = self.state.ledger.base
+            try:
+                opening.rescue(store, self.folder, self.settings, known, deleted=error.trouble == "unlinked")
+                health.retry_ns = 0
+            except (DiskError, OSError) as worse:
+                log.error("buffer: what was damaged could not be set aside (%s)", worse)  # noqa: TRY400 - one line
+        store.close()
+
+    def _recovered(self) -> None:
+        health = self.health
+        if health.since_ns is not None:
+            log.warning("buffer: the disk is used again, after %.0f s", (self.boot_ns() - health.since_ns) / 1e9)
+            folders.fill_ballast(self.folder)
+        health.problem = health.trouble = health.since_ns = None
+        health.wait_s, health.retry_ns = RETRY_S[0], 0
+
+    def release(self) -> None:
+        """Close this thread's connection."""
+        if self._open_store is not None:
+            self._open_store.release()
+
+    def close(self) -> None:
+        if self._open_store is not None:
+            self._open_store.close()
+            self._open_store = None
+
+
+def _pack(group: Group) -> list[Row]:
+    """One row for what is in flight or was refused, else rows of up to MAX_LINES."""
+    lines = group.lines
+    single = len(group.blocks) == 1 and (group.blocks[0].in_flight or not group.blocks[0].live)
+    step = len(lines) if single else MAX_LINES
+    return [pack(lines[n : n + step], group.kind, boot=group.boot) for n in range(0, len(lines), step)]

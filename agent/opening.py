@@ -1,0 +1,147 @@
+"""Opening the buffer's folder, whatever it is like: what is readable is used, what is not is set aside and counted."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from agent import folder as folders
+from agent import salvage
+from agent.ledger import Saved
+from agent.rows import DamagedRow, read_header
+from agent.state import Rows, State
+from agent.storage import DATABASE, FILES, DiskError, Store, disk_error
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agent.settings import BufferSettings
+
+log = logging.getLogger(__name__)
+
+LEDGER = "ledger"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    store: Store
+    rows: Rows
+    bad: set[int]
+    saved: Saved
+    note: str = ""
+
+
+def open_store(folder: Path, settings: BufferSettings, known: Saved | None) -> Opened:
+    """The store of this folder, its rows and its ledger. `known` is the ledger when the agent has it in memory.
+
+    Raises DiskError or OSError when the disk gives nothing to work with.
+    """
+    folders.make(folder)
+    home: Path | None = None
+    try:
+        _check_files(folder)
+        store = Store(folder)
+        try:
+            rows, bad = scan(store)
+        except DiskError:
+            store.close()
+            raise
+    except DiskError as error:
+        if error.trouble != "damaged" and not cut_short(folder) and not _unusable(folder):
+            raise
+        log.error("buffer: %s is damaged (%s): saving what is readable", folder / DATABASE, error)  # noqa: TRY400
+        home = folders.set_aside(folder, FILES, settings.max_size)
+        store = Store(folder)
+        found = salvage.refill(store, home, LEDGER) if home else None
+        if known is None and found is not None:
+            known = found
+        rows, bad = scan(store)
+    saved, note = _ledger(store, rows, known if home else None)
+    if home is not None:
+        note = f"{rows.points} waiting points were read from a damaged buffer, kept in {home}; {note}"
+    return Opened(store, rows, bad, saved, note.rstrip("; "))
+
+
+def _ledger(store: Store, rows: Rows, known: Saved | None) -> tuple[Saved, str]:
+    """The ledger, balanced where it was lost or belonged to a damaged buffer."""
+    top = max((e.key for q in rows.waiting() for e in [next(reversed(q), None)] if e is not None), default=0)
+    note = ""
+    try:
+        saved = known or Saved.decode(store.get(LEDGER))
+    except ValueError:
+        saved = Saved()
+        note = "the counters were lost and start again with the points that wait" if rows.points else ""
+        known = saved
+    except Exception as error:
+        raise disk_error(error) from error
+    saved = replace(saved, last_key=max(saved.last_key, top), generation=saved.generation + (known is not None))
+    if known is not None:
+        state = State("")
+        state.rows, state.ledger.base = rows, saved
+        state.balance()
+        saved = replace(saved, counters=state.ledger.counters)
+    return saved, note
+
+
+def scan(store: Store) -> tuple[Rows, set[int]]:
+    """The index of all rows, and the keys of rows whose header is not readable. Values are not read."""
+    rows, bad = Rows(), set()
+    for found in store.scan():
+        try:
+            rows.add(found.key, read_header(found.tag), found.size)
+        except DamagedRow:
+            bad.add(found.key)
+    return rows, bad
+
+
+def _check_files(folder: Path) -> None:
+    """Raises DiskError for something that is no file where one should be, and for a log without its database."""
+    for name in FILES:
+        path = folder / name
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+            raise DiskError("damaged", f"{path} is not a file")
+    if not (folder / DATABASE).exists() and any((folder / name).exists() for name in FILES):
+        raise DiskError("damaged", f"{folder / DATABASE} is gone, its log is not")
+
+
+def _unusable(folder: Path) -> bool:
+    """Whether the file has an owner or a mode that keeps us out, in a folder that is ours."""
+    path = folder / DATABASE
+    return path.exists() and os.access(folder, os.W_OK) and not os.access(path, os.R_OK | os.W_OK)
+
+
+def cut_short(folder: Path) -> bool:
+    """Whether the database is shorter than its header says, which SQLite reports as an I/O error."""
+    try:
+        with (folder / DATABASE).open("rb") as file:
+            head = file.read(100)
+            size = file.seek(0, os.SEEK_END)
+    except OSError:
+        return False
+    page = int.from_bytes(head[16:18], "big") or 1
+    page = 65536 if page == 1 else page
+    return size < 512 or size % page != 0 or size < page * int.from_bytes(head[28:32], "big")
+
+
+def rescue(store: Store, folder: Path, settings: BufferSettings, known: Saved, *, deleted: bool) -> None:
+    """Start a new database in the place of one that was damaged or `deleted` in use; what is readable moves over.
+
+    The open connection still reads a deleted file. Raises DiskError or OSError.
+    """
+    folders.make(folder)
+    home = folders.set_aside(folder, FILES, settings.max_size)
+    new = Store(folder)
+    try:
+        if deleted:
+            salvage.refill_from(new, salvage.through(store))
+        elif home is not None:
+            salvage.refill(new, home, LEDGER)
+        rows, _ = scan(new)
+        saved, _ = _ledger(new, rows, known)
+        with new.transaction():
+            new.put(LEDGER, saved.encode())
+        log.warning("buffer: a new database was begun; %d waiting points were saved from the old one", rows.points)
+    finally:
+        new.close()

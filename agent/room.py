@@ -1,0 +1,128 @@
+"""Keeping the buffer within its bounds: its size and the age of what it holds. Every point that goes is counted."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from agent import ledger as counters
+from agent import merging
+from agent.rows import MAX_LINES, Kind, count_health, pack
+from agent.thinning import coarsest_next, thinned
+
+if TYPE_CHECKING:
+    from agent.flush import Flusher
+    from agent.index import Entry
+    from agent.state import State
+
+log = logging.getLogger(__name__)
+
+RESERVE_BYTES = 2_000_000
+"""Of the configured size, what the log and the ballast take."""
+POINT_BYTES = 40
+"""What a point in memory may take on disk."""
+_PASSES = 40
+
+
+def budget(max_size: int) -> int:
+    """Bytes of the database that may be in use."""
+    return max(max_size - RESERVE_BYTES, max_size // 2)
+
+
+def make(flusher: Flusher) -> None:
+    """Before a commit: room for what it may bring. A few steps a commit, each a transaction."""
+    state, settings = flusher.state, flusher.settings
+    if settings.max_age is not None:
+        drop_aged(state, int((time.time() - settings.max_age) * 1000))
+    allowed = budget(settings.max_size)
+    for _ in range(_PASSES):
+        used = flusher.store.usage()[0] + state.memory.points * POINT_BYTES
+        excess = used - allowed
+        if excess <= 0:
+            return
+        if settings.when_full == "drop_newest":
+            drop_newest(state)
+            return
+        if settings.when_full == "drop_oldest" or not thin(flusher):
+            if not drop_oldest(state, excess):
+                return
+            flusher.commit(state.plan(everything=False))
+
+
+def drop_newest(state: State) -> None:
+    """The measured points in memory are given up."""
+    with state.lock:
+        for block in list(state.memory.free(Kind.PENDING, Kind.UNDATED, live=True)):
+            state.drop_lines(block, [], "max_size")
+
+
+def drop_oldest(state: State, excess: int) -> bool:
+    """Give up the oldest rows, of `excess` bytes or one; pending ones first. False if there is none to give."""
+    with state.lock:
+        for queue in list(state.rows.waiting()):
+            chosen: list[Entry] = []
+            for entry in queue:
+                if sum(e.size for e in chosen) > excess:
+                    break
+                if entry.key not in state.pinned:
+                    chosen.append(entry)
+            for entry in chosen:
+                state.drop_row(entry.key)
+                state.ledger.count(counters.dropped("max_size", entry.points, entry.health))
+            if chosen:
+                return True
+    return False
+
+
+def drop_aged(state: State, before_ms: int) -> None:
+    """Give up rows whose points are all older than this (Unix ms)."""
+    with state.lock:
+        for kind in (Kind.PENDING, Kind.SUSPECT, Kind.PARKED):
+            aged = []
+            for entry in state.rows.queues[kind]:
+                if entry.last_ms >= before_ms:
+                    break
+                if entry.key not in state.pinned:
+                    aged.append(entry)
+            for entry in aged:
+                state.drop_row(entry.key)
+                state.ledger.count(counters.dropped("max_age", entry.points, entry.health))
+
+
+def thin(flusher: Flusher) -> bool:
+    """Halve the next of the oldest points. False if nothing can be thinned any more."""
+    state = flusher.state
+    with state.lock:
+        run: list[Entry] = []
+        for queue in state.rows.waiting():
+            run = coarsest_next([e for e in queue if e.key not in state.pinned], MAX_LINES)
+            if run:
+                break
+        if not run or run[0].thin >= 250:
+            return False
+        state.pinned.update(entry.key for entry in run)
+    keys = tuple(entry.key for entry in run)
+    lines = merging.read_lines(state, flusher.store, keys)
+    if lines is None:
+        return True
+    kept = thinned(lines)
+    if len(kept) == len(lines):
+        with state.lock:
+            state.pinned.difference_update(keys)
+        return False
+    lost = counters.dropped("thinned", len(lines) - len(kept), count_health(lines) - count_health(kept))
+    kind, boot = kind_of(state, keys[0])
+    row = pack(kept, kind, boot=boot, thin=run[0].thin + 1)
+    flusher.commit(state.plan(everything=False), [merging.Merge(keys, row, lost)])
+    return True
+
+
+def kind_of(state: State, key: int) -> tuple[Kind, str]:
+    """The kind of a row, and the boot of an undated one."""
+    with state.lock:
+        for kind, queue in state.rows.queues.items():
+            if key in queue:
+                return kind, ""
+        boots = (boot for boot, queue in state.rows.undated.items() if key in queue)
+        return Kind.UNDATED, next(boots, "")

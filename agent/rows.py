@@ -1,0 +1,174 @@
+"""A row of the buffer: a header, kept in the database beside the value, and a gzip member of newline-terminated lines.
+
+Rows are compressed once (level 6, no time in the header) and joined into a request as they are: InfluxDB takes several
+members one after another, but one damaged member fails the whole request, so a CRC over header and value is checked
+before a row is used.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import uuid
+import zlib
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+MAX_LINES = 5000
+"""Lines in a row, at most, when rows are merged or imported."""
+MAX_RAW = 256 * 2**20
+"""Bytes of lines in a row that is believed: a forged header must not exhaust the memory."""
+HEALTH_PREFIXES = (b"agent,", b"agent ")
+
+_MAGIC, _VERSION = 0xB5, 1
+_HEADER = struct.Struct("<BBBBIIqqI")
+_CRC = struct.Struct("<I")
+_BOOT = 16
+_STAMP = re.compile(rb" (-?\d{1,19})(?=\n)")
+
+
+class Kind(IntEnum):
+    PENDING = 1
+    """Waits to be delivered."""
+    SUSPECT = 2
+    """Part of a refused batch: delivered alone."""
+    PARKED = 3
+    """Refused for a reason nobody knows: tried again slowly."""
+    UNDATED = 4
+    """Waits for the clock; the trailing integer of a line is its boot-clock time."""
+    DEAD = 5
+    """Dead letters."""
+
+
+class DamagedRow(ValueError):  # noqa: N818 - says what it is
+    """A row that is not what was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a row holds. `first_ns` and `last_ns` are Unix (undated: boot-clock) nanoseconds, the least and greatest.
+
+    `thin` counts how often every second point was dropped; `raw` is the size of the lines in bytes; `boot` is the
+    boot id of undated lines, else empty.
+    """
+
+    kind: Kind
+    count: int
+    health: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+    raw: int = 0
+    thin: int = 0
+    boot: str = ""
+
+    def encode(self, value: bytes) -> bytes:
+        fixed = _HEADER.pack(
+            _MAGIC, _VERSION, self.kind, self.thin, self.count, self.health, self.first_ns, self.last_ns, self.raw
+        )
+        boot = uuid.UUID(self.boot).bytes if self.boot else b""
+        return fixed + boot + _CRC.pack(zlib.crc32(value, zlib.crc32(fixed + boot)))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row ready to be stored: `tag` is the encoded header, `value` the gzip member."""
+
+    header: Header
+    tag: bytes
+    value: bytes
+
+
+def read_header(tag: object) -> Header:
+    """The header, without the value and its check. Raises DamagedRow."""
+    if not isinstance(tag, bytes) or len(tag) not in (_HEADER.size + _CRC.size, _HEADER.size + _BOOT + _CRC.size):
+        raise DamagedRow("no header")
+    magic, version, kind, thin, count, health, first, last, raw = _HEADER.unpack_from(tag)
+    if magic != _MAGIC or version != _VERSION or health > count or raw > MAX_RAW:
+        raise DamagedRow("not a header of this version")
+    boot = str(uuid.UUID(bytes=tag[_HEADER.size : -_CRC.size])) if len(tag) > _HEADER.size + _CRC.size else ""
+    try:
+        return Header(Kind(kind), count, health, first, last, raw, thin, boot)
+    except ValueError as error:
+        raise DamagedRow(f"unknown kind {kind}") from error
+
+
+def check(tag: object, value: object) -> Header:
+    """The header of a row whose CRC is right. Raises DamagedRow."""
+    header = read_header(tag)
+    assert isinstance(tag, bytes)
+    if not isinstance(value, bytes) or _CRC.pack(zlib.crc32(value, zlib.crc32(tag[: -_CRC.size]))) != tag[-4:]:
+        raise DamagedRow("wrong checksum")
+    return header
+
+
+def compress(data: bytes) -> bytes:
+    """One gzip member."""
+    packer = zlib.compressobj(6, zlib.DEFLATED, 31)
+    return packer.compress(data) + packer.flush()
+
+
+def decompress(data: bytes, limit: int = MAX_RAW) -> bytes:
+    """The content of one or more gzip members, up to `limit` bytes. Raises DamagedRow."""
+    parts: list[bytes] = []
+    while data:
+        unpacker = zlib.decompressobj(31)
+        try:
+            parts.append(unpacker.decompress(data, limit))
+        except zlib.error as error:
+            raise DamagedRow(str(error)) from error
+        limit -= len(parts[-1])
+        if not unpacker.eof:
+            raise DamagedRow("cut short, or longer than its header says")
+        data = unpacker.unused_data
+    return b"".join(parts)
+
+
+def lines_of(data: bytes) -> list[bytes]:
+    """The lines of a row or a request, without their newlines. Raises DamagedRow."""
+    return decompress(data).split(b"\n")[:-1]
+
+
+def is_health(line: bytes) -> bool:
+    """A point of the agent about itself (measurement `agent`): counted apart."""
+    return line.startswith(HEALTH_PREFIXES)
+
+
+def count_health(lines: Iterable[bytes]) -> int:
+    return sum(map(is_health, lines))
+
+
+def stamp_of(line: bytes) -> int:
+    """The trailing integer of a line. Raises ValueError if there is none."""
+    return int(line[line.rindex(b" ") + 1 :])
+
+
+def pack(lines: Sequence[bytes], kind: Kind, *, boot: str = "", thin: int = 0) -> Row:
+    """A row of these lines."""
+    text = b"\n".join(lines) + b"\n"
+    stamps = list(map(int, _STAMP.findall(text))) or [0]
+    header = Header(
+        kind,
+        len(lines),
+        count_health(lines),
+        min(stamps),
+        max(stamps),
+        len(text),
+        thin,
+        boot if kind == Kind.UNDATED else "",
+    )
+    value = compress(text)
+    return Row(header, header.encode(value), value)
+
+
+def unpack(tag: object, value: object) -> list[bytes]:
+    """The lines of a checked row. Raises DamagedRow."""
+    header = check(tag, value)
+    assert isinstance(value, bytes)
+    lines = decompress(value, header.raw + 1).split(b"\n")[:-1]
+    if len(lines) != header.count:
+        raise DamagedRow(f"{len(lines)} lines instead of {header.count}")
+    return lines

@@ -1,0 +1,61 @@
+"""What the tests of the buffer share: a clock that is moved by hand, lines, a buffer in a folder."""
+
+from __future__ import annotations
+
+from agent.buffer import open_buffer
+from agent.schema import Line
+from agent.settings import BufferSettings
+
+BOOT = "11111111-2222-4333-8444-555555555555"
+OTHER_BOOT = "99999999-2222-4333-8444-555555555555"
+UNIX_NS = 1_700_000_000_000_000_000
+SECOND = 1_000_000_000
+
+
+class HandClock:
+    """A boot clock that is moved by hand; `offset_ns` None means that the time is not known."""
+
+    def __init__(self, now_s: float = 1000.0, offset_ns: int | None = UNIX_NS, boot_id: str = BOOT) -> None:
+        self.now_ns = int(now_s * SECOND)
+        self.offset_ns = offset_ns
+        self.boot_id = boot_id
+
+    def boot_ns(self) -> int:
+        return self.now_ns
+
+    def date(self, boot_ns: int) -> int | None:
+        return None if self.offset_ns is None else boot_ns + self.offset_ns
+
+    def pass_s(self, seconds: float) -> None:
+        self.now_ns += int(seconds * SECOND)
+
+
+def line(clock: HandClock, value: float = 20.5, device: str = "pi-1", measurement: str = "environment") -> Line:
+    head = f"{measurement},clientId={device},device={device} Temperature={value}"
+    return Line(head.encode(), clock.boot_ns())
+
+
+def measure(buffer, clock: HandClock, count: int, step_s: float = 1.0, device: str = "pi-1") -> None:
+    """Put points, one by one, one every `step_s` seconds."""
+    for number in range(count):
+        buffer.put([line(clock, float(number), device)])
+        clock.pass_s(step_s)
+
+
+def open_at(folder, clock=None, **settings):
+    return open_buffer(folder, BufferSettings(**settings), clock or HandClock())
+
+
+def drain(buffer, limit: int = 5000) -> list[bytes]:
+    """Deliver all that can be, live first. Returns the lines in the order they went."""
+    lines = []
+    while (batch := buffer.take_live(limit) or buffer.take_backlog(limit)) is not None:
+        lines += batch.lines()
+        buffer.delivered(batch)
+    return lines
+
+
+def accounted(buffer) -> None:
+    status = buffer.snapshot()
+    assert status.unaccounted == 0
+    assert status.unaccounted_health == 0
