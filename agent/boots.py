@@ -80,6 +80,7 @@ class Boots:
 
     def __init__(self, folder: Path | None, boot_id: str) -> None:
         self.boot_id = boot_id
+        self.folder = folder
         self._path = folder / FILE if folder else None
         self._lock = Lock()
         self._failing = False

@@ -7,7 +7,7 @@ Wiring, in service.py:
     dating = Dating(clock, buffer, settings.clock.unanchored)
     threading.Thread(target=dating.run, args=(stop,), name="clock").start()
     …
-    stop.set(), the thread joined, buffer closed; then clock.close()
+    stop.set(); dating.wake(); the thread joined, buffer closed; then clock.close()
 
 dating.run() is the only one who needs to call clock.poll(): every second while the time is not known, every minute
 after, and at once when an answer of a server settled it. delivery and registration call clock.observe() for every
@@ -22,6 +22,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from agent.byhand import read, remove
 from agent.evidence import SECOND
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _log = logging.getLogger(__name__)
 POLL_GOOD_NS = 60 * SECOND
 Unanchored = Literal["estimate", "hold", "discard"]
 NO_TIME = "no_time"
+_CALM_POLLS = 10
 
 
 class Waiting(Protocol):
@@ -54,13 +56,19 @@ class Waiting(Protocol):
     def key(self) -> int: ...
 
 
+class Disk(Protocol):
+    @property
+    def disk_ok(self) -> bool: ...
+
+
 class Undated(Protocol):
-    """What dating needs of the buffer."""
+    """What dating needs of the buffer. undated() leaves out the boots that it was told the time of."""
 
     def undated(self) -> Sequence[Waiting]: ...
     def heal(self, boot_id: str, offset_ns: int) -> object: ...
     def date_boot(self, boot_id: str, offset_ns: int, estimated: bool = True) -> object: ...
     def discard_boot(self, boot_id: str, reason: str) -> object: ...
+    def snapshot(self) -> Disk: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +139,11 @@ class Dating:
 
     def __init__(self, clock: Clock, buffer: Undated, unanchored: Unanchored = "estimate") -> None:
         self._clock, self._buffer, self._unanchored = clock, buffer, unanchored
+        self._healed: int | None = None
+        self._calm = 0
 
     def run(self, stop: Event) -> None:
-        """Look at the clock and date what can be dated, until `stop` (noticed within a second)."""
+        """Look at the clock and date what can be dated, until `stop`."""
         changed = self._clock.changed
         while not stop.is_set():
             news = changed.is_set()
@@ -148,20 +158,31 @@ class Dating:
             while not (changed.wait(1.0) or stop.is_set()) and self._clock.boot_ns() < due:
                 pass
 
+    def wake(self) -> None:
+        """Look at once."""
+        self._clock.changed.set()
+
     def apply(self) -> None:
-        """Date the points of this boot, if the time is known, and deal with those of earlier boots."""
+        """Date what can be dated: by hand what a person gave the time of, and all else if the time is known."""
+        boots = self._clock.boots
+        by_hand = read(boots.folder) if boots.folder else {}
+        for waiting in self._buffer.undated():
+            if waiting.boot_id in by_hand:
+                self._buffer.date_boot(waiting.boot_id, by_hand[waiting.boot_id], estimated=True)
+                _log.info("%d points of an earlier boot are dated by hand (clock=estimated)", waiting.count)
         state = self._clock.state()
         if not state.good or state.offset_ns is None:
+            self._healed = None
             return
-        self._buffer.heal(self._clock.boot_id, state.offset_ns)
-        boots = self._clock.boots
-        earlier = [w for w in self._buffer.undated() if w.boot_id != self._clock.boot_id]
-        earlier.sort(key=lambda w: w.key)
+        waits = sorted(self._buffer.undated(), key=lambda w: w.key)
+        here = self._clock.boot_id
+        if self._healed != state.since_boot_ns or any(w.boot_id == here for w in waits):
+            self._buffer.heal(here, state.offset_ns)
+            self._healed = state.since_boot_ns
         order = boots.order()
-        if earlier:
+        if earlier := [w for w in waits if w.boot_id != here]:
             self._earlier(earlier, place(order, earlier))
-        left = {w.boot_id for w in self._buffer.undated()} if earlier else set()
-        boots.forget(b.id for b in order[:-1] if b.id not in left)
+        self._tidy(order)
 
     def _earlier(self, waiting: Sequence[Waiting], placed: Sequence[Placed]) -> None:
         points = {w.boot_id: w.count for w in waiting}
@@ -177,9 +198,17 @@ class Dating:
                 )
             elif self._unanchored == "discard":
                 self._buffer.discard_boot(where.boot_id, NO_TIME)
-                _log.warning(
-                    "%d points of an earlier boot, whose time was never known, are dropped", points[where.boot_id]
-                )
+                _log.warning("%d points of an earlier boot, whose time was never known, are dropped", count)
+
+    def _tidy(self, order: Sequence[Boot]) -> None:
+        """Forget boots that nothing waits for, once it is sure that the disk was read and written since."""
+        left = {w.boot_id for w in self._buffer.undated()}
+        self._calm = self._calm + 1 if self._buffer.snapshot().disk_ok else 0
+        if self._calm >= _CALM_POLLS:
+            boots = self._clock.boots
+            boots.forget(b.id for b in order[:-1] if b.id not in left)
+            if boots.folder:
+                remove(boots.folder)
 
 
 def words(state: ClockState, now_boot_ns: int) -> str:

@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
+from agent import byhand
 from agent.boots import FILE, SAVE_EVERY_NS, Boot, Boots
 from agent.dating import Dating, place, words
 from agent.evidence import SECOND, Anchor
@@ -37,6 +39,9 @@ class FakeBuffer:
 
     def date_boot(self, boot_id, offset_ns, estimated=True):
         self.dated += [(p + offset_ns, estimated) for p in self.waiting.pop(boot_id, [])]
+
+    def snapshot(self):
+        return SimpleNamespace(disk_ok=True)
 
     def discard_boot(self, boot_id, reason):
         self.discarded[boot_id] = reason
@@ -97,6 +102,39 @@ def test_held_points_wait_and_their_place_in_the_order_is_kept(tmp_path):
     _, buffer = three_boots_without_time(tmp_path, "hold")
     assert list(buffer.waiting) == ["boot-2", "boot-3", "boot-4"]
     assert [b.id for b in Boots(tmp_path, "boot-6").order()][-4:] == ["boot-3", "boot-4", "boot-5", "boot-6"]
+
+
+def test_held_points_are_dated_by_hand_whatever_the_clock(tmp_path):
+    world, buffer = three_boots_without_time(tmp_path, "hold")
+    world.reboot(HOUR, "boot-6")
+    byhand.leave(tmp_path, {"boot-3": NOW_NS})
+    byhand.leave(tmp_path, {"boot-4": NOW_NS + HOUR})
+    before = len(buffer.dated)
+    Dating(world.clock(tmp_path), buffer, "hold").apply()
+    assert list(buffer.waiting) == ["boot-2"]
+    assert buffer.dated[before] == (NOW_NS + 20 * SECOND, True)
+
+
+@pytest.mark.parametrize("content", [b"{", b"7", b'{"boot-3": "noon"}'])
+def test_times_by_hand_that_are_not_readable_are_ignored(tmp_path, content):
+    (tmp_path / byhand.FILE).write_bytes(content)
+    assert byhand.read(tmp_path) == {}
+
+
+def test_boots_are_forgotten_only_when_the_disk_was_at_work_for_minutes(tmp_path):
+    world, buffer = World(), FakeBuffer()
+    for number in range(5):
+        world.reboot(HOUR, f"boot-{number}")
+        run_boot(world, tmp_path, buffer, 3)
+    world.reboot(HOUR, "boot-5")
+    world.synchronise()
+    clock, dating = run_boot(world, tmp_path, buffer, 3)
+    assert len(clock.boots.order()) == 6
+    byhand.leave(tmp_path, {"boot-3": NOW_NS})
+    for _ in range(10):
+        dating.apply()
+    assert [b.id for b in clock.boots.order()] == ["boot-5"]
+    assert byhand.read(tmp_path) == {}
 
 
 def test_discarded_points_are_counted_with_their_reason(tmp_path):
