@@ -79,7 +79,7 @@ def check_status(answer: Answer, device_id: str) -> None:
     if answer.status == 409 and answer.retry_after_s() is None:
         raise answer.refused(UNKNOWN_HERE.format(id=device_id))
     if answer.status in (401, 403):
-        hint = "the first registration needs the administrator's key: set [center] enrollment_key_file"
+        hint = "if it asks for an enrollment key, an administrator makes one: set [center] enrollment_key_file to it"
         raise answer.refused(answer.key_problem or hint)
     raise answer.refused()
 

@@ -74,9 +74,9 @@ def unregister(context: Context) -> None:
         click.echo(f"removed {device_id} at {settings.url}: its token is worth nothing any more")
     else:
         click.echo(f"{settings.url} had no registration of {device_id}")
-    click.echo("What stays: the points in InfluxDB on the server; here the points that wait, and the device secret")
+    click.echo("What stays: on the server every point that was delivered; here the points that wait, and the device")
     click.echo(
-        f"in {store.secret_path}, by which the center would know this board again. `iot-agent run` registers anew."
+        f"secret in {store.secret_path}. `iot-agent run` registers anew, with an enrollment key where one is asked."
     )
 
 
