@@ -1,0 +1,149 @@
+"""The registrar against this project's own center, over HTTP, with tokens that really write."""
+
+from dataclasses import replace
+
+import pytest
+import requests
+
+from agent.secret import Secret
+from agent.units import Seconds
+from center.app import serve
+from center.context import EXTENSION
+from center.security import hash_password
+from center.settings import DeviceDefaults, EmbeddedSettings, Settings
+from tests.registering import FakeClock, maker, settle
+
+LINE = "environment,clientId=pi-7,device=pi-7,TemperatureSensor=bme280 Temperature=21.5 1795501860000000000"
+
+
+class RealCenter:
+    api = "auto"
+
+    def __init__(self, running):
+        self.url, self.registry = running.url, running.app.extensions[EXTENSION].registry
+        self.app = running.app
+        self.requests = []
+
+
+@pytest.fixture
+def center(tmp_path):
+    settings = Settings(
+        embedded=True,
+        store=EmbeddedSettings(data=str(tmp_path / "center")),
+        devices=DeviceDefaults(Seconds(7), Seconds(100), 50.5, 14.5),
+    )
+    with serve(settings, port=0) as running:
+        yield RealCenter(running)
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def registrar(tmp_path, clock):
+    return maker(tmp_path, clock)
+
+
+def write(target, line=LINE):
+    return requests.post(
+        f"{target.url}/api/v2/write",
+        params={"org": target.org, "bucket": target.bucket},
+        headers={"Authorization": f"Token {target.token.reveal()}"},
+        data=line,
+        timeout=5,
+    ).status_code
+
+
+def test_a_device_registers_and_its_token_writes(center, registrar):
+    told = []
+    device = registrar(center, on_remote=told.append, observe=lambda *_: None)
+    device.step()
+    assert device.snapshot().dialect == "iot-center"
+    assert write(device.target()) == 204
+    assert told[0].measurement_interval == 7
+    assert told[0].location.lat == 50.5
+
+
+def test_a_renewal_leaves_one_token_that_writes(center, registrar, clock):
+    device = registrar(center)
+    device.step()
+    old = device.target()
+    clock.now += 3600
+    device.renew()
+    device.step()
+    assert write(device.target()) == 204
+    assert write(old) == 401
+
+
+def test_a_device_removed_at_the_center_is_refused_and_registers_again(center, registrar, clock):
+    device = registrar(center)
+    device.step()
+    center.registry.remove("pi-7")
+    assert write(device.target()) == 401
+    clock.now += 3600
+    device.renew()
+    device.step()
+    assert write(device.target()) == 204
+
+
+def test_a_wiped_token_file_is_mended_with_the_device_secret(center, registrar, tmp_path):
+    registrar(center).step()
+    (tmp_path / "state" / "credentials.json").unlink()
+    device = registrar(center)
+    device.step()
+    assert write(device.target()) == 204
+
+
+def test_a_wiped_state_folder_needs_the_administrator_who_is_told_what_to_do(center, registrar, clock, tmp_path):
+    registrar(center).step()
+    for item in (tmp_path / "state").iterdir():
+        item.unlink()
+    device = registrar(center)
+    device.step()
+    assert device.target() is None
+    assert "An administrator of the center must remove pi-7 there" in device.snapshot().error
+    center.registry.remove("pi-7")
+    assert write(settle(device, clock)) == 204
+
+
+def test_the_first_registration_with_a_guarded_center_takes_its_enrollment_key(center, registrar, clock, tmp_path):
+    center.registry.set_password_hash(hash_password(Secret("a long password of the administrator")))
+    device = registrar(center)
+    device.step()
+    assert "enrollment key" in device.snapshot().error
+    _, key = center.registry.make_enrollment_key(note="for pi-7")
+    (tmp_path / "enrollment.key").write_text(key.reveal())
+    (tmp_path / "enrollment.key").chmod(0o600)
+    enrolled = registrar(center, enrollment_key_file=str(tmp_path / "enrollment.key"))
+    enrolled.step()
+    assert write(enrolled.target()) == 204
+    (tmp_path / "enrollment.key").unlink()  # used up: renewals prove themselves by the device secret
+    clock.now += 3600
+    enrolled.renew()
+    enrolled.step()
+    assert write(enrolled.target()) == 204
+
+
+def test_a_changed_configuration_at_the_center_arrives_at_the_next_refresh(center, registrar, clock):
+    told = []
+    device = registrar(center, on_remote=told.append)
+    device.step()
+    extension = center.app.extensions[EXTENSION]
+    changed = replace(extension.settings, devices=replace(extension.settings.devices, measurement_interval=Seconds(3)))
+    center.app.extensions[EXTENSION] = replace(extension, settings=changed)
+    clock.now += 120
+    device.step()
+    assert told[-1].measurement_interval == 3
+    assert device.snapshot().error is None
+
+
+def test_iot_center_v2s_api_is_spoken_with_it_too(center, registrar, clock):
+    device = registrar(center, api="iot-center-v2")
+    device.step()
+    assert write(device.target()) == 204
+    clock.now += 3600
+    device.renew()
+    device.step()
+    assert write(device.target()) == 204
