@@ -41,10 +41,11 @@ log = logging.getLogger(__name__)
 
 def _address(value: Any) -> Any:
     """`auto`, 0x76 or 0x77, also written as text."""
-    number = int(value, 0) if isinstance(value, str) and value != "auto" else value
-    if number != "auto" and number not in ADDRESSES:
+    known = {"auto": "auto", "0x76": 0x76, "0x77": 0x77, "118": 0x76, "119": 0x77}
+    address = known.get(str(value).lower())
+    if address is None:
         raise ValueError('allowed are "auto", 0x76 and 0x77')
-    return number
+    return address
 
 
 @dataclass(frozen=True, slots=True)

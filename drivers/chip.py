@@ -58,7 +58,7 @@ class Chip:
         self.written: list[tuple[int, int]] = []
         self.conversions = 0
         self.source = source
-        self._pointer = 0
+        self.pointer = 0
         self.power_on(image)
 
     def power_on(self, image: Image | None = None) -> None:
@@ -68,7 +68,8 @@ class Chip:
         self._ctrl_hum = self._ctrl_meas = self._config = 0
         self._humidity = 0  # ctrl_hum as it counts: as it was when ctrl_meas was last written
         self._data = r.NEVER_MEASURED
-        self._ends: float | None = None  # of the conversion under way
+        self._begins = 0.0
+        self._ends: float | None = None  # of the conversion under way, or in normal mode of the next
         self._again = False  # a conversion asked for while one was under way
         self._copied_at = self._clock() + r.STARTUP_S
 
@@ -78,7 +79,7 @@ class Chip:
         """The register pointer, then values; further registers and values in pairs (6.2.1)."""
         self._advance()
         if message:
-            self._pointer = message[0]
+            self.pointer = message[0]
         for register, value in zip(message[0::2], message[1::2], strict=False):
             self._write(register, value)
 
@@ -86,8 +87,8 @@ class Chip:
         """A burst: all of it from one moment (4), registers counting upwards."""
         self._advance()
         memory = self._memory()
-        data = bytes(memory[(self._pointer + i) & 0xFF] for i in range(length))
-        self._pointer = (self._pointer + length) & 0xFF
+        data = bytes(memory[(self.pointer + i) & 0xFF] for i in range(length))
+        self.pointer = (self.pointer + length) & 0xFF
         return data
 
     # As a driver sees it
@@ -119,7 +120,7 @@ class Chip:
             memory[r.CALIBRATION_HUMIDITY : end] = self.image.calibration_humidity
         memory[r.CHIP_ID] = self.chip_id
         memory[r.CTRL_HUM] = self._ctrl_hum
-        memory[r.STATUS] = (r.MEASURING if self._ends is not None else 0) | (0 if copied else r.NVM_COPY)
+        memory[r.STATUS] = (r.MEASURING if self._measuring() else 0) | (0 if copied else r.NVM_COPY)
         memory[r.CTRL_MEAS] = self._ctrl_meas
         memory[r.CONFIG] = self._config
         memory[r.DATA : r.DATA + r.DATA_SIZE] = self._data
@@ -138,13 +139,19 @@ class Chip:
             self._humidity = self._ctrl_hum
             if value & r.MODE == r.SLEEP:
                 self._again = False
-            elif self._ends is None:
+                if not self._measuring():
+                    self._ends = None
+            elif not self._measuring():
                 self._begin(self._clock())
             else:
                 self._again = True
 
+    def _measuring(self) -> bool:
+        return self._ends is not None and self._clock() >= self._begins
+
     def _begin(self, moment: float) -> None:
         self._again = False
+        self._begins = moment
         self._ends = moment + r.conversion_s(*self._times())
 
     def _times(self) -> tuple[int, int, int]:

@@ -167,7 +167,7 @@ class Conversions:
         hum, _, meas, config = self._chip.read_register(r.CTRL_HUM, 4)
         modes = (r.NORMAL,) if self._settings.normal else (r.SLEEP, r.FORCED)
         stands = (
-            (not self._bme280 or hum == self._settings.ctrl_hum)
+            (not self._bme280 or hum & 0b111 == self._settings.ctrl_hum)
             and meas & ~r.MODE == self._settings.ctrl_meas
             and meas & r.MODE in modes
             and config & ~0b11 == self._config

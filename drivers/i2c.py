@@ -11,6 +11,7 @@ import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 from drivers.base import Busy, NoPermission, NotFound, SensorError, Transient
 
@@ -24,7 +25,7 @@ KERNEL = "a kernel driver holds it: remove its dtoverlay from config.txt (bmp280
 
 _T = TypeVar("_T")
 _GONE = {errno.ENODEV, errno.EBADF, errno.ENOENT}
-_claimed: set[tuple[int, int]] = set()
+_claimed: WeakValueDictionary[tuple[int, int], I2CRegisters] = WeakValueDictionary()
 _claims = threading.Lock()
 
 
@@ -100,11 +101,11 @@ class I2CRegisters:
 
     def __init__(self, bus: int, address: int) -> None:
         self.place = f"0x{address:02x} on /dev/i2c-{bus}"
-        self._claim: tuple[int, int] | None = (bus, address)
+        self._claim = (bus, address)
         with _claims:
             if self._claim in _claimed:
                 raise Busy(f"another [[sensor]] reads the chip at {self.place}", "give each its own bus and address")
-            _claimed.add(self._claim)
+            _claimed[self._claim] = self
         self._i2c: Any = None
         try:
             self._i2c, self._device = self._connected(bus, address)
@@ -142,6 +143,5 @@ class I2CRegisters:
         if i2c is not None:
             i2c.deinit()
         with _claims:
-            if self._claim is not None:
-                _claimed.discard(self._claim)
-                self._claim = None
+            if _claimed.get(self._claim) is self:
+                del _claimed[self._claim]

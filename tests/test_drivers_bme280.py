@@ -1,0 +1,404 @@
+"""The BME280 driver on a register-level chip: what is written, what is refused, what is recovered from."""
+
+import errno
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drivers.base import (
+    Busy,
+    NotFound,
+    NotReady,
+    OptionError,
+    SensorError,
+    Transient,
+    WrongChip,
+    boot_ns,
+    options_for,
+)
+from drivers.bme280 import Bme280
+from drivers.chip import Chip, Image
+from tests.fake_blinka import FakeBus, FakeTime, connect
+
+IMAGES = [Image.of(case) for case in json.loads((Path(__file__).parent / "data/bme280-bosch.json").read_text())]
+ROOM = IMAGES[0]
+
+
+class Bench:
+    """A chip, its bus, and a driver on it."""
+
+    def __init__(self, patch, *, chips=None, image=ROOM, source=None, **options):
+        self.time = FakeTime()
+        self.chip = Chip(image, clock=self.time.clock, source=source)
+        self.bus = FakeBus({0x77: self.chip} if chips is None else chips, self.time)
+        connect(patch, self.bus)
+        kind_options = options_for(Bme280, options)
+        self.driver = Bme280(kind_options, clock=self.time.clock, sleep=self.time.sleep)
+
+    def opened(self):
+        self.driver.open()
+        self.bus.log.clear()
+        self.chip.written.clear()
+        self.bus.transfers = 0
+        return self
+
+    def another_chip(self, chip_id=0x60):
+        return Chip(ROOM, chip_id=chip_id, clock=self.time.clock)
+
+
+@pytest.fixture(autouse=True)
+def nobody_reads_a_chip():
+    import drivers.i2c
+
+    drivers.i2c._claimed.clear()
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    return Bench(monkeypatch)
+
+
+# What is written
+
+
+def test_a_reading_is_one_conversion_and_one_burst(bench):
+    bench.opened()
+    before = bench.chip.conversions
+    reading = bench.driver.read()
+    assert bench.chip.conversions == before + 1
+    assert bench.chip.written == [(0xF2, 0b001), (0xF4, 0b001_001_01)]
+    bursts = [bench.bus.log[i + 1] for i, entry in enumerate(bench.bus.log) if entry == ("write", b"\xf7")]
+    assert bursts == [("read", 8)]
+    assert reading.raw == ROOM.data
+
+
+def test_every_transfer_of_a_reading(bench):
+    bench.opened().driver.read()
+    assert bench.bus.log == [
+        ("write", b"\xf2"),  # do the settings stand?
+        ("read", 4),
+        ("write", b"\xf2\x01"),
+        ("write", b"\xf4\x25"),
+        ("write", b"\xf3"),  # has the conversion ended?
+        ("read", 1),
+        ("write", b"\xf7"),
+        ("read", 8),
+        ("write", b"\xf2"),  # do the settings still stand?
+        ("read", 4),
+    ]
+
+
+def test_options_reach_the_registers(monkeypatch):
+    oversampling = {"Temperature": 2, "Humidity": 16, "Pressure": 8}
+    bench = Bench(monkeypatch, oversampling=oversampling, iir_filter=16, mode="normal", standby="500ms")
+    bench.driver.open()
+    assert bench.chip.written[-3:] == [(0xF5, 0b100_100_00), (0xF2, 0b101), (0xF4, 0b010_100_11)]
+
+
+def test_the_filter_is_set_only_after_the_conversion_that_is_thrown_away(monkeypatch):
+    bench = Bench(monkeypatch, iir_filter=4)
+    bench.driver.open()
+    assert bench.chip.written == [(0xE0, 0xB6), (0xF2, 1), (0xF4, 0x25), (0xF5, 0b010 << 2)]
+    assert bench.chip.conversions == 1
+
+
+def test_the_first_conversion_after_power_on_is_not_reported(monkeypatch):
+    data = iter([IMAGES[5].data, ROOM.data, ROOM.data])
+    bench = Bench(monkeypatch, source=lambda: next(data))
+    assert bench.opened().driver.read().raw == ROOM.data
+
+
+def test_it_waits_for_the_longest_conversion(monkeypatch):
+    bench = Bench(monkeypatch, oversampling=16).opened()
+    bench.time.slept = 0
+    bench.driver.read()
+    assert bench.time.slept == pytest.approx(0.1128, abs=0.0011)  # appendix B: 1.25 + 3 * 2.3 * 16 + 2 * 0.575 ms
+
+
+def test_normal_mode_waits_for_a_conversion_it_has_not_read(monkeypatch):
+    counter = iter(range(10_000))
+    bench = Bench(monkeypatch, mode="normal", standby="125ms", source=lambda: IMAGES[next(counter) % 200].data).opened()
+    raws = [bench.driver.read().raw for _ in range(20)]
+    assert all(before != after for before, after in pairwise(raws))
+    assert bench.chip.written == []
+
+
+def test_closing_puts_normal_mode_to_sleep(monkeypatch):
+    bench = Bench(monkeypatch, mode="normal").opened()
+    bench.driver.close()
+    assert bench.chip.mode == 0
+    assert bench.bus.closed == bench.bus.opened
+
+
+# What the options add
+
+
+def test_offsets_are_added_and_humidity_stays_within_its_range(monkeypatch):
+    plain = Bench(monkeypatch).opened().driver.read().values
+    offset = {"Temperature": -1.5, "Pressure": 0.25, "Humidity": 80}
+    shifted = Bench(monkeypatch, bus=2, offset=offset).opened().driver.read().values
+    assert shifted["Temperature"] == pytest.approx(plain["Temperature"] - 1.5)
+    assert shifted["Pressure"] == pytest.approx(plain["Pressure"] + 0.25)
+    assert shifted["Humidity"] == 100.0
+
+
+def test_altitude_and_dew_point_add_their_fields(monkeypatch):
+    values = Bench(monkeypatch, altitude=300, dew_point=True).opened().driver.read().values
+    # 14.1355 °C, 39.31 %RH, 1045.43 hPa: worked by hand from the formulas in drivers/derived.py
+    assert values["DewPoint"] == pytest.approx(0.477, abs=0.005)
+    assert values["PressureSeaLevel"] == pytest.approx(1083.27, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"oversampling": 3}, "oversampling.Temperature' is 3: allowed are 1, 2, 4, 8, 16"),
+        ({"oversampling": {"Temperatur": 2}}, "no 'Temperatur'; allowed are Temperature, Humidity, Pressure; did you"),
+        ({"iir_filter": 3}, "allowed are 0, 2, 4, 8, 16"),
+        ({"mode": "force"}, "'mode' is 'force': allowed are forced, normal"),
+        ({"standby": "1000"}, "allowed are 0.5ms, 62.5ms, 125ms"),
+        ({"address": 0x78}, 'allowed are "auto", 0x76 and 0x77'),
+        ({"address": "0x75"}, 'allowed are "auto", 0x76 and 0x77'),
+        ({"address": "car"}, 'allowed are "auto", 0x76 and 0x77'),
+        ({"bus": -1}, "allowed is a whole number from 0 to 255"),
+        ({"bus": "one"}, "allowed is a whole number from 0 to 255"),
+        ({"bus": True}, "allowed is a whole number from 0 to 255"),
+        ({"humidity": "maybe"}, "allowed is true or false"),
+        ({"altitude": "high"}, "allowed is a number from -500 to 9000 metres"),
+        ({"offset": {"Temperature": float("nan")}}, "offset.Temperature' is nan: allowed is a number from -100 to 100"),
+        ({"dew_point": True, "humidity": False}, "needs humidity"),
+        ({"adress": 0x76}, "no option 'adress'"),
+        ({"adress": 0x76}, "did you mean 'address'?"),
+    ],
+)
+def test_a_wrong_option_says_what_is_allowed(options, said):
+    with pytest.raises(OptionError) as caught:
+        options_for(Bme280, options)
+    assert said in str(caught.value)
+
+
+def test_options_come_from_toml_values_and_from_texts_alike():
+    from_toml = options_for(Bme280, {"address": 0x76, "offset": {"Humidity": 2}, "oversampling": 4, "humidity": True})
+    texts = {"address": "0x76", "offset.Humidity": "2", "oversampling": "4", "humidity": "yes"}
+    assert options_for(Bme280, texts) == from_toml
+
+
+# Finding the chip
+
+
+@pytest.mark.parametrize("address", [0x76, 0x77])
+def test_auto_finds_it_at_either_address(monkeypatch, address):
+    bench = Bench(monkeypatch)
+    bench.bus.chips = {address: bench.chip}
+    bench.driver.open()
+    assert bench.driver.describe() == f"BME280 at 0x{address:02x} on /dev/i2c-1"
+
+
+def test_auto_passes_over_another_chip(monkeypatch):
+    bench = Bench(monkeypatch)
+    bench.bus.chips[0x76] = bench.another_chip(0x61)
+    bench.driver.open()
+    assert "0x77" in bench.driver.describe()
+
+
+def test_auto_stays_with_the_chip_it_found(bench, caplog):
+    bench.bus.chips[0x76] = bench.another_chip()
+    bench.driver.open()
+    assert "0x76" in bench.driver.describe()
+    assert "something answers at 0x77 too" in caplog.text
+    del bench.bus.chips[0x76]
+    bench.driver.close()
+    with pytest.raises(NotFound, match="0x76"):
+        bench.driver.open()
+
+
+def test_two_sensors_do_not_read_the_same_chip(bench):
+    bench.driver.open()
+    other = Bme280(options_for(Bme280, {"address": 0x77}), clock=bench.time.clock, sleep=bench.time.sleep)
+    with pytest.raises(Busy, match="another"):
+        other.open()
+    bench.driver.close()
+    other.open()
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("chip_id", "kind", "said"),
+    [
+        (0x58, WrongChip, "BMP280 .chip id 0x58., often sold as a BME280: it has no humidity: set humidity = false"),
+        (0x56, WrongChip, "BMP280"),
+        (0x57, WrongChip, "BMP280"),
+        (0x61, WrongChip, "a BME680 .chip id 0x61."),
+        (0x55, WrongChip, "no BME280 .chip id 0x55."),
+        (0xFF, Transient, "answers nothing but 0xff"),
+    ],
+)
+def test_another_chip_is_named(bench, chip_id, kind, said):
+    bench.chip.chip_id = chip_id
+    with pytest.raises(kind, match=said) as caught:
+        bench.driver.open()
+    assert "0x77 on /dev/i2c-1" in str(caught.value)
+    assert bench.bus.closed == bench.bus.opened
+
+
+def test_a_bmp280_is_read_without_humidity_and_named(monkeypatch):
+    bench = Bench(monkeypatch, humidity=False)
+    bench.chip.chip_id = 0x58
+    values = bench.opened().driver.read().values
+    assert set(values) == {"Temperature", "Pressure"}
+    assert bench.driver.describe() == "BMP280 at 0x77 on /dev/i2c-1"
+    assert bench.driver.sensor == "bmp280"
+    assert 0xF2 not in [register for register, _ in bench.chip.written]
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(errno.EBUSY, Busy), (errno.EREMOTEIO, NotFound), (errno.ENXIO, NotFound), (errno.ETIMEDOUT, Transient)],
+)
+def test_why_nothing_answers(bench, number, kind):
+    bench.bus.faults = dict.fromkeys(range(9), number)
+    with pytest.raises(kind) as caught:
+        bench.driver.open()
+    assert caught.value.remedy
+
+
+# Never a value that was not measured
+
+
+def test_promise_4_reset_values_are_an_error(monkeypatch):
+    for part in (slice(0, 3), slice(3, 6), slice(6, 8)):
+        data = bytearray(ROOM.data)
+        data[part] = b"\x80\x00\x00\x80\x00\x00\x80\x00"[part]
+        bench = Bench(monkeypatch, source=lambda data=bytes(data): data)
+        bench.driver.open()
+        with pytest.raises(NotReady, match="never measured"):
+            bench.driver.read()
+        bench.driver.close()
+
+
+def test_promise_4_a_conversion_that_never_ends_is_an_error_in_bounded_time(bench):
+    bench.opened()
+    bench.chip._advance = lambda: None
+    start = bench.time.now
+    with pytest.raises(NotReady, match="never ends"):
+        bench.driver.read()
+    assert bench.time.now - start < 0.3
+
+
+@pytest.mark.parametrize("byte", [0x00, 0xFF])
+@pytest.mark.parametrize("part", ["calibration", "calibration_humidity"])
+def test_promise_4_an_impossible_calibration_is_an_error(monkeypatch, byte, part):
+    parts = {"calibration": ROOM.calibration, "calibration_humidity": ROOM.calibration_humidity, "data": ROOM.data}
+    bench = Bench(monkeypatch, image=Image(**parts | {part: bytes([byte]) * len(parts[part])}))
+    with pytest.raises(NotReady, match="impossible calibration"):
+        bench.driver.open()
+
+
+def test_a_chip_that_lost_power_between_two_readings_is_set_up_again(monkeypatch):
+    bench = Bench(monkeypatch, iir_filter=8).opened()
+    bench.driver.read()
+    bench.chip.power_on()
+    bench.chip.written.clear()
+    before = bench.chip.conversions
+    assert bench.driver.read().raw == ROOM.data
+    assert bench.chip.written[0] == (0xE0, 0xB6)
+    assert bench.chip.conversions == before + 2  # the first one is thrown away
+
+
+def test_promise_4_a_chip_that_always_loses_power_gives_no_value(bench):
+    bench.opened()
+    bench.bus.faults = dict.fromkeys(range(6, 1000), bench.chip.power_on)
+    with pytest.raises(NotReady):
+        bench.driver.read()
+
+
+@pytest.mark.parametrize("kept", range(1, 8))
+def test_promise_4_power_lost_within_a_burst_gives_no_torn_value(bench, kept):
+    bench.opened()
+    bench.bus.faults = {7: lambda: setattr(bench.bus, "torn", kept)}
+    assert bench.driver.read().raw == ROOM.data
+    assert bench.chip.written.count((0xE0, 0xB6)) == 1
+
+
+def test_a_chip_slower_than_the_datasheet_is_waited_for(bench, monkeypatch):
+    bench.opened()
+    before = bench.chip.conversions
+    monkeypatch.setattr("drivers.registers.conversion_s", lambda *_: 0.02)
+    assert bench.driver.read().raw == ROOM.data
+    assert bench.chip.conversions == before + 1
+    assert bench.time.slept > 0.02
+
+
+ERRNOS = (errno.EREMOTEIO, errno.EIO, errno.ENXIO, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.ENODEV)
+FAULTS = st.sampled_from([*ERRNOS, "short", "power dip", "unplug", "plug in", "torn 1", "torn 4", "torn 7"])
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    faults=st.dictionaries(st.integers(0, 45), FAULTS, max_size=8),
+    mode=st.sampled_from(["forced", "normal"]),
+    filtered=st.sampled_from([0, 16]),
+)
+def test_promise_4_every_failure_at_every_transfer_ends_in_a_right_error_or_a_right_reading(faults, mode, filtered):
+    with pytest.MonkeyPatch.context() as patch:
+        made = []  # (moment, data) of each conversion
+
+        def convert():
+            made.append(IMAGES[len(made) % 200].data)
+            return made[-1]
+
+        bench = Bench(patch, source=convert, mode=mode, iir_filter=filtered, standby="10ms").opened()
+        chip = bench.chip
+
+        def unplug():
+            bench.bus.chips = {}
+
+        def plug_in():
+            chip.power_on()
+            bench.bus.chips = {0x77: chip}
+
+        acts = {"power dip": chip.power_on, "unplug": unplug, "plug in": plug_in}
+        acts |= {f"torn {n}": lambda n=n: setattr(bench.bus, "torn", n) for n in (1, 4, 7)}
+        bench.bus.faults = {number: acts.get(fault, fault) for number, fault in faults.items()}
+        previous = len(made)
+        for _ in range(4):
+            earliest, started = boot_ns(), len(made)
+            reading, error = outcome(bench.driver.read)
+            if reading is None:
+                assert "on /dev/i2c-1" in str(error)
+                assert error.remedy
+                bench.driver.close()
+                _, again = outcome(bench.driver.open)
+                assert again is None or again.remedy
+                continue
+            # In normal mode what counts is that it was not read before.
+            fresh = made[started:] if mode == "forced" else made[previous - 1 :]
+            assert reading.raw in fresh
+            assert reading.boot_ns >= earliest
+            assert reading.values == pytest.approx(as_the_library_computes(reading.raw))
+            previous = len(made)
+        bench.driver.close()
+
+
+def outcome(call):
+    """What it returns, and the SensorError it raises; anything else is a failure."""
+    try:
+        return call(), None
+    except SensorError as error:
+        return None, error
+
+
+def as_the_library_computes(raw):
+    """The library on a memory that holds the calibration and these data."""
+    from adafruit_bme280.advanced import Adafruit_BME280_Advanced
+
+    from drivers.conversions import _Copy
+
+    copy = _Copy(ROOM.calibration + ROOM.calibration_humidity)
+    copy.put(0xF7, raw)
+    library = Adafruit_BME280_Advanced(copy)
+    return {"Temperature": library.temperature, "Pressure": library.pressure, "Humidity": library.humidity}
