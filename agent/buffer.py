@@ -402,6 +402,13 @@ class Buffer:
         with self._disk_lock:
             self._flusher.release()
 
+    def configure(self, settings: BufferSettings) -> None:
+        """Go on with other settings; the points in memory keep the deadlines that they have."""
+        with self._disk_lock, self._state.lock:
+            self.settings = self._flusher.settings = settings
+            self._window_ns = int(settings.loss_window * 1e9)
+        self.wake.set()
+
     # Status
 
     def snapshot(self) -> BufferStatus:

@@ -21,6 +21,8 @@ class Committer:
     def __init__(self, buffer: Buffer, tick: float = NOTICE_S) -> None:
         self.buffer = buffer
         self.tick = tick
+        self.alive_boot_ns = buffer.clock.boot_ns()
+        """When the loop last went round, for the watchdog."""
         self._noticed_ns = 0
 
     def run(self, stop: threading.Event) -> None:
@@ -45,7 +47,7 @@ class Committer:
         """One round. Returns the seconds until the next, unless the buffer wakes it."""
         buffer = self.buffer
         buffer.wake.clear()
-        now = buffer.clock.boot_ns()
+        now = self.alive_boot_ns = buffer.clock.boot_ns()
         if buffer.commit_due(now):
             buffer.commit()
         elif now - self._noticed_ns >= NOTICE_S * 1e9:
