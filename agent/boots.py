@@ -60,6 +60,7 @@ class Boot:
     saved_boot_ns: int = 0
     until_boot_ns: int = 0
     given_ns: int = 0
+    placed_ns: int = 0
 
     @property
     def good(self) -> bool:
@@ -123,6 +124,14 @@ class Boots:
             if self._here.good:
                 self._note(anchor, self._here.since_boot_ns, now_boot_ns, now_boot_ns, given_ns)
 
+    def place(self, starts: Mapping[str, int]) -> None:
+        """Save where boots were put, before points are dated by that: after a power cut it must be the same."""
+        with self._lock:
+            before = tuple(replace(b, placed_ns=starts.get(b.id, b.placed_ns)) for b in self._before)
+            if before != self._before:
+                self._before = before
+                self._save()
+
     def forget(self, ids: Iterable[str]) -> None:
         """Drop earlier boots that nothing waits for, but the last good one. Written with the next save."""
         with self._lock:
@@ -179,7 +188,7 @@ class Boots:
         self._failing = self._due = False
 
 
-_NUMBERS = ("offset_ns", "error_ns", "since_boot_ns", "saved_boot_ns", "until_boot_ns", "given_ns")
+_NUMBERS = ("offset_ns", "error_ns", "since_boot_ns", "saved_boot_ns", "until_boot_ns", "given_ns", "placed_ns")
 
 
 def _boot(data: object) -> Boot:

@@ -106,7 +106,9 @@ def place(order: Sequence[Boot], waiting: Sequence[Waiting]) -> list[Placed]:
     run: list[str] = []
     for boot_id, boot in merged(order, waiting):
         if boot is None or not boot.good:
-            if boot_id in spans:
+            if boot and boot.placed_ns and boot_id in spans:
+                placed.append(Placed(boot_id, boot.placed_ns, estimated=True))
+            elif boot_id in spans:
                 run.append(boot_id)
             continue
         placed += _between(before, boot, [(name, spans[name]) for name in run])
@@ -186,6 +188,8 @@ class Dating:
 
     def _earlier(self, waiting: Sequence[Waiting], placed: Sequence[Placed]) -> None:
         points = {w.boot_id: w.count for w in waiting}
+        if self._unanchored == "estimate":
+            self._clock.boots.place({p.boot_id: p.offset_ns for p in placed if p.estimated})
         for where in placed:
             count = points[where.boot_id]
             if not where.estimated:

@@ -98,6 +98,29 @@ def test_estimates_are_never_before_the_last_point_that_was_dated(tmp_path):
     assert min(t for t, e in buffer.dated if e) > max(t for t, e in buffer.dated if not e)
 
 
+def test_a_power_cut_half_way_through_dating_changes_no_estimate(tmp_path):
+    world, buffer = World(), FakeBuffer()
+    world.synchronise()
+    run_boot(world, tmp_path, buffer, 100)
+    for number in (2, 3, 4):
+        world.reboot(HOUR, f"boot-{number}")
+        run_boot(world, tmp_path, buffer, 30)
+    world.reboot(HOUR, "boot-5")
+    world.synchronise()
+    undone = {name: list(points) for name, points in buffer.waiting.items() if name != "boot-2"}
+    clock, dating = run_boot(world, tmp_path, buffer, 0)
+    clock.poll()
+    dating.apply()
+    first = [t for t, e in buffer.dated if e]
+    again = FakeBuffer(waiting=undone)
+    world.reboot(HOUR, "boot-6")
+    world.synchronise()
+    clock, dating = run_boot(world, tmp_path, again, 0)
+    clock.poll()
+    dating.apply()
+    assert [t for t, _ in again.dated] == first[30:]
+
+
 def test_held_points_wait_and_their_place_in_the_order_is_kept(tmp_path):
     _, buffer = three_boots_without_time(tmp_path, "hold")
     assert list(buffer.waiting) == ["boot-2", "boot-3", "boot-4"]
@@ -213,7 +236,7 @@ def test_the_state_folder_is_written_at_most_every_15_minutes_while_good(tmp_pat
         b'{"version":1,"boots":[{"id":3}]}',
         (
             b'{"version":1,"boots":[{"id":"a","evidence":"moon","offset_ns":0,"error_ns":0,"since_boot_ns":0,'
-            b'"saved_boot_ns":0,"until_boot_ns":0,"given_ns":0}]}'
+            b'"saved_boot_ns":0,"until_boot_ns":0,"given_ns":0,"placed_ns":0}]}'
         ),
         b"[" * 100_000,
     ],
