@@ -30,9 +30,12 @@ class Committer:
 
         Nothing ends it but `stop`: an error that nobody foresaw is logged, and the points wait in memory.
         """
-        checked = False
+        opened = checked = False
         while not stop.is_set():
             try:
+                if not opened:
+                    opened = True
+                    self.buffer.open()  # at once, and not with the first commit: a backlog waits there to be delivered
                 pause = self.step()
                 if not checked and self.buffer.snapshot().disk_ok:
                     checked = True
