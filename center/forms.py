@@ -9,7 +9,6 @@ from wtforms import FloatField, IntegerField, PasswordField, SelectField, String
 from wtforms.fields.choices import SelectChoice
 from wtforms.validators import InputRequired, Length, NumberRange, Optional, ValidationError
 
-from center.presentation import look
 from center.registry import check_device_id
 from center.telemetry import FUNCTIONS
 from drivers.base import QUANTITIES
@@ -45,9 +44,7 @@ def a_device_id(_: Any, field: StringField) -> None:
     try:
         check_device_id(field.data or "")
     except ValueError as error:
-        raise ValidationError(
-            "Use 1 to 64 letters, digits, dots, hyphens or underscores, and not dots alone."
-        ) from error
+        raise ValidationError(str(error)[0].upper() + str(error)[1:] + ".") from error
 
 
 class Login(FlaskForm):  # type: ignore[misc]  # Flask-WTF has no types
@@ -116,7 +113,7 @@ def _quantity_fields() -> None:
             Write,
             quantity.field,
             kind(
-                f"{look(quantity.field).label} ({quantity.unit})",
+                f"{quantity.field} ({quantity.unit})",
                 [Optional(), NumberRange(quantity.low, quantity.high, limits)],
             ),
         )

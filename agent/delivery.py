@@ -1,0 +1,344 @@
+"""The delivery thread: takes batches from the buffer, sends them, and does what each answer asks for.
+
+A server can hold a call for as long as it likes: this thread may hang, nobody waits for it. What is decided is in
+outcome.py, when it may be sent in pace.py; here is the loop around them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import replace
+from random import Random
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from agent.batches import Part
+from agent.delivery_status import DeliveryStatus
+from agent.outcome import Delivered, Park, Reauthorise, Retry, Slow, Split, Wait, decide
+from agent.pace import Pace, flush_interval_s
+from agent.troubles import Troubles
+from agent.writer import Writer
+from drivers.base import boot_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.batches import Batch
+    from agent.buffer import Buffer
+    from agent.clock import Clock
+    from agent.outcome import Answer, Outcome
+    from agent.settings import DeliverySettings
+    from agent.target import Target
+
+log = logging.getLogger(__name__)
+
+POLL_S = 1.0
+"""Longest wait without a look at the target and at stop."""
+MAX_HALVINGS = 16
+"""Halvings with nothing accepted in between, before refused batches are parked whole: 13 find one line in 5,000."""
+FINE_NS = 60 * 1_000_000_000
+"""So long after a 204 a refusal is about the points; later an empty write asks first whether it is the request."""
+MAX_PROBES, PROBE_GAP_S, PROBE_SLOWLY_S = 4, 0.5, 60.0
+SECOND = 1_000_000_000
+
+
+class Connection(Protocol):
+    """What sends a body and brings an answer: agent.writer.Writer."""
+
+    def write(self, body: bytes) -> Answer: ...
+    def close(self) -> None: ...
+
+
+class Delivery:
+    """Thread-safe towards wake() and snapshot(); run() is the thread, and drain() must not run beside it.
+
+    `target` gives where to deliver now (another URL or token: the backlog goes there), `on_unauthorised` is told that
+    the server refused the token.
+    """
+
+    def __init__(
+        self,
+        buffer: Buffer,
+        target: Callable[[], Target | None],
+        clock: Clock,
+        settings: DeliverySettings,
+        on_unauthorised: Callable[[], None],
+        *,
+        device_id: str = "",
+        loss_window: float = 10.0,
+        rng: Random | None = None,
+        now: Callable[[], int] = boot_ns,
+        connect: Callable[[Target, float], Connection] = Writer,
+    ) -> None:
+        self._buffer, self._target, self._clock, self._settings = buffer, target, clock, settings
+        self._on_unauthorised, self._now, self._connect = on_unauthorised, now, connect
+        interval_s = flush_interval_s(settings.flush_interval, loss_window)
+        rng = rng or Random()  # noqa: S311 - spreads load, guards nothing
+        self._pace = Pace(interval_s, settings.batch_size, settings.backlog_rate, device_id, rng)
+        self._wake = threading.Event()
+        self._current: Target | None = None
+        self._connection: Connection | None = None
+        self._probes, self._probe_at = 0, 0
+        self._halvings = 0  # since the server last accepted anything
+        self._same: OrderedDict[int, int] = OrderedDict()  # first key of a batch → how often it got a 500
+        self._fine_at = -FINE_NS - 1  # when the last 204 came
+        self._refused_again: list[Batch] = []
+        self._nothing_left = False
+        self._troubles = Troubles()
+        self._started = self._alive = now()
+        self._call_since: int | None = None
+        self._success: tuple[int, int] | None = None  # boot clock, Unix
+        self._requests = self._bytes = self._delivered = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set, which wake() makes it see at once unless a call is under way."""
+        while not stop.is_set():
+            wait = self._safe_step()
+            if wait > 0 and not stop.is_set():
+                self._wake.wait(min(wait, POLL_S))
+            self._wake.clear()
+        self._end_round()
+        self.close()
+
+    def drain(self, deadline_boot_ns: int) -> bool:
+        """Deliver all that can be, at once: True when nothing is left, False when time is up. Not beside run()."""
+        while self._now() < deadline_boot_ns:
+            self._pace.flush_at = 0
+            wait = self._safe_step()
+            if self._nothing_left:
+                return True
+            left = (deadline_boot_ns - self._now()) / SECOND
+            if wait > 0:
+                self._wake.wait(max(0.0, min(wait, left, POLL_S / 4)))
+                self._wake.clear()
+        return False
+
+    def wake(self) -> None:
+        """End a wait now: there is a new target, or stop is set."""
+        self._wake.set()
+
+    def close(self) -> None:
+        """Drop the connection. Twice is fine."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def snapshot(self) -> DeliveryStatus:
+        now, status, troubles = self._now(), self._buffer.snapshot(), self._troubles
+        backlog = status.pending_disk - status.undated - status.parked
+        rate = self._pace.flow.rate(now)
+        state: Literal["delivering", "waiting", "failing"] = "delivering"
+        if troubles.kind is not None:
+            state = "failing"
+        elif self._current is None:
+            state = "waiting"
+        return DeliveryStatus(
+            state=state,
+            since_boot_ns=troubles.changed_ns or self._started,
+            alive_boot_ns=self._alive,
+            call_since_boot_ns=self._call_since,
+            last_success_boot_ns=self._success[0] if self._success else None,
+            last_success_ns=self._success[1] if self._success else None,
+            last_error=troubles.text,
+            failures=troubles.count,
+            next_attempt_s=self._pace.server.left_s(now),
+            backlog=max(0, backlog),
+            backlog_rate=rate,
+            eta_s=backlog / rate if backlog > 0 and rate > 0 else None,
+            parked=status.parked,
+            requests=self._requests,
+            bytes_sent=self._bytes,
+            delivered=self._delivered,
+        )
+
+    def _safe_step(self) -> float:
+        try:
+            return self.step()
+        except Exception as error:  # noqa: BLE001 - a mistake here must not end delivery: the points are kept
+            now = self._now()
+            self._fail("mistake", f"{type(error).__name__} in delivery", error=error)
+            self._pace.server_failed(now, slow=True)
+            return self._pace.server.left_s(now)
+
+    def step(self) -> float:
+        """Send at most one batch. Seconds until there can be something to do."""
+        now = self._alive = self._now()
+        self._nothing_left = False
+        target = self._target()
+        if target != self._current:
+            self._aim(target)
+        if target is None:
+            return POLL_S
+        if self._pace.server.until > now:
+            return self._pace.server.left_s(now)
+        probe_s = self._probe_in(now)
+        if probe_s == 0:
+            self._probes += 1
+            self._probe_at = now
+            self._apply(self._send(b"", None), None)
+            return 0.0
+        batch = self._next(now)
+        if batch is not None:
+            self._deliver(batch)
+            return 0.0
+        wait_s = self._pace.wait_s(now)
+        return wait_s if probe_s is None else min(wait_s, probe_s)
+
+    def _next(self, now: int) -> Batch | None:
+        """The live tail when it is due; else the backlog, oldest first; else, rarely, what is parked."""
+        if self._pace.live_due(now):
+            live = self._buffer.take_live(self._pace.limit)
+            self._pace.flushed(now, live.count if live else 0)
+            if live is not None:
+                return live
+        if self._pace.backlog_due(now):
+            batch = self._buffer.take_backlog(self._pace.flow.allowed(self._pace.limit))
+            if batch is not None:
+                return batch
+            self._nothing_left = True
+        return self._next_parked() if self._pace.parked_due(now) else None
+
+    def _next_parked(self) -> Batch | None:
+        """Each parked row once a round: those that were refused again stay out until the round is over."""
+        batch = self._buffer.take_parked()
+        if batch is None and self._refused_again:
+            self._end_round()
+            self._pace.parked_failed(self._now())
+        return batch
+
+    def _end_round(self) -> None:
+        for batch in self._refused_again:
+            self._buffer.keep(batch)
+        self._refused_again.clear()
+
+    def _deliver(self, batch: Batch) -> None:
+        settled = False
+        try:
+            outcome = self._send(batch.body, batch)
+            if outcome.kind == "400" and _is_blind(outcome) and self._now() > self._fine_at + FINE_NS:
+                asked = self._send(b"", None)  # is it the request as such that is refused, and not its points?
+                outcome = outcome if isinstance(asked, Delivered) else asked
+            settled = self._apply(outcome, batch)
+        finally:
+            if not settled:
+                self._buffer.keep(batch)
+
+    def _send(self, body: bytes, batch: Batch | None) -> Outcome:
+        assert self._current is not None
+        if self._connection is None:
+            self._connection = self._connect(self._current, self._settings.timeout)
+        sent = self._call_since = self._now()
+        self._requests += 1
+        self._bytes += len(body)
+        try:
+            answer = self._connection.write(body)
+        finally:
+            self._call_since = None
+        received = self._alive = self._now()
+        date_ns = answer.date_ns
+        if date_ns is not None and (not self._clock.state().good or self._clock.probe_in() is not None):
+            self._clock.observe(date_ns, SECOND, sent, received)
+        if answer.status == 204:
+            self._fine_at = received
+        again = self._same.get(batch.keys[0], 0) if batch else 0
+        may_halve = self._halvings < MAX_HALVINGS
+        return decide(answer, batch, now_ns=time.time_ns(), again=again, may_halve=may_halve)
+
+    def _apply(self, outcome: Outcome, batch: Batch | None) -> bool:
+        """Do what an outcome asks for. Whether the batch is settled; else it has to be kept."""
+        now = self._now()
+        if isinstance(outcome, Delivered):
+            self._succeed(now, batch)
+            return batch is not None
+        if isinstance(outcome, Split | Park):
+            assert batch is not None
+            return self._set_apart(outcome, batch, now)
+        if isinstance(outcome, Retry) and not outcome.server and batch is not None and not batch.live:
+            self._troubles.held(now, batch.count, outcome.text)
+        else:
+            self._fail(outcome.kind, outcome.text, loud=isinstance(outcome, Slow))
+        if isinstance(outcome, Wait):
+            self._pace.server_waits(now, outcome.seconds)
+        elif isinstance(outcome, Retry):
+            self._retry(outcome, batch, now)
+        else:
+            self._pace.server_failed(now, slow=True)
+            if isinstance(outcome, Reauthorise):
+                self._on_unauthorised()
+        return False
+
+    def _retry(self, outcome: Retry, batch: Batch | None, now: int) -> None:
+        if batch is not None and not outcome.server:
+            key = batch.keys[0]
+            self._same[key] = self._same.pop(key, 0) + 1
+            while len(self._same) > 64:
+                self._same.popitem(last=False)
+        if batch is not None and outcome.kind == "timeout":
+            self._pace.unanswered(batch.count)
+        if batch is None or outcome.server or batch.live:
+            self._pace.server_failed(now)
+        elif batch.parked:
+            self._pace.parked_failed(now)
+        else:
+            self._pace.backlog_failed(now)
+
+    def _succeed(self, now: int, batch: Batch | None) -> None:
+        self._troubles.end(now)
+        if batch is None:
+            self._pace.server.clear()
+            return
+        self._buffer.delivered(batch)
+        self._success = (now, time.time_ns())
+        self._delivered += batch.count
+        self._halvings = 0
+        self._same.pop(batch.keys[0], None)
+        self._pace.accepted(now, batch.count, live=batch.live, parked=batch.parked)
+
+    def _set_apart(self, outcome: Split | Park, batch: Batch, now: int) -> bool:
+        self._pace.server.clear()
+        self._same.pop(batch.keys[0], None)
+        if _is_blind(outcome):
+            self._halvings += 1
+        if isinstance(outcome, Split):
+            if outcome.kind == "413":
+                self._pace.too_large(batch.count)
+            self._buffer.replace(batch, outcome.parts, outcome.dead)
+            self._troubles.refused(now, len(outcome.dead), outcome.text)
+            return True
+        self._pace.parked_failed(now)
+        if batch.parked:
+            self._refused_again.append(replace(batch, body=b""))
+            return True
+        self._buffer.replace(batch, (Part(tuple(batch.lines()), "parked"),), ())
+        self._troubles.parked(now, batch.count, outcome.text)
+        return True
+
+    def _fail(self, kind: str, text: str, *, loud: bool = False, error: Exception | None = None) -> None:
+        self._troubles.begin(self._now(), kind, text, loud=loud, error=error)
+
+    def _aim(self, target: Target | None) -> None:
+        """Deliver somewhere else from now on, or with another token: whatever was wrong may be right there."""
+        self.close()
+        if self._current is not None and target is not None and target.url != self._current.url:
+            log.info("delivering to %s from now on", target.url)
+        self._current = target
+        self._troubles.url = target.url if target else ""
+        self._end_round()
+        self._pace.start_again()
+        self._probes = self._halvings = 0
+        self._fine_at = -FINE_NS - 1
+
+    def _probe_in(self, now: int) -> float | None:
+        """Seconds until the clock wants a server's date. Bounded here: a server need not send one."""
+        wanted = self._clock.probe_in()
+        if wanted is None:
+            return None
+        gap = PROBE_GAP_S if self._probes < MAX_PROBES else PROBE_SLOWLY_S
+        own = max(0.0, gap - (now - self._probe_at) / SECOND) if self._probes else 0.0
+        return max(wanted, own)
+
+
+def _is_blind(outcome: Outcome) -> bool:
+    return isinstance(outcome, Park) or (isinstance(outcome, Split) and outcome.blind)
