@@ -17,9 +17,3 @@ class ConfigError(AgentError):
     """Something in agent.toml, or the file itself, is not right."""
 
     exit_code = EXIT_CONFIG
-
-
-class AlreadyRunning(AgentError):  # noqa: N818 - says what is the case
-    """Another agent holds the state folder."""
-
-    exit_code = EXIT_ALREADY_RUNNING

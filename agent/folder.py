@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.errors import EXIT_ALREADY_RUNNING, AgentError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -18,13 +20,12 @@ BALLAST_BYTES = 512 * 1024
 """Given up when the disk is full: also removing rows needs room, for the write-ahead log."""
 KEPT_SETS = 3
 """Damaged sets of files that are kept, the newest."""
-EXIT_RUNNING = 3
 
 
-class AlreadyRunning(RuntimeError):  # noqa: N818 - the contract's name
+class AlreadyRunning(AgentError):  # noqa: N818 - says what is the case  # noqa: N818 - the contract's name
     """Another agent holds the folder. `holder` says who; the exit code is 3."""
 
-    exit_code = EXIT_RUNNING
+    exit_code = EXIT_ALREADY_RUNNING
 
     def __init__(self, folder: Path, holder: str) -> None:
         super().__init__(

@@ -166,7 +166,8 @@ def test_the_defaults_that_the_example_shows_are_the_defaults():
     examples_only = {
         ("device", "id"), ("device", "location"), ("sensor", "name"), ("sensor", "sample_every"),
         ("sensor", "deadband"), ("sensor", "max_rate"), ("center", "url"), ("center", "enrollment_key_file"),
-        ("center", "ca_file"), ("buffer", "max_age"),
+        ("center", "ca_file"), ("buffer", "max_age"), ("center", "influx_url"),
+        ("center", "influx_org"), ("center", "influx_bucket"),
     }  # fmt: skip
     data = documented()
     del data["influxdb"]

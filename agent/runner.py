@@ -1,0 +1,89 @@
+"""The main thread of `iot-agent run`: signals, reload, what systemd is told."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+from agent import systemd
+from agent.config import load
+from agent.errors import AgentError
+from agent.service import Service
+from drivers.base import boot_ns
+
+if TYPE_CHECKING:
+    from agent.cli_options import Context
+    from agent.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+STATUS_EVERY_S = 10.0
+STALLED_S = 150.0
+"""A loop that was not seen for so long is stuck: above the worst of name resolution, request and a sync of the disk."""
+
+
+def run_service(settings: Settings, context: Context) -> None:
+    """Run until a signal says stop. Raises AgentError where it cannot start."""
+    wake, stop, hangup = threading.Event(), threading.Event(), threading.Event()
+
+    def on_signal(number: int, _: object) -> None:
+        (hangup if number == signal.SIGHUP else stop).set()
+        wake.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    service = Service(settings, context.state_dir)
+    service.start()
+    systemd.notify("READY=1", "STATUS=measuring")
+    try:
+        _loop(service, context, wake, stop, hangup)
+    finally:
+        service.stop()
+        ledger = service.ledger()
+        _log.info(
+            "stopped: measured %(measured)d, delivered %(delivered)d, pending %(pending)d, rejected %(rejected)d,"
+            " dropped %(dropped)d, unaccounted %(unaccounted)d",
+            ledger,
+        )
+
+
+def _loop(
+    service: Service, context: Context, wake: threading.Event, stop: threading.Event, hangup: threading.Event
+) -> None:
+    told = 0
+    while not stop.is_set():
+        wake.wait(TICK_S)
+        wake.clear()
+        if hangup.is_set():
+            hangup.clear()
+            _reload(service, context)
+        now = boot_ns()
+        stalled = [name for name, seen in service.alive_boot_ns().items() if now - seen > STALLED_S * 1e9]
+        if stalled:
+            _log.error("%s: not seen at work for %.0f s", ", ".join(stalled), STALLED_S)
+        else:
+            systemd.notify("WATCHDOG=1")
+        if now - told > STATUS_EVERY_S * 1e9:
+            systemd.notify(f"STATUS={in_words(service.snapshot())}")
+            told = now
+
+
+def _reload(service: Service, context: Context) -> None:
+    """New configuration is checked first; if it is bad, the old one stays."""
+    systemd.reloading()
+    try:
+        service.reload(load(context.config))
+    except AgentError as error:
+        _log.error("the new configuration is not used, the old one stays: %s", error)
+    systemd.notify("READY=1")
+
+
+def in_words(snapshot: dict[str, Any]) -> str:
+    """The state in one line."""
+    ledger = snapshot["ledger"]
+    problems = [f"{s['name']}: {s['problem']}" for s in snapshot["sensors"] if s.get("problem")]
+    delivery = snapshot["delivery"]["state"]
+    return "; ".join([f"{delivery}, {ledger['delivered']} delivered, {ledger['pending']} pending", *problems])

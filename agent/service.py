@@ -1,0 +1,306 @@
+"""Wires the parts into a running agent: threads, signals, reload, systemd.
+
+Order of start: sensors first (registration or a slow card may take their time; readings wait in memory), then the
+buffer, then what delivers. Order of stop: sensors, then everything is committed, whatever the network does.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from agent import systemd
+from agent.backfill import past_lines
+from agent.buffer import Buffer, open_buffer
+from agent.clock import Clock, open_clock
+from agent.committer import Committer
+from agent.control import ControlServer
+from agent.dating import Dating
+from agent.delivery import Delivery
+from agent.errors import AgentError
+from agent.fixed import FixedTarget
+from agent.identity import device_id
+from agent.registration import Registrar
+from agent.sampler import Sampler
+from agent.schema import Line, line_for
+from agent.status import build, ledger_of
+from drivers.base import Driver, Reading, boot_ns, options_for
+from drivers.base import load as load_driver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from agent.remote import RemoteConfiguration
+    from agent.settings import Location, SensorSettings, Settings
+
+_log = logging.getLogger(__name__)
+
+_CHUNK = 5000
+_STOP_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Sensor:
+    """A [[sensor]] at work; `tag` is the value of the tag `sensor`, where a device has several of a kind."""
+
+    settings: SensorSettings
+    driver: Driver
+    sampler: Sampler
+    tag: str | None
+
+
+@dataclass(slots=True)
+class Parts:
+    """What a reload replaces: all that depends on the settings but the buffer and the clock."""
+
+    settings: Settings
+    sensors: list[Sensor] = field(default_factory=list)
+    registrar: Registrar | FixedTarget | None = None
+    delivery: Delivery | None = None
+    stop_measuring: threading.Event = field(default_factory=threading.Event)
+    stop: threading.Event = field(default_factory=threading.Event)
+    threads: list[threading.Thread] = field(default_factory=list)
+
+    def spawn(self, name: str, run: Callable[[threading.Event], object], stop: threading.Event) -> None:
+        thread = threading.Thread(target=run, args=(stop,), name=name, daemon=True)
+        thread.start()
+        self.threads.append(thread)
+
+
+class Service:
+    """One agent on one state folder: start(), then stop(). stop() may be called twice.
+
+    Raises AgentError where it cannot start at all: another agent on the folder, or no right to write there.
+    """
+
+    def __init__(self, settings: Settings, state_dir: Path) -> None:
+        self.settings, self.state_dir = settings, state_dir
+        self.started_boot_ns = boot_ns()
+        self.device_id = ""
+        self._location: Location | None = settings.device.location
+        self._buffer: Buffer | None = None
+        self._clock: Clock | None = None
+        self._control: ControlServer | None = None
+        self._stop = threading.Event()
+        self._base: list[threading.Thread] = []  # committer and clock: they live as long as the buffer
+        self._committer: Committer | None = None
+        self._parts = Parts(settings)
+        self._last: dict[str, Any] | None = None
+
+    def start(self) -> None:
+        prepare(self.state_dir)
+        self.device_id = device_id(self.settings.device.id, self.state_dir)
+        self._clock = open_clock(self.state_dir, self.settings.clock)
+        # Holds the folder against a second agent; the disk itself is opened by the committer, off the sensors' way.
+        self._buffer = buffer = open_buffer(self.state_dir / "buffer", self.settings.buffer, self._clock, wait=False)
+        self._measure(self._parts)
+        self._committer = Committer(buffer)
+        dating = Dating(self._clock, buffer, self.settings.clock.unanchored)
+        for name, run in (("committer", self._committer.run), ("clock", dating.run)):
+            thread = threading.Thread(target=run, args=(self._stop,), name=name, daemon=True)
+            thread.start()
+            self._base.append(thread)
+        self._deliver(self._parts)
+        self._control = ControlServer(self.state_dir, self.snapshot)
+        _log.info("device %s: measuring with %s", self.device_id, ", ".join(self._describe()))
+
+    def stop(self) -> None:
+        """Stop measuring and commit everything; within 2 s, even if the network hangs (its thread is left behind)."""
+        if self._buffer is None:
+            return
+        systemd.notify("STOPPING=1")
+        self.stop_measuring()
+        self._parts.stop.set()
+        self._stop.set()
+        self._wake()
+        deadline = time.monotonic() + _STOP_S
+        for thread in (*self._parts.threads, *self._base):
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._last = self.snapshot()
+        if self._control:
+            self._control.close()
+        self._buffer.close()
+        self._last = {**self._last, "ledger": ledger_of(self._buffer.snapshot())}
+        if self._clock:
+            self._clock.close()
+        self._buffer = None
+
+    def stop_measuring(self) -> None:
+        self._parts.stop_measuring.set()
+        for thread in self._parts.threads:
+            if thread.name.startswith("sensor"):
+                thread.join(_STOP_S)
+
+    def drain(self, seconds: float) -> bool:
+        """Wait until nothing is pending, at most so long."""
+        deadline = time.monotonic() + seconds
+        while self.ledger()["pending"] and time.monotonic() < deadline:
+            if self._parts.delivery:
+                self._parts.delivery.wake()
+            time.sleep(0.05)
+        return not self.ledger()["pending"]
+
+    def backfill(self, since_s: float, every_s: float) -> int:
+        """Put the past of each virtual sensor into the buffer; the number of points."""
+        from drivers.virtual import Virtual  # noqa: PLC0415 - only where it is asked for
+
+        total, batch = 0, list[Line]()
+        assert self._buffer is not None
+        for sensor in self._parts.sensors:
+            if isinstance(sensor.driver, Virtual):
+                for line in past_lines(
+                    self.device_id,
+                    sensor.driver,
+                    since_s=since_s,
+                    every_s=every_s,
+                    until_ns=time.time_ns(),
+                    sensor_name=sensor.tag,
+                    location=self._place(),
+                ):
+                    batch.append(line)
+                    if len(batch) == _CHUNK:
+                        self._buffer.put_committed(batch)
+                        total, batch = total + len(batch), []
+        if batch:
+            self._buffer.put_committed(batch)
+        if self._parts.delivery:
+            self._parts.delivery.wake()
+        return total + len(batch)
+
+    def reload(self, settings: Settings) -> None:
+        """Go on with other settings: sensors and delivery are replaced, the buffer and its points stay.
+
+        Settings of [buffer] and [clock] and another device id take effect too, without losing a point.
+        """
+        old = self._parts
+        self.stop_measuring()
+        old.stop.set()
+        self._wake()
+        for thread in old.threads:
+            thread.join(_STOP_S)
+        self.settings, self._parts = settings, Parts(settings)
+        self._location = settings.device.location
+        self.device_id = device_id(settings.device.id, self.state_dir)
+        if self._buffer:
+            self._buffer.configure(settings.buffer)
+        self._measure(self._parts)
+        self._deliver(self._parts)
+        _log.info("new configuration: measuring with %s", ", ".join(self._describe()))
+
+    def snapshot(self) -> dict[str, Any]:
+        """What `status`, the metrics and the page show. After stop() what was last true."""
+        if self._buffer is None or self._clock is None:
+            return self._last or {"sensors": [], "delivery": {"state": "stopped"}}
+        parts = self._parts
+        return build(
+            device_id=self.device_id,
+            started_boot_ns=self.started_boot_ns,
+            clock=self._clock,
+            sensors=[s.sampler.snapshot() for s in parts.sensors],
+            buffer=self._buffer.snapshot(),
+            delivery=parts.delivery.snapshot() if parts.delivery else None,
+            registration=parts.registrar.snapshot() if parts.registrar else None,
+            warnings=self.settings.warnings,
+        )
+
+    def ledger(self) -> dict[str, Any]:
+        """The equation of promise 8, now; after stop() as it was saved."""
+        if self._buffer is None:
+            ledger: dict[str, Any] = (self._last or {}).get("ledger", {})
+            return ledger
+        return ledger_of(self._buffer.snapshot())
+
+    def alive_boot_ns(self) -> dict[str, int]:
+        """When each loop that matters was last seen at work (boot clock), for the watchdog."""
+        parts = self._parts
+        alive = {f"sensor {s.tag or s.driver.sensor}": s.sampler.snapshot().alive_boot_ns for s in parts.sensors}
+        if self._committer:
+            alive["committer"] = self._committer.alive_boot_ns
+        if parts.delivery:
+            alive["delivery"] = parts.delivery.snapshot().alive_boot_ns
+        return alive
+
+    def _measure(self, parts: Parts) -> None:
+        kinds = [load_driver(s.driver).sensor for s in parts.settings.sensor]
+        for number, settings in enumerate(parts.settings.sensor):
+            driver_class = load_driver(settings.driver)
+            driver = driver_class(options_for(driver_class, settings.options))
+            tag = settings.name if kinds.count(driver.sensor) > 1 else None
+            sampler = Sampler(settings, driver, self._emit(driver.sensor, tag))
+            parts.sensors.append(Sensor(settings, driver, sampler, tag))
+            parts.spawn(f"sensor {settings.name or number}", sampler.run, parts.stop_measuring)
+
+    def _deliver(self, parts: Parts) -> None:
+        settings, clock, buffer = parts.settings, self._clock, self._buffer
+        assert clock is not None
+        assert buffer is not None
+        if settings.center:
+            parts.registrar = Registrar(
+                settings.center, self.device_id, self.state_dir, observe=clock.observe, on_remote=self._configure
+            )
+        elif settings.influxdb:
+            parts.registrar = FixedTarget(settings.influxdb, self.device_id)
+        assert parts.registrar is not None
+        parts.delivery = Delivery(
+            buffer,
+            parts.registrar.target,
+            clock,
+            settings.delivery,
+            parts.registrar.renew,
+            device_id=self.device_id,
+            loss_window=settings.buffer.loss_window,
+        )
+        parts.spawn("registration", parts.registrar.run, parts.stop)
+        parts.spawn("delivery", parts.delivery.run, parts.stop)
+
+    def _wake(self) -> None:
+        for part in (self._parts.registrar, self._parts.delivery):
+            if part is not None:
+                part.wake()
+        if self._buffer:
+            self._buffer.wake.set()
+
+    def _configure(self, remote: RemoteConfiguration) -> None:
+        """What the center sends changes the running agent; what agent.toml names wins, unless `remote = "prefer"`."""
+        settings = self._parts.settings
+        prefer = settings.center is not None and settings.center.remote == "prefer"
+        self._location = remote.place(settings.device.location, prefer=prefer)
+        for number, sensor in enumerate(self._parts.sensors):
+            named = sensor.settings.interval if f"sensor[{number}].interval" in settings.named else None
+            sensor.sampler.set_interval(remote.interval(named, sensor.settings.interval, prefer=prefer))
+
+    def _place(self) -> tuple[float, float] | None:
+        return (self._location.lat, self._location.lon) if self._location else None
+
+    def _emit(self, kind: str, tag: str | None) -> Callable[[Reading], None]:
+        def emit(reading: Reading) -> None:
+            line = line_for(
+                self.device_id,
+                kind,
+                reading.values,
+                boot_ns=reading.boot_ns,
+                sensor_name=tag,
+                location=self._place(),
+            )
+            buffer = self._buffer
+            if buffer is not None:
+                buffer.put([line])
+
+        return emit
+
+    def _describe(self) -> list[str]:
+        return [s.driver.describe() for s in self._parts.sensors]
+
+
+def prepare(state_dir: Path) -> None:
+    """The state folder, for its owner only. Raises AgentError saying what to do."""
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise AgentError(
+            f"the state folder {state_dir} cannot be made ({error.strerror}): name another with --state-dir"
+        ) from error

@@ -1,0 +1,5 @@
+"""`python -m center` is `iot-center`."""
+
+from center.cli import main
+
+main()

@@ -1,0 +1,178 @@
+"""`iot-agent run` as systemd or a person runs it: real processes and signals, a real HTTP server that counts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.servers import InfluxServer
+
+AGENT = [sys.executable, "-m", "agent.cli"]
+CONFIG = """
+[device]
+id = "pi-1"
+[[sensor]]
+driver = "virtual"
+interval = "100ms"
+[influxdb]
+url = "{url}"
+org = "my-org"
+bucket = "iot_center"
+token = "token-1"
+[status]
+listen = ""
+[clock]
+trust = "always"
+[buffer]
+loss_window = "{window}"
+"""
+
+
+def cli(*arguments, **more):
+    return subprocess.run(
+        [*AGENT, *map(str, arguments)], capture_output=True, text=True, timeout=30, check=False, **more
+    )
+
+
+def wait_for(condition, seconds=15):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if result := condition():
+            return result
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+class Agent:
+    """`iot-agent run` on a folder of its own."""
+
+    def __init__(self, folder, url, window="10s"):
+        self.config, self.state, self.log = folder / "agent.toml", folder / "state", folder / "log"
+        self.write(url, window)
+        self.where = ["--config", self.config, "--state-dir", self.state]
+        self.start()
+
+    def write(self, url, window="10s", **replaced):
+        text = CONFIG.format(url=url, window=window)
+        for old, new in replaced.items():
+            text = text.replace(old, new)
+        self.config.write_text(text)
+        self.config.chmod(0o600)
+
+    def start(self):
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen([*AGENT, "run", *map(str, self.where)], stdout=log, stderr=log)
+
+    def status(self):
+        return json.loads(cli("status", "--json", *self.where).stdout)
+
+    def ledger(self, **at_least):
+        """The ledger once it has at least these numbers."""
+
+        def reached():
+            ledger = self.status()["ledger"]
+            return ledger if all(ledger[key] >= value for key, value in at_least.items()) else None
+
+        return wait_for(reached)
+
+    def stop(self, number=signal.SIGTERM):
+        begin = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(20)
+        return time.monotonic() - begin
+
+
+@pytest.fixture
+def agent(tmp_path):
+    agents = []
+
+    def start(url, **more):
+        agents.append(Agent(tmp_path, url, **more))
+        return agents[-1]
+
+    yield start
+    for one in agents:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.wait()
+
+
+def test_it_delivers_and_status_shows_the_equation(agent):
+    with InfluxServer() as server:
+        running = agent(server.url, window="1s")
+        ledger = running.ledger(delivered=10)
+        assert ledger["measured"] == ledger["delivered"] + ledger["pending"]
+        assert ledger["unaccounted"] == 0
+        words = cli("status", *running.where).stdout
+        assert "running" in words
+        assert "pi-1" in words
+        assert running.stop() < 3
+        assert running.process.returncode == 0
+        after = running.status()
+    assert after["running"] is False
+    ledger = after["ledger"]
+    assert ledger["measured"] == ledger["delivered"] + ledger["pending"] > 10
+    assert "token-1" not in running.log.read_text() + words + json.dumps(after)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_promise_1_a_stop_commits_everything_within_2_s_even_if_the_server_hangs(agent, number):
+    with InfluxServer() as server:
+        server.always = server.hang
+        running = agent(server.url, window="1h")
+        measured = running.ledger(measured=20)["measured"]
+        assert running.stop(number) < 2.5
+        ledger = running.status()["ledger"]
+    assert ledger["measured"] == ledger["pending"] >= measured
+    assert ledger["unaccounted"] == 0
+
+
+def test_a_second_agent_on_the_same_folder_says_who_holds_it_and_exits_3(agent):
+    running = agent("http://127.0.0.1:9")
+    running.ledger(measured=1)
+    second = cli("run", *running.where)
+    assert second.returncode == 3
+    assert str(running.process.pid) in second.stderr
+    assert len(second.stderr.strip().splitlines()) == 1
+
+
+def test_a_wrong_configuration_is_one_line_and_exit_78(tmp_path):
+    (tmp_path / "agent.toml").write_text('[center]\nurl = "http://c"\n[bufer]\n')
+    for command in ("run", "check"):
+        result = cli(command, "--config", tmp_path / "agent.toml", "--state-dir", tmp_path / "s")
+        assert result.returncode == 78
+        assert result.stderr.strip().splitlines() == [
+            f"iot-agent: {tmp_path / 'agent.toml'}: bufer: no such section; did you mean buffer?"
+        ]
+
+
+def test_reload_takes_new_settings_without_losing_a_point_and_refuses_bad_ones(agent):
+    with InfluxServer() as server:
+        running = agent(server.url, window="1s")
+        running.ledger(delivered=5)
+        running.config.write_text("rubbish = 1")
+        refused = cli("reload", *running.where)
+        assert refused.returncode == 78
+        running.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "the old one stays" in running.log.read_text())
+        before = running.ledger(delivered=8)["measured"]
+        running.write(server.url, window="1s", **{'"100ms"': '"50ms"'})
+        assert cli("reload", *running.where).returncode == 0
+        wait_for(lambda: "new configuration" in running.log.read_text())
+        running.ledger(delivered=before + 20)
+        assert running.status()["sensors"][0]["interval"] == pytest.approx(0.05)
+        running.stop()
+        ledger = running.status()["ledger"]
+        assert ledger["measured"] == ledger["delivered"] + ledger["pending"]
+        assert len(server.points) == ledger["delivered"]
+
+
+def test_with_nothing_there_status_says_that_no_agent_ran(tmp_path):
+    result = cli("status", "--json", "--state-dir", tmp_path / "none", env=dict(os.environ, HOME=str(tmp_path)))
+    assert json.loads(result.stdout)["running"] is False
+    assert "no agent ran here" in result.stdout
+    assert not (tmp_path / "none").exists()

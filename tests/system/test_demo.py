@@ -1,0 +1,79 @@
+"""`iot-agent demo` as a newcomer or a script runs it: real processes, a real outage, nothing left behind."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+DEMO = [sys.executable, "-m", "agent.cli", "demo", "--no-browser"]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_promise_8_with_an_outage_in_the_middle_everything_measured_is_stored_and_nothing_is_left_running(tmp_path):
+    port = free_port()
+    command = [*DEMO, "--duration", "7", "--outage", "2.5", "--json", "--port", str(port), "--keep", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    result = json.loads(run.stdout.splitlines()[-1])
+    assert result["measured"] >= 1440 + 6
+    assert result["delivered"] == result["stored"] == result["measured"]
+    assert (result["pending"], result["rejected"], result["dropped"], result["unaccounted"]) == (0, 0, 0, 0)
+    assert "outage" in run.stderr
+    assert not listens(port)
+    log = (tmp_path / "agent.log").read_text()
+    token = json.loads((tmp_path / "agent" / "credentials.json").read_text())["token"]
+    assert token not in log + run.stdout + run.stderr
+
+
+def test_ctrl_c_stops_both_and_prints_the_ledger():
+    port = free_port()
+    run = subprocess.Popen([*DEMO, "--port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 30
+    while not listens(port) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(2)
+    run.send_signal(signal.SIGINT)
+    out, _ = run.communicate(timeout=30)
+    assert run.returncode == 0, out
+    assert "accounted for" in out
+    assert "stored by the center" in out
+    assert not listens(port)
+
+
+def test_a_taken_port_is_said_and_the_next_one_used(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        command = [*DEMO, "--duration", "1", "--json", "--port", str(port)]
+        run = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, check=False, env=dict(os.environ, TMPDIR=str(tmp_path))
+        )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert f"port {port} is taken" in run.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--outage", "5"], "--duration"), (["--duration", "3", "--outage", "3"], "shorter"), (["--port", "0"], "--port")],
+)
+def test_arguments_that_make_no_sense_are_refused(arguments, words):
+    run = subprocess.run([*DEMO, *arguments], capture_output=True, text=True, timeout=30, check=False)
+    assert run.returncode == 2
+    assert words in run.stderr
