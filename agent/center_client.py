@@ -77,7 +77,8 @@ class Answer:
         return f"{len(self.body)} bytes that are not JSON"
 
     def is_html(self) -> bool:
-        return self.body.lstrip()[:1] == b"<" or "html" in self.headers.get("content-type", "").lower()
+        """By its first character: some of these servers label their JSON text/html."""
+        return self.body.lstrip()[:1] == b"<"
 
     def excerpt(self, length: int = 120) -> str:
         """The beginning of the body for a message, without secrets. Only for answers that hold no token."""

@@ -104,24 +104,23 @@ class CredentialStore:
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Held while registering and storing, so that two processes never do it at once. BlockingIOError if held."""
-        handle = self._open_lock()
+        """Held while registering and storing, so that two processes never do it at once. BlockingIOError if held.
+
+        A disk that refuses even this file is no reason not to renew a token: then it is held by nobody.
+        """
+        handle = None
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            sweep_temporaries(self.path)
-            sweep_temporaries(self.secret_path)
+            with contextlib.suppress(OSError):
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                handle = os.open(self.folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if handle is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                sweep_temporaries(self.path)
+                sweep_temporaries(self.secret_path)
             yield
         finally:
-            os.close(handle)
-
-    def _open_lock(self) -> int:
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return os.open(self.folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise CredentialsError(
-                f"{self.folder} cannot be written ({error.strerror}): is the disk full or read-only?"
-            ) from None
+            if handle is not None:
+                os.close(handle)
 
     def device_secret(self) -> Secret:
         """The device secret, made and stored on the first call. A damaged one is set aside and a new one made.

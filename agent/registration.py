@@ -48,6 +48,7 @@ BACKOFF_S = (1.0, 300.0)
 SOON_S = 30.0
 REFRESH_S = 3600.0
 LOOK_S = 5.0
+PAUSE_S = 0.1
 
 
 class Registrar:
@@ -72,6 +73,7 @@ class Registrar:
         self._wakeup = threading.Event()
         self._credentials: Credentials | None = None
         self._target: Target | None = None
+        self._handed: Target | None = None  # what delivery was last given
         self._remote = RemoteConfiguration()
         self._stamp: tuple[int, int, int] | None = None
         self._loaded = self._unsaved = False
@@ -92,12 +94,12 @@ class Registrar:
         """Until `stop` is set; set it, then call wake()."""
         while not stop.is_set():
             try:
-                delay = self.step()
+                delay = min(self.step(), LOOK_S)
             except Exception:  # the thread must outlive any bug: without it there is no renewal
                 log.exception("registration: unexpected error")
                 delay = BACKOFF_S[1]
             if not stop.is_set():
-                self._wakeup.wait(min(delay, LOOK_S))
+                self._wakeup.wait(delay)
             self._wakeup.clear()
 
     def wake(self) -> None:
@@ -106,6 +108,7 @@ class Registrar:
     def target(self) -> Target | None:
         """Where to write now, None until registered. A refused token stays until it is replaced."""
         with self._lock:
+            self._handed = self._target
             return self._target
 
     def renew(self) -> None:
@@ -116,6 +119,8 @@ class Registrar:
         with self._lock:
             if self._credentials is None or self._stale is not None:
                 return
+            if self._handed is not None and self._handed.token != self._credentials.token:
+                return  # what was refused has been replaced meanwhile
             now = self._now()
             self._stale = self._credentials.token
             short = self._got_at is not None and now - self._got_at < LASTED_S
@@ -159,7 +164,7 @@ class Registrar:
         except (RegistrationError, CredentialsError) as error:
             self._failed(error)
         due = [moment for moment in (self._due, self._refresh_due) if moment is not None]
-        return max(0.0, min(due) - self._now()) if due else REFRESH_S
+        return max(PAUSE_S, min(due) - self._now()) if due else REFRESH_S
 
     # -- the steps, all in the registrar's thread
 
@@ -182,6 +187,8 @@ class Registrar:
                 self._refresh_due = self._now() + self._rng.uniform(0, SOON_S)
         elif ours and found != ours:
             self._save(ours)
+        elif ours and self._state == "failing" and self._stale is None:
+            self._adopt(ours)  # the files can be read again
 
     def _register(self) -> None:
         with self._lock:
@@ -205,9 +212,9 @@ class Registrar:
 
     def _refresh(self) -> None:
         credentials = self._credentials
+        self._refresh_due = self._now() + self._refresh_period()
         if credentials is None or credentials.dialect not in DIALECTS:
             return
-        self._refresh_due = self._now() + self._refresh_period()
         try:
             with contextlib.closing(connect(self._settings, self._store, self._observe)) as center:
                 found = DIALECTS[credentials.dialect].refresh(center, self._device_id)
