@@ -14,10 +14,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.backoff import full_jitter
-from agent.center_answers import SOON_UNKNOWN, NotRegisteredError
+from agent.center_answers import NotRegisteredError
 from agent.center_client import RegistrationError, connect
 from agent.credentials import CredentialsError, CredentialStore
 from agent.dialects import DIALECTS, register
+from agent.keeper import Keeper
 from agent.registered import (
     LASTED_S,
     RENEWAL_S,
@@ -68,6 +69,7 @@ class Registrar:
         settings = replace(settings, url=settings.url.rstrip("/"))
         self._settings, self._device_id, self._observe, self._on_remote = settings, device_id, observe, on_remote
         self._store = CredentialStore(folder)
+        self._keeper = Keeper(self._store, settings.url, device_id)
         self._now, self._rng = now, rng or random.SystemRandom()
         self._lock = threading.Lock()
         self._wakeup = threading.Event()
@@ -75,8 +77,6 @@ class Registrar:
         self._target: Target | None = None
         self._handed: Target | None = None  # what delivery was last given
         self._remote = RemoteConfiguration()
-        self._stamp: tuple[int, int, int] | None = None
-        self._loaded = self._unsaved = False
         self._stale: Secret | None = None  # the token that the server refused
         self._state: State = "registering"
         self._since = now()
@@ -170,25 +170,13 @@ class Registrar:
 
     def _look_at_files(self) -> None:
         """Takes up what is stored at start, and what another command stored since; puts back what was wiped."""
-        lost = self._store.secret_is_lost()
-        stamp = self._store.stamp()
-        if self._loaded and stamp == self._stamp and not self._unsaved:
+        ours, found = self._credentials, self._keeper.look(self._credentials)
+        if found is None:
             return
-        found, ours = self._store.load(), self._credentials
-        if found and (found.center, found.device_id) != (self._settings.url, self._device_id):
-            log.info("the stored token is of %s at %s: registering anew", found.device_id, found.center)
-            found = None
-        self._loaded, self._stamp = True, self._store.stamp()
-        if found and found != ours and not self._unsaved:
-            if lost:
-                log.warning("%s", SOON_UNKNOWN.format(id=self._device_id))
+        if found != ours or (self._state == "failing" and self._stale is None):  # the files can be read again
             self._adopt(found)
             if ours is None:
                 self._refresh_due = self._now() + self._rng.uniform(0, SOON_S)
-        elif ours and found != ours:
-            self._save(ours)
-        elif ours and self._state == "failing" and self._stale is None:
-            self._adopt(ours)  # the files can be read again
 
     def _register(self) -> None:
         with self._lock:
@@ -200,7 +188,7 @@ class Registrar:
             with contextlib.closing(connect(self._settings, self._store, self._observe)) as center:
                 dialect, found = register(center, self._device_id, self._settings.api, known, stale)
             credentials, refused = credentials_of(url, self._device_id, dialect.name, found, self._remote)
-            self._save(credentials)  # at once, before it is used: InfluxDB shows a token only once
+            self._keeper.save(credentials)  # at once, before it is used: InfluxDB shows a token only once
         with self._lock:
             self._refused = refused
             if stale is not None:
@@ -245,9 +233,9 @@ class Registrar:
         if new == old:
             return
         with self._store.exclusive():
-            if self._store.stamp() != self._stamp:
+            if self._keeper.changed_elsewhere():
                 return  # `register --force` was quicker: the next step takes that up
-            self._save(new)
+            self._keeper.save(new)
         log.info("the center changed the configuration: %s", ", ".join(changes(old, new)))
         self._adopt(new)
 
@@ -291,18 +279,6 @@ class Registrar:
             if warning not in self._warnings:
                 log.warning("%s", warning)
         self._warnings = warnings
-
-    def _save(self, credentials: Credentials) -> None:
-        """Stores them; a disk that refuses is no reason not to use them, since the device secret renews them."""
-        try:
-            self._store.save(credentials)
-        except CredentialsError as error:
-            if not self._unsaved:
-                log.warning("the token is used but not kept: %s", error)
-            self._unsaved = True
-            return
-        self._unsaved = False
-        self._stamp = self._store.stamp()
 
     def _failed(self, error: RegistrationError | CredentialsError) -> None:
         wait = full_jitter(max(1, self._attempts), *BACKOFF_S, self._rng)

@@ -253,3 +253,14 @@ def test_promise_7_a_secret_shows_in_no_repr_format_json_or_pickle(caplog):
     assert json.dumps(secret, default=str) == '"***"'
     with pytest.raises(TypeError):
         pickle.dumps(secret)
+
+
+def test_a_disk_that_refuses_even_the_lock_does_not_stop_a_renewal(store, monkeypatch):
+    def read_only(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "open", read_only)
+    entered = False
+    with store.exclusive():
+        entered = True
+    assert entered

@@ -1,5 +1,8 @@
 """The registrar against this project's own center, over HTTP, with tokens that really write."""
 
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -147,3 +150,75 @@ def test_iot_center_v2s_api_is_spoken_with_it_too(center, registrar, clock):
     device.renew()
     device.step()
     assert write(device.target()) == 204
+
+
+KILLED_AT = """
+import functools, os, random, signal, sys
+from pathlib import Path
+import requests
+from agent import atomic
+from agent.registration import Registrar
+from agent.settings import CenterSettings
+
+left = int(sys.argv[1])
+
+def step():
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def before(real, *arguments, **options):
+    step()
+    return real(*arguments, **options)
+
+def around(self, *arguments, _real=requests.Session.request, **options):
+    step()
+    answer = _real(self, *arguments, **options)
+    answer.content
+    step()
+    return answer
+
+for name in ("open", "write", "fchmod", "fsync", "replace"):
+    setattr(atomic.os, name, functools.partial(before, getattr(os, name)))
+requests.Session.request = around
+device = Registrar(CenterSettings(url=sys.argv[2], timeout=5), "pi-7", Path(sys.argv[3]))
+if "renew" in sys.argv:
+    device.step()
+    device.renew()
+    device._due = 0
+device.step()
+sys.exit(0 if device.target() else 9)
+"""
+
+
+def authorizations(center):
+    rows = center.registry.database.read().execute("SELECT count(*) FROM authorization WHERE device = 'pi-7'")
+    return rows.fetchone()[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("life", ["first", "renew"])
+def test_a_kill_at_any_step_never_loses_the_device_or_leaves_two_tokens(center, registrar, clock, tmp_path, life):
+    killed = 0
+    for cut_at in range(1, 60):
+        if life == "first":
+            center.registry.remove("pi-7")
+            for item in (tmp_path / "state").glob("*"):
+                item.unlink()
+        arguments = [sys.executable, "-c", KILLED_AT, str(cut_at), center.url, str(tmp_path / "state"), life]
+        ended = subprocess.run(arguments, timeout=60, capture_output=True, check=False)
+        if ended.returncode == 0:
+            break
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
+        killed += 1
+        device = registrar(center)
+        target = settle(device, clock)
+        if write(target) == 401:
+            clock.now += 3600
+            device.renew()
+            target = settle(device, clock)
+        assert write(target) == 204
+        assert authorizations(center) == 1
+    assert killed >= (12 if life == "first" else 8)
+    assert ended.returncode == 0
