@@ -113,8 +113,9 @@ def _show(drivers: Sequence[tuple[str, Driver]], count: int | None) -> None:
             table = Table("sensor", "quantity", "value", "unit", caption=f"{number} readings; Ctrl-C ends")
             for name, shown in latest.items():
                 for field, value in shown.values.items():
-                    quantity = QUANTITIES[field]
-                    table.add_row(titles[name].describe(), field, f"{value:.{quantity.decimals}f}", quantity.unit)
+                    known = QUANTITIES.get(field)
+                    text = f"{value:.{known.decimals}f}" if known else str(value)
+                    table.add_row(titles[name].describe(), field, text, known.unit if known else "")
             live.update(table, refresh=True)
 
 

@@ -141,6 +141,10 @@ class I2CRegisters:
     def close(self) -> None:
         i2c, self._i2c = self._i2c, None
         if i2c is not None:
+            # Blinka closes its file when that is collected; an error that somebody keeps would keep it open.
+            bus = getattr(getattr(i2c, "_i2c", None), "_i2c_bus", None)
+            if bus is not None:
+                bus.close()
             i2c.deinit()
         with _claims:
             if _claimed.get(self._claim) is self:

@@ -4,6 +4,7 @@ import errno
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,76 @@ def test_after_pulling_the_plug_and_back_reading_goes_on(bus):
     finally:
         process.terminate()
         process.communicate(timeout=10)
+
+
+KEEP_FAILING = """
+import gc, os
+from drivers.base import SensorError, load
+gc.disable()
+driver, kept, counts = load("bme280")(), [], []
+for _ in range(30):
+    try:
+        driver.open()
+    except SensorError as error:
+        kept.append(error)
+    counts.append(len(os.listdir("/proc/self/fd")))
+print(len(kept), counts[0] == counts[-1])
+"""
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_sensor_that_keeps_failing_leaves_no_open_files(bus, there):
+    if there:
+        bus.chips[0x77].chip_id = 0x61
+    else:
+        bus.chips.clear()
+    command = [sys.executable, "-c", KEEP_FAILING]
+    result = subprocess.run(command, env=environment(bus), capture_output=True, text=True, timeout=60, check=False)
+    assert result.stdout == "30 True\n", result.stderr
+
+
+SAMPLE = """
+import sys, threading
+from agent.sampler import Sampler
+from agent.settings import SensorSettings
+from drivers.base import load
+stop = threading.Event()
+sampler = Sampler(SensorSettings(interval=0.1), load("bme280")(), lambda r: print(r.values["Temperature"], flush=True))
+thread = threading.Thread(target=sampler.run, args=(stop,))
+thread.start()
+sys.stdin.readline()
+stop.set()
+thread.join()
+status = sampler.snapshot()
+print(status.readings, status.missed, status.problem)
+"""
+
+
+def test_unplugged_and_plugged_in_again_only_the_readings_between_are_missed(bus):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SAMPLE],
+        env=environment(bus),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        first = [float(process.stdout.readline()) for _ in range(3)]
+        chip = bus.chips.pop(0x77)
+        time.sleep(1)
+        chip.power_on()
+        bus.chips[0x77] = chip
+        later = [float(process.stdout.readline()) for _ in range(10)]
+        output, errors = process.communicate("\n", timeout=20)
+    finally:
+        process.kill()
+    assert first + later == pytest.approx([CASE["temperature_degC"]] * 13, abs=0.001)
+    readings, missed, problem = output.splitlines()[-1].split()
+    assert int(readings) >= 13
+    assert 8 <= int(missed) <= 20  # ten moments, and at most the longest back-off
+    assert problem == "None"
+    assert "sensor bme280: " in errors
 
 
 PROBE = """
