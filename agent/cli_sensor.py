@@ -11,7 +11,7 @@ import click
 
 from agent.cli_options import Context, common_options
 from agent.errors import AgentError
-from drivers.base import QUANTITIES, Driver, OptionError, Reading, SensorError, load, options_for
+from drivers.base import QUANTITIES, Driver, OptionError, Reading, SensorError, load, options_for, what_failed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -61,10 +61,10 @@ def rounds(drivers: Sequence[tuple[str, Driver]], count: int | None, pause: floa
                         driver.open()
                         opened.add(name)
                     reading = driver.read()
-                except SensorError as error:
+                except Exception as error:  # noqa: BLE001 - a driver of somebody else's may raise anything
                     driver.close()
                     opened.discard(name)
-                    errors.append(str(error))
+                    errors.append(what_failed(driver, error))
                     continue
                 yield name, reading
             vain = vain + 1 if len(errors) == len(drivers) else 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.plausibility import Plausibility, Stuck
 from agent.reporting import Deadband, summary
-from drivers.base import Driver, Reading, SensorError, boot_ns
+from drivers.base import Driver, Reading, boot_ns, what_failed
 
 if TYPE_CHECKING:
     import threading
@@ -195,12 +195,9 @@ class Sampler:
                 self._open = True
                 self._update(kind=self.driver.sensor, description=self.driver.describe())
             reading = self.driver.read()
-        except SensorError as error:
-            self._failed(now, str(error))
-            return None
-        except Exception as error:  # a driver of somebody else's must not end the thread
-            log.debug("%s", self._status.description, exc_info=True)
-            self._failed(now, f"{self._status.description}: the driver failed with {type(error).__name__}: {error}")
+        except Exception as error:
+            log.debug("sensor %s", self._label(), exc_info=True)
+            self._failed(now, what_failed(self.driver, error))
             return None
         self._recovered(now)
         return reading

@@ -15,6 +15,8 @@ from center.registry import (
     EnrollmentKey,
     Registered,
     check_device_id,
+    not_yours,
+    refusal,
 )
 from center.times import now_ns
 
@@ -186,16 +188,6 @@ class EmbeddedRegistry:
         self.database.close()
 
 
-def not_yours(device_id: str, has_secret: bool) -> str:
-    """Why a registered device gets no new token."""
-    if has_secret:
-        return (
-            f"{device_id} is registered already, with another device secret. If its secret is lost, an administrator "
-            "can remove it; then it can register again"
-        )
-    return f"{device_id} is registered already, without a device secret: only an administrator can re-issue its token"
-
-
 def _use_enrollment_key(connection: sqlite3.Connection, secret: Secret | None, now: int) -> None:
     row = connection.execute(
         f"SELECT hash, {_KEY} FROM enrollment_key WHERE id = ?",  # noqa: S608 - a constant
@@ -204,15 +196,6 @@ def _use_enrollment_key(connection: sqlite3.Connection, secret: Secret | None, n
     if row is None or not matches(secret, row[0]) or not _enrollment_key(row[1:]).valid(now):
         raise EnrollmentError(refusal(secret))
     connection.execute("UPDATE enrollment_key SET used = used + 1 WHERE id = ?", (row[1],))
-
-
-def refusal(secret: Secret | None) -> str:
-    """Why a first registration is refused, without telling an expired key from one that never was."""
-    if not secret:
-        return (
-            "a first registration needs an enrollment key in the header X-Enrollment-Key: iot-center enroll makes one"
-        )
-    return "the enrollment key is not valid (any more): iot-center enroll makes a new one"
 
 
 def _device(row: Sequence[object]) -> Device:

@@ -14,8 +14,10 @@ from center.embedded_windows import Asked, windows
 from center.lineprotocol import Batch, Parsed, encode, series_key
 from center.registry import StoreError
 from center.telemetry import (
+    AHEAD_NS,
     ENVIRONMENT,
     HOUR_NS,
+    MAX_VALUES,
     Bucket,
     Curve,
     FieldSummary,
@@ -25,6 +27,7 @@ from center.telemetry import (
     RefusedError,
     SeriesQuery,
     Value,
+    kind_of,
 )
 
 if TYPE_CHECKING:
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
     from center.database import Database
 
 RECENT = 20
-MAX_VALUES = 1_000_000
 ROLL_UP_FROM_NS = 48 * HOUR_NS
 
 
@@ -54,9 +56,6 @@ class _Stored:
 
     n: int
     tags: Mapping[str, str]
-
-    def kind(self, field: str) -> str | None:
-        return self.tags.get(f"{field}Sensor") or (self.tags.get("GPSSensor") if field in {"Lat", "Lon"} else None)
 
 
 class EmbeddedTelemetry:
@@ -149,17 +148,18 @@ class EmbeddedTelemetry:
         columns = ", ".join(f"f{f.n}" for f in fields)
         found: dict[str, LastValue] = {}
         rows = connection.execute(
-            f"SELECT t, {columns} FROM points WHERE series = ? ORDER BY t DESC LIMIT {RECENT}",  # noqa: S608 - numbers
-            (series.n,),
+            f"SELECT t, {columns} FROM points WHERE series = ? AND t < ? "  # noqa: S608 - numbers
+            f"ORDER BY t DESC LIMIT {RECENT}",
+            (series.n, time.time_ns() + AHEAD_NS),
         ).fetchall()
         for t, *values in rows:
             for field, value in zip(fields, values, strict=True):
                 if value is not None and field.name not in found:
-                    found[field.name] = LastValue(field.value(value), t, series.kind(field.name))
+                    found[field.name] = LastValue(field.value(value), t, kind_of(series.tags, field.name))
         if len(rows) == RECENT:
             for field in fields:
                 if field.name not in found and (row := self._last_in_hours(series.n, field.n)):
-                    found[field.name] = LastValue(field.value(row[0]), row[1], series.kind(field.name))
+                    found[field.name] = LastValue(field.value(row[0]), row[1], kind_of(series.tags, field.name))
         return found
 
     def _last_in_hours(self, series: int, column: int) -> tuple[Value, int] | None:
@@ -175,9 +175,9 @@ class EmbeddedTelemetry:
 
     def last_seen(self, *, since_ns: int) -> Mapping[str, int]:
         rows = self.database.read().execute(
-            "SELECT device, max((SELECT max(t) FROM points p WHERE p.series = d.series)) AS seen FROM device_series d "
-            "WHERE bucket = ? AND measurement = ? GROUP BY device HAVING seen >= ?",
-            (self._bucket.n, ENVIRONMENT, since_ns),
+            "SELECT device, max((SELECT max(t) FROM points p WHERE p.series = d.series AND t < ?)) AS seen "
+            "FROM device_series d WHERE bucket = ? AND measurement = ? GROUP BY device HAVING seen >= ?",
+            (time.time_ns() + AHEAD_NS, self._bucket.n, ENVIRONMENT, since_ns),
         )
         return dict(rows.fetchall())
 
@@ -246,7 +246,7 @@ class EmbeddedTelemetry:
                 .fetchone()
             )
             if row and (best is None or row[0] > best.time_ns):
-                best = LastValue(field.value(row[1]), row[0], series.kind(field.name))
+                best = LastValue(field.value(row[1]), row[0], kind_of(series.tags, field.name))
         if best is None:
             raise StoreError(f"the points of {field.name} went away while they were counted: try again")
         return best

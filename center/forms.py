@@ -9,6 +9,7 @@ from wtforms import FloatField, IntegerField, PasswordField, SelectField, String
 from wtforms.fields.choices import SelectChoice
 from wtforms.validators import InputRequired, Length, NumberRange, Optional, ValidationError
 
+from center.presentation import look
 from center.registry import check_device_id
 from center.telemetry import FUNCTIONS
 from drivers.base import QUANTITIES
@@ -44,7 +45,9 @@ def a_device_id(_: Any, field: StringField) -> None:
     try:
         check_device_id(field.data or "")
     except ValueError as error:
-        raise ValidationError(str(error)[0].upper() + str(error)[1:] + ".") from error
+        raise ValidationError(
+            "Use 1 to 64 letters, digits, dots, hyphens or underscores, and not dots alone."
+        ) from error
 
 
 class Login(FlaskForm):  # type: ignore[misc]  # Flask-WTF has no types
@@ -113,7 +116,7 @@ def _quantity_fields() -> None:
             Write,
             quantity.field,
             kind(
-                f"{quantity.field} ({quantity.unit})",
+                f"{look(quantity.field).label} ({quantity.unit})",
                 [Optional(), NumberRange(quantity.low, quantity.high, limits)],
             ),
         )

@@ -23,8 +23,9 @@ PRECISIONS = {"ns": 1, "us": 1000, "ms": 1_000_000, "s": 1_000_000_000}
 _UNSIGNED = re.compile(r"=\d{19,}u")
 _OUTSIDE = f"time outside range -{MAX_TIME} - {MAX_TIME}"
 _HEAD = re.compile(r"(?:[^\\ ]|\\.|\\$)*")
-_MEASUREMENT = re.compile(r"([\\, \n])")
-_KEY = re.compile(r"([\\,= \n])")
+_MEASUREMENT = re.compile(r"([, ])")
+_KEY = re.compile(r"([,= ])")
+_AMBIGUOUS = re.compile(r"\n|\\[,= ]|\\$")
 _STRING = re.compile(r'([\\"])')
 
 
@@ -159,10 +160,14 @@ def _value(value: Value) -> str:
 
 
 def encode(point: Point) -> str:
-    """A line of line protocol. ValueError for what no line can hold: a newline in a name or tag, nothing to store."""
+    """A line of line protocol. ValueError for what no line can hold: nothing to store, a name or tag with a newline,
+    or with a backslash where it would escape what follows (elsewhere it stands for itself).
+    """
     names = [point.measurement, *point.tags, *point.tags.values(), *point.fields]
-    if not point.fields or any(not name or "\n" in name or name.endswith("\\") for name in names):
-        raise ValueError("a point needs a field, and its names and tags text without newlines or a last backslash")
+    if not point.fields or any(not name or _AMBIGUOUS.search(name) for name in names):
+        raise ValueError(
+            "a point needs a field; its names and tags hold no newline, and no backslash before , = or space"
+        )
     head = _escaped(_MEASUREMENT, point.measurement)
     tags = "".join(f",{_escaped(_KEY, key)}={_escaped(_KEY, text)}" for key, text in sorted(point.tags.items()))
     fields = ",".join(f"{_escaped(_KEY, key)}={_value(value)}" for key, value in point.fields.items())

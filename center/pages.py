@@ -200,6 +200,7 @@ def _shared() -> dict[str, Any]:
         "number": presentation.number,
         "with_unit": presentation.with_unit,
         "span": presentation.span,
+        "exact": lambda ns: presentation.exact(ns / 1e9),
         "moment": lambda ns, **how: presentation.moment(ns / 1e9 if ns is not None else None, now / 1e9, **how),
     }
 

@@ -65,6 +65,7 @@ def keys() -> Any:
         made, secret = registry.make_enrollment_key(
             note=(form.note.data or "").strip(), uses=form.uses.data, expires_ns=now + form.days.data * DAY_NS
         )
+        form = MakeKey(formdata=None)
     status = 201 if made else 400 if form.errors else 200
     page = render_template(
         "keys.html",

@@ -32,6 +32,7 @@ _STEPS = (
     *(86_400, 2 * 86_400, 7 * 86_400),
 )
 RAW_BELOW_S = 600  # a range this short shows every point
+BAND_FROM_S = 300  # windows this long also show their minimum and maximum
 LOOK_BACK_NS = 400 * DAY_NS
 
 
@@ -111,15 +112,25 @@ def series_json(device_id: str) -> Any:
     now = now_ns()
     try:
         view = view_of(request.args, now)
-        curves = _curves(device_id, view, tuple(request.args.getlist("field")))
+        fields = tuple(request.args.getlist("field"))
+        curves = _curves(device_id, view, fields)
+        band = view.every_s is not None and view.every_s >= BAND_FROM_S
+        lows, highs = (_curves(device_id, view, fields, fn) if band else () for fn in ("min", "max"))
     except RefusedError as error:
         return {"code": "invalid", "message": str(error)}, 400
+    return drawn(view, curves, lows, highs)
+
+
+def drawn(view: View, curves: Sequence[Curve], lows: Sequence[Curve] = (), highs: Sequence[Curve] = ()) -> Any:
+    """What the charts draw of these curves; `lows` and `highs` shade the range around a mean."""
+    low_of = {(c.field, c.sensor): c for c in lows}
+    high_of = {(c.field, c.sensor): c for c in highs}
     return {
         "start": view.start_ns // 1_000_000,
         "stop": view.stop_ns // 1_000_000,
         "every": view.every_s,
         "every_text": presentation.span(view.every_s) if view.every_s else None,
-        "curves": [_drawn(c, view) for c in curves],
+        "curves": [_drawn(c, view, low_of.get((c.field, c.sensor)), high_of.get((c.field, c.sensor))) for c in curves],
     }
 
 
@@ -186,16 +197,16 @@ def with_gaps(times: Sequence[int], values: Sequence[Value], every: int) -> tupl
     return out_times, out_values
 
 
-def _drawn(curve: Curve, view: View) -> dict[str, Any]:
-    shape = presentation.look(curve.field)
-    times, values = with_gaps([t // 1_000_000 for t in curve.times_ns], curve.values, (view.every_s or 0) * 1000)
-    digits = shape.decimals + 1
-    return {
-        "field": curve.field,
-        "sensor": curve.sensor,
-        "t": times,
-        "v": [round(v, digits) if isinstance(v, float) else v for v in values],
-    }
+def _drawn(curve: Curve, view: View, low: Curve | None, high: Curve | None) -> dict[str, Any]:
+    digits = presentation.look(curve.field).decimals + 1
+    every = (view.every_s or 0) * 1000
+    lines: dict[str, Any] = {"field": curve.field, "sensor": curve.sensor}
+    for key, line in (("v", curve), ("low", low), ("high", high)):
+        if line is not None and len(line.times_ns) == len(curve.times_ns):
+            times, values = with_gaps([t // 1_000_000 for t in line.times_ns], line.values, every)
+            lines["t"] = times
+            lines[key] = [round(v, digits) if isinstance(v, float) else v for v in values]
+    return lines
 
 
 def _cell(text: str) -> str:

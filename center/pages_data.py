@@ -15,7 +15,7 @@ from center.access import administrators_only
 from center.context import current_center
 from center.forms import RANGES, Query, RawFlux, Write, WriteLines
 from center.pages import pages
-from center.pages_dashboard import csv_answer, window_s
+from center.pages_dashboard import View, csv_answer, drawn, window_s
 from center.telemetry import ENVIRONMENT, SECOND_NS, NotSupportedError, Point, RefusedError, SeriesQuery
 from center.times import now_ns, parse_every, parse_time
 from drivers.base import QUANTITIES
@@ -23,7 +23,7 @@ from drivers.base import QUANTITIES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from center.telemetry import Curve
+    from center.telemetry import Curve, Value
 
 ROWS_SHOWN = 200
 FLUX_ROWS_SHOWN = 500
@@ -52,9 +52,11 @@ def query() -> Any:
             form.window.errors = [f"{error}."]
     if asking is not None and request.args.get("format") == "csv":
         return csv_answer(form.device.data, curves)
-    rows = sorted(
-        ((t, c.field, c.sensor, v) for c in curves for t, v in zip(c.times_ns, c.values, strict=True)), reverse=True
-    )
+    if asking is not None and request.args.get("format") == "json":
+        every_s = asking.every_ns // SECOND_NS if asking.every_ns else None
+        return drawn(View(asking.start_ns, asking.stop_ns, every_s), curves)
+    fields = presentation.ordered(c.field for c in curves)
+    rows, total = _rows(curves, fields)
     return render_template(
         "query.html",
         form=form,
@@ -63,14 +65,35 @@ def query() -> Any:
         fields=list(QUANTITIES),
         asking=asking,
         flux=center.telemetry.flux(asking) if asking else None,
-        rows=rows[:ROWS_SHOWN],
-        total=len(rows),
-        curves=presentation.ordered(c.field for c in curves),
-        csv_url=f"{url_for('pages.query')}?{urlencode({**request.args.to_dict(), 'format': 'csv'})}"
-        if asking
-        else None,
+        rows=rows,
+        total=total,
+        several=any(c.sensor for c in curves),
+        found=fields,
+        drawable=[f for f in fields if any(c.field == f and _is_number(c.values) for c in curves)],
+        csv_url=_again("csv"),
+        json_url=_again("json"),
         embedded=center.telemetry.embedded,
     )
+
+
+def _again(form: str) -> str:
+    """The address of this query's answer in another form."""
+    return f"{url_for('pages.query')}?{urlencode({**request.args.to_dict(), 'format': form})}"
+
+
+def _is_number(values: Sequence[Value]) -> bool:
+    return bool(values) and isinstance(values[0], (int, float)) and not isinstance(values[0], bool)
+
+
+def _rows(curves: Sequence[Curve], fields: list[str]) -> tuple[list[tuple[int, str, list[Value | None]]], int]:
+    """The newest rows, one for each time and sensor with a cell for each field, and how many there are in all."""
+    place = {f: i for i, f in enumerate(fields)}
+    rows: dict[tuple[int, str], list[Value | None]] = {}
+    for curve in curves:
+        for at, value in zip(curve.times_ns, curve.values, strict=True):
+            rows.setdefault((at, curve.sensor or ""), [None] * len(fields))[place[curve.field]] = value
+    newest = sorted(rows, key=lambda key: (-key[0], key[1]))[:ROWS_SHOWN]
+    return [(at, sensor, rows[at, sensor]) for at, sensor in newest], len(rows)
 
 
 def _asked(form: Query, now: int) -> SeriesQuery:

@@ -42,6 +42,7 @@ _COMFORT = {
 }
 _ORDER = {name: place for place, name in enumerate(("Temperature", "Humidity", "Pressure", "CO2", "TVOC"))}
 _UNITS = ((86400 * 365, "year"), (86400 * 30, "month"), (86400, "day"), (3600, "h"), (60, "min"))
+_WORDS = {"year", "month", "day"}  # written out, and so with a plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +114,8 @@ def ago(seconds: float) -> str:
         return "just now"
     for size, name in _UNITS:
         if seconds >= size:
-            count = int(seconds // size)
-            plural = "s" if count > 1 and len(name) > 3 else ""
+            count = round(seconds / size) if ahead else int(seconds // size)
+            plural = "s" if count > 1 and name in _WORDS else ""
             return f"in {count} {name}{plural}" if ahead else f"{count} {name}{plural} ago"
     return f"in {int(seconds)} s" if ahead else f"{int(seconds)} s ago"
 
@@ -126,6 +127,12 @@ def span(seconds: float) -> str:
             count = int(seconds // size)
             return f"{count} {name}{'s' if name == 'day' and count > 1 else ''}"
     return f"{seconds:g} s"
+
+
+def exact(unix: float) -> Markup:
+    """A time to the second for tables whose head names the zone; the script on the page puts it into the reader's."""
+    text = f"{datetime.fromtimestamp(unix, UTC):%Y-%m-%d %H:%M:%S}"
+    return Markup('<span data-exact="{}" data-plain>{}</span>').format(int(unix * 1000), text)
 
 
 def moment(unix: float | None, now: float, *, absolute: bool = True) -> Markup:

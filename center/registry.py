@@ -41,6 +41,25 @@ def check_device_id(device_id: str) -> str:
     return device_id
 
 
+def not_yours(device_id: str, has_secret: bool) -> str:
+    """Why a registered device gets no new token."""
+    if has_secret:
+        return (
+            f"{device_id} is registered already, with another device secret. If its secret is lost, an administrator "
+            "can remove it; then it can register again"
+        )
+    return f"{device_id} is registered already, without a device secret: only an administrator can re-issue its token"
+
+
+def refusal(secret: Secret | None) -> str:
+    """Why a first registration is refused, without telling an expired key from one that never was."""
+    if not secret:
+        return (
+            "a first registration needs an enrollment key in the header X-Enrollment-Key: iot-center enroll makes one"
+        )
+    return "the enrollment key is not valid (any more): iot-center enroll makes a new one"
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """A registered device. `key` is the id of its authorization; `has_secret`: it can have its token re-issued."""

@@ -23,6 +23,8 @@ Value = float | int | str | bool
 Function = Literal["mean", "min", "max", "median", "sum", "count", "first", "last"]
 FUNCTIONS: tuple[Function, ...] = get_args(Function)
 MAX_WINDOWS = 50_000
+MAX_VALUES = 1_000_000
+AHEAD_NS = DAY_NS  # points stamped further ahead are stored, and not taken for the newest
 
 
 class RefusedError(ValueError):
@@ -111,6 +113,11 @@ class Bucket:
     name: str
     retention_s: int
     role: Literal["telemetry", "auth", "other"]
+
+
+def kind_of(tags: Mapping[str, str], field: str) -> str | None:
+    """The kind of sensor that measured a field: the value of its tag (TemperatureSensor; GPSSensor for Lat, Lon)."""
+    return tags.get(f"{field}Sensor") or (tags.get("GPSSensor") if field in {"Lat", "Lon"} else None)
 
 
 class Telemetry(Protocol):

@@ -31,6 +31,7 @@ __all__ = [
     "load",
     "option",
     "options_for",
+    "what_failed",
 ]
 
 _BOOT_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -165,6 +166,13 @@ class Driver(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def what_failed(driver: Driver, error: Exception) -> str:
+    """The error in one line; one that is not of the contract names the driver and its class."""
+    if isinstance(error, SensorError):
+        return str(error)
+    return f"{driver.describe()}: the driver failed with {type(error).__name__}: {error}"
 
 
 def available() -> list[str]:

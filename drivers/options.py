@@ -147,9 +147,9 @@ def _nested(mapping: Mapping[str, Any]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for key, value in mapping.items():
         head, dot, tail = key.partition(".")
-        if not dot:
+        if not dot and key not in nested:
             nested[key] = value
-        elif isinstance(inner := nested.setdefault(head, {}), dict):
+        elif dot and isinstance(inner := nested.setdefault(head, {}), dict):
             inner[tail] = value
         else:
             raise OptionError(f"option {head!r} is given as a value and as a table", head)

@@ -11,8 +11,8 @@
     if (seconds < 2) return "just now";
     for (const [size, name] of units) {
       if (seconds < size) continue;
-      const count = Math.floor(seconds / size);
-      const words = `${count} ${name}${count > 1 && name.length > 3 ? "s" : ""}`;
+      const count = ahead ? Math.round(seconds / size) : Math.floor(seconds / size);
+      const words = `${count} ${name}${count > 1 && size >= 86400 ? "s" : ""}`;
       return ahead ? `in ${words}` : `${words} ago`;
     }
     return ahead ? `in ${Math.floor(seconds)} s` : `${Math.floor(seconds)} s ago`;
@@ -20,9 +20,9 @@
   const zone = new Intl.DateTimeFormat(undefined, { timeZoneName: "short", hour: "numeric" })
     .formatToParts(new Date()).find((part) => part.type === "timeZoneName")?.value ?? "";
   const two = (n) => String(n).padStart(2, "0");
-  const exact = (ms) => {
+  const exact = (ms, named = true) => {
     const d = new Date(ms);
-    return `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())} ${two(d.getHours())}:${two(d.getMinutes())}:${two(d.getSeconds())} ${zone}`;
+    return `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())} ${two(d.getHours())}:${two(d.getMinutes())}:${two(d.getSeconds())}${named ? ` ${zone}` : ""}`;
   };
   const put = (element, text) => { if (element.textContent !== text) element.textContent = text; };
   const freshen = (root = document) => {
@@ -31,7 +31,8 @@
       put(t, ago((Date.now() - at) / 1000));
       t.title = exact(at);
     }
-    for (const e of root.querySelectorAll("[data-exact]")) put(e, exact(Number(e.dataset.exact)));
+    for (const e of root.querySelectorAll("[data-exact]")) put(e, exact(Number(e.dataset.exact), e.dataset.plain === undefined));
+    for (const e of root.querySelectorAll("[data-zone]")) put(e, zone);
   };
   freshen();
   setInterval(freshen, 1000);

@@ -24,16 +24,26 @@
     };
   }
 
+  const faint = (hex) => `${hex}2b`; // the same colour, one sixth opaque
+
   function traces(chart) {
     const base = colour(chart.dataset.colour);
     const dashes = ["solid", "dash", "dot", "dashdot"];
     const unit = chart.dataset.unit ? ` ${chart.dataset.unit}` : "";
-    return chart.curves.map((curve, i) => ({
-      type: "scatter", mode: curve.t.length < 3 ? "lines+markers" : "lines", name: curve.sensor ?? chart.dataset.label,
-      x: curve.t.map(shown), y: curve.v, connectgaps: false,
-      line: { color: base, width: 1.75, dash: dashes[i % dashes.length], shape: "linear" },
-      hovertemplate: `%{y:,.${chart.dataset.decimals}f}${unit}<extra>${chart.curves.length > 1 ? "%{fullData.name}" : ""}</extra>`,
-    }));
+    const format = `,.${chart.dataset.decimals}f`;
+    return chart.curves.flatMap((curve, i) => {
+      const x = curve.t.map(shown);
+      const banded = curve.low && curve.high;
+      const edge = { type: "scatter", mode: "lines", x, line: { width: 0, color: base }, hoverinfo: "skip", showlegend: false, connectgaps: false };
+      const band = banded ? [{ ...edge, y: curve.low }, { ...edge, y: curve.high, fill: "tonexty", fillcolor: faint(base) }] : [];
+      const range = banded ? ` (%{customdata[0]:${format}} to %{customdata[1]:${format}})` : "";
+      return [...band, {
+        type: "scatter", mode: curve.t.length < 3 ? "lines+markers" : "lines", name: curve.sensor ?? chart.dataset.label,
+        x, y: curve.v, connectgaps: false, customdata: banded ? curve.low.map((low, k) => [low, curve.high[k]]) : undefined,
+        line: { color: base, width: 1.75, dash: dashes[i % dashes.length] },
+        hovertemplate: `%{y:${format}}${range}${unit}<extra>${chart.curves.length > 1 ? "%{fullData.name}" : ""}</extra>`,
+      }];
+    });
   }
 
   class Board {
@@ -56,7 +66,7 @@
 
     visible() { return this.charts.filter((chart) => !chart.hidden); }
 
-    pick(button) {
+    pick(button) { // the charts of a fixed board are all there: only drawn when first seen
       for (const other of this.root.querySelectorAll("[data-pick]")) other.setAttribute("aria-pressed", String(other === button));
       for (const chart of this.charts) chart.hidden = chart.dataset.field !== button.dataset.pick;
       this.load();
@@ -77,6 +87,7 @@
     }
 
     params() {
+      if (this.root.dataset.fixed !== undefined) return new URLSearchParams();
       const params = new URLSearchParams({ width: String(Math.round(this.visible()[0]?.clientWidth || 900)) });
       if (this.zoom) { params.set("start", Math.floor(this.zoom[0])); params.set("stop", Math.ceil(this.zoom[1])); } else params.set("range", this.range);
       return params;
@@ -91,7 +102,8 @@
       for (const chart of this.visible()) params.append("field", chart.dataset.field);
       let wait = 5;
       try {
-        const answer = await fetch(`${this.root.dataset.charts}?${params}`);
+        const fixed = this.root.dataset.fixed !== undefined;
+        const answer = await fetch(fixed ? this.root.dataset.charts : `${this.root.dataset.charts}?${params}`);
         const data = await answer.json();
         if (ticket !== this.ticket) return;
         if (!answer.ok) throw new Error(data.message);
@@ -100,12 +112,12 @@
         this.draw();
         wait = data.every === null ? 2 : Math.min(Math.max(data.every, 2), 60);
         const points = data.curves.reduce((sum, c) => sum + c.t.length, 0);
-        this.say(points ? (data.every_text ? `Mean of every ${data.every_text}. Drag across a chart to zoom.` : "Every point. Drag across a chart to zoom.") : "No point in this range.");
+        this.say(points ? (data.every_text ? `Mean of every ${data.every_text}${data.curves.some((c) => c.low) ? ", the range from minimum to maximum shaded" : ""}. Drag across a chart to zoom.` : "Every point. Drag across a chart to zoom.") : "No point in this range.");
       } catch (error) {
         if (ticket !== this.ticket) return;
         this.say(`The charts could not be loaded (${error.message}): trying again.`);
       }
-      if (!this.zoom && !document.hidden) this.timer = setTimeout(() => this.load(), wait * 1000);
+      if (!this.zoom && !document.hidden && this.root.dataset.fixed === undefined) this.timer = setTimeout(() => this.load(), wait * 1000);
     }
 
     say(text) { if (this.note && this.note.textContent !== text) this.note.textContent = text; }
@@ -117,6 +129,7 @@
         Plotly.react(chart, traces(chart), layout(chart, range), config);
         if (chart.heard) continue;
         chart.heard = true;
+        if (this.root.dataset.fixed !== undefined) continue;
         chart.on("plotly_relayout", (change) => {
           if (change["xaxis.range[0]"] !== undefined) this.zoomTo([moment(change["xaxis.range[0]"]), moment(change["xaxis.range[1]"])]);
           else if (change["xaxis.autorange"]) this.zoomTo(null);

@@ -1,0 +1,111 @@
+"""What the board says of itself: temperature, memory, free disk, under-voltage and throttling. Reads files only.
+
+A value that a board does not have is None: nothing is made up for it.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path("/")
+# Raspberry Pi's kernel; bits as in `vcgencmd get_throttled`. Readable for everyone, unlike /dev/vcio.
+THROTTLED = "sys/devices/platform/soc/soc:firmware/get_throttled"
+THROTTLED_BITS = {
+    0: "under-voltage now",
+    1: "frequency capped now",
+    2: "throttled now",
+    3: "at the temperature limit now",
+    16: "under-voltage since boot",
+    17: "frequency capped since boot",
+    18: "throttled since boot",
+    19: "temperature limit reached since boot",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """At one moment. Temperatures °C, sizes bytes, `throttled` the flags of THROTTLED_BITS, `load` runnable threads."""
+
+    cpu_temperature: float | None = None
+    memory_total: int | None = None
+    memory_available: int | None = None
+    memory_process: int | None = None
+    disk_free: int | None = None
+    disk_total: int | None = None
+    uptime: float | None = None
+    load: float | None = None
+    throttled: int | None = None
+
+
+def look(folder: Path | None = None, root: Path = ROOT) -> Board:
+    """The board now; the disk is the one that `folder` lies on."""
+    memory = _meminfo(root)
+    disk = None
+    with suppress(OSError):
+        disk = os.statvfs(folder) if folder is not None else None
+    return Board(
+        cpu_temperature=_temperature(root),
+        memory_total=memory.get("MemTotal"),
+        memory_available=memory.get("MemAvailable"),
+        memory_process=_resident(root),
+        disk_free=disk.f_bavail * disk.f_frsize if disk else None,
+        disk_total=disk.f_blocks * disk.f_frsize if disk else None,
+        uptime=_number(_text(root / "proc/uptime").partition(" ")[0]),
+        load=_number(_text(root / "proc/loadavg").partition(" ")[0]),
+        throttled=_throttled(root),
+    )
+
+
+def throttling(flags: int) -> list[str]:
+    """The flags in words."""
+    return [text for bit, text in THROTTLED_BITS.items() if flags >> bit & 1]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("ascii", "replace").strip()
+    except OSError:
+        return ""
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _temperature(root: Path) -> float | None:
+    """Of the zone of the processor, else of the first; millidegrees (kernel's sysfs-api for thermal)."""
+    zones = sorted(root.glob("sys/class/thermal/thermal_zone*"))
+    zones.sort(key=lambda zone: "cpu" not in _text(zone / "type"))
+    for zone in zones:
+        value = _number(_text(zone / "temp"))
+        if value is not None:
+            return value / 1000
+    return None
+
+
+def _meminfo(root: Path) -> dict[str, int]:
+    found = {}
+    for line in _text(root / "proc/meminfo").splitlines():
+        name, _, rest = line.partition(":")
+        number = rest.split()
+        if number and number[0].isdecimal():
+            found[name] = int(number[0]) * 1024
+    return found
+
+
+def _resident(root: Path) -> int | None:
+    fields = _text(root / "proc/self/statm").split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 and fields[1].isdecimal() else None
+
+
+def _throttled(root: Path) -> int | None:
+    try:
+        return int(_text(root / THROTTLED), 16)
+    except ValueError:
+        return None

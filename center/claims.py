@@ -1,0 +1,46 @@
+"""Who owns a device id, decided from the points in the auth bucket: InfluxDB has no transactions to decide it in.
+
+Each registration writes a claim: a point with the id of the authorization it created and the hash of the device's
+secret. Whatever happens at once, everybody who reads the claims since the last tombstone decides alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A point of measurement deviceauth. No key: a tombstone. `secret_hash` is empty for a device without a secret."""
+
+    time_ns: int
+    key: str = ""
+    secret_hash: str = ""
+    created_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What stays: the owner's newest authorization, and the others, which are to be deleted."""
+
+    key: str
+    owner_hash: str
+    created_ns: int
+    updated_ns: int
+    others: tuple[Claim, ...]
+
+
+def settle(claims: Sequence[Claim]) -> Settled | None:
+    """The owner is the secret of the lowest key, what stays is the owner's highest key. None: not registered."""
+    buried = max((claim.time_ns for claim in claims if not claim.key), default=-1)
+    alive = sorted((claim for claim in claims if claim.key and claim.time_ns > buried), key=lambda claim: claim.key)
+    if not alive:
+        return None
+    owner = alive[0].secret_hash
+    stays = max((claim for claim in alive if claim.secret_hash == owner), key=lambda claim: claim.key)
+    others = tuple(claim for claim in alive if claim.key != stays.key)
+    return Settled(stays.key, owner, alive[0].created_ns, stays.time_ns, others)

@@ -1,0 +1,263 @@
+"""Telemetry on InfluxDB 2, with the queries in the forms that were measured to be fast.
+
+One pipeline for each function, `or` instead of contains(), nothing between the range, filters and aggregate that keeps
+the storage engine from doing the work. The series of one sensor are brought together here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from center import flux
+from center.influx_client import Influx, Row, explained, retention
+from center.lineprotocol import encode
+from center.telemetry import (
+    AHEAD_NS,
+    ENVIRONMENT,
+    MAX_VALUES,
+    SECOND_NS,
+    Bucket,
+    Curve,
+    FieldSummary,
+    LastValue,
+    Point,
+    RefusedError,
+    SeriesQuery,
+    Value,
+    kind_of,
+)
+from center.times import now_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+WRITE_LINES = 5000
+LATEST_NS = (60 * SECOND_NS, 3600 * SECOND_NS, 86_400 * SECOND_NS, 30 * 86_400 * SECOND_NS, 2**62)
+NUMERIC = {"mean", "min", "max", "median", "sum"}
+RESERVED = {"_start", "_stop", "_time", "_value", "_field", "_measurement", "result"}
+MERGE: dict[str, Callable[[Any, Any], Any]] = {
+    "mean": lambda a, b: (a + b) / 2,
+    "median": lambda a, b: (a + b) / 2,
+    "sum": lambda a, b: a + b,
+    "count": lambda a, b: a + b,
+    "min": min,
+    "max": max,
+    "first": lambda a, _: a,
+    "last": lambda _, b: b,
+}
+
+
+class InfluxTelemetry:
+    """Implements Telemetry."""
+
+    embedded = False
+
+    def __init__(self, influx: Influx, bucket: str, bucket_auth: str) -> None:
+        self.influx = influx
+        self.bucket = bucket
+        self.bucket_auth = bucket_auth
+
+    def _from(
+        self, device_ids: Sequence[str], measurement: str, start_ns: int, stop_ns: int, fields: Sequence[str] = ()
+    ) -> tuple[str, dict[str, Any]]:
+        """The common head of the pipelines, and its parameters."""
+        params: dict[str, Any] = {
+            "_bucket": self.bucket,
+            "_start": max(start_ns, -flux.MAX_TIME),
+            "_stop": min(stop_ns, flux.MAX_TIME),
+            "_measurement": measurement,
+        }
+        head = "from(bucket: _bucket) |> range(start: time(v: _start), stop: time(v: _stop))"
+        wanted = ["r._measurement == _measurement"]
+        if device_ids:
+            params |= {f"_d{n}": device for n, device in enumerate(device_ids)}
+            wanted.append(
+                "(" + " or ".join(f"r.clientId == _d{n} or r.device == _d{n}" for n in range(len(device_ids))) + ")"
+            )
+        if fields:
+            params |= {f"_f{n}": field for n, field in enumerate(fields)}
+            wanted.append("(" + " or ".join(f"r._field == _f{n}" for n in range(len(fields))) + ")")
+        return f"{head} |> filter(fn: (r) => {' and '.join(wanted)})", params
+
+    def last_values(
+        self, device_ids: Sequence[str], *, measurement: str = ENVIRONMENT, since_ns: int = 0
+    ) -> Mapping[str, Mapping[str, LastValue]]:
+        if not device_ids:
+            return {}
+        head, params = self._from(device_ids, measurement, since_ns, now_ns() + AHEAD_NS)
+        found: dict[str, dict[str, LastValue]] = {}
+        for row in self.influx.rows(f"{head} |> last()", params):
+            last = LastValue(row.get("_value", ""), row["_time"], kind_of(row, row["_field"]))
+            for device in _devices(row) & set(device_ids):
+                values = found.setdefault(device, {})
+                if row["_field"] not in values or last.time_ns > values[row["_field"]].time_ns:
+                    values[row["_field"]] = last
+        return {device: dict(sorted(values.items())) for device, values in found.items()}
+
+    def last_seen(self, *, since_ns: int) -> Mapping[str, int]:
+        head, params = self._from((), ENVIRONMENT, since_ns, now_ns() + AHEAD_NS)
+        found: dict[str, int] = {}
+        tail = '|> last() |> keep(columns: ["_time", "clientId", "device"]) |> max(column: "_time")'
+        for row in self.influx.rows(f"{head} {tail}", params):
+            for device in _devices(row):
+                found[device] = max(found.get(device, row["_time"]), row["_time"])
+        return found
+
+    def sparklines(
+        self, device_ids: Sequence[str], field: str, *, start_ns: int, stop_ns: int, every_ns: int
+    ) -> Mapping[str, Curve]:
+        if not device_ids:
+            return {}
+        head, params = self._from(device_ids, ENVIRONMENT, start_ns, stop_ns, (field,))
+        rows = self.influx.rows(f"{head} {_window('mean')}", params | {"_every": every_ns})
+        by_device: dict[str, list[Row]] = {}
+        for row in rows:
+            for device in _devices(row) & set(device_ids):
+                by_device.setdefault(device, []).append(row)
+        return {device: _curves(found, "mean")[0] for device, found in by_device.items()}
+
+    def summary(self, device_id: str, *, start_ns: int, stop_ns: int) -> Sequence[FieldSummary]:
+        head, params = self._from((device_id,), ENVIRONMENT, start_ns, stop_ns)
+        every = self.influx.rows(
+            " ".join(f'{head} |> {fn}() |> yield(name: "{fn}")' for fn in ("count", "last")), params
+        )
+        numeric = sorted({row["_field"] for row in every if type(row.get("_value")) in {int, float}})
+        numeric = [f for f in numeric if not any(_text(row, f) for row in every)]
+        if numeric:
+            head, params = self._from((device_id,), ENVIRONMENT, start_ns, stop_ns, numeric)
+            every += self.influx.rows(
+                " ".join(f'{head} |> {fn}() |> yield(name: "{fn}")' for fn in ("min", "max")), params
+            )
+        groups: dict[tuple[str, str | None], dict[str, list[Row]]] = {}
+        for row in every:
+            key = (row["_field"], row.get("sensor"))
+            groups.setdefault(key, {}).setdefault(row["result"], []).append(row)
+        found = []
+        for (field, sensor), rows in sorted(groups.items(), key=lambda item: (item[0][0], item[0][1] or "")):
+            last = max(rows["last"], key=lambda row: int(row["_time"]))
+            found.append(
+                FieldSummary(
+                    field,
+                    sensor,
+                    kind_of(last, field),
+                    min((row["_value"] for row in rows.get("min", ())), default=None),
+                    max((row["_value"] for row in rows.get("max", ())), default=None),
+                    last.get("_value", ""),
+                    last["_time"],
+                    sum(row["_value"] for row in rows["count"]),
+                )
+            )
+        return found
+
+    def series(self, query: SeriesQuery) -> Sequence[Curve]:
+        asked = (query.measurement, query.start_ns, query.stop_ns)
+        head, params = self._from((query.device_id,), *asked, query.fields)
+        if query.every_ns is None:
+            return _curves(self.influx.rows(f"{head} |> limit(n: {MAX_VALUES})", params), "last")
+        params["_every"] = query.every_ns
+        try:
+            return _curves(self.influx.rows(f"{head} {_window(query.fn)}", params), query.fn)
+        except RefusedError:
+            fields = [f for f in self._numeric(query) if not query.fields or f in query.fields]
+            if query.fn not in NUMERIC or not fields or set(fields) == set(query.fields):
+                raise
+        head, params = self._from((query.device_id,), *asked, fields)
+        return _curves(self.influx.rows(f"{head} {_window(query.fn)}", params | {"_every": query.every_ns}), query.fn)
+
+    def _numeric(self, query: SeriesQuery) -> list[str]:
+        """The fields in the range that are numbers: InfluxDB refuses the mean of a text, and with it the query."""
+        head, params = self._from((query.device_id,), query.measurement, query.start_ns, query.stop_ns)
+        rows = self.influx.rows(f"{head} |> last()", params)
+        text = {row["_field"] for row in rows if type(row.get("_value")) not in {int, float}}
+        return sorted({row["_field"] for row in rows} - text)
+
+    def latest(self, device_id: str, *, limit: int = 20, measurement: str = ENVIRONMENT) -> Sequence[Point]:
+        newest = self.last_values((device_id,), measurement=measurement).get(device_id)
+        if not newest:
+            return []
+        stop = max(last.time_ns for last in newest.values()) + 1
+        found: list[Point] = []
+        for back in LATEST_NS:
+            head, params = self._from((device_id,), measurement, stop - back, stop)
+            points: dict[tuple[int, tuple[tuple[str, str], ...]], dict[str, Value]] = {}
+            for row in self.influx.rows(
+                f'{head} |> sort(columns: ["_time"], desc: true) |> limit(n: {limit:d})', params
+            ):
+                points.setdefault((row["_time"], _tags(row)), {})[row["_field"]] = row.get("_value", "")
+            found = [Point(measurement, dict(tags), fields, t) for (t, tags), fields in points.items()]
+            if len(found) >= limit:
+                break
+        found.sort(key=lambda point: -(point.time_ns or 0))
+        return found[:limit]
+
+    def count(self, device_id: str) -> int:
+        head, params = self._from((device_id,), ENVIRONMENT, -flux.MAX_TIME, flux.MAX_TIME)
+        rows = self.influx.rows(f"{head} |> count()", params)
+        series: dict[tuple[tuple[str, str], ...], set[int]] = {}
+        for row in rows:
+            series.setdefault(_tags(row), set()).add(row["_value"])
+        if all(len(counts) == 1 for counts in series.values()) and _whole(rows):
+            return sum(counts.pop() for counts in series.values())
+        # Fields are missing in some points: count the time stamps themselves.
+        keep = '|> group(columns: ["_field", "_value", "_time", "_start", "_stop"], mode: "except")'
+        unique = f'{head} |> map(fn: (r) => ({{r with _value: 1}})) {keep} |> unique(column: "_time") |> count()'
+        return sum(row["_value"] for row in self.influx.rows(unique, params))
+
+    def write(self, points: Sequence[Point]) -> None:
+        try:
+            lines = [encode(point) for point in points]
+        except ValueError as error:
+            raise RefusedError(str(error)) from error
+        for first in range(0, len(lines), WRITE_LINES):
+            self.influx.write(self.bucket, lines[first : first + WRITE_LINES])
+
+    def buckets(self) -> Sequence[Bucket]:
+        roles: dict[str, Literal["telemetry", "auth"]] = {self.bucket: "telemetry", self.bucket_auth: "auth"}
+        with explained(self.influx.settings.url):
+            found = self.influx.client.buckets_api().find_buckets(limit=100, org_id=self.influx.org_id).buckets
+        ours = [bucket for bucket in found or () if not bucket.name.startswith("_")]
+        return [Bucket(b.id, b.name, retention(b), roles.get(b.name, "other")) for b in ours]
+
+    def flux(self, query: SeriesQuery) -> str:
+        return flux.shown(query, self.bucket)
+
+    def raw_flux(self, text: str) -> str:
+        return self.influx.raw(text)
+
+    def close(self) -> None:
+        self.influx.close()
+
+
+def _window(fn: str) -> str:
+    return f"|> aggregateWindow(every: duration(v: _every), fn: {fn}, createEmpty: false)"
+
+
+def _text(row: Row, field: str) -> bool:
+    return row["result"] == "last" and row["_field"] == field and type(row.get("_value")) not in {int, float}
+
+
+def _devices(row: Row) -> set[str]:
+    return {row[tag] for tag in ("clientId", "device") if tag in row}
+
+
+def _tags(row: Row) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((key, value) for key, value in row.items() if key not in RESERVED))
+
+
+def _whole(rows: Sequence[Row]) -> bool:
+    """Whether each series has one field only, so that its count is that of its points."""
+    return len({_tags(row) for row in rows}) == len(rows)
+
+
+def _curves(rows: Iterable[Row], fn: str) -> list[Curve]:
+    """Rows of several series as one curve for each field and sensor, in the order of time."""
+    groups: dict[tuple[str, str], dict[int, Value]] = {}
+    for row in rows:
+        values = groups.setdefault((row["_field"], row.get("sensor", "")), {})
+        t, value = row["_time"], row.get("_value", "")
+        values[t] = MERGE[fn](values[t], value) if t in values else value
+    return [
+        Curve(field, sensor or None, tuple(times), tuple(values[t] for t in times))
+        for (field, sensor), values in sorted(groups.items())
+        for times in (sorted(values),)
+    ]

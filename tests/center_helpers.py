@@ -1,0 +1,56 @@
+"""Centers to test against: the embedded one always, InfluxDB where INFLUXDB_V2_URL, _TOKEN and _ORG name one."""
+
+import contextlib
+import os
+import secrets
+
+from agent.secret import Secret
+from center.app import open_stores
+from center.settings import EmbeddedSettings, InfluxSettings, ServerSettings, Settings
+
+SECOND = 1_000_000_000
+HOUR = 3600 * SECOND
+DAY = 24 * HOUR
+
+
+def embedded_settings(folder, **server):
+    return Settings(
+        embedded=True, store=EmbeddedSettings(data=str(folder)), server=ServerSettings(port=0, threads=4, **server)
+    )
+
+
+@contextlib.contextmanager
+def influx_settings(**server):
+    """Settings of two fresh buckets, removed with their authorizations afterwards."""
+    from influxdb_client.client.influxdb_client import InfluxDBClient
+
+    from center.influx_client import find_org
+
+    url, token, org = (os.environ[f"INFLUXDB_V2_{name}"] for name in ("URL", "TOKEN", "ORG"))
+    suffix = secrets.token_hex(4)
+    names = (f"test_telemetry_{suffix}", f"test_auth_{suffix}")
+    with InfluxDBClient(url, token, org=org) as client:
+        org_id = find_org(client, org)
+        buckets = [client.buckets_api().create_bucket(bucket_name=name, org=org_id) for name in names]
+        try:
+            yield Settings(
+                influxdb=InfluxSettings(url=url, token=Secret(token), org=org, bucket=names[0], bucket_auth=names[1]),
+                server=ServerSettings(port=0, threads=4, session_key=Secret("test"), **server),
+            )
+        finally:
+            for bucket in buckets:
+                client.buckets_api().delete_bucket(bucket)
+            ids = {bucket.id for bucket in buckets}
+            for found in client.authorizations_api().find_authorizations():
+                if any(p.resource.id in ids for p in found.permissions):
+                    client.authorizations_api().delete_authorization(found.id)
+
+
+@contextlib.contextmanager
+def stores(settings):
+    registry, telemetry = open_stores(settings)
+    try:
+        yield registry, telemetry
+    finally:
+        registry.close()
+        telemetry.close()

@@ -1,0 +1,500 @@
+"""One suite for both stores of the center. INFLUXDB_V2_URL, INFLUXDB_V2_TOKEN, INFLUXDB_V2_ORG name an InfluxDB 2."""
+
+import contextlib
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.secret import Secret
+from center.registry import ConflictError, EnrollmentError
+from center.telemetry import Point, RefusedError, SeriesQuery
+from tests.center_helpers import DAY, HOUR, SECOND, embedded_settings, influx_settings, stores
+
+A, B = Secret("a" * 32), Secret("b" * 32)
+NOW = time.time_ns() // HOUR * HOUR - 2 * HOUR
+
+
+@pytest.fixture(scope="module", params=["embedded", pytest.param("influxdb", marks=pytest.mark.influxdb)])
+def opened(request, tmp_path_factory):
+    with contextlib.ExitStack() as stack:
+        if request.param == "embedded":
+            settings = embedded_settings(tmp_path_factory.mktemp("center"))
+        else:
+            settings = stack.enter_context(influx_settings())
+        yield stack.enter_context(stores(settings))
+
+
+@pytest.fixture
+def registry(opened):
+    return opened[0]
+
+
+@pytest.fixture
+def telemetry(opened):
+    return opened[1]
+
+
+@pytest.fixture
+def device(request):
+    """An id of its own for each test: the stores are shared."""
+    return f"{request.node.originalname[5:45]}-{time.time_ns() % 10**9}".replace("[", "-").replace("]", "")
+
+
+def environment(device, t, *, tags=None, **fields):
+    tags = {"clientId": device, "device": device} | (tags or {})
+    return Point("environment", {k: v for k, v in tags.items() if v}, fields, t)
+
+
+# --- registry
+
+
+def test_a_device_registers_and_is_found_by_its_exact_id_only(registry, device):
+    made = registry.register(device, A)
+    registry.register(f"{device}0", A)
+    assert made.new
+    assert len(made.token.reveal()) > 40
+    found = registry.device(device)
+    assert found == made.device
+    assert found.has_secret
+    assert registry.device(device[:-1]) is None
+    assert registry.device(device.upper()) is None
+    assert registry.owns(device, A)
+    assert not registry.owns(device, B)
+    assert not registry.owns(device[:-1], A)
+
+
+def test_a_second_registration_without_the_secret_is_refused(registry, device):
+    registry.register(device, A)
+    for secret in (None, B):
+        with pytest.raises(ConflictError, match="registered already") as refused:
+            registry.register(device, secret)
+        assert not refused.value.raced
+
+
+def test_the_device_secret_gets_a_new_token_and_keeps_the_registration_date(registry, device):
+    first = registry.register(device, A)
+    second = registry.register(device, A)
+    assert not second.new
+    assert second.token != first.token
+    assert second.device.key != first.device.key
+    assert second.device.created_ns == first.device.created_ns
+    assert registry.device(device).key == second.device.key
+
+
+def test_only_an_administrator_reissues_a_device_without_a_secret(registry, device):
+    registry.register(device)
+    assert not registry.device(device).has_secret
+    for secret in (None, A):
+        with pytest.raises(ConflictError, match="only an administrator"):
+            registry.register(device, secret)
+    again = registry.register(device, A, administrator=True)
+    assert not again.new
+    assert not again.device.has_secret
+
+
+def test_an_administrator_reissues_without_taking_the_device_over(registry, device):
+    registry.register(device, A)
+    registry.register(device, administrator=True)
+    assert registry.owns(device, A)
+    assert not registry.register(device, A).new
+
+
+def test_a_removed_device_is_gone_and_can_register_anew_with_another_secret(registry, device):
+    first = registry.register(device, A)
+    assert registry.remove(device)
+    assert not registry.remove(device)
+    assert registry.device(device) is None
+    assert not registry.owns(device, A)
+    again = registry.register(device, B)
+    assert again.new
+    assert again.device.created_ns > first.device.created_ns
+    assert registry.owns(device, B)
+    assert not registry.owns(device, A)
+
+
+def test_an_id_no_device_can_have_is_refused(registry):
+    for bad in ("", ".", "..", "a b", "a/b", "ü", "a" * 65, "a\n", 'a"b'):
+        with pytest.raises(ValueError, match="device id"):
+            registry.register(bad, A)
+
+
+def test_devices_are_listed_by_pages_and_found_by_part_of_their_id(registry, device):
+    ids = sorted(f"{device}.{n}" for n in range(5))
+    for name in reversed(ids):
+        registry.register(name, A)
+    page = registry.devices(search=f"{device}.".upper())
+    assert [found.id for found in page.devices] == ids
+    assert page.total == 5
+    page = registry.devices(search=f"{device}.", offset=2, limit=2)
+    assert [found.id for found in page.devices] == ids[2:4]
+    assert page.total == 5
+    assert registry.devices(search="%").total == 0
+
+
+def test_of_many_registrations_at_once_one_authorization_stays(registry, device):
+    outcomes = []
+
+    def attempt(secret):
+        try:
+            outcomes.append(registry.register(device, secret))
+        except ConflictError as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=attempt, args=(secret,)) for secret in (A, B, A, B, A, B)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    owners = [secret for secret in (A, B) if registry.owns(device, secret)]
+    assert len(owners) == 1
+    final = registry.register(device, owners[0])
+    assert registry.device(device).key == final.device.key
+    loser = B if owners[0] == A else A
+    with pytest.raises(ConflictError):
+        registry.register(device, loser)
+    assert len(outcomes) == 6
+
+
+def test_an_enrollment_key_is_counted_hashed_and_listed_without_its_secret(registry, device):
+    key, secret = registry.make_enrollment_key(note="greenhouse", uses=2)
+    for n in range(2):
+        registry.register(f"{device}-{n}", A, enrollment_key=secret, needs_key=True)
+    with pytest.raises(EnrollmentError, match="not valid"):
+        registry.register(f"{device}-2", A, enrollment_key=secret, needs_key=True)
+    assert registry.device(f"{device}-2") is None
+    listed = next(found for found in registry.enrollment_keys() if found.id == key.id)
+    assert (listed.used, listed.uses, listed.note, listed.revoked) == (2, 2, "greenhouse", False)
+    assert not listed.valid(time.time_ns())
+    assert secret.reveal() not in repr(registry.enrollment_keys())
+
+
+def test_an_enrollment_key_is_not_asked_of_a_registered_device(registry, device):
+    _, secret = registry.make_enrollment_key()
+    registry.register(device, A, enrollment_key=secret, needs_key=True)
+    assert not registry.register(device, A, needs_key=True).new
+
+
+def test_missing_wrong_expired_and_revoked_enrollment_keys_are_refused(registry, device):
+    _, expired = registry.make_enrollment_key(expires_ns=time.time_ns() - 1)
+    key, revoked = registry.make_enrollment_key(uses=None)
+    assert registry.revoke_enrollment_key(key.id)
+    assert not registry.revoke_enrollment_key("no-such")
+    wrong = Secret(f"{key.id}.wrong")
+    for secret in (None, Secret(""), Secret("nonsense"), expired, revoked, wrong):
+        with pytest.raises(EnrollmentError):
+            registry.register(device, A, enrollment_key=secret, needs_key=True)
+    assert registry.device(device) is None
+    assert registry.register(device, A, needs_key=True, administrator=True).new
+
+
+def test_the_password_hash_is_kept_and_cleared(registry):
+    assert registry.password_hash() is None
+    registry.set_password_hash("scrypt:…$'\"\\")
+    assert registry.password_hash() == "scrypt:…$'\"\\"
+    registry.set_password_hash(None)
+    assert registry.password_hash() is None
+
+
+def test_a_sweep_leaves_what_is_in_use(registry, device):
+    made = registry.register(device, A)
+    assert made.device.key not in registry.sweep(older_than_s=0)
+    assert registry.device(device) == made.device
+
+
+# --- telemetry
+
+
+def test_last_values_name_the_newest_of_each_field_and_the_kind_of_sensor(telemetry, device):
+    kinds = {"TemperatureSensor": "bme280", "HumiditySensor": "bme280", "GPSSensor": "neo"}
+    telemetry.write(
+        [
+            environment(device, NOW, tags=kinds, Temperature=20.5, Humidity=40.0, Lat=50.0),
+            environment(device, NOW + SECOND, tags=kinds, Temperature=21.25),
+            environment(f"{device}0", NOW + 9 * SECOND, Temperature=99.0),
+        ]
+    )
+    values = telemetry.last_values([device, "nobody"])
+    assert list(values) == [device]
+    found = values[device]
+    assert (found["Temperature"].value, found["Temperature"].time_ns) == (21.25, NOW + SECOND)
+    assert (found["Humidity"].value, found["Humidity"].time_ns) == (40.0, NOW)
+    assert (found["Temperature"].kind, found["Lat"].kind) == ("bme280", "neo")
+    assert telemetry.last_values([device], since_ns=NOW + SECOND)[device].keys() == {"Temperature"}
+    assert telemetry.last_values([]) == {}
+
+
+def test_a_field_that_has_been_silent_for_long_still_has_its_last_value(telemetry, device):
+    old = environment(device, NOW - 3 * HOUR, Temperature=1.0, CO2=400)
+    telemetry.write([old, *(environment(device, NOW + n * SECOND, Temperature=20.0) for n in range(100))])
+    if telemetry.embedded:  # what the writing thread does every half minute
+        telemetry.series(SeriesQuery(device, NOW - 60 * DAY, NOW + HOUR, every_ns=HOUR))
+    assert telemetry.last_values([device])[device]["CO2"].value == 400
+
+
+def test_points_of_other_writers_are_seen(telemetry, device):
+    telemetry.write(
+        [
+            environment(device, NOW, tags={"device": ""}, Temperature=20.0),
+            environment(device, NOW + SECOND, tags={"clientId": ""}, Temperature=22.0),
+            environment(device, NOW + 2 * SECOND, tags={"clientId": ""}, CO2=500),
+        ]
+    )
+    assert telemetry.last_values([device])[device]["Temperature"].value == 22.0
+    curves = {curve.field: curve for curve in telemetry.series(SeriesQuery(device, NOW, NOW + HOUR))}
+    assert list(curves["Temperature"].values) == [20.0, 22.0]
+    assert list(curves["CO2"].values) == [500]
+    assert type(curves["CO2"].values[0]) is int
+    assert telemetry.count(device) == 3
+
+
+def test_windows_are_aligned_and_stamped_with_their_end(telemetry, device):
+    telemetry.write([environment(device, NOW + n * 60 * SECOND, Temperature=float(n)) for n in range(90)])
+    start, stop = NOW + 30 * 60 * SECOND, NOW + 100 * 60 * SECOND
+    query = SeriesQuery(device, start, stop, ("Temperature",), HOUR)
+    (curve,) = telemetry.series(query)
+    assert list(curve.times_ns) == [NOW + HOUR, stop]
+    assert list(curve.values) == [pytest.approx(44.5), pytest.approx(74.5)]
+
+
+@pytest.mark.parametrize(
+    ("fn", "expected"),
+    [
+        ("mean", [2.0, 10.0]),
+        ("min", [0.0, 10.0]),
+        ("max", [4.0, 10.0]),
+        ("median", [2.0, 10.0]),
+        ("sum", [6.0, 10.0]),
+        ("count", [3, 1]),
+        ("first", [4.0, 10.0]),
+        ("last", [2.0, 10.0]),
+    ],
+)
+def test_every_function_over_windows(telemetry, device, fn, expected):
+    telemetry.write(
+        [
+            environment(device, NOW + n * SECOND, Temperature=value)
+            for n, value in ((0, 4.0), (1, 0.0), (2, 2.0), (70, 10.0))
+        ]
+    )
+    (curve,) = telemetry.series(SeriesQuery(device, NOW, NOW + 120 * SECOND, (), 60 * SECOND, fn))
+    assert list(curve.values) == expected
+
+
+@pytest.mark.parametrize("fn", ["mean", "min", "max", "sum", "count", "first", "last", "median"])
+def test_long_ranges_give_what_the_points_give(telemetry, device, fn):
+    """Over hourly sums in the embedded store; the range cuts an hour at both ends."""
+    start = NOW - 10 * DAY + 17 * 60 * SECOND
+    points = [(start + n * 601 * SECOND, float(n * 37 % 101)) for n in range(1000)]
+    telemetry.write([environment(device, t, Temperature=value) for t, value in points])
+    lower, stop = start + 31 * 60 * SECOND, start + 6 * DAY + 5 * 60 * SECOND
+    (curve,) = telemetry.series(SeriesQuery(device, lower, stop, (), 12 * HOUR, fn))
+    windows = {}
+    for t, value in points:
+        if lower <= t < stop:
+            windows.setdefault(min((t // (12 * HOUR) + 1) * 12 * HOUR, stop), []).append(value)
+    import statistics
+
+    pure = {
+        "mean": statistics.fmean, "min": min, "max": max, "sum": sum, "count": len, "median": statistics.median,
+        "first": lambda v: v[0], "last": lambda v: v[-1],
+    }  # fmt: skip
+    assert list(curve.times_ns) == list(windows)
+    assert list(curve.values) == [pytest.approx(pure[fn](values)) for values in windows.values()]
+
+
+def test_what_arrives_late_changes_long_ranges_once(telemetry, device):
+    query = SeriesQuery(device, NOW - 5 * DAY, NOW, (), 12 * HOUR, "count")
+    points = [environment(device, NOW - 4 * DAY + n * HOUR, Temperature=1.0) for n in range(48)]
+    telemetry.write(points[::2])
+    assert sum(telemetry.series(query)[0].values) == 24
+    telemetry.write(points)
+    telemetry.write(points)
+    assert sum(telemetry.series(query)[0].values) == 48
+    assert telemetry.count(device) == 48
+
+
+def test_several_sensors_have_a_curve_each(telemetry, device):
+    telemetry.write(
+        [
+            environment(device, NOW, tags={"sensor": "bench"}, Temperature=20.0),
+            environment(device, NOW, tags={"sensor": "roof"}, Temperature=5.0),
+            environment(device, NOW, Temperature=10.0),
+        ]
+    )
+    curves = telemetry.series(SeriesQuery(device, NOW, NOW + HOUR, (), HOUR))
+    assert [(curve.field, curve.sensor, list(curve.values)) for curve in curves] == [
+        ("Temperature", None, [10.0]),
+        ("Temperature", "bench", [20.0]),
+        ("Temperature", "roof", [5.0]),
+    ]
+    summary = telemetry.summary(device, start_ns=NOW, stop_ns=NOW + HOUR)
+    assert [(s.field, s.sensor, s.last) for s in summary] == [
+        ("Temperature", None, 10.0), ("Temperature", "bench", 20.0), ("Temperature", "roof", 5.0)
+    ]  # fmt: skip
+
+
+def test_one_sensor_whose_tags_changed_has_one_curve(telemetry, device):
+    telemetry.write(
+        [
+            environment(device, NOW, tags={"TemperatureSensor": "virtual"}, Temperature=1.0),
+            environment(device, NOW + SECOND, tags={"TemperatureSensor": "bme280"}, Temperature=2.0),
+        ]
+    )
+    (curve,) = telemetry.series(SeriesQuery(device, NOW, NOW + HOUR))
+    assert list(curve.values) == [1.0, 2.0]
+    (curve,) = telemetry.series(SeriesQuery(device, NOW, NOW + HOUR, (), HOUR, "sum"))
+    assert list(curve.values) == [3.0]
+
+
+@pytest.mark.parametrize("length", [HOUR, 60 * DAY])
+def test_the_summary_of_each_field(telemetry, device, length):
+    telemetry.write(
+        [
+            environment(
+                device, NOW + n * SECOND, tags={"TemperatureSensor": "bme280"}, Temperature=20.0 + n, CO2=400 - n
+            )
+            for n in range(3)
+        ]
+    )
+    co2, temperature = telemetry.summary(device, start_ns=NOW + HOUR - length, stop_ns=NOW + HOUR)
+    assert (temperature.field, temperature.kind, temperature.sensor) == ("Temperature", "bme280", None)
+    assert (temperature.minimum, temperature.maximum, temperature.last, temperature.count) == (20.0, 22.0, 22.0, 3)
+    assert temperature.last_ns == NOW + 2 * SECOND
+    assert (co2.minimum, co2.maximum, co2.last, co2.count, co2.kind) == (398, 400, 398, 3, None)
+    assert telemetry.summary("nobody", start_ns=NOW, stop_ns=NOW + HOUR) == []
+
+
+def test_texts_and_truths_are_kept_and_left_out_of_the_means(telemetry, device):
+    telemetry.write([environment(device, NOW, Temperature=20.0, Note='say "a\\b" $x\nend', Door=True)])
+    raw = {curve.field: curve.values[0] for curve in telemetry.series(SeriesQuery(device, NOW, NOW + HOUR))}
+    assert raw == {"Temperature": 20.0, "Note": 'say "a\\b" $x\nend', "Door": True}
+    means = telemetry.series(SeriesQuery(device, NOW, NOW + HOUR, (), HOUR))
+    assert [(curve.field, list(curve.values)) for curve in means] == [("Temperature", [20.0])]
+    summary = {s.field: s for s in telemetry.summary(device, start_ns=NOW, stop_ns=NOW + HOUR)}
+    assert (summary["Note"].minimum, summary["Note"].count) == (None, 1)
+    assert summary["Door"].last is True
+
+
+def test_the_newest_points_as_they_were_written(telemetry, device):
+    written = [
+        environment(device, NOW + n * 400 * SECOND, tags={"sensor": "a" if n % 2 else ""}, Temperature=float(n))
+        for n in range(30)
+    ]
+    telemetry.write(written)
+    assert list(telemetry.latest(device, limit=5)) == written[:-6:-1]
+    assert len(telemetry.latest(device, limit=100)) == 30
+    assert telemetry.latest("nobody") == []
+
+
+def test_points_of_one_series_and_time_are_one_point(telemetry, device):
+    telemetry.write([environment(device, NOW, Temperature=20.0), environment(device, NOW, Humidity=40.0)])
+    telemetry.write([environment(device, NOW, Temperature=21.0)])
+    telemetry.write([environment(device, NOW + 1, Humidity=41.0)])
+    assert telemetry.count(device) == 2
+    latest = telemetry.latest(device)
+    assert latest[1].fields == {"Temperature": 21.0, "Humidity": 40.0}
+    assert telemetry.count("nobody") == 0
+
+
+def test_a_refused_point_says_why(telemetry, device):
+    telemetry.write([environment(device, NOW, Temperature=20.0)])
+    with pytest.raises(RefusedError, match=r"field type conflict.*Temperature.*integer.*float"):
+        telemetry.write([environment(device, NOW + 1, Temperature=20)])
+    with pytest.raises(RefusedError):
+        telemetry.write([environment(device, NOW, tags={"sensor": "a\nb"}, Temperature=20.0)])
+
+
+def test_sparklines_are_made_for_a_whole_page(telemetry, device):
+    telemetry.write(
+        [environment(f"{device}-{d}", NOW + n * 60 * SECOND, Temperature=float(d)) for d in range(3) for n in range(10)]
+    )
+    ids = [f"{device}-{d}" for d in range(4)]
+    lines = telemetry.sparklines(ids, "Temperature", start_ns=NOW, stop_ns=NOW + HOUR, every_ns=300 * SECOND)
+    assert set(lines) == set(ids[:3])
+    assert list(lines[ids[2]].values) == [2.0, 2.0]
+    assert telemetry.sparklines([], "Temperature", start_ns=NOW, stop_ns=NOW + HOUR, every_ns=HOUR) == {}
+
+
+def test_last_seen_tells_who_is_silent(telemetry, device):
+    telemetry.write(
+        [
+            environment(f"{device}-old", NOW - DAY, Temperature=1.0),
+            environment(f"{device}-new", NOW, Temperature=1.0, Humidity=2.0),
+            Point("agent", {"clientId": f"{device}-health", "device": f"{device}-health"}, {"rejected": 1}, NOW),
+        ]
+    )
+    seen = telemetry.last_seen(since_ns=NOW - HOUR)
+    assert seen[f"{device}-new"] == NOW
+    assert f"{device}-old" not in seen
+    assert f"{device}-health" not in seen
+    health = telemetry.last_values([f"{device}-health"], measurement="agent")
+    assert health[f"{device}-health"]["rejected"].value == 1
+
+
+@pytest.mark.parametrize("name", ['q"uote', "back\\slash", "${x}", "$${x}", "new\nline", "ünï", "a,b=c d", "' or true"])
+def test_any_text_is_looked_for_as_it_is(telemetry, device, name):
+    telemetry.write([environment(device, NOW, Temperature=20.0)])
+    assert telemetry.series(SeriesQuery(name, NOW, NOW + HOUR)) == []
+    assert telemetry.series(SeriesQuery(device, NOW, NOW + HOUR, (name,), HOUR)) == []
+    if "\n" not in name:
+        odd = f"{device}{name}"
+        telemetry.write([Point("environment", {"clientId": odd}, {name: 1.5}, NOW)])
+        (curve,) = telemetry.series(SeriesQuery(odd, NOW, NOW + HOUR, (name,)))
+        assert (curve.field, list(curve.values)) == (name, [1.5])
+        assert telemetry.last_values([odd])[odd][name].value == 1.5
+
+
+def test_a_query_that_asks_for_too_much_or_nonsense_is_refused():
+    for start, stop, every, fn in ((2, 1, None, "mean"), (0, DAY, 1, "mean"), (0, DAY, 0, "mean"), (0, 1, 1, "rm -rf")):
+        with pytest.raises(RefusedError):
+            SeriesQuery("pi-1", start, stop, (), every, fn)
+
+
+def test_the_buckets_are_listed_with_their_role(telemetry):
+    assert "telemetry" in [bucket.role for bucket in telemetry.buckets() if bucket.name == telemetry.bucket]
+
+
+# --- the embedded store alone
+
+
+def test_an_embedded_store_is_one_file_that_holds_after_a_restart_and_no_secret(tmp_path):
+    settings = embedded_settings(tmp_path / "data")
+    with stores(settings) as (registry, telemetry):
+        token = registry.register("pi-1", A).token
+        _, enrollment = registry.make_enrollment_key()
+        telemetry.write([environment("pi-1", NOW, Temperature=20.0)])
+    (file,) = (tmp_path / "data").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+    content = Path(file).read_bytes()
+    for secret in (token, enrollment, A):
+        assert secret.reveal().encode() not in content
+    with stores(settings) as (registry, telemetry):
+        assert registry.owns("pi-1", A)
+        assert telemetry.last_values(["pi-1"])["pi-1"]["Temperature"].value == 20.0
+
+
+def test_points_older_than_the_retention_are_deleted(tmp_path):
+    from center import embedded_rollup
+
+    with stores(embedded_settings(tmp_path)) as (_, telemetry):
+        telemetry.write([environment("pi-1", NOW - n * HOUR, Temperature=1.0) for n in range(10)])
+        telemetry.database.run(lambda c: embedded_rollup.expire(c, 1, NOW - 4 * HOUR))
+        assert telemetry.count("pi-1") == 5
+        (curve,) = telemetry.series(SeriesQuery("pi-1", NOW - 90 * DAY, NOW + HOUR, (), 24 * HOUR, "count"))
+        assert sum(curve.values) == 5
+
+
+def test_two_processes_may_use_one_embedded_store(tmp_path):
+    """`iot-center enroll` while the center runs."""
+    settings = embedded_settings(tmp_path)
+    with stores(settings) as (one, points), stores(settings) as (other, more):
+        _, key = other.make_enrollment_key()
+        points.write([environment("pi-1", NOW, Temperature=1.0)])
+        more.write([environment("pi-1", NOW + 1, Temperature=2.0, CO2=1)])
+        points.write([environment("pi-1", NOW + 2, CO2=2, TVOC=3)])
+        assert one.register("pi-1", A, enrollment_key=key, needs_key=True).new
+        assert more.count("pi-1") == 3
+        assert points.last_values(["pi-1"])["pi-1"]["TVOC"].value == 3
