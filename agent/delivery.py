@@ -119,6 +119,11 @@ class Delivery:
         """End a wait now: there is a new target, or stop is set."""
         self._wake.set()
 
+    def hurry(self) -> None:
+        """Send the live tail now and not at the next flush: measuring is over, or somebody waits."""
+        self._pace.flush_at = 0
+        self._wake.set()
+
     def close(self) -> None:
         """Drop the connection. Twice is fine."""
         if self._connection is not None:

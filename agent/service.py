@@ -140,7 +140,7 @@ class Service:
         deadline = time.monotonic() + seconds
         while self.ledger()["pending"] and time.monotonic() < deadline:
             if self._parts.delivery:
-                self._parts.delivery.wake()
+                self._parts.delivery.hurry()
             time.sleep(0.05)
         return not self.ledger()["pending"]
 
