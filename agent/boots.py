@@ -60,20 +60,36 @@ class Boot:
     saved_boot_ns: int = 0
     until_boot_ns: int = 0
     given_ns: int = 0
+    first_offset_ns: int = 0
+    first_error_ns: int = 0
     placed_ns: int = 0
 
     @property
     def good(self) -> bool:
         return self.evidence is not None
 
-    @property
-    def anchor(self) -> Anchor | None:
-        return Anchor(self.offset_ns, self.evidence, self.error_ns, self.saved_boot_ns) if self.evidence else None
+    def known(self) -> Known | None:
+        """What a clock of this boot knows at `saved_boot_ns`."""
+        if self.evidence is None:
+            return None
+        anchor = Anchor(self.offset_ns, self.evidence, self.error_ns, self.saved_boot_ns)
+        first = Anchor(self.first_offset_ns, self.evidence, self.first_error_ns, self.since_boot_ns)
+        return Known(anchor, self.since_boot_ns, first, self.given_ns)
 
     @property
     def known_until_ns(self) -> int:
         """Unix time that no dated point of this boot is later than."""
         return self.until_boot_ns + max(self.offset_ns, self.given_ns - self.saved_boot_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a clock knows: its anchor, since when it is good, the anchor of what was before, and the time of now."""
+
+    anchor: Anchor
+    since_boot_ns: int
+    first: Anchor
+    given_ns: int
 
 
 class Boots:
@@ -95,22 +111,23 @@ class Boots:
         with self._lock:
             return (*self._before, self._here)
 
-    def recall(self) -> Boot | None:
-        """What is known of this boot, if its time is."""
-        return self._here if self._here.good else None
+    def recall(self) -> Known | None:
+        """What is known of this boot's time."""
+        return self._here.known()
 
-    def remember(self, anchor: Anchor, since_boot_ns: int, now_boot_ns: int, given_ns: int) -> None:
+    def remember(self, known: Known, now_boot_ns: int) -> None:
         """Save now when the time became good or by other evidence, or moved by over 0.1 s; else every 15 min."""
         with self._lock:
             here = self._here
             due = (
                 self._due
-                or here.evidence != anchor.evidence
-                or abs(here.offset_ns - anchor.offset_ns) > MOVED_FAR_NS
+                or here.evidence != known.anchor.evidence
+                or here.since_boot_ns != known.since_boot_ns
+                or abs(here.offset_ns - known.anchor.offset_ns) > MOVED_FAR_NS
                 or now_boot_ns - here.saved_boot_ns >= SAVE_EVERY_NS
             )
             if due:
-                self._note(anchor, since_boot_ns, now_boot_ns, now_boot_ns + SAVE_EVERY_NS, given_ns)
+                self._note(known, now_boot_ns, now_boot_ns + SAVE_EVERY_NS)
 
     def begin(self) -> None:
         """Save that this boot comes after the others, if that is not yet known: once a boot."""
@@ -118,11 +135,10 @@ class Boots:
             if self._due:
                 self._save()
 
-    def close(self, anchor: Anchor, now_boot_ns: int, given_ns: int) -> None:
+    def close(self, known: Known, now_boot_ns: int) -> None:
         """A clean end: nothing of this boot is dated later than now."""
         with self._lock:
-            if self._here.good:
-                self._note(anchor, self._here.since_boot_ns, now_boot_ns, now_boot_ns, given_ns)
+            self._note(known, now_boot_ns, now_boot_ns)
 
     def place(self, starts: Mapping[str, int]) -> None:
         """Save where boots were put, before points are dated by that: after a power cut it must be the same."""
@@ -139,16 +155,18 @@ class Boots:
             gone = set(ids) - {last_good}
             self._before = tuple(b for b in self._before if b.id not in gone)
 
-    def _note(self, anchor: Anchor, since_boot_ns: int, now_boot_ns: int, until_boot_ns: int, given_ns: int) -> None:
-        self._here = replace(
-            self._here,
-            evidence=anchor.evidence,
-            offset_ns=anchor.offset_ns,
-            error_ns=aged(anchor, now_boot_ns).error_ns,
-            since_boot_ns=since_boot_ns,
+    def _note(self, known: Known, now_boot_ns: int, until_boot_ns: int) -> None:
+        self._here = Boot(
+            self.boot_id,
+            evidence=known.anchor.evidence,
+            offset_ns=known.anchor.offset_ns,
+            error_ns=aged(known.anchor, now_boot_ns).error_ns,
+            since_boot_ns=known.since_boot_ns,
             saved_boot_ns=now_boot_ns,
             until_boot_ns=until_boot_ns,
-            given_ns=given_ns,
+            given_ns=known.given_ns,
+            first_offset_ns=known.first.offset_ns,
+            first_error_ns=aged(known.first, known.since_boot_ns).error_ns,
         )
         self._save()
 
@@ -188,14 +206,24 @@ class Boots:
         self._failing = self._due = False
 
 
-_NUMBERS = ("offset_ns", "error_ns", "since_boot_ns", "saved_boot_ns", "until_boot_ns", "given_ns", "placed_ns")
+_NUMBERS = (
+    "offset_ns",
+    "error_ns",
+    "since_boot_ns",
+    "saved_boot_ns",
+    "until_boot_ns",
+    "given_ns",
+    "first_offset_ns",
+    "first_error_ns",
+    "placed_ns",
+)
 
 
 def _boot(data: object) -> Boot:
     """A Boot of what the file says. Raises ValueError, TypeError or KeyError for anything else."""
-    fields = cast("Mapping[str, object]", data)
-    evidence, name = fields["evidence"], fields["id"]
-    numbers = [fields[k] for k in _NUMBERS]
+    saved = cast("Mapping[str, object]", data)
+    evidence, name = saved["evidence"], saved["id"]
+    numbers = [saved[k] for k in _NUMBERS]
     if not isinstance(name, str) or not (evidence is None or evidence in get_args(Evidence)):
         raise ValueError("not a boot")
     if not all(type(n) is int and abs(n) < 2**63 for n in numbers):

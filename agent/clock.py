@@ -13,7 +13,7 @@ from threading import Event, Lock
 from typing import TYPE_CHECKING, Literal
 
 from agent.adjtimex import KernelClock, kernel_clock
-from agent.boots import Boots, current_boot_id
+from agent.boots import Boots, Known, current_boot_id
 from agent.evidence import (
     BUILT_NS,
     MOVED_NS,
@@ -115,10 +115,15 @@ class Clock:
         self._past: int | None = None  # when a server last gave a date that cannot be
         self._segments: tuple[_Segment, ...] = ()
         known = boots.recall()
-        anchor = known.anchor if known else None
-        if known and anchor and (anchor.evidence != "always" or trust == "always") and anchor.boot_ns <= boot_ns():
+        if known is None or (known.anchor.evidence == "always") > (trust == "always"):
+            return
+        anchor, first = known.anchor, known.first
+        if anchor.boot_ns <= boot_ns():
             self._anchor, self._since = anchor, known.since_boot_ns
-            self._segments = (_Segment(known.saved_boot_ns, anchor.offset_ns, known.given_ns, anchor),)
+            self._segments = (
+                _Segment(known.since_boot_ns, first.offset_ns, 0, first),
+                _Segment(anchor.boot_ns, anchor.offset_ns, known.given_ns, anchor),
+            )
 
     def boot_ns(self) -> int:
         """Nanoseconds since boot."""
@@ -145,6 +150,11 @@ class Clock:
         segment = self._segment(boot_ns)
         return segment.error_of(boot_ns) if segment else None
 
+    def first_offset_ns(self) -> int | None:
+        """By what the points are dated that were measured before the time was known: the same in all the boot."""
+        segments = self._segments
+        return segments[0].offset_ns if segments else None
+
     def _segment(self, boot_ns: int) -> _Segment | None:
         segments = self._segments  # none exactly while the time is not known
         return next((s for s in reversed(segments) if s.start_ns <= boot_ns), segments[0]) if segments else None
@@ -157,9 +167,9 @@ class Clock:
             now = self._boot_ns()
             with self._lock:
                 self._judge(now, wall_offset, kernel)
-                anchor, since, segments = self._anchor, self._since, self._segments
-            if anchor is not None and since is not None:
-                self.boots.remember(anchor, since, now, segments[-1].time_of(now))
+                known = self._known(now)
+            if known is not None:
+                self.boots.remember(known, now)
         return self.state()
 
     def observe(self, date_ns: int, resolution_ns: int, sent_boot_ns: int, received_boot_ns: int) -> None:
@@ -184,9 +194,11 @@ class Clock:
 
     def close(self) -> None:
         """Remember exactly until when the time was known. After the last point was dated."""
-        now, segments = self._boot_ns(), self._segments
-        if segments:
-            self.boots.close(segments[-1].anchor, now, segments[-1].time_of(now))
+        with self._polling, self._lock:
+            now = self._boot_ns()
+            known = self._known(now)
+        if known is not None:
+            self.boots.close(known, now)
 
     def probe_in(self) -> float | None:
         """Seconds until delivery should ask a server for its date by an empty write; None: no need to ask.
@@ -205,6 +217,11 @@ class Clock:
             return None
         every = PROBE_EVERY_S if len(seen) < 5 else PROBE_SLOWLY_S
         return max(0.0, every - (now - seen[-1].received_boot_ns) / SECOND)
+
+    def _known(self, now: int) -> Known | None:
+        if self._anchor is None or self._since is None:
+            return None
+        return Known(self._anchor, self._since, self._segments[0].anchor, self._segments[-1].time_of(now))
 
     def _read(self) -> tuple[KernelClock | None, int, KernelClock | None]:
         """The wall clock's offset between two looks at the kernel's word: a step between them voids the word."""
@@ -226,7 +243,7 @@ class Clock:
             now_boot_ns=now,
             wall_offset_ns=wall_offset_ns,
             kernel=kernel,
-            observations=self._observations,
+            observations=[o for o in self._observations if now - o.received_boot_ns < OBSERVED_AGE_NS],
             held=self._anchor,
             trust=self._trust,
         )
@@ -266,7 +283,8 @@ def _extended(segments: tuple[_Segment, ...], anchor: Anchor, now: int) -> tuple
     ahead = given - (now + anchor.offset_ns)
     # a correction beyond the stated error means that the time before was wrong: no point waits for it
     floor = given if 0 < ahead <= last.error_of(now) + anchor.error_ns else 0
-    return (*segments, _Segment(now, anchor.offset_ns, floor, anchor))[-_SEGMENTS:]
+    new = _Segment(now, anchor.offset_ns, floor, anchor)
+    return (segments[0], *segments[1:][-_SEGMENTS:], new)
 
 
 def open_clock(folder: Path, settings: ClockSettings) -> Clock:

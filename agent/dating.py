@@ -113,7 +113,7 @@ def place(order: Sequence[Boot], waiting: Sequence[Waiting]) -> list[Placed]:
             continue
         placed += _between(before, boot, [(name, spans[name]) for name in run])
         if boot_id in spans and boot is not order[-1]:
-            placed.append(Placed(boot_id, boot.offset_ns, estimated=False))
+            placed.append(Placed(boot_id, boot.first_offset_ns, estimated=False))
         before, run = boot, []
     return placed
 
@@ -173,13 +173,14 @@ class Dating:
                 self._buffer.date_boot(waiting.boot_id, by_hand[waiting.boot_id], estimated=True)
                 _log.info("%d points of an earlier boot are dated by hand (clock=estimated)", waiting.count)
         state = self._clock.state()
-        if not state.good or state.offset_ns is None:
+        offset = self._clock.first_offset_ns()
+        if offset is None:
             self._healed = None
             return
         waits = sorted(self._buffer.undated(), key=lambda w: w.key)
         here = self._clock.boot_id
         if self._healed != state.since_boot_ns or any(w.boot_id == here for w in waits):
-            self._buffer.heal(here, state.offset_ns)
+            self._buffer.heal(here, offset)
             self._healed = state.since_boot_ns
         order = boots.order()
         if earlier := [w for w in waits if w.boot_id != here]:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from agent import byhand
-from agent.boots import FILE, SAVE_EVERY_NS, Boot, Boots
+from agent.boots import FILE, SAVE_EVERY_NS, Boot, Boots, Known
 from agent.dating import Dating, place, words
 from agent.evidence import SECOND, Anchor
 from tests.clock_world import HOUR, NOW_NS, World
@@ -236,7 +236,7 @@ def test_the_state_folder_is_written_at_most_every_15_minutes_while_good(tmp_pat
         b'{"version":1,"boots":[{"id":3}]}',
         (
             b'{"version":1,"boots":[{"id":"a","evidence":"moon","offset_ns":0,"error_ns":0,"since_boot_ns":0,'
-            b'"saved_boot_ns":0,"until_boot_ns":0,"given_ns":0,"placed_ns":0}]}'
+            b'"saved_boot_ns":0,"until_boot_ns":0,"given_ns":0,"first_offset_ns":0,"first_error_ns":0,"placed_ns":0}]}'
         ),
         b"[" * 100_000,
     ],
@@ -296,5 +296,6 @@ def test_only_the_present_boots_order_is_saved_once_a_boot(tmp_path):
     Boots(tmp_path, "b").begin()
     assert [b.id for b in Boots(tmp_path, "c").order()] == ["a", "b", "c"]
     assert Boots(tmp_path, "a").recall() is None
-    first.remember(Anchor(5, "kernel", 0, 0), 0, 0, 5)
-    assert Boots(tmp_path, "a").recall().anchor == Anchor(5, "kernel", 0, 0)
+    known = Known(Anchor(5, "kernel", 7, 100), 50, Anchor(4, "kernel", 7, 50), 105)
+    first.remember(known, 100)
+    assert Boots(tmp_path, "a").recall() == known
