@@ -22,11 +22,14 @@ from agent.dating import Dating
 from agent.delivery import Delivery
 from agent.errors import AgentError
 from agent.fixed import FixedTarget
+from agent.health import Health
+from agent.history import History
 from agent.identity import device_id
 from agent.registration import Registrar
 from agent.sampler import Sampler
 from agent.schema import Line, line_for
 from agent.status import build, ledger_of
+from agent.statuspage import StatusPage
 from drivers.base import Driver, Reading, boot_ns, options_for
 from drivers.base import load as load_driver
 
@@ -85,6 +88,8 @@ class Service:
         self._buffer: Buffer | None = None
         self._clock: Clock | None = None
         self._control: ControlServer | None = None
+        self._history = History()
+        self._page: StatusPage | None = None
         self._stop = threading.Event()
         self._base: list[threading.Thread] = []  # committer and clock: they live as long as the buffer
         self._committer: Committer | None = None
@@ -106,6 +111,7 @@ class Service:
             self._base.append(thread)
         self._deliver(self._parts)
         self._control = ControlServer(self.state_dir, self.snapshot)
+        self._show()
         _log.info("device %s: measuring with %s", self.device_id, ", ".join(self._describe()))
 
     def stop(self) -> None:
@@ -123,6 +129,8 @@ class Service:
         self._last = self.snapshot()
         if self._control:
             self._control.close()
+        if self._page:
+            self._page.close()
         self._buffer.close()
         self._last = {**self._last, "ledger": ledger_of(self._buffer.snapshot())}
         if self._clock:
@@ -189,6 +197,8 @@ class Service:
             self._buffer.configure(settings.buffer)
         self._measure(self._parts)
         self._deliver(self._parts)
+        if settings.status != old.settings.status:
+            self._show()
         _log.info("new configuration: measuring with %s", ", ".join(self._describe()))
 
     def snapshot(self) -> dict[str, Any]:
@@ -256,6 +266,15 @@ class Service:
         )
         parts.spawn("registration", parts.registrar.run, parts.stop)
         parts.spawn("delivery", parts.delivery.run, parts.stop)
+        health = Health(settings.health, self.snapshot, buffer.put, self.device_id, self.state_dir)
+        parts.spawn("health", health.run, parts.stop)
+
+    def _show(self) -> None:
+        """The status page, as it is set now."""
+        if self._page:
+            self._page.close()
+        self._page = StatusPage(self.settings.status, self.snapshot, self._history)
+        self._page.start()
 
     def _wake(self) -> None:
         for part in (self._parts.registrar, self._parts.delivery):
