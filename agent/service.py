@@ -240,7 +240,7 @@ class Service:
             driver_class = load_driver(settings.driver)
             driver = driver_class(options_for(driver_class, settings.options))
             tag = settings.name if kinds.count(driver.sensor) > 1 else None
-            sampler = Sampler(settings, driver, self._emit(driver.sensor, tag))
+            sampler = Sampler(settings, driver, self._emit(driver, tag))
             parts.sensors.append(Sensor(settings, driver, sampler, tag))
             parts.spawn(f"sensor {settings.name or number}", sampler.run, parts.stop_measuring)
 
@@ -295,11 +295,11 @@ class Service:
     def _place(self) -> tuple[float, float] | None:
         return (self._location.lat, self._location.lon) if self._location else None
 
-    def _emit(self, kind: str, tag: str | None) -> Callable[[Reading], None]:
+    def _emit(self, driver: Driver, tag: str | None) -> Callable[[Reading], None]:
         def emit(reading: Reading) -> None:
             line = line_for(
                 self.device_id,
-                kind,
+                driver.sensor,  # a BMP280 is known as one only once it is open
                 reading.values,
                 boot_ns=reading.boot_ns,
                 sensor_name=tag,
