@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
@@ -160,6 +160,18 @@ def test_a_wrong_option_is_named_with_what_is_allowed(written, said):
         options_for(Sampled, written)
     assert said in str(caught.value)
     assert caught.value.key == next(iter(written)).partition(".")[0]
+
+
+@pytest.mark.parametrize("name", ["bme280", "virtual", "emulated"])
+def test_agent_toml_example_shows_every_option_with_its_default(name):
+    text = (README.parent / "agent.toml.example").read_text().partition("\n[[sensor]]\n")[2].partition("\n[")[0]
+    shown = dict(re.findall(r"(?m)^# +([a-z_]+) = (.*)$", text))
+    kind = load(name)
+    for item in fields(kind.Options):
+        value = tomllib.loads(f"x = {shown[item.name]}")["x"]
+        structured = getattr(options_for(kind, {item.name: value}), item.name)
+        if item.name not in {"offset", "altitude", "oversampling"}:  # none, unless given
+            assert structured == getattr(kind.Options(), item.name), item.name
 
 
 # The README's example
