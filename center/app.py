@@ -8,8 +8,6 @@ import os
 import secrets
 import threading
 from dataclasses import replace
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
 
 from flask import Flask
@@ -19,7 +17,7 @@ from waitress.server import create_server
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from agent.secret import Secret
-from center import api, errors, security
+from center import api, errors, pages, security
 from center.context import EXTENSION, Center
 from center.embedded import open_embedded
 from center.embedded_registry import EmbeddedRegistry
@@ -76,8 +74,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     if settings.server.proxies:
         n = settings.server.proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=n, x_proto=n, x_host=n)  # type: ignore[method-assign] # as documented
-    if find_spec("center.pages"):
-        import_module("center.pages").init_app(app)
+    pages.init_app(app)
     atexit.register(close, app)
     return app
 

@@ -139,7 +139,9 @@ class Database:
                 connection.execute("SAVEPOINT job")
                 try:
                     result = job(connection)
-                except Exception as error:  # noqa: BLE001 - whatever it is, it is the caller's
+                except Exception as error:  # whatever it is, it is the caller's
+                    if not connection.in_transaction:  # disk full: SQLite has undone it all
+                        raise
                     connection.execute("ROLLBACK TO job")
                     self._forget()
                     future.set_exception(_explained(error, self.path))
@@ -147,7 +149,7 @@ class Database:
                     done.append((future, result))
                 connection.execute("RELEASE job")
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 - as above; the thread goes on
             self._forget()
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")

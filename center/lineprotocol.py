@@ -129,7 +129,9 @@ def reason(line: str, error: str) -> str:
         values = re.findall(r'=("(?:[^"\\]|\\.)*"|[^, ]*)', line[end:])
         bad = next((v for v in values if not _good(v)), "")
         return "invalid number" if bad[:1] in {*"0123456789-.Nn"} else "invalid boolean"
-    return "bad timestamp" if "timestamp" in error else error.rstrip(".")
+    if "timestamp" in error:
+        return _OUTSIDE if re.search(r" -?\d{19,}$", line) else "bad timestamp"
+    return error.rstrip(".")
 
 
 def _good(value: str) -> bool:
@@ -166,7 +168,7 @@ def encode(point: Point) -> str:
     names = [point.measurement, *point.tags, *point.tags.values(), *point.fields]
     if not point.fields or any(not name or _AMBIGUOUS.search(name) for name in names):
         raise ValueError(
-            "a point needs a field; its names and tags hold no newline, and no backslash before , = or space"
+            "a point needs a field; its names and tags have no newline, and no backslash before , = or space"
         )
     head = _escaped(_MEASUREMENT, point.measurement)
     tags = "".join(f",{_escaped(_KEY, key)}={_escaped(_KEY, text)}" for key, text in sorted(point.tags.items()))
