@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agent.outcome import Answer, short
+from agent.timed import timed_pools
 
 if TYPE_CHECKING:
     from agent.target import Target
 
 MAX_ANSWER = 2 * 2**20
 """Bytes of an answer that are read: 5,000 bad lines are answered with 1.4 MB (InfluxDB 2.9.1)."""
-_OBJECT = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>:? ?|HTTPS?Connection(?:Pool)?\(host='[^']*', port=\d+\): ?")
+_OBJECT = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>:? ?|\w+\(host='[^']*', port=\d+\): ?")
 
 
 class Writer:
     """Writes to one target over a connection that stays open. Not for several threads at once.
 
-    `timeout` in seconds bounds each step on the socket and the reading of the answer's body. A server that sends the
-    head of its answer byte by byte can hold a call longer: only the delivery thread may wait for it.
+    `timeout` in seconds bounds connecting, sending and the answer, each as a whole. Looking up a name has no bound but
+    the system's own: only the delivery thread may wait for a call.
     """
 
     def __init__(self, target: Target, timeout: float) -> None:
@@ -29,12 +29,21 @@ class Writer:
         self.timeout = timeout
         self._client: Any = None
         self._service: Any = None
+        self._used = False  # an answer came over this connection before
 
     def write(self, body: bytes) -> Answer:
         """Send gzipped lines (empty: only ask whether URL, token, org and bucket are right). Never raises."""
         token = self.target.token.reveal()
         if not (token.isascii() and token.isprintable()):  # http.client would show it in its error
             return Answer(401, body=b"the token holds characters that no header can carry")
+        was_used = self._used
+        answer = self._write(token, body)
+        if was_used and answer.status is None and not answer.timed_out:  # closed by the server while it was idle
+            answer = self._write(token, body)
+        self._used = answer.status is not None
+        return _without(token, answer)
+
+    def _write(self, token: str, body: bytes) -> Answer:
         try:
             transport = self._open(token)
             transport.answer = None
@@ -46,11 +55,11 @@ class Writer:
             except Exception:
                 if transport.answer is None:
                     raise
-            return _without(token, transport.answer or Answer(None, error="no answer"))
+            return transport.answer or Answer(None, error="no answer")
         except Exception as error:  # noqa: BLE001 - whatever goes wrong below, the points are kept
             self.close()
             text = describe(error)
-            return _without(token, Answer(None, error=text, timed_out="Timeout" in text and "Connect" not in text))
+            return Answer(None, error=text, timed_out="Timeout" in text and "Connect" not in text)
 
     def close(self) -> None:
         """Drop the connection. The next write opens a new one."""
@@ -71,7 +80,8 @@ class Writer:
                 connection_pool_maxsize=1,
             )
             rest = self._client.api_client.rest_client
-            rest.pool_manager = _Transport(rest.pool_manager, self.timeout)
+            rest.pool_manager.pool_classes_by_scheme = timed_pools(self.timeout)
+            rest.pool_manager = _Transport(rest.pool_manager)
             self._service = WriteService(self._client.api_client)
         transport = self._client.api_client.rest_client.pool_manager
         assert isinstance(transport, _Transport)
@@ -79,11 +89,10 @@ class Writer:
 
 
 class _Transport:
-    """In front of urllib3's pool: follows no redirect, reads a bounded part of an answer in bounded time, keeps it."""
+    """In front of urllib3's pool: follows no redirect, reads a bounded part of an answer, keeps it."""
 
-    def __init__(self, pool: Any, timeout: float) -> None:
+    def __init__(self, pool: Any) -> None:
         self._pool = pool
-        self._timeout = timeout
         self.answer: Answer | None = None
 
     def request(self, method: str, url: str, **options: Any) -> Any:
@@ -96,17 +105,25 @@ class _Transport:
         return HTTPResponse(body=b"", status=response.status, reason=response.reason)
 
     def _read(self, response: Any) -> tuple[bytes, bool]:
-        """The body as far as it is wanted, and whether there was more. Read to its end, the connection is kept."""
-        until = time.monotonic() + self._timeout
+        """The body as far as it comes in time and is wanted, and whether there was more.
+
+        Read to its end, the connection is kept. On a slow line a part of a long refusal still names lines.
+        """
+        from urllib3.exceptions import ReadTimeoutError  # noqa: PLC0415 - comes with influxdb_client
+
         chunks: list[bytes] = []
         size = 0
-        while chunk := response.read1(65_536, decode_content=False):
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > MAX_ANSWER or time.monotonic() > until:
-                response.close()
-                return b"".join(chunks)[:MAX_ANSWER], True
-        return b"".join(chunks), False
+        try:
+            while size <= MAX_ANSWER:
+                chunk = response.read1(65_536, decode_content=False)
+                if not chunk:
+                    return b"".join(chunks), False
+                chunks.append(chunk)
+                size += len(chunk)
+        except ReadTimeoutError:
+            pass
+        response.close()
+        return b"".join(chunks)[:MAX_ANSWER], True
 
     def clear(self) -> None:
         self._pool.clear()

@@ -132,6 +132,35 @@ def test_a_cut_connection_is_no_answer_and_the_next_write_opens_another(server, 
     assert server.connections == 2
 
 
+def test_a_head_byte_by_byte_is_not_waited_for_longer_than_the_timeout(server, write):
+    server.script.append(server.trickle(0.05))
+    before = time.monotonic()
+    answer = write(timeout=0.4)
+    assert time.monotonic() - before < 0.8
+    assert answer.timed_out
+    assert write().status == 204
+
+
+def test_a_connection_that_the_server_closed_while_idle_is_no_failure(server, write):
+    assert write().status == 204
+    server.script.append(server.store_then_cut)
+    assert write().status == 204
+    server.script.extend([server.cut, server.cut])
+    assert write().status is None
+    assert len(server.requests) == 5
+    assert len(server.points) == 1
+
+
+def test_an_answer_that_ends_with_its_connection_is_read_whole(server, write):
+    def last(handler, _):
+        handler.wfile.write(b"HTTP/1.1 400 X\r\nConnection: close\r\n\r\n" + b"x" * 300_000)
+        handler.close_connection = True
+
+    server.script.append(last)
+    assert write().body == b"x" * 300_000
+    assert write().status == 204
+
+
 def test_a_body_byte_by_byte_is_not_read_for_longer_than_the_timeout(server, write):
     def slowly(handler, _):
         handler.wfile.write(b"HTTP/1.1 400 X\r\nContent-Length: 100\r\n\r\n")
@@ -181,11 +210,13 @@ def test_tls_is_checked_against_the_named_authority(server, write, tmp_path):
     server.httpd.socket = context.wrap_socket(server.httpd.socket, server_side=True)
     url = server.url.replace("http", "https")
     assert write(url=url, ca_file=str(cert)).status == 204
+    assert write(url=url, ca_file=str(cert)).status == 204
+    assert server.connections == 1
     refused = write(url=url)
     assert refused.status is None
     assert "certificate" in refused.error.lower()
     assert write(url=url, ca_file=str(tmp_path / "missing.pem")).status is None
-    assert len(server.requests) == 1
+    assert len(server.requests) == 2
 
 
 def test_heavy_modules_come_with_the_first_write_only():
