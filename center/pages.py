@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from flask import Blueprint, Flask, Response, current_app, render_template, request
 from flask_wtf.csrf import CSRFError, CSRFProtect, generate_csrf
@@ -101,6 +101,11 @@ def state_of(last_ns: int | None, now: int, *, registered: bool = True) -> State
     return judge(last_ns, now, current_center().settings.devices.silent_after, registered=registered)
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether this can be drawn; a boolean is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def newest(values: Mapping[str, LastValue] | None) -> int | None:
     """The time of the newest of these values."""
     return max((v.time_ns for v in values.values()), default=None) if values else None
@@ -117,7 +122,7 @@ def rejected_alerts(health: Mapping[str, Mapping[str, LastValue]]) -> list[Alert
     for device_id, values in health.items():
         for field, text in words.items():
             value: Value | None = values[field].value if field in values else None
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+            if is_number(value) and value > 0:
                 alerts.append(Alert(device_id, text.format(presentation.number(int(value))), "danger"))
     return alerts
 
@@ -141,7 +146,7 @@ def _policy(response: Response) -> Response:
 
 @pages.before_request
 def _protect() -> None:
-    if request.method not in {"GET", "HEAD", "OPTIONS"}:
+    if request.method not in {"GET", "HEAD", "OPTIONS"} and current_app.config["WTF_CSRF_ENABLED"]:
         csrf.protect()
 
 
@@ -250,11 +255,7 @@ def temperature_sparks(device_ids: list[str], now: int) -> dict[str, Any]:
 
 def spark(times_ns: Any, values: Any, field: str, start: int, stop: int) -> Any:
     """A curve as a sparkline; what is not a number is left out."""
-    points = [
-        (at / 1e9, float(v))
-        for at, v in zip(times_ns, values, strict=True)
-        if isinstance(v, (int, float)) and not isinstance(v, bool)
-    ]
+    points = [(at / 1e9, float(v)) for at, v in zip(times_ns, values, strict=True) if is_number(v)]
     return presentation.sparkline(points, field, start / 1e9, stop / 1e9)
 
 

@@ -14,7 +14,7 @@ from center import lineprotocol, presentation
 from center.access import administrators_only
 from center.context import current_center
 from center.forms import RANGES, Query, RawFlux, Write, WriteLines
-from center.pages import pages
+from center.pages import is_number, pages
 from center.pages_dashboard import View, csv_answer, drawn, window_s
 from center.telemetry import ENVIRONMENT, SECOND_NS, NotSupportedError, Point, RefusedError, SeriesQuery
 from center.times import now_ns, parse_every, parse_time
@@ -69,7 +69,7 @@ def query() -> Any:
         total=total,
         several=any(c.sensor for c in curves),
         found=fields,
-        drawable=[f for f in fields if any(c.field == f and _is_number(c.values) for c in curves)],
+        drawable=[f for f in fields if any(c.field == f and c.values and is_number(c.values[0]) for c in curves)],
         csv_url=_again("csv"),
         json_url=_again("json"),
         embedded=center.telemetry.embedded,
@@ -79,10 +79,6 @@ def query() -> Any:
 def _again(form: str) -> str:
     """The address of this query's answer in another form."""
     return f"{url_for('pages.query')}?{urlencode({**request.args.to_dict(), 'format': form})}"
-
-
-def _is_number(values: Sequence[Value]) -> bool:
-    return bool(values) and isinstance(values[0], (int, float)) and not isinstance(values[0], bool)
 
 
 def _rows(curves: Sequence[Curve], fields: list[str]) -> tuple[list[tuple[int, str, list[Value | None]]], int]:

@@ -38,7 +38,7 @@
       const band = banded ? [{ ...edge, y: curve.low }, { ...edge, y: curve.high, fill: "tonexty", fillcolor: faint(base) }] : [];
       const range = banded ? ` (%{customdata[0]:${format}} to %{customdata[1]:${format}})` : "";
       return [...band, {
-        type: "scatter", mode: curve.t.length < 3 ? "lines+markers" : "lines", name: curve.sensor ?? chart.dataset.label,
+        type: "scatter", mode: curve.t.length < 3 ? "lines+markers" : "lines", name: (curve.sensor ?? chart.dataset.label).replaceAll("<", "‹"), // plotly reads tags in names
         x, y: curve.v, connectgaps: false, customdata: banded ? curve.low.map((low, k) => [low, curve.high[k]]) : undefined,
         line: { color: base, width: 1.75, dash: dashes[i % dashes.length] },
         hovertemplate: `%{y:${format}}${range}${unit}<extra>${chart.curves.length > 1 ? "%{fullData.name}" : ""}</extra>`,
