@@ -268,13 +268,21 @@ def test_an_answer_of_204_means_synced(fresh, monkeypatch):
     assert center.telemetry.count("pi-1") == 20_000
 
 
+def held(database, gate):
+    """A thread whose job has begun and keeps the writing thread until the gate opens."""
+    begun = threading.Event()
+    thread = threading.Thread(target=database.run, args=(lambda _: begun.set() or gate.wait(10),))
+    thread.start()
+    assert begun.wait(10)
+    return thread
+
+
 def test_requests_that_wait_for_the_disk_share_its_next_sync(fresh):
     _, _, center = fresh
     database = center.telemetry.database
     gate, commits = threading.Event(), []
     database._connection.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
-    first = threading.Thread(target=database.run, args=(lambda _: gate.wait(10),))
-    first.start()
+    first = held(database, gate)
     others = [threading.Thread(target=database.run, args=(lambda _: None,)) for _ in range(20)]
     for thread in others:
         thread.start()
@@ -302,8 +310,7 @@ def test_a_failing_request_takes_none_of_those_it_shared_the_sync_with_down(fres
         except RuntimeError as error:
             outcomes.append(error)
 
-    first = threading.Thread(target=database.run, args=(lambda _: gate.wait(10),))
-    first.start()
+    first = held(database, gate)
     others = [threading.Thread(target=insert, args=(name,)) for name in ("a", "bad", "b")]
     for thread in others:
         thread.start()
