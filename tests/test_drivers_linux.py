@@ -58,8 +58,17 @@ def test_normal_mode_reads_as_well(bus):
     assert_reads_the_case(agent(bus, *READ, "--count", "3", *options))
 
 
-@pytest.mark.parametrize("number", [errno.EREMOTEIO, errno.ENXIO, errno.EIO, errno.ETIMEDOUT, errno.EAGAIN])
-@pytest.mark.parametrize("passing", [2, 9, 12, 20, 21, 27])
+@pytest.mark.parametrize(
+    ("number", "passing"),
+    [
+        (errno.EREMOTEIO, 2),  # setting up
+        (errno.EIO, 9),
+        (errno.ENXIO, 12),
+        (errno.ETIMEDOUT, 20),  # reading
+        (errno.EAGAIN, 21),
+        (errno.EREMOTEIO, 27),
+    ],
+)
 def test_a_failed_transfer_is_tried_again_within_the_reading(bus, number, passing):
     bus.fail = [0] * passing + [number]
     assert_reads_the_case(agent(bus, *READ, "--count", "2"))
