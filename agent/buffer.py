@@ -181,37 +181,38 @@ class Buffer:
                 keys, kind = state.pick(kinds, limit)
             if not keys:
                 return None
-            batch = self._read(keys, kind)
-            if batch is not None or self._failed is not None:
+            try:
+                batch = self._read(keys, kind)
+            except DiskError as error:
+                with state.lock:
+                    state.pinned.difference_update(set(keys) - state.bad)
+                if self._flusher.health.problem is None:
+                    self._failed = error
+                    self.wake.set()
+                return None
+            if batch is not None:
                 return batch
 
     def _read(self, keys: list[int], kind: Kind) -> Batch | None:
-        """The batch of these pinned rows. None if all are damaged, or the disk fails: then they are set free."""
-        state = self._state
+        """The batch of these pinned rows, without damaged ones. None if all are. Raises DiskError."""
+        state, store = self._state, self._flusher.store
         members: list[bytes] = []
         good: list[int] = []
         count = health = 0
-        try:
-            for key in keys:
-                tag, value = self._flusher.store.read(key) or (None, None)
-                try:
-                    header = check(tag, value)
-                except DamagedRow:
-                    with state.lock:
-                        state.bad.add(key)
-                    self.wake.set()
-                    continue
-                assert isinstance(value, bytes)
-                members.append(value)
-                good.append(key)
-                count += header.count
-                health += header.health
-        except DiskError as error:
-            with state.lock:
-                state.pinned.difference_update(set(keys) - state.bad)
-            self._failed = error
-            self.wake.set()
-            return None
+        for key in keys:
+            tag, value = store.read(key) or (None, None)
+            try:
+                header = check(tag, value)
+            except DamagedRow:
+                with state.lock:
+                    state.bad.add(key)
+                self.wake.set()
+                continue
+            assert isinstance(value, bytes)
+            members.append(value)
+            good.append(key)
+            count += header.count
+            health += header.health
         if not good:
             return None
         suspect, parked = kind == Kind.SUSPECT, kind == Kind.PARKED

@@ -63,7 +63,7 @@ class Flusher:
         self.unclean = False
         self._open_store: Store | None = None
         self._version = -1
-        self._doubt: Doubt | None = None
+        self._doubts: list[Doubt] = []
 
     # The store
 
@@ -198,11 +198,12 @@ class Flusher:
                 store.put(opening.LEDGER, saved.encode())
                 doubt = Doubt(saved, plan.change, (*taken, *(number for number, _, _ in dead_rows)))
         except BaseException:
-            self._doubt = doubt or self._doubt
+            if doubt is not None:
+                self._doubts = [*self._doubts, doubt][-8:]
             state.undo(plan)
             merging.undo(state, merges)
             raise
-        self._doubt = None
+        self._doubts.clear()
         with state.lock:
             foreign = undone or found.generation != state.ledger.base.generation
             merging.done(state, merges)
@@ -225,8 +226,8 @@ class Flusher:
             found = Saved.decode(store.get(opening.LEDGER))
         except ValueError:
             return self.state.ledger.base, True
-        doubt = self._doubt
-        if doubt is None or (found.generation, found.boot_ns) != (doubt.saved.generation, doubt.saved.boot_ns):
+        doubt = next((doubt for doubt in self._doubts if doubt.saved == found), None)
+        if doubt is None:
             return found, False
         for key in doubt.keys:
             store.delete(key)
