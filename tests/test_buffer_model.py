@@ -70,7 +70,7 @@ class BufferMachine(RuleBasedStateMachine):
         takes = [
             lambda: self.buffer.take_live(limit),
             lambda: self.buffer.take_backlog(limit),
-            lambda: self.buffer.take_parked(),
+            self.buffer.take_parked,
         ]
         batch = takes[first]() or takes[first - 1]() or takes[first - 2]()
         if batch is not None:

@@ -1,0 +1,213 @@
+"""Promise 3: no state of the folder, however damaged, keeps the agent from starting, measuring and delivering."""
+
+import os
+import random
+import shutil
+import sqlite3
+
+import pytest
+
+from agent import folder as folders
+from agent.storage import DATABASE, FILES
+from tests.buffers import HandClock, accounted, drain, line, measure, open_at
+
+OLD = 400
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory):
+    """A folder as a power cut leaves it: a database and a log that is not in it yet."""
+    top = tmp_path_factory.mktemp("used")
+    clock = HandClock()
+    buffer = open_at(top / "live", clock)
+    for _ in range(40):
+        measure(buffer, clock, OLD // 40)
+        buffer.commit_all()
+    shutil.copytree(top / "live", top / "copy")
+    buffer.close()
+    return top / "copy"
+
+
+@pytest.fixture
+def folder(used, tmp_path):
+    shutil.copytree(used, tmp_path / "buffer")
+    return tmp_path / "buffer"
+
+
+def works(folder):
+    """Open it, measure and deliver. Returns how many of the old points came out, and the last status."""
+    clock = HandClock(now_s=100_000)
+    buffer = open_at(folder, clock)
+    measure(buffer, clock, 5, device="new")
+    assert len(drain(buffer)) >= 5
+    measure(buffer, clock, 5, device="new")
+    assert buffer.commit_all(), buffer.snapshot().problem
+    lines = drain(buffer)
+    old = sum(b"pi-1" in text for text in lines)
+    assert sum(b"device=new" in text for text in lines) == 5
+    assert buffer.commit_all()
+    accounted(buffer)
+    status = buffer.snapshot()
+    assert status.pending == 0
+    delivered_old = status.counters.delivered - 10
+    buffer.close()
+    again = open_at(folder, clock)
+    assert again.snapshot().disk_ok
+    accounted(again)
+    again.close()
+    assert delivered_old >= old
+    return delivered_old, status
+
+
+def damage(folder, rng):
+    """One of the things that happen to files. Returns what was done."""
+    path = folder / rng.choice([DATABASE, DATABASE, DATABASE, DATABASE + "-wal", DATABASE + "-shm"])
+    size = path.stat().st_size
+    kind = rng.choice(["bytes", "page", "zeroes", "cut", "gone", "folder", "noise", "longer", "empty", "head"])
+    if kind == "gone":
+        path.unlink()
+    elif kind == "folder":
+        path.unlink()
+        path.mkdir()
+        (path / "inside").write_text("x")
+    elif kind == "noise":
+        path.write_bytes(rng.randbytes(size))
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "cut":
+        os.truncate(path, rng.randrange(size))
+    elif kind == "longer":
+        with path.open("ab") as file:
+            file.write(rng.randbytes(rng.randrange(1, 5000)))
+    else:
+        start = rng.randrange(size) if kind != "head" else 0
+        length = {"bytes": rng.randrange(1, 40), "page": 1024, "zeroes": rng.randrange(1, 20_000), "head": 100}[kind]
+        with path.open("r+b") as file:
+            file.seek(start)
+            length = min(length, size - start)
+            file.write(bytes(length) if kind == "zeroes" else rng.randbytes(length))
+    return f"{kind} of {path.name}"
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_promise_3_it_starts_from_a_damaged_folder_and_delivers_new_points(folder, seed):
+    rng = random.Random(seed)
+    done = damage(folder, rng)
+    try:
+        old, _ = works(folder)
+    except Exception as error:
+        error.add_note(f"seed {seed}: {done}")
+        raise
+    assert old <= OLD
+
+
+def test_an_untouched_folder_gives_every_point(folder):
+    old, status = works(folder)
+    assert old == OLD
+    assert status.counters.dropped == {}
+    assert status.damaged_sets == 0
+
+
+def test_a_damaged_page_costs_only_what_was_on_it(folder):
+    with sqlite3.connect(folder / DATABASE) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'Cache_key_raw'").fetchone()
+    connection.close()
+    with (folder / DATABASE).open("r+b") as file:
+        file.seek((root - 1) * 1024)
+        file.write(random.Random(1).randbytes(1024))
+    old, status = works(folder)
+    assert old == OLD, "the index is lost, the rows are not"
+    assert status.damaged_sets == 1
+    assert (folder / folders.DAMAGED / "1" / DATABASE).exists()
+
+
+def test_a_flipped_bit_in_a_row_is_noticed_and_the_points_are_counted(folder):
+    with sqlite3.connect(folder / DATABASE) as connection:
+        key, value = connection.execute("SELECT key, value FROM Cache WHERE key > 0 AND raw = 1").fetchone()
+        broken = bytearray(value)
+        broken[len(broken) // 2] ^= 1
+        connection.execute("UPDATE Cache SET value = ? WHERE key = ?", (bytes(broken), key))
+    connection.close()
+    old, status = works(folder)
+    assert old + status.counters.dropped["damaged"] == OLD
+    assert list((folder / folders.DAMAGED).glob("row-*"))
+
+
+def test_a_lost_ledger_starts_again_with_what_waits(folder):
+    with sqlite3.connect(folder / DATABASE) as connection:
+        connection.execute("UPDATE Cache SET value = x'00' WHERE key = 'ledger'")
+    connection.close()
+    old, _ = works(folder)
+    assert old == OLD
+
+
+def test_a_forged_settings_table_changes_nothing(folder):
+    with sqlite3.connect(folder / DATABASE) as connection:
+        forged = {
+            "volume": 1,
+            "set": "x",
+            "transact": 0,
+            "sqlite_synchronous": 0,
+            "sqlite_journal_mode": "off",
+            "sqlite_x; DROP TABLE Cache": 1,
+            "disk_unknown": 1,
+            "eviction_policy": "least-recently-used",
+            "cull_limit": 10,
+            "size_limit": 1,
+        }
+        for key, value in forged.items():
+            connection.execute("INSERT OR REPLACE INTO Settings VALUES (?, ?)", (key, value))
+        connection.execute("UPDATE Settings SET value = -7 WHERE key = 'count'")
+    connection.close()
+    old, _ = works(folder)
+    assert old == OLD
+
+
+def test_a_file_in_the_place_of_the_folder_is_set_aside(tmp_path):
+    path = tmp_path / "buffer"
+    path.write_text("not a folder")
+    works(path)
+    assert (tmp_path / "buffer.damaged").read_text() == "not a folder"
+
+
+def test_a_database_of_another_make_is_set_aside(tmp_path):
+    folder = tmp_path / "buffer"
+    folder.mkdir()
+    with sqlite3.connect(folder / DATABASE) as connection:
+        connection.execute("CREATE TABLE cats (name)")
+    connection.close()
+    _, status = works(folder)
+    assert status.damaged_sets == 1
+
+
+def test_what_is_set_aside_is_bounded(folder):
+    for _ in range(6):
+        (folder / DATABASE).write_bytes(b"x" * 5000)
+        open_at(folder).close()
+    assert len(folders.damaged_sets(folder)) == folders.KEPT_SETS
+
+
+def test_a_log_without_its_database_is_not_applied_to_a_new_one(folder):
+    (folder / DATABASE).unlink()
+    old, status = works(folder)
+    assert old == 0
+    assert status.damaged_sets == 1
+
+
+def test_a_read_only_file_of_another_owner_is_replaced(folder, monkeypatch):
+    (folder / DATABASE).chmod(0o400)
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: real(path, mode) and (path != folder / DATABASE or mode == 0))
+    old, _ = works(folder)
+    assert old == OLD
+
+
+def test_what_the_folder_holds_is_for_its_owner_only(folder):
+    works(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    buffer = open_at(folder)
+    buffer.put([line(HandClock())])
+    buffer.commit_all()
+    assert all((folder / name).stat().st_mode & 0o077 == 0 for name in FILES if (folder / name).exists())
+    buffer.close()
