@@ -18,7 +18,10 @@ from agent.units import parse_duration
 from center.settings import Settings, SettingsError, check, load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+if TYPE_CHECKING:
+    from center.influx_setup import Finding
 
 EX_CONFIG = 78
 EX_UNAVAILABLE = 69
@@ -89,6 +92,83 @@ def serve(
 
 @main.command()
 @_options
+@click.option("--retention", default="never", show_default=True, help='How long measurements are kept, like "365d".')
+@click.option("--username", default="admin", show_default=True, help="InfluxDB's first user, if it is fresh.")
+def setup(
+    *, config: Path | None, embedded: bool, data: Path | None, debug: bool, retention: str, username: str
+) -> None:
+    """Make what InfluxDB lacks: the two buckets and, if it is fresh, its first user, organisation and token."""
+    from center import influx_setup  # noqa: PLC0415 - as above
+
+    del debug
+    settings = _settings(config, embedded, data)
+    if settings.embedded:
+        raise SettingsError("the embedded store needs no setup")
+    try:
+        kept = 0 if retention == "never" else round(parse_duration(retention))
+    except ValueError as error:
+        raise SettingsError(f"--retention {retention!r}: should be {error}, or never") from error
+    fresh = bool(settings.influxdb.url) and influx_setup.is_fresh(settings)
+    if not (fresh and not settings.influxdb.token):
+        check(settings)
+    if fresh:
+        token = influx_setup.onboard(settings, username, Secret(_ask("Password for InfluxDB's first user")), kept)
+        if token is not None and not settings.influxdb.token:
+            click.echo("InfluxDB made this token for the center; keep it in center.toml, it is not shown again:")
+            click.echo(token.reveal())
+            settings = influx_setup.with_token(settings, token)
+        click.echo(f"InfluxDB is set up: user {username}, organisation {settings.influxdb.org}")
+    for line in influx_setup.make_buckets(settings, kept):
+        click.echo(line)
+    _report(influx_setup.check(settings))
+
+
+@main.command("check")
+@_options
+@click.option("--sweep", is_flag=True, help="Delete authorizations that no registration refers to.")
+def check_command(*, config: Path | None, embedded: bool, data: Path | None, debug: bool, sweep: bool) -> None:
+    """Say what is missing, and of what the center has one too many."""
+    del debug
+    settings = _settings(config, embedded, data)
+    check(settings)
+    registry, telemetry = _stores(settings)
+    try:
+        if settings.embedded:
+            click.echo(f"✓ the embedded store in {settings.data_dir} opens; {registry.devices().total} devices")
+        else:
+            from center import influx_setup  # noqa: PLC0415 - as above
+
+            _report(influx_setup.check(settings))
+            if sweep:
+                click.echo(f"✓ {len(registry.sweep())} authorizations without a registration are deleted")
+            _report(influx_setup.devices(settings))
+        if not settings.loopback and not registry.password_hash():
+            click.echo(f"✗ no password is set, so it will not serve on {settings.server.host}: iot-center password")
+            sys.exit(1)
+    finally:
+        registry.close()
+        telemetry.close()
+
+
+def _report(findings: Sequence[Finding]) -> None:
+    """Prints the findings; ends with 1 if one of them needs mending."""
+    for finding in findings:
+        click.echo(
+            f"{'✓' if finding.well else '✗'} {finding.text}" + ("" if finding.well else f"\n  → {finding.remedy}")
+        )
+    if not all(finding.well for finding in findings):
+        sys.exit(1)
+
+
+def _ask(prompt: str) -> str:
+    """A password from the terminal, or a line of standard input."""
+    if sys.stdin.isatty():
+        return str(click.prompt(prompt, hide_input=True, confirmation_prompt=True))
+    return sys.stdin.readline().rstrip("\n")
+
+
+@main.command()
+@_options
 @click.option("--clear", is_flag=True, help="No password any more: loopback only.")
 def password(*, config: Path | None, embedded: bool, data: Path | None, debug: bool, clear: bool) -> None:
     """Set the administrator's password, asked for or read from standard input."""
@@ -99,12 +179,8 @@ def password(*, config: Path | None, embedded: bool, data: Path | None, debug: b
     check(settings)
     hashed = None
     if not clear:
-        if sys.stdin.isatty():
-            text = click.prompt("New password", hide_input=True, confirmation_prompt=True)
-        else:
-            text = sys.stdin.readline().rstrip("\n")
         try:
-            hashed = hash_password(Secret(text))
+            hashed = hash_password(Secret(_ask("New password")))
         except ValueError as error:
             raise SettingsError(str(error)) from error
     registry, telemetry = _stores(settings)

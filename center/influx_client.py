@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,15 +60,15 @@ class Influx:
     def org_id(self) -> str:
         """The organisation's id; the settings name it by name or id."""
         if not self._org_id:
-            self._org_id = find_org(self.client, self.settings.org)
+            self._org_id = find_org(self.client, self.settings.org, self.settings.bucket)
         return self._org_id
 
     def find_bucket(self, name: str) -> Found | None:
-        with explained(self.settings.url):
-            found = self.client.buckets_api().find_buckets(name=name, org_id=self.org_id)
-        for bucket in found.buckets or ():
-            if bucket.name == name and bucket.org_id == self.org_id:
-                return Found(bucket.id, bucket.name, retention(bucket))
+        org_id = self.org_id
+        with explained(self.settings.url), _none_seen():
+            for bucket in self.client.buckets_api().find_buckets(name=name, org_id=org_id).buckets or ():
+                if bucket.name == name and bucket.org_id == org_id:
+                    return Found(bucket.id, bucket.name, retention(bucket))
         return None
 
     def rows(self, flux: str, params: Mapping[str, Any] | None = None) -> list[Row]:
@@ -84,7 +86,7 @@ class Influx:
             return str(answer.data.decode("utf-8", "replace"))
         except ApiException as error:
             if error.status in {400, 404}:
-                raise RefusedError(_message(error)) from error
+                raise RefusedError(_said(error)) from error
             raise StoreError(f"{self.settings.url}: {_message(error)}") from error
         except HTTPError as error:
             raise StoreError(f"{self.settings.url}: {error}") from error
@@ -102,7 +104,7 @@ class Influx:
             )
         except ApiException as error:
             if error.status in {400, 413, 422}:
-                raise RefusedError(_message(error)) from error
+                raise RefusedError(_said(error)) from error
             raise StoreError(f"{self.settings.url}: {_message(error)}") from error
         except HTTPError as error:
             raise StoreError(f"{self.settings.url}: {error}") from error
@@ -123,7 +125,7 @@ class explained:  # noqa: N801 - used as a with statement
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, ApiException):
             if error.status == 400:
-                raise RefusedError(_message(error)) from error
+                raise RefusedError(_said(error)) from error
             raise StoreError(f"{self.url}: {_message(error)}") from error
         if isinstance(error, HTTPError):
             raise StoreError(
@@ -131,33 +133,55 @@ class explained:  # noqa: N801 - used as a with statement
             ) from error
 
 
-def _message(error: ApiException) -> str:
-    """What InfluxDB said, with what to do about the usual ones. Never the request, which holds the token."""
+def _said(error: ApiException) -> str:
+    """InfluxDB's own words. Never the request, which holds the token."""
     body = error.body.decode("utf-8", "replace") if isinstance(error.body, bytes) else str(error.body or "")
-    said = body
     try:
-        import json  # noqa: PLC0415 - for errors only
-
-        said = str(json.loads(body)["message"])
+        return str(json.loads(body)["message"])
     except (ValueError, KeyError, TypeError):
-        said = body[:200] or str(error.reason)
-    hint = {401: ": is the center's token right? See iot-center check", 403: ": see iot-center check"}
-    return f"{error.status} {said}{hint.get(int(error.status or 0), '')}"
+        return body[:200] or str(error.reason)
 
 
-def find_org(client: InfluxDBClient, org: str) -> str:
-    """The id of the organisation with this name or id. Raises StoreError if there is none."""
+def _message(error: ApiException) -> str:
+    """What InfluxDB said, and where to look for the usual reasons."""
+    hint = {
+        401: ": is the center's token right? See iot-center check",
+        403: ": see iot-center check",
+        404: ": see iot-center check",
+    }
+    return f"{error.status} {_said(error)}{hint.get(int(error.status or 0), '')}"
+
+
+def find_org(client: InfluxDBClient, org: str, bucket: str = "") -> str:
+    """The id of the organisation with this name or id. Raises StoreError if the token sees none.
+
+    A token with the least permissions cannot list organisations, but the search for its bucket tells.
+    """
     service = OrganizationsService(client.api_client)
     with explained(client.url):
         for asked in ({"org": org}, {"org_id": org}):
-            try:
+            with _none_seen():
                 for found in service.get_orgs(**asked).orgs or ():
                     if org in {found.name, found.id}:
                         return str(found.id)
-            except ApiException as error:
-                if error.status not in {400, 404}:
-                    raise
-    raise StoreError(f"{client.url}: there is no organisation {org!r}, by name or id, that the center's token can see")
+        for asked in ({"org": org}, {"org_id": org}) if bucket else ():
+            with _none_seen():
+                for found in client.buckets_api().find_buckets(name=bucket, **asked).buckets or ():
+                    return str(found.org_id)
+    raise StoreError(
+        f"{client.url}: there is no organisation {org!r}, by name or id, that the center's token can see"
+        + (f", nor a bucket {bucket!r} in it: iot-center setup makes what is missing" if bucket else "")
+    )
+
+
+@contextlib.contextmanager
+def _none_seen() -> Iterator[None]:
+    """Goes on after the answers that mean "none that you may see"."""
+    try:
+        yield
+    except ApiException as error:
+        if error.status not in {400, 404}:
+            raise
 
 
 def retention(bucket: Any) -> int:

@@ -81,12 +81,12 @@ class InfluxRegistry:
             kept, created = before.owner_hash, before.created_ns
             if not administrator and not matches(secret, kept):
                 raise ConflictError(not_yours(device_id, bool(kept)))
-        key, token = self._authorize(device_id)
+        key, token = self.authorize(device_id)
         try:
             self._point(device_id, {"key": key, "secretHash": kept, "createdAt": iso(created)})
             after = settle(self._claims(device_id))
         except (StoreError, RefusedError) as error:
-            self._delete(key)
+            self.delete(key)
             raise StoreError(str(error)) from error
         self._clear(after, before, key)
         if after is None or after.key != key:
@@ -103,14 +103,14 @@ class InfluxRegistry:
     def _clear(self, after: Settled | None, before: Settled | None, mine: str) -> None:
         """Delete every authorization that does not stay. Claims older than some minutes were cleared by their time."""
         if after is None:
-            self._delete(mine)
+            self.delete(mine)
             return
         recent = now_ns() - UNSETTLED_NS
         for claim in after.others:
             if claim.time_ns > recent or claim.key == mine or (before is not None and claim.key == before.key):
-                self._delete(claim.key)
+                self.delete(claim.key)
 
-    def _authorize(self, device_id: str) -> tuple[str, Secret]:
+    def authorize(self, device_id: str) -> tuple[str, Secret]:
         """A new authorization that may write to the telemetry bucket and nothing else. Its token is known only now."""
         if not self._bucket_id:
             found = self.influx.find_bucket(self.bucket)
@@ -130,7 +130,8 @@ class InfluxRegistry:
         del made  # its repr() shows the token
         return key, token
 
-    def _delete(self, key: str) -> None:
+    def delete(self, key: str) -> None:
+        """Delete an authorization; one that is gone already is fine."""
         with explained(self.influx.settings.url):
             try:
                 self.influx.client.authorizations_api().delete_authorization(key)
@@ -154,7 +155,7 @@ class InfluxRegistry:
         for claim in {claim.key: claim for claim in (*before, *after) if claim.key}.values():
             kept = alive is not None and claim.key == alive.key
             if not kept and (claim.time_ns > recent or (settled is not None and claim.key == settled.key)):
-                self._delete(claim.key)
+                self.delete(claim.key)
         return True
 
     def device(self, device_id: str) -> Device | None:
@@ -202,24 +203,31 @@ class InfluxRegistry:
         self.influx.write(self.bucket_auth, [encode(point)])
         self._password = (float("-inf"), None)
 
-    def sweep(self, *, older_than_s: float = 600) -> Sequence[str]:
-        stays = {device.key for device in self.devices().devices}
+    def live(self) -> dict[str, int]:
+        """The authorizations in the form this center makes them, with the time each was made."""
         bucket = self.influx.find_bucket(self.bucket)
         with explained(self.influx.settings.url):
             found = self.influx.client.authorizations_api().find_authorizations(org_id=self.influx.org_id)
+        return {
+            str(authorization.id): _created(authorization.created_at)
+            for authorization in found
+            if (authorization.description or "").startswith(DESCRIPTION)
+            and bucket is not None
+            and [(p.action, p.resource.type, p.resource.id) for p in authorization.permissions or ()]
+            == [("write", "buckets", bucket.id)]
+        }
+
+    def orphans(self, *, older_than_s: float) -> Sequence[str]:
+        """Authorizations that no registration refers to. Nobody has the token of one: a registration was cut short."""
+        live = self.live()
+        stays = {device.key for device in self.devices().devices}
         before = now_ns() - round(older_than_s * 1_000_000_000)
-        swept = []
-        for authorization in found:
-            permissions = authorization.permissions or []
-            ours = (
-                (authorization.description or "").startswith(DESCRIPTION)
-                and bucket is not None
-                and [(p.action, p.resource.type, p.resource.id) for p in permissions]
-                == [("write", "buckets", bucket.id)]
-            )
-            if ours and authorization.id not in stays and _created(authorization.created_at) < before:
-                self._delete(authorization.id)
-                swept.append(str(authorization.id))
+        return [key for key, created in live.items() if key not in stays and created < before]
+
+    def sweep(self, *, older_than_s: float = 600) -> Sequence[str]:
+        swept = self.orphans(older_than_s=older_than_s)
+        for key in swept:
+            self.delete(key)
         return swept
 
     def close(self) -> None:
