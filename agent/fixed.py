@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOK_AGAIN_S = 30.0
+LOOK_AGAIN_S = 10.0
 CREDENTIAL = "influxdb.token"
 
 
@@ -72,7 +72,7 @@ class FixedTarget:
             text = self._error
         if first:
             log.warning("%s; points are kept", text)
-            self.wake()
+        self.wake()
 
     def snapshot(self) -> RegistrationStatus:
         with self._lock:
