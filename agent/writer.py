@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from agent.importing import IMPORTING
 from agent.outcome import Answer, short
 from agent.timed import timed_pools
 
@@ -69,8 +70,9 @@ class Writer:
 
     def _open(self, token: str) -> _Transport:
         if self._client is None:
-            from influxdb_client.client.influxdb_client import InfluxDBClient  # noqa: PLC0415 - 0.2 s, 16 MB: once needed
-            from influxdb_client.service.write_service import WriteService  # noqa: PLC0415
+            with IMPORTING:  # 0.2 s, 16 MB: once needed
+                from influxdb_client.client.influxdb_client import InfluxDBClient  # noqa: PLC0415
+                from influxdb_client.service.write_service import WriteService  # noqa: PLC0415
 
             self._client = InfluxDBClient(
                 self.target.url,
