@@ -1,6 +1,7 @@
 """The other way: [influxdb] with a token by hand, towards what takes InfluxDB's v2 writes."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -102,16 +103,18 @@ def victoria(tmp_path):
 
 @pytest.mark.victoria
 @pytest.mark.slow
-def test_victoriametrics_takes_the_points_of_a_device_without_any_center(agent, status, victoria):
+def test_victoriametrics_takes_the_points_of_a_device_without_any_center(agent, status, victoria, tmp_path):
     url, get = victoria
     process = agent(url)
     status(lambda found: found["ledger"]["delivered"] >= 20)
     process.send_signal(signal.SIGTERM)
     process.wait(20)
+    words = (tmp_path / "log").read_text()
+    delivered = int(re.search(r"stopped: measured \d+, delivered (\d+)", words)[1])
     get("/internal/force_flush")
-    query = urllib.parse.quote('sum(count_over_time(environment_Temperature{clientId="pi-7"}[1h]))')
-    found = json.loads(get(f"/api/v1/query?query={query}"))
-    assert int(found["data"]["result"][0]["value"][1]) >= 20
+    found = json.loads(get(f"/api/v1/export?match[]={urllib.parse.quote('environment_Temperature')}"))
+    assert found["metric"]["clientId"] == "pi-7"
+    assert len(found["timestamps"]) == delivered >= 20
 
 
 @pytest.mark.slow
