@@ -27,7 +27,7 @@ from drivers.base import (
 )
 from drivers.conversions import Conversions, Settings
 from drivers.derived import dew_point, sea_level_pressure
-from drivers.i2c import WIRING, I2CRegisters, NoBus
+from drivers.i2c import WIRING, I2CRegisters, InUse, NoBus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,6 +191,8 @@ class Bme280(Driver):
         for address in ADDRESSES:
             try:
                 chip = self._recognised(address)
+            except InUse:  # which of the two is which must not depend on who comes first
+                raise
             except SensorError as error:
                 errors.append(error)
                 continue
@@ -220,7 +222,8 @@ class Bme280(Driver):
     def _recognised(self, address: int) -> r.Registers:
         chip = self._connect(self.options.bus, address)
         try:
-            number = chip.read_register(r.CHIP_ID, 1)[0]
+            with chip.exclusive():
+                number = chip.read_register(r.CHIP_ID, 1)[0]
             self._judge(number, f"0x{address:02x} on {self._bus_name()}")
         except SensorError:
             chip.close()

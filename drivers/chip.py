@@ -9,6 +9,7 @@ What it measures comes from a function, so nothing here computes weather; the fi
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from drivers import registers as r
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,9 @@ class Chip:
 
     def write_register_byte(self, register: int, value: int) -> None:
         self.write(bytes([register, value]))
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def close(self) -> None:
         """There is no bus to release."""

@@ -88,6 +88,10 @@ class Conversions:
 
         The filter comes after that conversion, or it would remember it.
         """
+        with self._chip.exclusive():
+            self._set_up()
+
+    def _set_up(self) -> None:
         self._ready = False
         self._chip.write_register_byte(r.RESET, r.RESET_WORD)
         self._sleep(r.STARTUP_S)
@@ -113,10 +117,13 @@ class Conversions:
         """
         if not self._ready:
             self.set_up()
+        if self._settings.normal and (wait := self._fresh_at - self._clock()) > 0:
+            self._sleep(wait)
         try:
-            self._verify("before")
-            moment, raw = self._latest() if self._settings.normal else self._convert()
-            self._verify("while")
+            with self._chip.exclusive():
+                self._verify("before")
+                moment, raw = self._latest() if self._settings.normal else self._convert()
+                self._verify("while")
             return Measured(self._compensated(raw), moment, raw)
         except NotReady:
             self._ready = False
@@ -125,7 +132,8 @@ class Conversions:
     def stop(self) -> None:
         """Put a chip in normal mode to sleep."""
         if self._settings.normal:
-            self._start(r.SLEEP)
+            with self._chip.exclusive():
+                self._start(r.SLEEP)
 
     def _start(self, mode: int) -> None:
         """ctrl_hum counts only once ctrl_meas is written (5.4.3)."""
@@ -142,9 +150,7 @@ class Conversions:
         return moment, self._burst()
 
     def _latest(self) -> tuple[int, bytes]:
-        """The last conversion of normal mode, once there is one that was not read yet."""
-        if (wait := self._fresh_at - self._clock()) > 0:
-            self._sleep(wait)
+        """The last conversion of normal mode."""
         moment = boot_ns()
         raw = self._burst()
         self._fresh_at = self._clock() + self._settings.cycle_s

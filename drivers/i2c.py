@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 from drivers.base import Busy, NoPermission, NotFound, SensorError, Transient
+from drivers.i2c_lock import ChipLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
 ENABLE = "enable I2C with `sudo raspi-config nonint do_i2c 0` (or dtparam=i2c_arm=on in config.txt)"
 GROUP = "add the user to the group i2c: `sudo usermod -aG i2c $USER`, then log in again"
@@ -34,6 +36,10 @@ def buses() -> list[int]:
     return sorted(
         int(n) for p in Path("/dev").glob("i2c-*") if (n := p.name.removeprefix("i2c-")).isascii() and n.isdigit()
     )
+
+
+class InUse(Busy):
+    """Another sensor of this process reads the chip."""
 
 
 class NoBus(NotFound):
@@ -93,7 +99,10 @@ def _chip_error(place: str, error: Exception, *, probing: bool) -> SensorError:
         )
     if probing:
         return NotFound(f"nothing answers at {place} ({code})", f"{WIRING}; `iot-agent scan` shows what answers")
-    return Transient(f"a transfer with {place} failed ({code})", f"{WIRING}, and the length of the cable")
+    return Transient(
+        f"a transfer with {place} failed ({code})",
+        f"{WIRING}; a long cable may need dtparam=i2c_arm_baudrate=50000",
+    )
 
 
 class I2CRegisters:
@@ -104,11 +113,13 @@ class I2CRegisters:
         self._claim = (bus, address)
         with _claims:
             if self._claim in _claimed:
-                raise Busy(f"another [[sensor]] reads the chip at {self.place}", "give each its own bus and address")
+                raise InUse(f"another [[sensor]] reads the chip at {self.place}", "give each its own bus and address")
             _claimed[self._claim] = self
         self._i2c: Any = None
+        self._lock = ChipLock(bus, address)
         try:
-            self._i2c, self._device = self._connected(bus, address)
+            with self._lock.held():
+                self._i2c, self._device = self._connected(bus, address)
         except BaseException:
             self.close()
             raise
@@ -138,7 +149,11 @@ class I2CRegisters:
     def write_register_byte(self, register: int, value: int) -> None:
         self._transfer(self._device.write_register_byte, register, value)
 
+    def exclusive(self) -> AbstractContextManager[None]:
+        return self._lock.held()
+
     def close(self) -> None:
+        self._lock.close()
         i2c, self._i2c = self._i2c, None
         if i2c is not None:
             # Blinka closes its file when that is collected; an error that somebody keeps would keep it open.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 CALIBRATION = 0x88  # to 0xA1: T1..T3, P1..P9, reserved, H1
 CALIBRATION_SIZE = 26
@@ -41,6 +44,9 @@ class Registers(Protocol):
 
     def write_register_byte(self, register: int, value: int) -> None:
         """One byte."""
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Nobody else talks to the chip meanwhile; may be nested. Raises Busy."""
 
     def close(self) -> None:
         """Release the bus."""

@@ -77,7 +77,8 @@ def _asked(number: int, address: int) -> Answer:
     try:
         if address not in SENSORS:
             return Answer(address)
-        chip_id = chip.read_register(r.CHIP_ID, 1)[0]
+        with chip.exclusive():
+            chip_id = chip.read_register(r.CHIP_ID, 1)[0]
         return Answer(address, r.CHIPS.get(chip_id), chip_id)
     except SensorError as error:
         return Answer(address, note=str(error))

@@ -170,6 +170,41 @@ def test_after_pulling_the_plug_and_back_reading_goes_on(bus):
         process.communicate(timeout=10)
 
 
+@pytest.mark.parametrize("options", [[], ["--option", "oversampling=2"]])
+def test_promise_4_two_processes_on_one_chip_do_not_spoil_each_others_readings(bus, options):
+    commands = [[sys.executable, "-m", "agent.cli", *READ, "--count", "40", *more] for more in ([], options)]
+    processes = [
+        subprocess.Popen(command, env=environment(bus), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for command in commands
+    ]
+    for process in processes:
+        output, errors = process.communicate(timeout=60)
+        assert_reads_the_case(subprocess.CompletedProcess([], process.returncode, output, errors))
+        assert output.count("\n") == 40
+
+
+HOLD = """
+import sys
+from drivers.i2c_lock import ChipLock
+with ChipLock(1, 0x77).held():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_process_that_stopped_in_the_middle_of_a_reading_is_named_as_the_cause(bus):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD], env=environment(bus), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        result = agent(bus, *READ, "--option", "address=0x77")
+        assert "another process keeps the chip at 0x77 on /dev/i2c-1" in result.stderr
+    finally:
+        holder.communicate("", timeout=20)
+    assert_reads_the_case(agent(bus, *READ, "--count", "1"))
+
+
 KEEP_FAILING = """
 import gc, os
 from drivers.base import SensorError, load
