@@ -242,9 +242,8 @@ class Delivery:
         finally:
             self._call_since = None
         received = self._alive = self._now()
-        date_ns = answer.date_ns
-        if date_ns is not None and (not self._clock.state().good or self._clock.probe_in() is not None):
-            self._clock.observe(date_ns, SECOND, sent, received)
+        if answer.date_ns is not None:
+            self._clock.observe(answer.date_ns, SECOND, sent, received)
         if answer.status == 204:
             self._fine_at = received
         again = self._same.get(batch.keys[0], 0) if batch else 0
