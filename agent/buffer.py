@@ -95,7 +95,9 @@ class Buffer:
                 health += own
                 time_ns = known
                 if time_ns is None and state.boot_id in state.dating:
-                    time_ns = line.boot_ns + state.dating[state.boot_id][0] * 1_000_000
+                    time_ns = self.clock.date(line.boot_ns)  # heal() came between; or the time is not believed any more
+                    if time_ns is None:
+                        del state.dating[state.boot_id]
                 if time_ns is None:
                     kind, stamp = Kind.UNDATED, state.stamps.undated(line.series, line.boot_ns)
                 else:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _MS = 1_000_000
+_FAR_MS = 3_600_000
+"""A last stamp this far ahead was given by a clock that has turned out to be wrong: nothing is put after it."""
 
 
 class Stamps:
@@ -30,7 +32,9 @@ class Stamps:
 
     def dated(self, series: bytes, time_ns: int) -> int:
         """The stamp, in Unix nanoseconds, for a point of this time."""
-        stamp = max((time_ns + _MS // 2) // _MS, self._unix.get(series, self.floor_ms) + 1)
+        stamp, last = (time_ns + _MS // 2) // _MS, self._unix.get(series, self.floor_ms)
+        if stamp <= last < stamp + _FAR_MS:
+            stamp = last + 1
         self._unix[series] = stamp
         self.latest_ms = max(self.latest_ms, stamp)
         return stamp * _MS

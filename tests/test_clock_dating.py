@@ -1,6 +1,7 @@
 """What becomes of points of earlier boots whose time was never known."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -8,8 +9,11 @@ import pytest
 
 from agent import byhand
 from agent.boots import FILE, SAVE_EVERY_NS, Boot, Boots, Known
+from agent.buffer import open_buffer
 from agent.dating import Dating, place, words
 from agent.evidence import SECOND, Anchor
+from agent.schema import Line
+from agent.settings import BufferSettings
 from tests.clock_world import HOUR, NOW_NS, World
 
 MS = 1_000_000
@@ -276,6 +280,69 @@ def test_times_that_leave_no_room_keep_the_order_and_the_last_good_moment():
     order = [good, Boot("a"), Boot("now", "kernel", NOW_NS + HOUR + 60 * SECOND, 0, 0, 0, 0, 0)]
     (placed,) = place(order, [Waiting("a", 2 * HOUR)])
     assert placed.offset_ns == NOW_NS + HOUR
+
+
+@pytest.mark.parametrize("off", [-2 * 24 * HOUR, 2 * 24 * HOUR], ids=["2 days slow", "2 days fast"])
+def test_once_a_synchronised_clock_turns_out_wrong_no_more_points_get_its_time(tmp_path, off):
+    world = World(wall_ns=NOW_NS + off, max_error_ns=MS, boot_id="00000000-0000-4000-8000-000000000001")
+    clock = world.clock(tmp_path)
+    buffer = open_buffer(tmp_path / "buffer", BufferSettings(), clock)
+    dating = Dating(clock, buffer)
+
+    def measure():
+        clock.poll()
+        dating.apply()
+        world.wait(SECOND)
+        buffer.put([Line(b"environment,device=a n=%di" % len(world.readings), world.measure())])
+        clock.poll()
+        dating.apply()
+        return len(world.readings) - 1
+
+    measure()
+    buffer.delivered(buffer.take_live(10))  # the first contact: too late for this point
+    world.answer(clock)
+    late = [measure()]
+    assert buffer.take_live(10) is None
+    buffer.commit_all()
+    assert buffer.take_backlog(10) is None
+    world.contact(clock)
+    late += [measure(), measure()]
+    buffer.commit_all()
+    lines = [line for batch in iter(lambda: buffer.take_backlog(10), None) for line in batch.lines()]
+    assert len(lines) == 3
+    for number, line in zip(late, sorted(lines), strict=True):
+        assert abs(int(line.split()[-1]) - world.readings[number][1]) <= SECOND
+    buffer.close()
+
+
+def test_three_boots_without_time_with_the_real_buffer(tmp_path):
+    world, lines = World(), []
+    for number in range(5):
+        world.reboot(HOUR, f"00000000-0000-4000-8000-00000000000{number}")
+        clock = world.clock(tmp_path)
+        buffer = open_buffer(tmp_path / "buffer", BufferSettings(), clock)
+        dating = Dating(clock, buffer)
+        if number in {0, 4}:
+            world.synchronise()
+        for _ in range(10):
+            clock.poll()
+            dating.apply()
+            buffer.put([Line(b"environment,device=a n=%di" % len(world.readings), world.measure())])
+            world.wait(60 * SECOND)
+        buffer.close()  # and the power goes before clock.close()
+    buffer = open_buffer(tmp_path / "buffer", BufferSettings(), clock)
+    while (batch := buffer.take_backlog(1000)) is not None:
+        lines += batch.lines()
+        buffer.delivered(batch)
+    found = {
+        int(re.search(rb"n=(\d+)i", line)[1]): (int(line.split()[-1]), b"clock=estimated" in line) for line in lines
+    }
+    assert [estimated for _, (_, estimated) in sorted(found.items())] == [False] * 10 + [True] * 30 + [False] * 10
+    times = [time for _, (time, _) in sorted(found.items())]
+    assert times == sorted(times)
+    assert all(abs(time - world.readings[n][1]) < (HOUR if est else MS) for n, (time, est) in found.items())
+    assert buffer.snapshot().unaccounted == 0
+    buffer.close()
 
 
 def test_status_says_by_what_evidence_since_when_and_how_well():
