@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from agent.center_answers import Refresh, Registration
     from agent.settings import CenterSettings
 
+BACKOFF_S = (1.0, 300.0)
 LASTED_S = 600.0
 RENEWAL_S = (60.0, 3600.0)
 State = Literal["registering", "registered", "renewing", "failing", "waiting", "refused"]
@@ -58,6 +59,15 @@ def renewal_wait_s(now: float, got_at: float | None, renewed_at: float | None, s
         return wait
     pause = min(RENEWAL_S[0] * 2.0 ** min(max(0, short - 1), 10), RENEWAL_S[1])
     return max(wait, renewed_at + pause * rng.uniform(1, 1.2) - now)
+
+
+def failure_wait_s(error: Exception, attempts: int, renewing: bool, rng: Random) -> float:
+    """Seconds until the next try after `attempts` failures: what the center asks for, else 1 s to 5 min, spread out."""
+    if isinstance(error, RegistrationError) and error.retry_after_s is not None:
+        wait = error.retry_after_s + full_jitter(1, 1.0, 2.0, rng)
+    else:
+        wait = full_jitter(max(1, attempts), *BACKOFF_S, rng)
+    return max(wait, RENEWAL_S[0] if renewing else 1.0)
 
 
 def target_of(settings: CenterSettings, credentials: Credentials) -> Target:

@@ -20,12 +20,13 @@ from agent.credentials import CredentialsError, CredentialStore
 from agent.dialects import DIALECTS, register
 from agent.keeper import Keeper
 from agent.registered import (
+    BACKOFF_S,
     LASTED_S,
-    RENEWAL_S,
     RegistrationStatus,
     State,
     changes,
     credentials_of,
+    failure_wait_s,
     refreshed,
     renewal_wait_s,
     target_of,
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BACKOFF_S = (1.0, 300.0)
 SOON_S = 30.0
 REFRESH_S = 3600.0
 LOOK_S = 5.0
@@ -103,6 +103,7 @@ class Registrar:
             self._wakeup.clear()
 
     def wake(self) -> None:
+        """Ends a wait now."""
         self._wakeup.set()
 
     def target(self) -> Target | None:
@@ -166,8 +167,6 @@ class Registrar:
         due = [moment for moment in (self._due, self._refresh_due) if moment is not None]
         return max(PAUSE_S, min(due) - self._now()) if due else REFRESH_S
 
-    # -- the steps, all in the registrar's thread
-
     def _look_at_files(self) -> None:
         """Takes up what is stored at start, and what another command stored since; puts back what was wiped."""
         ours, found = self._credentials, self._keeper.look(self._credentials)
@@ -189,8 +188,8 @@ class Registrar:
                 dialect, found = register(center, self._device_id, self._settings.api, known, stale)
             credentials, refused = credentials_of(url, self._device_id, dialect.name, found, self._remote)
             self._keeper.save(credentials)  # at once, before it is used: InfluxDB shows a token only once
+        self._refuse(refused)
         with self._lock:
-            self._refused = refused
             if stale is not None:
                 self._renewals += 1
                 self._renewed_at = self._now()
@@ -225,11 +224,7 @@ class Registrar:
 
     def _apply(self, old: Credentials, found: Refresh) -> None:
         new, refused = refreshed(old, found, self._remote)
-        if refused != self._refused:
-            for text in refused:
-                log.warning("%s", text)
-        with self._lock:
-            self._refused = refused
+        self._refuse(refused)
         if new == old:
             return
         with self._store.exclusive():
@@ -238,8 +233,6 @@ class Registrar:
             self._keeper.save(new)
         log.info("the center changed the configuration: %s", ", ".join(changes(old, new)))
         self._adopt(new)
-
-    # -- what changes
 
     def _adopt(self, credentials: Credentials) -> None:
         """Uses these credentials from now on."""
@@ -274,6 +267,13 @@ class Registrar:
                 self._attempts = 0
                 self._enter("registered", None)
 
+    def _refuse(self, refused: tuple[str, ...]) -> None:
+        for text in refused:
+            if text not in self._refused:
+                log.warning("%s", text)
+        with self._lock:
+            self._refused = refused
+
     def _warn(self, warnings: tuple[str, ...]) -> None:
         for warning in warnings:
             if warning not in self._warnings:
@@ -281,14 +281,11 @@ class Registrar:
         self._warnings = warnings
 
     def _failed(self, error: RegistrationError | CredentialsError) -> None:
-        wait = full_jitter(max(1, self._attempts), *BACKOFF_S, self._rng)
-        if isinstance(error, RegistrationError) and error.retry_after_s is not None:
-            wait = error.retry_after_s + full_jitter(1, 1.0, 2.0, self._rng)
         text = str(error)
         with self._lock:
             fresh = self._error != text
             if self._credentials is None or self._stale is not None:
-                self._due = self._now() + max(wait, 1.0 if self._stale is None else RENEWAL_S[0])
+                self._due = self._now() + failure_wait_s(error, self._attempts, self._stale is not None, self._rng)
             attempts = self._attempts
             self._enter("failing", text)
         if fresh:

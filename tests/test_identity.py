@@ -11,6 +11,7 @@ from line_protocol_parser import parse_line
 from agent.config import valid_device_id
 from agent.identity import check_id, derive, device_id, state_folder_warning
 from agent.schema import line_for
+from center.registry import check_device_id
 
 IDS = st.from_regex(r"[A-Za-z0-9._-]{1,64}", fullmatch=True).filter(lambda text: text not in (".", ".."))
 
@@ -84,13 +85,16 @@ def test_what_is_no_id_is_a_clear_error(tmp_path, text):
 
 
 @given(st.one_of(st.text(max_size=70), IDS))
-def test_configuration_and_registration_agree_on_what_an_id_is(text):
+def test_configuration_agent_and_center_agree_on_what_an_id_is(text):
     try:
         check_id(text)
     except ValueError:
         assert not valid_device_id(text)
+        with pytest.raises(ValueError):
+            check_device_id(text)
     else:
         assert valid_device_id(text)
+        assert check_device_id(text) == text
 
 
 @given(IDS)

@@ -83,6 +83,17 @@ def test_values_out_of_range_are_refused_shown_and_logged_once_and_the_old_ones_
     assert device.snapshot().state == "registered"
 
 
+def test_a_value_refused_at_the_first_registration_is_shown_and_logged_too(httpserver, registrar, caplog):
+    center = FakeCenter(httpserver)
+    center.extra = {"measurement_interval": -5}
+    device = registrar(center, api="iot-center")
+    device.step()
+    assert device.target()
+    assert device.snapshot().remote.measurement_interval is None
+    assert "measurement_interval = -5" in device.snapshot().refused[0]
+    assert "measurement_interval = -5" in caplog.text
+
+
 def test_settings_named_in_the_file_win_unless_the_center_is_preferred(httpserver, registrar):
     center = FakeCenter(httpserver)
     local = registrar(center, api="iot-center", influx_bucket="mine")

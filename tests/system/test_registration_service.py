@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 
 from agent import control
 from center.app import serve
@@ -133,6 +134,8 @@ def test_a_token_revoked_at_the_center_is_renewed_and_nothing_is_lost(agent, cen
     assert renewed["ledger"]["measured"] >= measured
     agent.delivered()
     hidden += agent.secrets()
+    for page in ("/", "/devices", "/devices/pi-7", "/api/devices", "/api/env/pi-7", "/api/devices/pi-7"):
+        agent.shown.append(requests.get(center.url + page, timeout=10).text)
     assert len(set(hidden)) == 3  # the device secret stayed, the token is another
     nothing_is_lost(agent, center)
     words = agent.log.read_text() + "".join(agent.shown)
