@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _MS = 1_000_000
-_FAR_MS = 3_600_000
-"""A last stamp this far ahead was given by a clock that has turned out to be wrong: nothing is put after it."""
+_FAR_MS = 43_200_000
+"""A last stamp half a day ahead was given by a clock that turned out to be wrong: nothing is put after it."""
 
 
 class Stamps:
