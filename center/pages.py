@@ -111,19 +111,21 @@ def newest(values: Mapping[str, LastValue] | None) -> int | None:
     return max((v.time_ns for v in values.values()), default=None) if values else None
 
 
-def rejected_alerts(health: Mapping[str, Mapping[str, LastValue]]) -> list[Alert]:
+def health_alerts(health: Mapping[str, Mapping[str, LastValue]]) -> list[Alert]:
     """What the agents' own health points say went wrong, for each device."""
-    alerts = []
     words = {
-        "rejected": "{} points refused by the server and kept as dead letters",
+        "rejected": "{} points refused by the server and kept as dead letters: iot-agent rejected lists them",
         "dropped": "{} points dropped for want of room",
         "unaccounted": "{} points unaccounted for",
     }
+    alerts = []
     for device_id, values in health.items():
         for field, text in words.items():
             value: Value | None = values[field].value if field in values else None
             if is_number(value) and value > 0:
                 alerts.append(Alert(device_id, text.format(presentation.number(int(value))), "danger"))
+        if "clock_good" in values and values["clock_good"].value == 0:
+            alerts.append(Alert(device_id, "The clock is not synchronised: points wait for their time", "danger"))
     return alerts
 
 
@@ -232,7 +234,7 @@ def home() -> str:
         "home.html",
         total=len(registered),
         counts={name: sum(s.name == name for s in states.values()) for name in ("live", "silent", "waiting")},
-        alerts=rejected_alerts(health) + sorted(silent, key=lambda a: -(a.since_ns or 0)),
+        alerts=health_alerts(health) + sorted(silent, key=lambda a: -(a.since_ns or 0)),
         recent=[(i, states[i], seen[i]) for i in recent],
         values=center.telemetry.last_values(recent, since_ns=now - 30 * DAY_NS) if recent else {},
         sparks=temperature_sparks(recent, now),

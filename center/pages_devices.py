@@ -12,7 +12,7 @@ from center.access import administrators_only
 from center.api import configuration
 from center.context import current_center
 from center.forms import CreateDevice
-from center.pages import is_number, newest, pages, problem, rejected_alerts, spark, state_of, temperature_sparks
+from center.pages import health_alerts, is_number, newest, pages, problem, spark, state_of, temperature_sparks
 from center.registry import ConflictError, check_device_id
 from center.telemetry import DAY_NS, HEALTH, HOUR_NS, Curve, SeriesQuery
 from center.times import now_ns
@@ -80,8 +80,9 @@ def device(device_id: str) -> str | tuple[str, int]:
         drawable=[f for f in fields if f not in {"Lat", "Lon"} and f in values and is_number(values[f].value)],
         sparks=_sparks(curves, start, now),
         summary=sorted(summary, key=lambda row: fields.index(row.field)),
-        health=dict(sorted(health.get(device_id, {}).items())),
-        alerts=rejected_alerts(health),
+        health=presentation.health({name: v.value for name, v in health.get(device_id, {}).items()}),
+        health_at=newest(health.get(device_id)),
+        alerts=health_alerts(health),
         settings=center.settings,
         bucket=center.telemetry.bucket,
     )

@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from drivers.base import QUANTITIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 _LABELS = {
     "PressureSeaLevel": "Sea-level pressure",
@@ -43,6 +43,27 @@ _COMFORT = {
 _ORDER = {name: place for place, name in enumerate(("Temperature", "Humidity", "Pressure", "CO2", "TVOC"))}
 _UNITS = ((86400 * 365, "year"), (86400 * 30, "month"), (86400, "day"), (3600, "h"), (60, "min"))
 _WORDS = {"year", "month", "day"}  # written out, and so with a plural
+
+
+# What an agent's health points hold (agent/health.py): label and kind of value, in the order of the page.
+_HEALTH = {
+    "measured": ("Measured", "points"),
+    "delivered": ("Delivered", "points"),
+    "pending": ("Waiting to be delivered", "points"),
+    "rejected": ("Refused by the server", "points"),
+    "dropped": ("Dropped", "points"),
+    "unaccounted": ("Unaccounted for", "points"),
+    "buffer_bytes": ("Buffer on disk", "bytes"),
+    "disk_free": ("Free on disk", "bytes"),
+    "memory_process": ("Memory of the agent", "bytes"),
+    "memory_available": ("Free memory", "bytes"),
+    "cpu_temperature": ("Processor", "°C"),
+    "load": ("Load", ""),
+    "uptime": ("Agent running for", "seconds"),
+    "board_uptime": ("Board running for", "seconds"),
+    "clock_good": ("Clock synchronised", "yes"),
+    "throttled": ("Power or heat trouble", "yes"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +125,39 @@ def with_unit(value: float | str | bool | None, field: str) -> Markup:
         return shown
     space = "" if unit == "°" else " "
     return Markup('<span class="num">{}<span class="unit">{}{}</span></span>').format(shown, space, unit)
+
+
+def size(count: float) -> str:
+    """Bytes in the unit that keeps the figure short: `34.1 MB`."""
+    for factor, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def lasting(seconds: float) -> str:
+    """A length of time by its largest unit, rounded down: `3 days`, `12 min`."""
+    return ago(max(seconds, 2)).removesuffix(" ago")
+
+
+def health(values: Mapping[str, float | str | bool]) -> list[tuple[str, str]]:
+    """Label and text of what an agent says of itself; what is not known here comes last, by its name."""
+    said = [
+        (label, _counted(value, kind))
+        for name, (label, kind) in _HEALTH.items()
+        if (value := values.get(name)) is not None and not isinstance(value, str)
+    ]
+    return said + [(name, number(v)) for name, v in sorted(values.items()) if name not in _HEALTH]
+
+
+def _counted(value: float, kind: str) -> str:
+    if kind == "bytes":
+        return size(value)
+    if kind == "seconds":
+        return lasting(value)
+    if kind == "yes":
+        return "yes" if value else "no"
+    return f"{number(value)} {kind}".strip()
 
 
 def ago(seconds: float) -> str:

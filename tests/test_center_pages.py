@@ -117,13 +117,17 @@ def test_home_says_what_is_live_what_is_silent_and_what_was_refused(client, cent
     measured(center, "attic", ago_s=3 * 3600)
     measured(center, "stranger")
     tags = {"clientId": "pi-7", "device": "pi-7"}
-    center.telemetry.write([Point("agent", tags, {"rejected": 3, "pending": 0}, now_ns())])
+    health = {"rejected": 3, "pending": 0, "disk_free": 12_300_000_000, "uptime": 7300.5, "clock_good": 1}
+    center.telemetry.write([Point("agent", tags, health, now_ns())])
     page = text_of(client.get("/"))
     assert "3 registered" in page
     assert re.search(r"Live 1 heard of .* Silent 1 nothing .* Waiting 1 ", page)
     assert "Silent attic last point 3 h ago" in page
     assert "pi-7 3 points refused by the server" in page
     assert "Writing without a registration stranger" in page
+    agent = text_of(client.get("/devices/pi-7"))
+    for said in ("Refused by the server 3 points", "Free on disk 12.3 GB", "Agent running for 2 h", "synchronised yes"):
+        assert said in agent
 
 
 def test_the_list_shows_state_sensor_last_values_and_a_sparkline(client, center, pi_7):

@@ -1,0 +1,401 @@
+"""The center in Debian's Chromium: a user's whole walk, every page for everyone, and pages of foreign sites."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import functools
+import http.server
+import itertools
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import requests
+
+from agent.secret import Secret
+from center.app import serve
+from center.context import EXTENSION
+from center.pages_virtual import point_at
+from center.security import hash_password
+from center.telemetry import Point
+from center.times import now_ns
+from tests.center_helpers import embedded_settings
+
+pytestmark = [pytest.mark.chromium, pytest.mark.timeout(180)]
+
+OUTPUT = Path(__file__).parents[2] / "test-output"
+PASSWORD = "correct horse battery"
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+    "--host-resolver-rules=MAP foreign.example 127.0.0.1,MAP rebound.example 127.0.0.1",
+]
+WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+
+@dataclass
+class Watched:
+    """A page of which everything is noted that a user would not see: errors, violations, requests to elsewhere."""
+
+    page: object
+    base: str
+    noted: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.noted.append(f"error: {error}"))
+        self.page.on("request", self._request)
+        self.page.add_init_script(
+            "document.addEventListener('securitypolicyviolation', "
+            "(e) => console.error('violation', e.violatedDirective, e.blockedURI))"
+        )
+
+    def _console(self, message):
+        if message.type in {"error", "warning"}:
+            self.noted.append(f"{message.type}: {message.text}")
+
+    def _request(self, request):
+        if not request.url.startswith((self.base, "data:", "blob:")):
+            self.noted.append(f"request to {request.url}")
+
+    def go(self, path):
+        answer = self.page.goto(self.base + path)
+        assert answer.status == 200, path
+        return self.page
+
+    def shoot(self, name):
+        OUTPUT.mkdir(exist_ok=True)
+        self.page.screenshot(path=OUTPUT / f"center-{name}.png", full_page=True)
+
+    def wait(self, condition):
+        """Until a JavaScript expression holds."""
+        self.page.wait_for_function(f"() => {condition}", timeout=15_000)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def open_center(tmp_path_factory):
+    """On loopback without a password, with a device that measures and one that does not."""
+    with serve(embedded_settings(tmp_path_factory.mktemp("open"))) as running:
+        center = running.app.extensions[EXTENSION]
+        for device_id in ("attic", "balcony", "pi-7"):
+            center.registry.register(device_id, administrator=True)
+        now = now_ns() // 10**9
+        center.telemetry.write([point_at("pi-7", now - 60 * i) for i in range(1440)])
+        center.telemetry.write([point_at("attic", now - 3 * 3600 - 60 * i) for i in range(300)])
+        tags = {"clientId": "pi-7", "device": "pi-7"}
+        center.telemetry.write([Point("agent", tags, {"rejected": 3, "delivered": 1440}, None)])
+        center.registry.make_enrollment_key(note="Greenhouse", uses=5)
+        yield running
+
+
+@pytest.fixture
+def guarded_center(tmp_path):
+    """On loopback with an administrator's password."""
+    with serve(embedded_settings(tmp_path)) as running:
+        running.app.extensions[EXTENSION].registry.set_password_hash(hash_password(Secret(PASSWORD)))
+        yield running
+
+
+@contextlib.contextmanager
+def watching(chromium, running, *, theme="light", viewport=WIDE):
+    context = chromium.new_context(viewport=viewport, color_scheme=theme, timezone_id="Europe/Prague")
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=running.url)
+    try:
+        yield Watched(context.new_page(), running.url)
+    finally:
+        context.close()
+
+
+@contextlib.contextmanager
+def measuring(url, token, device_id):
+    """An agent's deliveries: a point every 0.2 s over HTTP, the temperature rising by one each time."""
+    stop = threading.Event()
+    head = f"environment,clientId={device_id},device={device_id},TemperatureSensor=bme280,HumiditySensor=bme280"
+
+    def run():
+        with requests.Session() as session:
+            for i in itertools.count():
+                line = f"{head} Temperature={i % 40}.5,Humidity=48.25 {time.time_ns()}"
+                answer = session.post(
+                    f"{url}/api/v2/write?org=iot-center&bucket=iot_center",
+                    data=line,
+                    headers={"Authorization": f"Token {token}"},
+                    timeout=10,
+                )
+                if answer.status_code != 204 or stop.wait(0.2):
+                    return
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_user_walks_from_login_to_removal(chromium, guarded_center, tmp_path):
+    with watching(chromium, guarded_center) as seen:
+        page = seen.go("/create")  # leads to the login, and back
+        assert page.title().startswith("Log in")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+
+        page.get_by_label("Device id").fill("greenhouse-3")
+        page.get_by_role("button", name="Register device").click()
+        token = page.get_by_label("Token of greenhouse-3").input_value()
+        page.get_by_role("button", name="Copy").first.click()
+        page.get_by_role("button", name="Copied").wait_for()
+        assert page.evaluate("navigator.clipboard.readText()") == token
+        assert token in page.get_by_role("region", name="agent.toml", exact=True).inner_text()
+        seen.shoot("token")
+        page.get_by_role("link", name="Go to greenhouse-3").click()
+        assert "waiting for its first point" in page.inner_text("main")
+
+        with measuring(guarded_center.url, token, "greenhouse-3"):
+            _see_points_arrive(seen)
+            _use_the_dashboard(seen, tmp_path)
+        _write_missing_data(seen)
+        _query_and_write(seen)
+
+        seen.go("/devices")
+        page.get_by_role("button", name="Remove greenhouse-3").click()
+        page.get_by_role("button", name="Keep it").click()
+        page.get_by_role("button", name="Remove greenhouse-3").click()
+        page.get_by_role("button", name="Remove device").click()
+        page.get_by_text("greenhouse-3 is removed").wait_for()
+        assert guarded_center.app.extensions[EXTENSION].registry.device("greenhouse-3") is None
+        page.get_by_role("button", name="Log out").click()
+        page.get_by_text("You are logged out").wait_for()
+        assert seen.noted == []
+
+
+def _see_points_arrive(seen):
+    page = seen.page
+    deadline = time.monotonic() + 10
+    while "Temperature" not in page.inner_text("main") and time.monotonic() < deadline:
+        page.reload()
+    page.get_by_text("Live", exact=True).wait_for()
+    page.evaluate("window.notReloaded = true")
+    before = page.inner_text("[data-last=Temperature]")
+    seen.wait(f"document.querySelector('[data-last=Temperature]').textContent !== '{before}'")
+    assert page.evaluate("window.notReloaded")
+    seen.wait("document.querySelector('.chart .scatterlayer path.js-line')")
+    seen.shoot("device")
+
+
+def _use_the_dashboard(seen, folder):
+    page = seen.page
+    page.get_by_role("link", name="Dashboard", exact=True).last.click()
+    seen.wait("document.querySelectorAll('.chart .main-svg').length >= 2")
+    seen.wait("document.querySelectorAll('.gauge-plot .angular').length === 2")
+    with page.expect_response(lambda r: "range=1h" in r.url and "series.json" in r.url) as answer:
+        page.get_by_role("button", name="1 h").click()
+    assert answer.value.json()["every"] == 5
+    seen.wait("document.querySelector('.chart .scatterlayer path.js-line')")
+
+    box = page.locator(".chart .nsewdrag").first.bounding_box()
+    right = box["x"] + box["width"] - 2
+    with page.expect_response(lambda r: "start=" in r.url) as answer:
+        page.mouse.move(right - 40, box["y"] + 60)
+        page.mouse.down()
+        page.mouse.move(right - 10, box["y"] + 60, steps=4)
+        page.mouse.up()
+    asked = parse_qs(urlsplit(answer.value.url).query)
+    assert int(asked["stop"][0]) - int(asked["start"][0]) < 300_000
+    assert answer.value.json()["every"] is None  # close enough to see every point
+    page.get_by_role("button", name="Whole range").click()
+    seen.wait("document.querySelector('[data-reset]').hidden")
+
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download CSV").click()
+    download.value.save_as(folder / "data.csv")
+    head, *rows = csv.reader((folder / "data.csv").read_text().splitlines())
+    assert head == ["time", "Temperature (°C)", "Humidity (%RH)"]
+    assert rows
+    assert {row[2] for row in rows} == {"48.25"}
+    seen.shoot("dashboard")
+
+
+def _write_missing_data(seen):
+    page = seen.go("/virtual")
+    page.get_by_role("button", name="Write missing data").click()
+    page.get_by_text("Done: 10 080 points written").first.wait_for(timeout=30_000)
+    bar = page.get_by_label("Progress")
+    assert bar.get_attribute("value") == bar.get_attribute("max") == "10080"
+    seen.shoot("virtual")
+    page.get_by_role("link", name="Open the dashboard").click()
+    seen.wait("document.querySelectorAll('.chart .scatterlayer path.js-line').length >= 5")
+    seen.shoot("dashboard-week")
+
+
+def _query_and_write(seen):
+    page = seen.go("/query")
+    page.get_by_label("Device").fill("virtual_device")
+    page.get_by_label("Field").fill("Temperature")
+    page.get_by_label("Range").select_option("7d")
+    page.get_by_label("Window").select_option("1h")
+    page.get_by_label("Function").select_option("max")
+    page.get_by_role("button", name="Query", exact=True).click()
+    assert "aggregateWindow(every: 1h, fn: max" in page.get_by_role("region", name="Flux", exact=True).last.inner_text()
+    seen.wait("document.querySelector('.chart .scatterlayer path.js-line')")
+    seen.shoot("query-result")
+    page = seen.go("/write")
+    page.get_by_label("Temperature (°C)").fill("21.5")
+    page.get_by_role("button", name="Write point").click()
+    page.get_by_text("1 point is stored").wait_for()
+
+
+PAGES = [
+    "/",
+    "/devices",
+    "/devices/pi-7",
+    "/devices/balcony",
+    "/dashboards/pi-7",
+    "/virtual",
+    "/query?device=pi-7&range=24h",
+    "/write",
+    "/buckets",
+    "/create",
+    "/enrollment-keys",
+    "/help",
+]
+
+
+@pytest.mark.parametrize(("theme", "viewport"), [("light", WIDE), ("dark", PHONE)], ids=["light-1280", "dark-390"])
+def test_every_page_is_for_everyone(chromium, open_center, theme, viewport):
+    """axe finds nothing serious, nothing is wider than the screen, the policy is kept, no request leaves the host."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    axe, found = Axe(), []
+    with watching(chromium, open_center, theme=theme, viewport=viewport) as seen:
+        for path in PAGES:
+            page = seen.go(path)
+            if page.locator(".chart").count():
+                seen.wait("document.querySelector('.chart .main-svg')")
+            for violation in axe.run(page).response["violations"]:
+                if violation["impact"] in {"serious", "critical"}:
+                    found += [f"{path}: {violation['id']}: {node['html'][:150]}" for node in violation["nodes"]]
+            if page.evaluate("document.documentElement.scrollWidth") > viewport["width"]:
+                found.append(f"{path} is wider than {viewport['width']} px")
+            name = path.partition("?")[0].strip("/").replace("/", "-") or "home"
+            seen.shoot(f"{name}-{viewport['width']}-{theme}")
+        assert not found, "\n".join(found)
+        assert seen.noted == []
+
+
+def test_a_keyboard_reaches_the_content_the_menu_and_the_questions(chromium, open_center):
+    with watching(chromium, open_center, viewport=PHONE) as seen:
+        page = seen.go("/devices")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+        page.get_by_role("button", name="Open the menu").press("Enter")
+        seen.wait("document.activeElement.id === 'side'")
+        page.keyboard.press("Escape")
+        page.get_by_role("link", name="Enrollment keys").wait_for(state="hidden")
+        page.get_by_role("button", name="Remove pi-7").press("Enter")
+        page.get_by_role("heading", name="Remove pi-7?").wait_for()
+        page.keyboard.press("Escape")
+        page.get_by_role("heading", name="Remove pi-7?").wait_for(state="hidden")
+        assert seen.noted == []
+
+
+def test_light_and_dark_follow_the_system_and_then_the_choice(chromium, open_center):
+    with watching(chromium, open_center, theme="dark") as seen:
+        page = seen.go("/dashboards/pi-7")
+        assert page.evaluate("document.documentElement.dataset.bsTheme") == "dark"
+        page.get_by_role("button", name="Light or dark").click()
+        assert page.evaluate("document.documentElement.dataset.bsTheme") == "light"
+        seen.go("/devices")
+        assert page.evaluate("document.documentElement.dataset.bsTheme") == "light"
+        assert seen.noted == []
+
+
+FOREIGN = """<!doctype html><title>foreign</title>
+<iframe src="CENTER/devices"></iframe><iframe name="a"></iframe><iframe name="b"></iframe>
+<form id="a" method="post" action="CENTER/api/devices/evil-1" target="a"></form>
+<form id="b" method="post" action="CENTER/create" target="b"><input name="device_id" value="evil-2"></form>
+<img id="img" src="CENTER/api/env/evil-3" alt="">
+<script>
+window.read = [];
+const keep = async (name, url, options) => {
+  try { const a = await fetch(url, options); window.read.push(name + ":" + a.type + ":" + await a.text()); }
+  catch (e) { window.read.push(name + ":blocked"); }
+};
+(async () => {
+  await keep("cors-post", "CENTER/api/devices/evil-4", { method: "POST" });
+  await keep("blind-post", "CENTER/api/devices/evil-5", { method: "POST", mode: "no-cors" });
+  await keep("text-post", "CENTER/api/devices", { method: "POST", mode: "no-cors", body: '{"deviceId": "evil-6"}' });
+  await keep("env", "CENTER/api/env/evil-7", {});
+  await keep("list", "CENTER/api/devices", {});
+  await keep("page", "CENTER/enrollment-keys", { credentials: "include" });
+  await keep("delete", "CENTER/api/devices/pi-7", { method: "DELETE" });
+  document.getElementById("a").submit();
+  document.getElementById("b").submit();
+  window.done = true;
+})();
+</script>"""
+
+
+def test_a_foreign_page_can_neither_register_a_device_nor_read_anything(chromium, open_center):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = FOREIGN.replace("CENTER", open_center.url).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    reached = []
+    center = open_center.app.extensions[EXTENSION]
+    before = [d.id for d in center.registry.devices().devices]
+
+    def note(original, environ, start_response):
+        def start(status, headers, *more):
+            reached.append((environ["PATH_INFO"], environ.get("HTTP_HOST", ""), int(status[:3])))
+            return start_response(status, headers, *more)
+
+        return original(environ, start)
+
+    original = open_center.app.wsgi_app
+    open_center.app.wsgi_app = functools.partial(note, original)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    context = chromium.new_context()
+    try:
+        page = context.new_page()
+        page.goto(f"http://foreign.example:{server.server_port}/")
+        page.wait_for_function("() => window.done")
+        page.wait_for_load_state("networkidle")
+        read = page.evaluate("window.read")
+        rebound = page.goto(f"http://rebound.example:{open_center.port}/api/env/evil-8")
+        assert rebound.status == 400
+    finally:
+        context.close()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+        open_center.app.wsgi_app = original
+    assert [d.id for d in center.registry.devices().devices] == before
+    assert all(line.endswith(("blocked", ":opaque:")) for line in read), read
+    asked = {path for path, _, _ in reached}
+    assert {"/api/devices/evil-1", "/create", "/api/env/evil-3", "/api/devices/evil-5", "/api/devices"} <= asked
+    assert all(status in {400, 403} for _, _, status in reached), reached
