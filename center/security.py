@@ -123,6 +123,8 @@ def foreign(incoming: Request, *, unsafe_only: bool) -> str | None:
 def guard() -> None:
     """Before every request."""
     center = current_center()
+    if not host_trusted(request.host, trusted_hosts(center.settings)):
+        abort(400, f"{request.host!r} is not a name of this center: add it to server.trusted_hosts or TRUSTED_HOSTS")
     if not center.settings.loopback or not is_open():
         # With a login cookies are SameSite=Strict and forms carry a CSRF token; this guards the API as well.
         if request.path != "/api/v2/write" and (why := foreign(request, unsafe_only=True)):
@@ -153,9 +155,6 @@ def init_app(app: Flask, settings: Settings, session_key: Secret) -> None:
     app.config["SESSION_COOKIE_NAME"] = "iot_center"
     app.config["SESSION_COOKIE_SECURE"] = (settings.server.public_url or "").startswith("https://")
     app.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
-    hosts = trusted_hosts(settings)
-    if hosts:
-        app.config["TRUSTED_HOSTS"] = hosts
     app.extensions[ATTEMPTS_EXTENSION] = Attempts()
     login = LoginManager(app)
     login.session_protection = "basic"
@@ -168,6 +167,17 @@ def init_app(app: Flask, settings: Settings, session_key: Secret) -> None:
 
     app.before_request(guard)
     app.after_request(headers)
+
+
+def host_trusted(host: str, names: list[str] | None) -> bool:
+    """Whether a Host header is one of the names, whatever its port. A name that starts with a dot: any below it.
+
+    Flask's own TRUSTED_HOSTS does the same, but cannot match an IPv6 address.
+    """
+    if names is None:
+        return True
+    name = (host if host.endswith("]") else host.rpartition(":")[0] or host).lower().removesuffix(".")
+    return any(name == known.lower() or (known.startswith(".") and name.endswith(known.lower())) for known in names)
 
 
 def trusted_hosts(settings: Settings) -> list[str] | None:
