@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent.schema import Line, line_for
+from agent.point import line_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from agent.schema import Line
     from drivers.virtual import Virtual
 
 _NS = 1_000_000_000

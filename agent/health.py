@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from influxdb_client.client.write.point import Point
+
 from agent.board import Board, look
-from agent.importing import IMPORTING
 from agent.schema import HEALTH_MEASUREMENT, Line, check_tag
 from drivers.base import boot_ns
 
@@ -27,9 +28,6 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
     memory_process, disk_free (bytes), throttled (flags, see board.py), clock_good (0 or 1). Floats: uptime,
     board_uptime (s), cpu_temperature (°C), load.
     """
-    with IMPORTING:  # 0.2 s on a Pi Zero, after the first reading
-        from influxdb_client.client.write.point import Point  # noqa: PLC0415
-
     point = Point(HEALTH_MEASUREMENT).tag("clientId", check_tag(device_id)).tag("device", device_id)
     ledger = snapshot.get("ledger", {})
     integers: dict[str, Any] = {

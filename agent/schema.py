@@ -1,8 +1,9 @@
-"""The data model: from a reading to a line of InfluxDB line protocol.
+"""The data model: measurement, tags and fields, and a point as a line of line protocol.
 
 Measurement `environment` with the tags and fields that existing dashboards read: clientId and device hold the device
 id, one tag for each measured quantity names the sensor's kind, fields keep their type for ever (a float is never sent
 as an integer: InfluxDB would refuse it with 422). Values are rounded to the sensor's resolution here and nowhere else.
+How a reading becomes a line: point.py.
 """
 
 from __future__ import annotations
@@ -10,13 +11,8 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from agent.importing import IMPORTING
 from drivers.base import QUANTITIES, Quantity
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MEASUREMENT = "environment"
 HEALTH_MEASUREMENT = "agent"
@@ -84,37 +80,3 @@ def resolved(field: str, value: float) -> float | int:
     if quantity.kind == "integer":
         return round(value)
     return round(float(value), quantity.decimals) + 0.0  # + 0.0: never -0.0
-
-
-def line_for(
-    device_id: str,
-    sensor_kind: str,
-    values: Mapping[str, float | int],
-    *,
-    boot_ns: int,
-    sensor_name: str | None = None,
-    location: tuple[float, float] | None = None,
-    time_ns: int | None = None,
-) -> Line:
-    """The point of a reading. `location` is (lat, lon) in degrees, where the sensor itself does not measure it."""
-    if not values:
-        raise ValueError("a point needs at least one value")
-    fields = dict(values)
-    tags = {"clientId": device_id, "device": device_id}
-    for field in values:
-        quantity = quantity_of(field)
-        if quantity is not None and quantity.sensor_tag:
-            tags[quantity.sensor_tag] = sensor_kind
-    if location is not None and "Lat" not in fields:
-        fields["Lat"], fields["Lon"] = location
-    if sensor_name:
-        tags["sensor"] = sensor_name
-    with IMPORTING:  # 0.2 s on a Pi Zero, after the first reading
-        from influxdb_client.client.write.point import Point  # noqa: PLC0415
-
-    point = Point(MEASUREMENT)
-    for key, text in tags.items():
-        point.tag(key, check_tag(text))
-    for field, value in fields.items():
-        point.field(field, resolved(field, value))
-    return Line(point.to_line_protocol().encode(), boot_ns, time_ns)

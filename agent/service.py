@@ -25,9 +25,10 @@ from agent.fixed import FixedTarget
 from agent.health import Health
 from agent.history import History
 from agent.identity import device_id
+from agent.point import line_for
 from agent.registration import Registrar
 from agent.sampler import Sampler
-from agent.schema import Line, line_for
+from agent.schema import Line
 from agent.status import build, ledger_of
 from agent.statuspage import StatusPage
 from drivers.base import Driver, Reading, boot_ns, options_for

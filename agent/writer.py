@@ -6,7 +6,9 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from agent.importing import IMPORTING
+from influxdb_client.client.influxdb_client import InfluxDBClient
+from influxdb_client.service.write_service import WriteService
+
 from agent.outcome import Answer, short
 from agent.timed import timed_pools
 
@@ -70,10 +72,6 @@ class Writer:
 
     def _open(self, token: str) -> _Transport:
         if self._client is None:
-            with IMPORTING:  # 0.2 s, 16 MB: once needed
-                from influxdb_client.client.influxdb_client import InfluxDBClient  # noqa: PLC0415
-                from influxdb_client.service.write_service import WriteService  # noqa: PLC0415
-
             self._client = InfluxDBClient(
                 self.target.url,
                 token,

@@ -10,7 +10,7 @@ from line_protocol_parser import parse_line
 
 from agent.config import valid_device_id
 from agent.identity import check_id, derive, device_id, state_folder_warning
-from agent.schema import line_for
+from agent.point import line_for
 from center.registry import check_device_id
 
 IDS = st.from_regex(r"[A-Za-z0-9._-]{1,64}", fullmatch=True).filter(lambda text: text not in (".", ".."))

@@ -219,6 +219,9 @@ def test_tls_is_checked_against_the_named_authority(server, write, tmp_path):
     assert len(server.requests) == 2
 
 
-def test_heavy_modules_come_with_the_first_write_only():
-    code = "import agent.writer, sys; sys.exit('influxdb_client' in sys.modules or 'urllib3' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_influxdb_client_comes_with_the_service_before_any_thread_and_not_with_quick_commands():
+    """Two threads that import it at the same moment deadlock, and a reading would be lost."""
+    quick = "import sys, agent.cli_run, agent.cli_status, agent.config, agent.control, agent.status"
+    for modules, there in ((quick, False), ("import sys, agent.service", True)):
+        code = f"{modules}; sys.exit(('influxdb_client.service.write_service' in sys.modules) is not {there})"
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
