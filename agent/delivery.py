@@ -36,8 +36,9 @@ log = logging.getLogger(__name__)
 
 POLL_S = 1.0
 """Longest wait without a look at the target and at stop."""
-MAX_HALVINGS = 16
-"""Halvings with nothing accepted in between, before refused batches are parked whole: 13 find one line in 5,000."""
+MAX_HALVINGS = 64
+"""Halvings with nothing accepted in between, before refused batches are parked whole: 13 find one line in 5,000, and
+some more come before the first good part when there are many bad lines and parts are not yet on disk, in order."""
 FINE_NS = 60 * 1_000_000_000
 """So long after a 204 a refusal is about the points; later an empty write asks first whether it is the request."""
 MAX_PROBES, PROBE_GAP_S, PROBE_SLOWLY_S = 4, 0.5, 60.0
@@ -301,10 +302,14 @@ class Delivery:
         self._pace.accepted(now, batch.count, live=batch.live, parked=batch.parked)
 
     def _set_apart(self, outcome: Split | Park, batch: Batch, now: int) -> bool:
-        self._pace.server.clear()
         self._same.pop(batch.keys[0], None)
+        self._pace.server.clear()
         if _is_blind(outcome):
             self._halvings += 1
+        if self._halvings > MAX_HALVINGS:
+            self._fail("all refused", f"nothing is accepted: {outcome.text}", loud=True)
+        else:
+            self._troubles.end(now)
         if isinstance(outcome, Split):
             if outcome.kind == "413":
                 self._pace.too_large(batch.count)
@@ -329,6 +334,8 @@ class Delivery:
             log.info("delivering to %s from now on", target.url)
         self._current = target
         self._troubles.url = target.url if target else ""
+        if self._troubles.kind is None:
+            self._troubles.changed_ns = self._now()
         self._end_round()
         self._pace.start_again()
         self._probes = self._halvings = 0

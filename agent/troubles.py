@@ -42,7 +42,7 @@ class Troubles:
             seconds = round((now - self._began_ns) / 1e9)
             log.info("delivery works again after %s and %d attempts", format_duration(seconds), self.count)
             self.changed_ns = now
-        self.kind, self.count = None, 0
+        self.kind, self.text, self.count = None, None, 0
 
     def refused(self, now: int, points: int, text: str) -> None:
         if points and (said := self._tell(now, "refused", points, text)):

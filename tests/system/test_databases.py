@@ -1,0 +1,107 @@
+"""A backlog of 200,000 points arrives in real databases, each exactly once."""
+
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+
+import pytest
+
+from agent.boots import Boots, current_boot_id
+from agent.buffer import open_buffer
+from agent.clock import Clock
+from agent.delivery import Delivery
+from agent.schema import Line, line_for
+from agent.secret import Secret
+from agent.settings import BufferSettings, DeliverySettings
+from agent.target import Target
+
+COUNT = 200_000
+MS = 1_000_000
+
+
+def deliver(folder, target, device, start_ms, count=COUNT):
+    """Store a backlog of a point each 100 ms from `start_ms` on, and deliver it. Requests it took."""
+    clock = Clock(Boots(None, current_boot_id()), trust="always")
+    clock.poll()
+    buffer = open_buffer(folder, BufferSettings(), clock)
+    values = {"Temperature": 21.5, "Humidity": 40.25, "Pressure": 1001.5}
+    head = line_for(device, "bme280", values, boot_ns=0).head
+    buffer.put_committed([Line(head, 0, (start_ms + n * 100) * MS) for n in range(count)])
+    delivery = Delivery(buffer, lambda: target, clock, DeliverySettings(), lambda: None)
+    try:
+        assert delivery.drain(clock.boot_ns() + 100_000_000_000), delivery.snapshot()
+        buffer.commit_all()
+        status = buffer.snapshot()
+        assert (status.pending, status.unaccounted, status.counters.delivered) == (0, 0, count)
+        return delivery.snapshot().requests
+    finally:
+        delivery.close()
+        buffer.close()
+
+
+@pytest.fixture
+def victoria(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = ["victoria-metrics", f"-httpListenAddr=127.0.0.1:{port}", f"-storageDataPath={tmp_path / 'victoria'}"]
+    with (
+        (tmp_path / "victoria.log").open("w") as log,
+        subprocess.Popen([*command, "-retentionPeriod=1y"], stderr=log) as server,
+    ):
+        try:
+            until = time.monotonic() + 20
+            while True:
+                try:
+                    with urllib.request.urlopen(f"{url}/health", timeout=1):
+                        break
+                except (urllib.error.URLError, OSError):
+                    assert time.monotonic() < until, (tmp_path / "victoria.log").read_text()
+                    time.sleep(0.05)
+            yield url
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+@pytest.mark.victoria
+def test_promise_8_victoria_metrics_has_each_point_of_a_backlog_exactly_once(tmp_path, victoria):
+    start_ms = int(time.time() - 86_400) * 1000
+    assert deliver(tmp_path / "buffer", Target(victoria, "", "any", Secret("none")), "pi-1", start_ms) <= 50
+    urllib.request.urlopen(f"{victoria}/internal/force_flush", timeout=20).close()
+    asked = urllib.parse.urlencode(
+        {"match[]": '{__name__=~"environment_.*",clientId="pi-1"}', "start": start_ms // 1000}
+    )
+    with urllib.request.urlopen(f"{victoria}/api/v1/export?{asked}", timeout=60) as answer:
+        series = [json.loads(line) for line in answer]
+    stamps = {}
+    for part in series:  # nothing is merged here: what was sent twice would be there twice
+        stamps.setdefault(part["metric"]["__name__"], []).extend(part["timestamps"])
+    expected = [start_ms + n * 100 for n in range(COUNT)]
+    assert sorted(stamps) == ["environment_Humidity", "environment_Pressure", "environment_Temperature"]
+    assert all(sorted(found) == expected for found in stamps.values())
+
+
+@pytest.mark.influxdb
+def test_promise_8_influxdb_has_each_point_of_a_backlog_exactly_once(tmp_path):
+    from influxdb_client import InfluxDBClient
+
+    url, token, org = (os.environ[f"INFLUXDB_V2_{name}"] for name in ("URL", "TOKEN", "ORG"))
+    device, bucket = f"backlog-{uuid.uuid4().hex[:8]}", f"test-{uuid.uuid4().hex[:8]}"
+    start_ms = int(time.time() - 86_400) * 1000
+    with InfluxDBClient(url, token, org=org, timeout=60_000) as client:
+        made = client.buckets_api().create_bucket(bucket_name=bucket, org=org)
+        try:
+            assert deliver(tmp_path / "buffer", Target(url, org, bucket, Secret(token)), device, start_ms) <= 50
+            flux = "from(bucket: b) |> range(start: 0) |> filter(fn: (r) => r.clientId == d) |> count()"
+            tables = client.query_api().query(flux, params={"b": bucket, "d": device})
+            counts = {row.values["_field"]: row.get_value() for table in tables for row in table.records}
+            assert counts == {"Temperature": COUNT, "Humidity": COUNT, "Pressure": COUNT}
+        finally:
+            client.buckets_api().delete_bucket(made)
