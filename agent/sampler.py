@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 # An attempt to open takes milliseconds, so the back-off stays short: a sensor that is plugged in again is read at its
 # next moment wherever these are a second or more apart.
-BACKOFF_FIRST_NS = 100_000_000
+BACKOFF_FIRST_NS = 50_000_000
 BACKOFF_LIMIT_NS = 900_000_000
 LONGEST_WAIT_S = 1.0  # between two signs of life, and until a new interval is noticed
 _PROBLEMS_LOGGED = 10  # different ones, in one outage
