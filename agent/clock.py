@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +16,6 @@ from agent.adjtimex import KernelClock, kernel_clock
 from agent.boots import Boots, Known, current_boot_id
 from agent.evidence import (
     BUILT_NS,
-    MOVED_NS,
     OBSERVED_AGE_NS,
     SECOND,
     Anchor,
@@ -26,6 +25,7 @@ from agent.evidence import (
     consensus,
     judge,
 )
+from agent.segments import MILLISECOND, Segment, extended, segment_at, stamp
 from drivers.base import boot_ns as _boot_ns
 
 if TYPE_CHECKING:
@@ -36,12 +36,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-MILLISECOND = 1_000_000
 PROBE_EVERY_S = 0.55  # three answers in 1.1 s: far enough apart to agree, within the 2 s of promise 5
 PROBE_SLOWLY_S = 5.0
+FIRST_WORD_NS = 5 * SECOND
 _OBSERVATIONS = 12
 _ENOUGH_NS = 5 * SECOND
-_SEGMENTS = 64
 _READ_WITHIN_NS = 2 * MILLISECOND
 
 
@@ -60,43 +59,19 @@ class ClockState:
     warning: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Segment:
-    """From `start_ns` (boot clock) on this offset holds; `anchor` is the latest that confirmed it.
-
-    Where it is less than the one before, time goes on from `floor_ns` (Unix) at half speed until it is right: points
-    keep their order and a time of their own.
-    """
-
-    start_ns: int
-    offset_ns: int
-    floor_ns: int
-    anchor: Anchor
-
-    def time_of(self, boot_ns: int) -> int:
-        time_ns = boot_ns + self.offset_ns
-        if boot_ns < self.start_ns or not self.floor_ns:
-            return time_ns
-        return max(time_ns, self.floor_ns + (boot_ns - self.start_ns) // 2)
-
-    def error_of(self, boot_ns: int) -> int:
-        ahead = self.time_of(boot_ns) - (boot_ns + self.offset_ns)
-        return aged(self.anchor, boot_ns).error_ns + ahead + abs(self.offset_ns - self.anchor.offset_ns)
-
-
-def stamp(boot_ns: int, offset_ns: int) -> int:
-    """Unix nanoseconds of a moment on the boot clock, rounded to a millisecond."""
-    return (boot_ns + offset_ns + MILLISECOND // 2) // MILLISECOND * MILLISECOND
-
-
 class Clock:
-    """Thread-safe. `boot_ns`, `wall_ns` and `kernel` are the clocks to read; tests pass their own."""
+    """Thread-safe. `boot_ns`, `wall_ns` and `kernel` are the clocks to read; tests pass their own.
+
+    For `first_word_ns` after its start it lets a server speak before it believes the kernel: what was dated by an
+    absurd clock stays so.
+    """
 
     def __init__(
         self,
         boots: Boots,
         *,
         trust: Literal["auto", "always"] = "auto",
+        first_word_ns: int = 0,
         boot_ns: Callable[[], int] = _boot_ns,
         wall_ns: Callable[[], int] = time.time_ns,
         kernel: Callable[[], KernelClock | None] = kernel_clock,
@@ -106,6 +81,7 @@ class Clock:
         self.changed = Event()  # set when the state became good or another: whoever heals waits for it
         self._trust = trust
         self._boot_ns, self._wall_ns, self._kernel = boot_ns, wall_ns, kernel
+        self._alone_until = boot_ns() + first_word_ns
         self._polling = Lock()  # one look at a time; held while a child process or the disk is waited for
         self._lock = Lock()
         self._observations: tuple[Observation, ...] = ()
@@ -113,7 +89,7 @@ class Clock:
         self._since: int | None = None
         self._warning: str | None = None
         self._past: int | None = None  # when a server last gave a date that cannot be
-        self._segments: tuple[_Segment, ...] = ()
+        self._segments: tuple[Segment, ...] = ()  # none exactly while the time is not known
         known = boots.recall()
         if known is None or (known.anchor.evidence == "always") > (trust == "always"):
             return
@@ -121,8 +97,8 @@ class Clock:
         if anchor.boot_ns <= boot_ns():
             self._anchor, self._since = anchor, known.since_boot_ns
             self._segments = (
-                _Segment(known.since_boot_ns, first.offset_ns, 0, first),
-                _Segment(anchor.boot_ns, anchor.offset_ns, known.given_ns, anchor),
+                Segment(known.since_boot_ns, first.offset_ns, 0, first),
+                Segment(anchor.boot_ns, anchor.offset_ns, known.given_ns, anchor),
             )
 
     def boot_ns(self) -> int:
@@ -142,12 +118,12 @@ class Clock:
 
         Later moments never get an earlier time, however the wall clock is slewed or stepped.
         """
-        segment = self._segment(boot_ns)
+        segment = segment_at(self._segments, boot_ns)
         return stamp(segment.time_of(boot_ns), 0) if segment else None
 
     def error_ns(self, boot_ns: int) -> int | None:
         """The bound of the error of the time that date() gives: far from the evidence, the crystal has drifted more."""
-        segment = self._segment(boot_ns)
+        segment = segment_at(self._segments, boot_ns)
         return segment.error_of(boot_ns) if segment else None
 
     def first_offset_ns(self) -> int | None:
@@ -155,16 +131,14 @@ class Clock:
         segments = self._segments
         return segments[0].offset_ns if segments else None
 
-    def _segment(self, boot_ns: int) -> _Segment | None:
-        segments = self._segments  # none exactly while the time is not known
-        return next((s for s in reversed(segments) if s.start_ns <= boot_ns), segments[0]) if segments else None
-
     def poll(self) -> ClockState:
         """Look at the kernel and the wall clock: every second while not good, every minute after."""
         with self._polling:
             before, wall_offset, after = self._read()
             kernel = after if before and before.vouches else None
             now = self._boot_ns()
+            if not self._observations and now < self._alone_until:
+                kernel = None
             with self._lock:
                 self._judge(now, wall_offset, kernel)
                 known = self._known(now)
@@ -258,7 +232,7 @@ class Clock:
             return
         if self._since is None:
             self._since = now
-        self._segments = _extended(self._segments, anchor, now)
+        self._segments = extended(self._segments, anchor, now)
         if was is None or was.evidence != anchor.evidence:
             self.changed.set()
 
@@ -272,23 +246,8 @@ class Clock:
             _log.warning("%s", warning) if warning else _log.info("The clock's warning is over")
 
 
-def _extended(segments: tuple[_Segment, ...], anchor: Anchor, now: int) -> tuple[_Segment, ...]:
-    """The segments with what the anchor says from now on: the last one confirmed, or a new one."""
-    if not segments:
-        return (_Segment(now, anchor.offset_ns, 0, anchor),)
-    last = segments[-1]
-    if abs(last.offset_ns - anchor.offset_ns) < MOVED_NS:
-        return (*segments[:-1], replace(last, anchor=anchor))
-    given = last.time_of(now)
-    ahead = given - (now + anchor.offset_ns)
-    # a correction beyond the stated error means that the time before was wrong: no point waits for it
-    floor = given if 0 < ahead <= last.error_of(now) + anchor.error_ns else 0
-    new = _Segment(now, anchor.offset_ns, floor, anchor)
-    return (segments[0], *segments[1:][-_SEGMENTS:], new)
-
-
 def open_clock(folder: Path, settings: ClockSettings) -> Clock:
     """The clock of this boot, with what the state folder remembers of it. Asks nothing yet; call poll()."""
     boots = Boots(folder, current_boot_id())
     boots.begin()
-    return Clock(boots, trust=settings.trust)
+    return Clock(boots, trust=settings.trust, first_word_ns=FIRST_WORD_NS)

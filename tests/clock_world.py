@@ -25,10 +25,17 @@ class World:
     boot_id: str = "boot-1"
     readings: list[tuple[int, int]] = field(default_factory=list)  # (boot clock, true time)
 
-    def clock(self, folder=None, trust="auto"):
+    def clock(self, folder=None, trust="auto", first_word_ns=0):
         boots = Boots(folder, self.boot_id)
         boots.begin()
-        return Clock(boots, trust=trust, boot_ns=lambda: self.boot_ns, wall_ns=lambda: self.wall_ns, kernel=self.kernel)
+        return Clock(
+            boots,
+            trust=trust,
+            first_word_ns=first_word_ns,
+            boot_ns=lambda: self.boot_ns,
+            wall_ns=lambda: self.wall_ns,
+            kernel=self.kernel,
+        )
 
     def kernel(self):
         return None if self.max_error_ns is None else KernelClock(self.max_error_ns, self.remaining_ns)

@@ -220,6 +220,20 @@ def test_a_synchronised_clock_a_day_from_the_servers_date_is_not_believed():
     assert abs(clock.date(world.boot_ns) - world.true_ns) <= SECOND
 
 
+def test_a_server_speaks_first_for_some_seconds_then_the_kernel_is_believed_alone():
+    world = World(wall_ns=NOW_NS, max_error_ns=MS)
+    clock = world.clock(first_word_ns=5 * SECOND)
+    assert not clock.poll().good
+    world.wait(4 * SECOND)
+    assert not clock.poll().good
+    world.wait(SECOND)
+    assert clock.poll().good
+    clock = world.clock(first_word_ns=5 * SECOND)
+    assert not clock.poll().good
+    world.answer(clock)
+    assert clock.state().evidence == "kernel"
+
+
 def test_a_server_some_minutes_off_is_reported_and_the_kernel_believed():
     world = World(wall_ns=NOW_NS, max_error_ns=MS)
     clock = world.clock()

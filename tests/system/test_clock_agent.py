@@ -194,6 +194,17 @@ def test_promise_5_servers_that_agree_date_the_points_of_a_board_whose_clock_is_
     assert "40.0 days behind true time: points are dated by the servers' dates" in running.log.read_text()
 
 
+@pytest.mark.parametrize("shift", [-2 * DAY_S, 2 * DAY_S], ids=["slow", "fast"])
+def test_promise_5_a_synchronised_clock_two_days_wrong_dates_no_point(tmp_path, agent, shift):
+    wall = WallClock(tmp_path, shift_s=shift, max_error_us=2_000)
+    with InfluxServer() as server:
+        running = agent(server.url, wall)
+        wait_until(lambda: len(server.points) > 10)
+        errors = everything_delivered(running, server)
+    assert max(map(abs, errors.values())) < 1
+    assert "it is not believed" in running.log.read_text()
+
+
 @pytest.mark.parametrize("step", [-7200, 5 * 365 * DAY_S], ids=["-2h", "+5y"])
 def test_promise_5_a_step_of_the_wall_clock_neither_reorders_nor_doubles_nor_misdates(tmp_path, agent, step):
     wall = WallClock(tmp_path)
