@@ -22,7 +22,7 @@ KEPT_SETS = 3
 """Damaged sets of files that are kept, the newest."""
 
 
-class AlreadyRunning(AgentError):  # noqa: N818 - says what is the case  # noqa: N818 - the contract's name
+class AlreadyRunning(AgentError):  # noqa: N818 - says what is the case
     """Another agent holds the folder. `holder` says who; the exit code is 3."""
 
     exit_code = EXIT_ALREADY_RUNNING
