@@ -22,9 +22,10 @@ from drivers.base import (
     options_for,
 )
 from drivers.bme280 import Bme280
+from drivers.chip import Chip
+from tests.bme280_bench import ROOM
 from tests.driver_conformance import check
 from tests.fake_blinka import FakeBus, FakeTime, connect
-from tests.test_drivers_bme280 import ROOM, Chip
 
 README = Path(__file__).parent.parent / "README.md"
 IMAGES = Path(__file__).parent / "data/bme280-bosch.json"

@@ -1,0 +1,36 @@
+"""A BME280 driver on a register-level chip on a fake bus, with time that passes only by waiting."""
+
+import json
+from pathlib import Path
+
+import drivers.i2c
+from drivers.base import options_for
+from drivers.bme280 import Bme280
+from drivers.chip import Chip, Image
+from tests.fake_blinka import FakeBus, FakeTime, connect
+
+IMAGES = [Image.of(case) for case in json.loads((Path(__file__).parent / "data/bme280-bosch.json").read_text())]
+ROOM = IMAGES[0]
+
+
+class Bench:
+    """A chip, its bus, and a driver on it."""
+
+    def __init__(self, patch, *, chips=None, image=ROOM, source=None, **options):
+        self.time = FakeTime()
+        self.chip = Chip(image, clock=self.time.clock, source=source)
+        self.bus = FakeBus({0x77: self.chip} if chips is None else chips, self.time)
+        connect(patch, self.bus)
+        drivers.i2c._claimed.clear()  # an earlier bench may not have closed its driver
+        kind_options = options_for(Bme280, options)
+        self.driver = Bme280(kind_options, clock=self.time.clock, sleep=self.time.sleep)
+
+    def opened(self):
+        self.driver.open()
+        self.bus.log.clear()
+        self.chip.written.clear()
+        self.bus.transfers = 0
+        return self
+
+    def another_chip(self, chip_id=0x60):
+        return Chip(ROOM, chip_id=chip_id, clock=self.time.clock)
