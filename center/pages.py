@@ -134,6 +134,7 @@ def init_app(app: Flask) -> None:
     from center import pages_admin, pages_dashboard, pages_data, pages_devices, pages_virtual  # noqa: F401, PLC0415 - add routes
 
     app.config.setdefault("WTF_CSRF_CHECK_DEFAULT", False)  # the API has no session: pages check in _protect()
+    app.config.setdefault("WTF_CSRF_TIME_LIMIT", None)  # as long as the session: dashboards stay open for days
     csrf.init_app(app)
     app.after_request(_policy)
     app.register_blueprint(assets)
@@ -158,14 +159,22 @@ def _never_cached(response: Response) -> Response:
     return response
 
 
+def wants_json() -> bool:
+    """Whether a script of a page asks, and not a person."""
+    return request.headers.get("Accept") == "application/json"
+
+
 @pages.errorhandler(CSRFError)
-def _forged(_: CSRFError) -> tuple[str, int]:
-    return problem("This form was open for too long", "Go back, load the page again and send it once more.", 400)
+def _forged(error: CSRFError) -> Any:
+    if wants_json():
+        return errors.answer(400, f"{error.description}: load the page again")
+    text = "Your session has ended since the page was opened. Go back, load the page again and send it once more."
+    return problem("This form is out of date", text, 400)
 
 
 @pages.errorhandler(HTTPException)
 def _refused(error: HTTPException) -> Any:
-    if request.headers.get("Accept") == "application/json":
+    if wants_json():
         return errors.answer(error.code or 500, error.description or error.name)
     if error.code in {301, 302, 303, 307, 308}:
         return error
@@ -181,8 +190,10 @@ def _not_found(error: HTTPException) -> Any:
 
 
 @pages.errorhandler(StoreError)
-def _store_down(error: StoreError) -> tuple[str, int]:
+def _store_down(error: StoreError) -> Any:
     current_app.logger.warning("store: %s", error)
+    if wants_json():
+        return errors.answer(503, str(error))
     return problem("The store does not answer", str(error), 503)
 
 

@@ -74,7 +74,7 @@ def view_of(args: Any, now: int) -> View:
 def dashboards() -> Any:
     """The dashboard of the device heard of last; a page that says what to do when there is none."""
     center, now = current_center(), now_ns()
-    seen = center.telemetry.last_seen(since_ns=now - LOOK_BACK_NS)
+    seen = center.telemetry.last_seen(since_ns=now - DAY_NS) or center.telemetry.last_seen(since_ns=now - LOOK_BACK_NS)
     if seen:
         return redirect(url_for("pages.dashboard", device_id=max(seen, key=seen.__getitem__)))
     return render_template("dashboard_empty.html")
@@ -136,12 +136,14 @@ def drawn(view: View, curves: Sequence[Curve], lows: Sequence[Curve] = (), highs
 
 @pages.get("/dashboards/<device_id>/live.json")
 def live_json(device_id: str) -> Any:
-    """The last values, when they were measured (Unix ms), and the device's state."""
+    """The last values if they are recent, when they were measured (Unix ms), and the device's state."""
     _check(device_id)
-    now = now_ns()
-    last = current_center().telemetry.last_values([device_id], since_ns=now - LOOK_BACK_NS).get(device_id, {})
+    center, now = current_center(), now_ns()
+    recent = now - max(round(center.settings.devices.silent_after), 60) * SECOND_NS  # asked for every two seconds
+    last = center.telemetry.last_values([device_id], since_ns=recent).get(device_id, {})
     seen = newest(last)
-    state = state_of(seen, now)
+    registered = center.registry.device(device_id) is not None
+    state = state_of(seen if seen is not None else 0, now, registered=registered)
     return {
         "last": {
             f: {"value": v.value, "text": presentation.number(v.value, f), "time": v.time_ns // 1_000_000}

@@ -11,7 +11,7 @@ from flask import flash, redirect, render_template, request, url_for
 
 from center.access import administrators_only
 from center.context import current_center
-from center.pages import newest, pages, state_of
+from center.pages import newest, pages, state_of, wants_json
 from center.registry import ConflictError, check_device_id
 from center.telemetry import ENVIRONMENT, SECOND_NS, Point, SeriesQuery
 from center.times import now_ns
@@ -113,7 +113,7 @@ def virtual_fill() -> Any:
             registry.register(device_id, administrator=True)
     gap = week_before(now_ns() // SECOND_NS)
     from_s = request.form.get("from", 0, type=int)
-    if request.headers.get("Accept") == "application/json":
+    if wants_json():
         part = next(batches(gap, from_s), None)
         written = fill(device_id, part) if part else 0
         reached = part.last_s if part else gap.last_s

@@ -7,14 +7,16 @@
   // plotly draws dates without a zone: moments are moved so that it shows the reader's clock.
   const shown = (ms) => ms - new Date(ms).getTimezoneOffset() * 60000;
   const moment = (text) => (typeof text === "number" ? text : new Date(String(text).replace(" ", "T")).getTime());
-  const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], toImageButtonOptions: { scale: 2 } };
+  const asJson = { headers: { Accept: "application/json" } };
+  const touch = matchMedia("(pointer: coarse)").matches; // there a drag scrolls the page
+  const config = { displaylogo: false, responsive: true, showTips: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], toImageButtonOptions: { scale: 2 } };
 
   function layout(chart, range) {
     const axis = { gridcolor: css("--grid"), zeroline: false, linecolor: css("--grid"), tickfont: font(), fixedrange: false };
     const unit = chart.dataset.unit;
     return {
       margin: { l: 52, r: 12, t: 8, b: 32 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: font(),
-      hovermode: "x", separators: ". ", dragmode: "zoom", showlegend: chart.curves.length > 1, legend: { orientation: "h", y: 1.12, x: 0 },
+      hovermode: "x", separators: ". ", dragmode: touch ? false : "zoom", showlegend: chart.curves.length > 1, legend: { orientation: "h", y: 1.12, x: 0 },
       hoverlabel: { bgcolor: css("--surface"), bordercolor: css("--bs-border-color"), font: { ...font(), color: css("--bs-body-color") } },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--bs-secondary-color"), activecolor: css("--accent") },
       xaxis: { ...axis, type: "date", range, showspikes: true, spikemode: "across", spikethickness: 1, spikedash: "solid", spikecolor: css("--control-border"), hoverformat: "%-d %b %Y, %H:%M:%S", tickformatstops: [
@@ -103,7 +105,7 @@
       let wait = 5;
       try {
         const fixed = this.root.dataset.fixed !== undefined;
-        const answer = await fetch(fixed ? this.root.dataset.charts : `${this.root.dataset.charts}?${params}`);
+        const answer = await fetch(fixed ? this.root.dataset.charts : `${this.root.dataset.charts}?${params}`, asJson);
         const data = await answer.json();
         if (ticket !== this.ticket) return;
         if (!answer.ok) throw new Error(data.message);
@@ -112,7 +114,8 @@
         this.draw();
         wait = data.every === null ? 2 : Math.min(Math.max(data.every, 2), 60);
         const points = data.curves.reduce((sum, c) => sum + c.t.length, 0);
-        this.say(points ? (data.every_text ? `Mean of every ${data.every_text}${data.curves.some((c) => c.low) ? ", the range from minimum to maximum shaded" : ""}. Drag across a chart to zoom.` : "Every point. Drag across a chart to zoom.") : "No point in this range.");
+        const hint = touch ? "" : " Drag across a chart to zoom.";
+        this.say(points ? (data.every_text ? `Mean of every ${data.every_text}${data.curves.some((c) => c.low) ? ", the range from minimum to maximum shaded" : ""}.${hint}` : `Every point.${hint}`) : "No point in this range.");
       } catch (error) {
         if (ticket !== this.ticket) return;
         this.say(`The charts could not be loaded (${error.message}): trying again.`);
@@ -164,7 +167,7 @@
     async tick() {
       if (!document.hidden) {
         try {
-          const answer = await fetch(this.root.dataset.liveValues);
+          const answer = await fetch(this.root.dataset.liveValues, asJson);
           if (answer.ok) this.show(await answer.json());
         } catch { /* away for a moment */ }
       }
