@@ -176,3 +176,26 @@ def test_with_nothing_there_status_says_that_no_agent_ran(tmp_path):
     assert json.loads(result.stdout)["running"] is False
     assert "no agent ran here" in result.stdout
     assert not (tmp_path / "none").exists()
+
+
+def test_backfill_beside_a_running_agent_is_delivered_and_counted(agent):
+    with InfluxServer() as server:
+        running = agent(server.url, window="1s")
+        before = running.ledger(delivered=3)["measured"]
+        result = cli("backfill", "--since", "7d", "--every", "1m", *running.where)
+        assert result.returncode == 0, result.stderr
+        assert "10,080 points" in result.stdout
+        ledger = running.ledger(delivered=before + 10_080)
+        assert ledger["measured"] >= before + 10_080
+        running.stop()
+        ledger = running.status()["ledger"]
+        assert ledger["unaccounted"] == 0
+        assert len(server.points) == ledger["delivered"]
+
+
+def test_backfill_is_for_the_virtual_sensor_only(tmp_path):
+    (tmp_path / "agent.toml").write_text('[center]\nurl = "http://c"\n')
+    result = cli("backfill", "--config", tmp_path / "agent.toml", "--state-dir", tmp_path / "s")
+    assert result.returncode == 78
+    assert "virtual" in result.stderr
+    assert cli("backfill", "--since", "7 parsecs").returncode == 2
