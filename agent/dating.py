@@ -4,7 +4,7 @@ Wiring, in service.py:
 
     clock = open_clock(state_folder, settings.clock)
     buffer = open_buffer(state_folder, settings.buffer, clock)
-    dating = Dating(clock, buffer, settings.clock.unanchored)
+    dating = Dating(clock, buffer, settings.clock.unanchored, hurry)  # hurry: Delivery.hurry()
     threading.Thread(target=dating.run, args=(stop,), name="clock").start()
     …
     stop.set(); dating.wake(); the thread joined, buffer closed; then clock.close()
@@ -26,7 +26,7 @@ from agent.byhand import read, remove
 from agent.evidence import SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from threading import Event
 
     from agent.boots import Boot
@@ -137,10 +137,19 @@ def _between(before: Boot | None, after: Boot, run: Sequence[tuple[str, int]]) -
 
 
 class Dating:
-    """Applies what the clock knows to what waits in the buffer."""
+    """Applies what the clock knows to what waits in the buffer.
 
-    def __init__(self, clock: Clock, buffer: Undated, unanchored: Unanchored = "estimate") -> None:
-        self._clock, self._buffer, self._unanchored = clock, buffer, unanchored
+    `on_dated` is called when this boot's points were dated: they have waited long enough to be sent at once.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        buffer: Undated,
+        unanchored: Unanchored = "estimate",
+        on_dated: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._clock, self._buffer, self._unanchored, self._on_dated = clock, buffer, unanchored, on_dated
         self._healed: int | None = None
         self._calm = 0
 
@@ -182,6 +191,7 @@ class Dating:
         if self._healed != state.since_boot_ns or any(w.boot_id == here for w in waits):
             self._buffer.heal(here, offset)
             self._healed = state.since_boot_ns
+            self._on_dated()
         order = boots.order()
         if earlier := [w for w in waits if w.boot_id != here]:
             self._earlier(earlier, place(order, earlier))

@@ -105,7 +105,7 @@ class Service:
         self._buffer = buffer = open_buffer(self.state_dir / "buffer", self.settings.buffer, self._clock, wait=False)
         self._measure(self._parts)
         self._committer = Committer(buffer)
-        dating = Dating(self._clock, buffer, self.settings.clock.unanchored)
+        dating = Dating(self._clock, buffer, self.settings.clock.unanchored, self._hurry)
         for name, run in (("committer", self._committer.run), ("clock", dating.run)):
             thread = threading.Thread(target=run, args=(self._stop,), name=name, daemon=True)
             thread.start()
@@ -277,10 +277,16 @@ class Service:
         self._page = StatusPage(self.settings.status, self.snapshot, self._history)
         self._page.start()
 
+    def _hurry(self) -> None:
+        if self._parts.delivery:
+            self._parts.delivery.hurry()
+
     def _wake(self) -> None:
         for part in (self._parts.registrar, self._parts.delivery):
             if part is not None:
                 part.wake()
+        if self._clock:
+            self._clock.changed.set()
         if self._buffer:
             self._buffer.wake.set()
 

@@ -43,7 +43,7 @@ org = "my-org"
 bucket = "iot_center"
 token = "token-1"
 [buffer]
-loss_window = "1s"
+loss_window = "{window}"
 [status]
 listen = ""
 [health]
@@ -54,13 +54,13 @@ enabled = false
 class Agent:
     """`iot-agent run` with a wall clock of its own. true_time() is the truth, by the boot clock of this machine."""
 
-    def __init__(self, folder, url, wall):
+    def __init__(self, folder, url, wall, window):
         (folder / "numbered.py").write_text(DRIVER)
         info = folder / "numbered-1.dist-info"
         info.mkdir()
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: numbered\nVersion: 1\n")
         (info / "entry_points.txt").write_text("[iot_agent.drivers]\nnumbered = numbered:Numbered\n")
-        (folder / "agent.toml").write_text(CONFIG.format(url=url))
+        (folder / "agent.toml").write_text(CONFIG.format(url=url, window=window))
         (folder / "agent.toml").chmod(0o600)
         self.readings, self.log, self.folder = folder / "readings", folder / "log", folder
         self.where = ["--config", str(folder / "agent.toml"), "--state-dir", str(folder / "state")]
@@ -96,8 +96,8 @@ class Agent:
 def agent(tmp_path):
     agents = []
 
-    def start(url, wall):
-        agents.append(Agent(tmp_path, url, wall))
+    def start(url, wall, window="1s"):
+        agents.append(Agent(tmp_path, url, wall, window))
         return agents[-1]
 
     yield start
@@ -171,7 +171,7 @@ def test_promise_5_points_of_a_run_that_was_killed_get_their_true_time_from_the_
 def test_promise_5_where_adjtimex_is_refused_points_have_right_times_within_2_s_of_contact(tmp_path, agent):
     wall = WallClock(tmp_path, max_error_us=EPERM)
     with InfluxServer() as server:
-        running = agent(server.url, wall)
+        running = agent(server.url, wall, "10s")
         wait_until(lambda: server.requests)
         contact = time.monotonic()
         wait_until(lambda: server.points, 10)
