@@ -83,7 +83,13 @@ def rounds(drivers: Sequence[tuple[str, Driver]], count: int | None, pause: floa
 
 @click.command("read")
 @click.option("--driver", "name", help="Read this driver, not the sensors of the configuration.")
-@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the driver; repeatable.")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Of the driver, like offset.Temperature=-1.",
+)
 @click.option("--count", type=click.IntRange(min=1), help="Stop after so many readings.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a reading, as fast as the driver gives them.")
 @common_options

@@ -8,7 +8,7 @@ import pytest
 from agent.sampler import Sampler
 from agent.settings import SensorSettings
 from agent.units import Seconds
-from drivers.base import Driver, NotFound, Reading, Transient
+from drivers.base import Driver, NotFound, Reading, Transient, load, options_for
 
 S = 1_000_000_000
 
@@ -190,6 +190,16 @@ def test_promise_4_a_reading_that_is_none_is_refused(values):
     world.script = lambda _: Reading(values, world.now)
     assert world.run(10).implausible == 1
     assert not world.emitted
+
+
+def test_promise_4_without_its_sensor_nothing_is_measured_and_nothing_stands_in_for_it():
+    driver, emitted, now = load("bme280")(options_for(load("bme280"), {"bus": 250})), [], [1_000 * S]
+    sampler = Sampler(SensorSettings(interval=Seconds(1)), driver, emitted.append, now=lambda: now[0])
+    for _ in range(20):
+        now[0] = sampler.step(now[0])
+    assert not emitted
+    assert sampler.snapshot().missed == 20
+    assert "no I2C bus /dev/i2c-250" in sampler.snapshot().problem
 
 
 def test_promise_4_a_stale_reading_is_refused():
