@@ -456,3 +456,19 @@ def test_a_renewal_that_fails_keeps_the_old_token_and_is_tried_again(httpserver,
     assert device.snapshot().state == "failing"
     assert device.snapshot().next_attempt_s >= 60
     assert settle(device, clock).token != old.token
+
+
+def test_a_refusal_of_a_token_that_was_replaced_meanwhile_changes_nothing(httpserver, registrar, clock, tmp_path):
+    center = FakeCenter(httpserver)
+    device = registrar(center, api="iot-center")
+    device.step()
+    device.target()  # delivery is under way with this one
+    (tmp_path / "state" / "credentials.json").unlink()
+    registrar(center, api="iot-center").step()  # as `register --force` does
+    device.step()
+    device.renew()  # and now comes the 401
+    assert device.snapshot().state == "registered"
+    assert device.snapshot().next_attempt_s is None
+    device.target()
+    device.renew()
+    assert device.snapshot().state == "renewing"

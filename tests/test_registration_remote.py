@@ -1,8 +1,12 @@
 """What the center sends later changes the running agent: interval, location, where to write."""
 
+import json
+
 import pytest
 
+from agent.atomic import write_atomic
 from agent.remote import RemoteConfiguration
+from agent.secret import Secret
 from agent.settings import Location
 from tests.fake_center import FakeCenter, answer
 from tests.registering import FakeClock, maker
@@ -102,6 +106,28 @@ def test_settings_named_in_the_file_win_unless_the_center_is_preferred(httpserve
     remote = registrar(center, api="iot-center", influx_bucket="mine", remote="prefer")
     remote.step()
     assert remote.target().bucket == "iot_center"
+
+
+def test_a_refresh_never_overwrites_a_token_that_another_command_stored_meanwhile(
+    httpserver, registrar, clock, tmp_path
+):
+    center = FakeCenter(httpserver)
+    device = registrar(center, api="iot-center")
+    device.step()
+    path = tmp_path / "state" / "credentials.json"
+
+    def meanwhile(_):
+        stored = json.loads(path.read_text())
+        path.unlink()
+        write_atomic(path, json.dumps(stored | {"token": "the-newer-token"}).encode())
+        return answer(200, {"id": "pi-7", "measurement_interval": 5})
+
+    center.scripted = [meanwhile]
+    clock.now += 4000
+    device.step()
+    assert json.loads(path.read_text())["token"] == "the-newer-token"
+    device.step()
+    assert device.target().token == Secret("the-newer-token")
 
 
 def test_a_refresh_that_fails_changes_nothing_and_is_tried_again_sooner(httpserver, registrar, clock, caplog):
