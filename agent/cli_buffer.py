@@ -15,6 +15,7 @@ import click
 
 from agent import lines as protocol
 from agent.beside import Beside, Letter
+from agent.cli_clock import date
 from agent.cli_options import Context, common_options
 from agent.rows import MAX_LINES, Kind, pack
 from agent.units import parse_duration
@@ -59,6 +60,9 @@ def _since(_: click.Context, __: click.Parameter, text: str | None) -> int | Non
 @click.group()
 def buffer() -> None:
     """Look at what waits to be delivered, export it, import points. Safe while the agent runs."""
+
+
+buffer.add_command(date)
 
 
 @buffer.command("show")

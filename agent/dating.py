@@ -151,6 +151,7 @@ class Dating:
     ) -> None:
         self._clock, self._buffer, self._unanchored, self._on_dated = clock, buffer, unanchored, on_dated
         self._healed: int | None = None
+        self._held: set[str] = set()
         self._calm = 0
 
     def run(self, stop: Event) -> None:
@@ -214,6 +215,9 @@ class Dating:
             elif self._unanchored == "discard":
                 self._buffer.discard_boot(where.boot_id, NO_TIME)
                 _log.warning("%d points of an earlier boot, whose time was never known, are dropped", count)
+            elif where.boot_id not in self._held:
+                self._held.add(where.boot_id)
+                _log.warning("%d points of an earlier boot wait for a time: iot-agent buffer date", count)
 
     def _tidy(self, order: Sequence[Boot]) -> None:
         """Forget boots that nothing waits for, once it is sure that the disk was read and written since."""

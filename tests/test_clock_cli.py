@@ -8,7 +8,8 @@ from click.testing import CliRunner
 from agent import byhand
 from agent.boots import Boots
 from agent.buffer import open_buffer
-from agent.cli_clock import date, parse_time
+from agent.cli import main
+from agent.cli_clock import parse_time
 from agent.dating import Dating
 from agent.errors import AgentError
 from agent.evidence import SECOND
@@ -37,7 +38,7 @@ def state(tmp_path):
 
 
 def run(state, *arguments):
-    return CliRunner().invoke(date, [*arguments, "--state-dir", str(state)])
+    return CliRunner().invoke(main, ["buffer", "date", *arguments, "--state-dir", str(state)])
 
 
 def test_without_options_the_boots_that_wait_are_listed_oldest_first(state):

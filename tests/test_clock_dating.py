@@ -125,8 +125,9 @@ def test_a_power_cut_half_way_through_dating_changes_no_estimate(tmp_path):
     assert [t for t, _ in again.dated] == first[30:]
 
 
-def test_held_points_wait_and_their_place_in_the_order_is_kept(tmp_path):
+def test_held_points_wait_and_their_place_in_the_order_is_kept(tmp_path, caplog):
     _, buffer = three_boots_without_time(tmp_path, "hold")
+    assert caplog.text.count("30 points of an earlier boot wait for a time: iot-agent buffer date") == 3
     assert list(buffer.waiting) == ["boot-2", "boot-3", "boot-4"]
     assert [b.id for b in Boots(tmp_path, "boot-6").order()][-4:] == ["boot-3", "boot-4", "boot-5", "boot-6"]
 
