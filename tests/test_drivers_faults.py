@@ -84,7 +84,7 @@ ERRNOS = (errno.EREMOTEIO, errno.EIO, errno.ENXIO, errno.ETIMEDOUT, errno.EAGAIN
 FAULTS = st.sampled_from([*ERRNOS, "short", "power dip", "unplug", "plug in", "torn 1", "torn 4", "torn 7"])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=800)
 @given(
     faults=st.dictionaries(st.integers(0, 45), FAULTS, max_size=8),
     mode=st.sampled_from(["forced", "normal"]),
