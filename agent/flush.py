@@ -62,6 +62,7 @@ class Flusher:
         self.saved_ns = boot_ns()
         self.unclean = False
         self._open_store: Store | None = None
+        self._started = False
         self._version = -1
         self._doubts: list[Doubt] = []
 
@@ -76,16 +77,33 @@ class Flusher:
 
     def ready(self) -> bool:
         """Open the store unless it is; False while the disk is given time."""
-        if self._open_store is not None:
+        if self._open_store is not None and not self._open_store.read_only:
             return True
         if self.boot_ns() < self.health.retry_ns:
             return False
+        reader, self._open_store = self._open_store, None
+        if reader is not None:
+            reader.close()
         try:
             self._open()
         except (DiskError, OSError, ValueError) as error:
             self.failed(disk_error(error))
+            self._read_only()
             return False
         return True
+
+    def _read_only(self) -> None:
+        """What cannot be written can perhaps be read: then what waits there is delivered, once in this process."""
+        found = opening.open_reader(self.folder)
+        if found is None:
+            return
+        store, rows, bad, saved = found
+        with self.state.lock:
+            if self.state.ledger.base.generation not in (0, saved.generation):
+                store.close()  # not what we know: rather wait than deliver twice
+                return
+            self.state.take_over(rows, bad, saved)
+        self._open_store = store
 
     def _open(self) -> None:
         state = self.state
@@ -93,7 +111,8 @@ class Flusher:
             known = state.ledger.base if state.ledger.base.generation else None
         opened = opening.open_store(self.folder, self.settings, known)
         saved = opened.saved
-        if known is None:
+        if not self._started:
+            self._started = True
             self.unclean = not saved.clean
             lost_s = uncounted_s(saved, state.boot_id, self.boot_ns(), time.time())
             with state.lock:
@@ -258,7 +277,7 @@ class Flusher:
 
     def noticed(self) -> bool:
         """Read the index again if another process has changed the database. True if it had."""
-        if self._open_store is None:
+        if self._open_store is None or self._open_store.read_only:
             return False
         try:
             version = self.store.version()
@@ -292,7 +311,7 @@ class Flusher:
         health.problem, health.trouble = str(error), error.trouble
         health.retry_ns = self.boot_ns() + int(health.wait_s * 1e9)
         health.wait_s = min(health.wait_s * 2, RETRY_S[1])
-        if self._open_store is None or error.trouble in ("full", "locked"):
+        if self._open_store is None or error.trouble in ("full", "locked", "readonly"):
             return
         store, self._open_store = self._open_store, None
         if error.trouble in ("damaged", "unlinked") or (error.trouble == "io" and opening.cut_short(self.folder)):

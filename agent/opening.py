@@ -64,6 +64,18 @@ def open_store(folder: Path, settings: BufferSettings, known: Saved | None) -> O
     return Opened(store, rows, bad, saved, note.rstrip("; "))
 
 
+def open_reader(folder: Path) -> tuple[Store, Rows, set[int], Saved] | None:
+    """The store of a folder that cannot be written, for reading; None if it cannot be read either."""
+    store = Store(folder, read_only=True)
+    try:
+        rows, bad = scan(store)
+        saved = Saved.decode(store.read_text(LEDGER))
+    except (DiskError, ValueError):
+        store.close()
+        return None
+    return store, rows, bad, saved
+
+
 def _ledger(store: Store, rows: Rows, known: Saved | None) -> tuple[Saved, str]:
     """The ledger, balanced where it was lost or belonged to a damaged buffer."""
     top = max((e.key for q in rows.waiting() for e in [next(reversed(q), None)] if e is not None), default=0)

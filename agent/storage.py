@@ -152,11 +152,15 @@ class Store:
     connection of their own, guarded by a lock. Every method raises DiskError.
     """
 
-    def __init__(self, folder: Path, *, owner: bool = True) -> None:
+    def __init__(self, folder: Path, *, owner: bool = True, read_only: bool = False) -> None:
         self.folder = folder
+        self.read_only = read_only
         self._read_lock = threading.Lock()
         self._reader: sqlite3.Connection | None = None
+        self._cache: Any = None
         path = folder / DATABASE
+        if read_only:
+            return
         try:
             if not path.exists():
                 _create(path)
@@ -164,11 +168,13 @@ class Store:
             # Each setting is stored, one sync apiece: on a slow card seconds, so the syncs begin after the opening. A
             # second process must not do that, as the agent's next connection would take it over.
             settings = SETTINGS | ({"sqlite_synchronous": 1} if owner else {})
-            self._cache = diskcache.Cache(str(folder), timeout=5, disk=RowDisk, **settings)
+            self._cache = diskcache.Cache.__new__(diskcache.Cache)  # so that it can be closed if opening fails
+            self._cache.__init__(str(folder), timeout=5, disk=RowDisk, **settings)
             self._cache.reset("sqlite_synchronous", 2)
             self._identity = self._stat()
             folders.sync_folder(folder)
         except Exception as error:  # what stands in the file is unchecked input
+            self.release()
             raise disk_error(error) from error
 
     def _stat(self) -> tuple[int, int]:
@@ -189,6 +195,8 @@ class Store:
         """All or nothing, synced at the end. After an error the connection is given up: a failed COMMIT or ROLLBACK
         would leave it inside a transaction for ever.
         """
+        if self.read_only:
+            raise DiskError("readonly", "the disk can only be read")
         try:
             self._check_identity()
             self._cache.reset("sqlite_synchronous", 2, update=False)
@@ -211,16 +219,30 @@ class Store:
         value = self._cache.get(key, retry=False)
         return value if isinstance(value, bytes) else None
 
+    def _connect(self) -> sqlite3.Connection:
+        """A connection that reads. On a read-only disk SQLite cannot read the log if its index is not there: then what
+        is in the database file alone.
+        """
+        for mode in ("mode=ro", "immutable=1") if self.read_only else ("mode=ro",):
+            uri = (self.folder / DATABASE).absolute().as_uri() + "?" + mode
+            connection = sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None, check_same_thread=False)
+            try:
+                connection.execute("PRAGMA cache_size=-500")
+                connection.execute("SELECT key FROM Cache LIMIT 1").fetchall()
+            except sqlite3.Error:
+                connection.close()
+                if mode == "immutable=1" or not self.read_only:
+                    raise
+            else:
+                return connection
+        raise DiskError("readonly", "the disk cannot be read")
+
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         try:
             with self._read_lock:
                 if self._reader is None:
-                    uri = (self.folder / DATABASE).absolute().as_uri() + "?mode=ro"
-                    self._reader = sqlite3.connect(
-                        uri, uri=True, timeout=5, isolation_level=None, check_same_thread=False
-                    )
-                    self._reader.execute("PRAGMA cache_size=-500")
+                    self._reader = self._connect()
                 yield self._reader
         except Exception as error:
             self._close_reader()
@@ -236,6 +258,12 @@ class Store:
             return None
         tag, value, mode, filename = rows[0]
         return (tag, value) if mode == _MODE_RAW and filename is None else (tag, None)
+
+    def read_text(self, key: str) -> object:
+        """The value of a row with a name."""
+        with self._reading() as reader:
+            rows = reader.execute("SELECT value FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchall()
+        return rows[0][0] if rows else None
 
     def scan(self, after: int = 0, before: int = 2**63 - 1) -> Iterator[Found]:
         """The rows with after < key < before, by rising key, values unread, in short queries."""

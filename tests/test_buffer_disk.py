@@ -63,7 +63,7 @@ def card(top):
         Path(f"/sys/fs/ext4/{Path(device).name}/trigger_fs_error").write_text("test")
 
     def repair():
-        run("umount", "-l", str(path))
+        run("umount", str(path))  # which also shows that no file is left open
         run("e2fsck", "-fy", str(image), check=False)
         mount()
 
