@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import html
 import re
@@ -19,20 +20,24 @@ from center.pages import judge
 from center.pages_dashboard import window_s, with_gaps
 from center.pages_virtual import DAYS, point_at
 from center.security import hash_password
-from center.settings import EmbeddedSettings, Settings
 from center.telemetry import DAY_NS, Point
 from center.times import now_ns
+from tests.center_helpers import embedded_settings, influx_settings
 
 PASSWORD = "correct horse battery"
 PAGES = ["/", "/devices", "/virtual", "/query", "/write", "/buckets", "/create", "/enrollment-keys", "/help"]
 
 
-@pytest.fixture
-def app(tmp_path):
-    app = create_app(Settings(embedded=True, store=EmbeddedSettings(data=str(tmp_path))))
-    app.config["WTF_CSRF_ENABLED"] = False  # its own test switches it on
-    yield app
-    close(app)
+@pytest.fixture(params=["embedded", pytest.param("influxdb", marks=pytest.mark.influxdb)])
+def app(request, tmp_path):
+    """The center over either store; InfluxDB where one is named by the environment."""
+    with contextlib.ExitStack() as stack:
+        embedded = request.param == "embedded"
+        settings = embedded_settings(tmp_path) if embedded else stack.enter_context(influx_settings())
+        app = create_app(settings)
+        app.config["WTF_CSRF_ENABLED"] = False  # its own test switches it on
+        yield app
+        close(app)
 
 
 @pytest.fixture
@@ -59,16 +64,22 @@ def measured(center, device_id, minutes=60, ago_s=0):
     center.telemetry.write([point_at(device_id, last - 60 * i) for i in range(minutes)])
 
 
+def written(client, token, line=""):
+    """The status of a write to the embedded store's endpoint."""
+    headers = {"Authorization": f"Token {token}"}
+    return client.post("/api/v2/write?org=iot-center&bucket=iot_center", data=line, headers=headers).status_code
+
+
 def text_of(answer):
     """What a page says, without its tags."""
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", answer.text)).split())
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/dashboards"])
-def test_an_empty_center_has_every_page_and_says_it_is_the_embedded_store(client, path):
+def test_an_empty_center_has_every_page_and_says_which_store_it_is(client, center, path):
     answer = client.get(path)
     assert answer.status_code == 200
-    assert "Embedded store" in text_of(answer)
+    assert ("Embedded store" if center.settings.embedded else "InfluxDB") in text_of(answer)
 
 
 @pytest.mark.parametrize(
@@ -168,16 +179,18 @@ def test_a_device_that_is_not_there_says_so(client):
     assert client.get("/devices/%2e%2e").status_code == 404
 
 
-def test_points_of_other_writers_are_shown_tagged_either_way_and_integers_included(client, center):
-    now = now_ns()
-    month_ago = now - 30 * DAY_NS  # types hold within a shard of a week
-    center.telemetry.write([Point("environment", {"device": "python-client"}, {"Temperature": 21}, month_ago)])
-    center.telemetry.write(
-        [Point("environment", {"clientId": "browser"}, {"Temperature": 21.5, "Mode <b>": "on"}, now)]
-    )
+def test_integers_of_a_writer_that_tags_only_device_are_shown(client, center):
+    center.telemetry.write([Point("environment", {"device": "python-client"}, {"Temperature": 21}, now_ns())])
     assert "21.00 °C" in text_of(client.get("/devices/python-client"))
+    assert client.get("/dashboards/python-client").status_code == 200
+
+
+def test_points_of_a_writer_that_tags_only_clientid_are_shown_as_text_whatever_they_hold(client, center):
+    fields = {"Temperature": 21.5, "Mode <b>": "on"}
+    center.telemetry.write([Point("environment", {"clientId": "browser"}, fields, now_ns())])
     answer = client.get("/devices/browser")
     assert "Not registered" in text_of(answer)
+    assert "21.50 °C" in text_of(answer)
     assert "Mode &lt;b&gt;" in answer.text
     assert "<b>" not in answer.text
     assert client.get("/dashboards/browser").status_code == 200
@@ -192,12 +205,11 @@ def test_creating_a_device_shows_a_working_token_once_with_a_ready_agent_toml(cl
     assert config["device"]["id"] == "greenhouse-3"
     assert config["influxdb"]["token"] == token
     target = config["influxdb"]
-    written = client.post(
-        f"/api/v2/write?org={target['org']}&bucket={target['bucket']}",
-        data="environment,clientId=greenhouse-3 Temperature=20.5",
-        headers={"Authorization": f"Token {token}"},
-    )
-    assert written.status_code == 204
+    assert target["bucket"] == center.telemetry.bucket
+    if center.settings.embedded:
+        line = "environment,clientId=greenhouse-3 Temperature=20.5"
+        assert written(client, token, line) == 204
+        assert center.telemetry.count("greenhouse-3") == 1
     for path in ("/devices/greenhouse-3", "/devices", "/create"):
         assert token not in client.get(path).text
 
@@ -221,11 +233,9 @@ def test_a_new_token_ends_the_old_one(client, center):
     answer = client.post("/devices/pi-7/token")
     new = re.search(r'id="token" readonly value="([^"]+)"', answer.text)[1]
 
-    def write(token):
-        headers = {"Authorization": f"Token {token}"}
-        return client.post("/api/v2/write?org=iot-center&bucket=iot_center", headers=headers).status_code
-
-    assert (write(old), write(new)) == (401, 204)
+    assert new != old
+    if center.settings.embedded:
+        assert (written(client, old), written(client, new)) == (401, 204)
 
 
 def test_removing_a_device_keeps_its_measurements(client, center, pi_7):
@@ -313,10 +323,17 @@ def test_a_query_that_cannot_be_says_why(client, pi_7):
     assert "at most 50000 windows" in text_of(client.get("/query?device=pi-7&range=1y&window=10s"))
 
 
-def test_raw_flux_on_the_embedded_store_says_that_it_needs_influxdb(client):
-    answer = client.post("/query/flux", data={"flux": 'from(bucket: "x")'})
-    assert answer.status_code == 400
-    assert "InfluxDB" in text_of(answer)
+def test_raw_flux_is_run_where_there_is_influxdb(client, center, pi_7):
+    flux = f'from(bucket: "{center.telemetry.bucket}") |> range(start: -2h) |> filter(fn: (r) => r._field == "CO2")'
+    answer = client.post("/query/flux", data={"flux": f"{flux} |> count()"})
+    if center.settings.embedded:
+        assert answer.status_code == 400
+        assert "InfluxDB" in text_of(answer)
+        return
+    assert "Table 1 1 rows" in text_of(answer)
+    assert '<td class="nowrap">60</td>' in answer.text
+    wrong = client.post("/query/flux", data={"flux": "from(bucket"})
+    assert wrong.status_code == 400
 
 
 def test_a_point_written_by_hand_is_there_in_the_types_of_the_data_model(client, center):
@@ -371,8 +388,8 @@ def test_missing_data_of_the_virtual_device_is_written_in_batches_and_once(clien
     assert "Nothing was missing" in text_of(client.post("/virtual/fill", follow_redirects=True))
 
 
-def test_the_buckets_page_names_what_each_bucket_holds(client):
-    assert "iot_center Measurements keeps data for ever" in text_of(client.get("/buckets"))
+def test_the_buckets_page_names_what_each_bucket_holds(client, center):
+    assert f"{center.telemetry.bucket} Measurements keeps data for ever" in text_of(client.get("/buckets"))
 
 
 # ---------- the administrator
