@@ -299,6 +299,15 @@ def test_secret_and_key_travel_in_headers_only(httpserver, registrar, tmp_path):
         assert secret.encode() not in sent.get_data()
 
 
+def test_a_netrc_of_the_user_is_not_sent_along(httpserver, registrar, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("default login someone password something\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    center = FakeCenter(httpserver)
+    registrar(center, api="iot-center").step()
+    assert "Authorization" not in center.requests[0].headers
+
+
 def test_a_missing_enrollment_key_file_is_named_when_the_center_asks_for_one(httpserver, registrar, tmp_path, clock):
     missing = str(tmp_path / "no.key")
     center = FakeCenter(httpserver, enrollment_key="the-enrollment-key")

@@ -213,6 +213,24 @@ def test_files_that_others_can_read_stop_registration_with_the_remedy_until_it_i
     assert len(center.requests) == 1
 
 
+def test_a_file_opened_to_others_while_running_is_said_until_it_is_closed_again(httpserver, registrar, clock, tmp_path):
+    center = FakeCenter(httpserver)
+    device = registrar(center, api="iot-center")
+    device.step()
+    target = device.target()
+    path = tmp_path / "state" / "credentials.json"
+    path.chmod(0o644)
+    os.utime(path, ns=(1, 1))
+    device.step()
+    assert f"chmod 600 {path}" in device.snapshot().error
+    assert device.target() == target
+    path.chmod(0o600)
+    device.step()
+    assert device.snapshot().state == "registered"
+    assert device.snapshot().error is None
+    assert len(center.requests) == 1
+
+
 def test_a_token_that_cannot_be_stored_is_used_and_stored_when_the_disk_is_back(
     httpserver, registrar, tmp_path, monkeypatch, caplog
 ):
