@@ -7,7 +7,7 @@ Wiring, in service.py:
     dating = Dating(clock, buffer, settings.clock.unanchored, hurry)  # hurry: Delivery.hurry()
     threading.Thread(target=dating.run, args=(stop,), name="clock").start()
     …
-    stop.set(); dating.wake(); the thread joined, buffer closed; then clock.close()
+    stop.set(); clock.changed.set(); the thread joined, buffer closed; then clock.close()
 
 dating.run() is the only one who needs to call clock.poll(): every second while the time is not known, every minute
 after, and at once when an answer of a server settled it. delivery and registration call clock.observe() for every
@@ -169,10 +169,6 @@ class Dating:
             due = self._clock.boot_ns() + (POLL_GOOD_NS if good and not news else 0)
             while not (changed.wait(1.0) or stop.is_set()) and self._clock.boot_ns() < due:
                 pass
-
-    def wake(self) -> None:
-        """Look at once."""
-        self._clock.changed.set()
 
     def apply(self) -> None:
         """Date what can be dated: by hand what a person gave the time of, and all else if the time is known."""

@@ -63,6 +63,7 @@ class Device:
 
     def restart(self, cut):
         if cut:  # what is not on disk is lost
+            self.buffer._flusher.close()
             os.close(self.buffer._held)
             self.buffer._held = None
         else:
