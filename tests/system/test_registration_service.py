@@ -24,6 +24,7 @@ interval = "200ms"
 [center]
 url = "{url}"
 timeout = "2s"
+{place}
 [delivery]
 flush_interval = "300ms"
 [buffer]
@@ -43,9 +44,10 @@ def wait_for(condition, seconds=40):
 
 
 class Agent:
-    def __init__(self, folder, url):
+    def __init__(self, folder, url, place=None):
         self.config, self.state, self.log = folder / "agent.toml", folder / "state", folder / "agent.log"
-        self.config.write_text(CONFIG.format(url=url))
+        named = "\n".join(f'{name} = "{value}"' for name, value in (place or {}).items())
+        self.config.write_text(CONFIG.format(url=url, place=named))
         self.config.chmod(0o600)
         self.shown = []
         self.start()
