@@ -12,25 +12,31 @@ from center.telemetry import HOUR_NS
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Sequence
 
     from center.embedded_points import PointWriter
 
 CHUNK = 5000
-HOURS_AT_ONCE = 2000
+ALL_HOURS = (-(2**62), 2**62)
+HOURS_AT_ONCE = 1000
 
 
-def roll_up(
-    connection: sqlite3.Connection, writer: PointWriter, series: list[int] | None = None, limit: int | None = None
-) -> int:
-    """Compute the dirty hours of some series (None: of all), oldest first, at most `limit`. Returns how many."""
-    where = "" if series is None else f"WHERE series IN ({', '.join('?' * len(series))})"
-    stop = "" if limit is None else f"LIMIT {limit:d}"
-    rows = connection.execute(
-        f"SELECT series, hour FROM dirty {where} ORDER BY series, hour {stop}",  # noqa: S608 - placeholders and numbers
-        series or [],
+def dirty(
+    connection: sqlite3.Connection,
+    series: Sequence[int] | None,
+    hours: tuple[int, int] = ALL_HOURS,
+    limit: int = 1,
+) -> list[tuple[int, int]]:
+    """At most `limit` hours within [first, stop) that were written to, of some series (None: of all)."""
+    where = "" if series is None else f"series IN ({', '.join('?' * len(series))}) AND"
+    return connection.execute(
+        f"SELECT series, hour FROM dirty WHERE {where} hour >= ? AND hour < ? ORDER BY series, hour LIMIT ?",  # noqa: S608 - placeholders
+        (*(series or ()), *hours, limit),
     ).fetchall()
-    if not rows:
-        return 0
+
+
+def roll_up(connection: sqlite3.Connection, writer: PointWriter, rows: Sequence[tuple[int, int]]) -> int:
+    """Compute these hours of these series. Returns how many."""
     shapes: dict[int, tuple[range, str]] = {}
     for number, hour in rows:
         if number not in shapes:

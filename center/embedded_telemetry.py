@@ -72,7 +72,7 @@ class EmbeddedTelemetry:
         if found is None:
             raise StoreError(f"no bucket {bucket!r} in {database.path}")
         self._bucket = found
-        database.on_idle(lambda connection: embedded_rollup.roll_up(connection, self.writer, limit=500))
+        database.on_idle(lambda connection: self._roll_up(connection, None))
         if retention_s:
             database.on_idle(
                 lambda connection: embedded_rollup.expire(
@@ -198,17 +198,21 @@ class EmbeddedTelemetry:
             groups.setdefault(series.tags.get("sensor"), []).append(series)
         return groups
 
-    def _flush(self, series: Sequence[_Stored]) -> None:
-        """Bring the hourly sums of these series up to date."""
+    def _roll_up(
+        self,
+        connection: sqlite3.Connection,
+        series: Sequence[int] | None,
+        hours: tuple[int, int] = embedded_rollup.ALL_HOURS,
+    ) -> int:
+        found = embedded_rollup.dirty(connection, series, hours, embedded_rollup.HOURS_AT_ONCE)
+        return embedded_rollup.roll_up(connection, self.writer, found)
+
+    def _flush(self, series: Sequence[_Stored], start_ns: int, stop_ns: int) -> None:
+        """Bring the hourly sums of these series up to date within a range."""
         numbers = [s.n for s in series]
-        marks = ", ".join("?" * len(numbers))
-        dirty = self.database.read().execute(f"SELECT 1 FROM dirty WHERE series IN ({marks}) LIMIT 1", numbers)  # noqa: S608 - placeholders
-        if dirty.fetchone():
-            limit = embedded_rollup.HOURS_AT_ONCE
-            while limit == self.database.run(
-                lambda connection: embedded_rollup.roll_up(connection, self.writer, numbers, limit)
-            ):
-                pass
+        hours = (start_ns // HOUR_NS, -(-stop_ns // HOUR_NS))
+        while embedded_rollup.dirty(self.database.read(), numbers, hours):
+            self.database.run(lambda connection: self._roll_up(connection, numbers, hours))
 
     def summary(self, device_id: str, *, start_ns: int, stop_ns: int) -> Sequence[FieldSummary]:
         found = []
@@ -217,7 +221,7 @@ class EmbeddedTelemetry:
         for sensor, group in self._groups(device_id, ENVIRONMENT).items():
             fields = self._fields(ENVIRONMENT)
             if rolled:
-                self._flush(group)
+                self._flush(group, start_ns, stop_ns)
             numbers = [s.n for s in group]
             for field in fields:
                 asked = Asked(numbers, field.n, start_ns, stop_ns, None, "count", rolled)
@@ -258,7 +262,7 @@ class EmbeddedTelemetry:
         rolled = every is not None and every % HOUR_NS == 0 and query.stop_ns - query.start_ns > ROLL_UP_FROM_NS
         for sensor, group in self._groups(query.device_id, query.measurement).items():
             if rolled and query.fn != "median":
-                self._flush(group)
+                self._flush(group, query.start_ns, query.stop_ns)
             for field in wanted:
                 rows = self._curve(query, field, group, rolled)
                 if rows:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 WRITE_LINES = 5000
 LATEST_NS = (60 * SECOND_NS, 3600 * SECOND_NS, 86_400 * SECOND_NS, 30 * 86_400 * SECOND_NS, 2**62)
 NUMERIC = {"mean", "min", "max", "median", "sum"}
+KEEP = '|> keep(columns: ["_time", "_value", "_field", "sensor", "clientId", "device"])'
 RESERVED = {"_start", "_stop", "_time", "_value", "_field", "_measurement", "result"}
 MERGE: dict[str, Callable[[Any, Any], Any]] = {
     "mean": lambda a, b: (a + b) / 2,
@@ -156,8 +157,10 @@ class InfluxTelemetry:
             return _curves(self.influx.rows(f"{head} |> limit(n: {MAX_VALUES})", params), "last")
         params["_every"] = query.every_ns
         try:
-            return _curves(self.influx.rows(f"{head} {_window(query.fn)}", params), query.fn)
-        except RefusedError:
+            return _curves(self.influx.rows(f"{head} {_window(query.fn)} {KEEP}", params), query.fn)
+        except RefusedError as error:
+            if "schema collision" in str(error):  # a device that wrote integers one week and floats the next
+                return _curves(self.influx.rows(f"{head} {_window(query.fn)}", params), query.fn)
             fields = [f for f in self._numeric(query) if not query.fields or f in query.fields]
             if query.fn not in NUMERIC or not fields or set(fields) == set(query.fields):
                 raise
