@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 import secrets
+import socket
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
@@ -95,17 +96,29 @@ def close(app: Flask) -> None:
     center.telemetry.close()
 
 
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"cannot listen on {host} port {port}: {error.strerror}; is one running already?"
+        ) from error
+
+
 class Running:
     """A center being served. `close()` ends it; twice is fine; a context manager."""
 
     def __init__(self, app: Flask, settings: Settings) -> None:
         self.app = app
+        self.host = settings.server.host
+        self._socket = _listening(self.host, settings.server.port)
+        self.port = int(self._socket.getsockname()[1])
         self._map: dict[Any, Any] = {}
         self._server = create_server(
             app,
             map=self._map,
-            host="127.0.0.1" if settings.server.host == "localhost" else settings.server.host,
-            port=settings.server.port,
+            sockets=[self._socket],
             threads=settings.server.threads,
             max_request_body_size=int(settings.server.max_body * 1.5),
             ident="iot-center",
@@ -113,9 +126,6 @@ class Running:
             connection_limit=1000,
             channel_timeout=60,
         )
-        self.host = settings.server.host
-        listening = getattr(self._server, "effective_listen", None)  # a name with several addresses
-        self.port = int(listening[0][1] if listening else self._server.effective_port)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="center-http", daemon=True)
         self._thread.start()

@@ -58,7 +58,8 @@ class _Group(click.Group):
         except (SettingsError, StoreError, OSError) as error:
             if "--debug" in sys.argv:
                 raise
-            click.echo(f"iot-center: {error}", err=True)
+            text = error.strerror if isinstance(error, OSError) and error.filename is None else None
+            click.echo(f"iot-center: {text or error}", err=True)
             sys.exit(EX_CONFIG if isinstance(error, SettingsError) else EX_UNAVAILABLE)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from center import embedded_rollup, flux
+from center.embedded_last import StoredField, StoredSeries, last_of, newest
 from center.embedded_points import PointWriter, StoredBucket
 from center.embedded_windows import Asked, windows
 from center.lineprotocol import Batch, Parsed, encode, series_key
@@ -27,7 +28,6 @@ from center.telemetry import (
     RefusedError,
     SeriesQuery,
     Value,
-    kind_of,
 )
 
 if TYPE_CHECKING:
@@ -36,26 +36,8 @@ if TYPE_CHECKING:
 
     from center.database import Database
 
-RECENT = 20
-ROLL_UP_FROM_NS = 48 * HOUR_NS
-
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    name: str
-    n: int
-    kind: str
-
-    def value(self, stored: Value) -> Value:
-        return bool(stored) if self.kind == "boolean" else stored
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """A series of a device."""
-
-    n: int
-    tags: Mapping[str, str]
+ROLL_UP_FROM_NS = 6 * HOUR_NS
+MAX_DIRTY = 3  # hours
 
 
 class EmbeddedTelemetry:
@@ -110,20 +92,20 @@ class EmbeddedTelemetry:
         if message:
             raise RefusedError(message)
 
-    def _fields(self, measurement: str) -> list[_Field]:
+    def _fields(self, measurement: str) -> list[StoredField]:
         rows = self.database.read().execute(
             "SELECT name, n, type FROM field WHERE bucket = ? AND measurement = ? ORDER BY name",
             (self._bucket.n, measurement),
         )
-        return [_Field(*row) for row in rows]
+        return [StoredField(*row) for row in rows]
 
-    def _series(self, device_id: str, measurement: str = ENVIRONMENT) -> list[_Stored]:
+    def _series(self, device_id: str, measurement: str = ENVIRONMENT) -> list[StoredSeries]:
         rows = self.database.read().execute(
             "SELECT s.n, s.tags FROM device_series d JOIN series s ON s.n = d.series "
             "WHERE d.bucket = ? AND d.device = ? AND d.measurement = ? ORDER BY s.n",
             (self._bucket.n, device_id, measurement),
         )
-        return [_Stored(n, json.loads(tags)) for n, tags in rows]
+        return [StoredSeries(n, json.loads(tags)) for n, tags in rows]
 
     def last_values(
         self, device_ids: Sequence[str], *, measurement: str = ENVIRONMENT, since_ns: int = 0
@@ -133,45 +115,12 @@ class EmbeddedTelemetry:
         for device_id in device_ids:
             values: dict[str, LastValue] = {}
             for series in self._series(device_id, measurement):
-                for field, last in self._last_of(series, fields).items():
+                for field, last in last_of(self.database.read(), series, fields).items():
                     if last.time_ns >= since_ns and (field not in values or last.time_ns > values[field].time_ns):
                         values[field] = last
             if values:
                 found[device_id] = dict(sorted(values.items()))
         return found
-
-    def _last_of(self, series: _Stored, fields: Sequence[_Field]) -> dict[str, LastValue]:
-        """The newest value of each field of a series: from its last points, or else its last hours."""
-        if not fields:
-            return {}
-        connection = self.database.read()
-        columns = ", ".join(f"f{f.n}" for f in fields)
-        found: dict[str, LastValue] = {}
-        rows = connection.execute(
-            f"SELECT t, {columns} FROM points WHERE series = ? AND t < ? "  # noqa: S608 - numbers
-            f"ORDER BY t DESC LIMIT {RECENT}",
-            (series.n, time.time_ns() + AHEAD_NS),
-        ).fetchall()
-        for t, *values in rows:
-            for field, value in zip(fields, values, strict=True):
-                if value is not None and field.name not in found:
-                    found[field.name] = LastValue(field.value(value), t, kind_of(series.tags, field.name))
-        if len(rows) == RECENT:
-            for field in fields:
-                if field.name not in found and (row := self._last_in_hours(series.n, field.n)):
-                    found[field.name] = LastValue(field.value(row[0]), row[1], kind_of(series.tags, field.name))
-        return found
-
-    def _last_in_hours(self, series: int, column: int) -> tuple[Value, int] | None:
-        connection = self.database.read()
-        hour = connection.execute("SELECT max(hour) FROM hours WHERE series = ? AND field = ?", (series, column))
-        start = (hour.fetchone()[0] or 0) * HOUR_NS
-        row: tuple[Value, int] | None = connection.execute(
-            f"SELECT f{column}, t FROM points WHERE series = ? AND t >= ? AND t < ? AND f{column} IS NOT NULL "  # noqa: S608 - a number
-            "ORDER BY t DESC LIMIT 1",
-            (series, start, start + HOUR_NS),
-        ).fetchone()
-        return row
 
     def last_seen(self, *, since_ns: int) -> Mapping[str, int]:
         rows = self.database.read().execute(
@@ -191,9 +140,9 @@ class EmbeddedTelemetry:
                 found[device_id] = curves[0]
         return found
 
-    def _groups(self, device_id: str, measurement: str) -> dict[str | None, list[_Stored]]:
+    def _groups(self, device_id: str, measurement: str) -> dict[str | None, list[StoredSeries]]:
         """A device's series by the name of their sensor."""
-        groups: dict[str | None, list[_Stored]] = {}
+        groups: dict[str | None, list[StoredSeries]] = {}
         for series in self._series(device_id, measurement):
             groups.setdefault(series.tags.get("sensor"), []).append(series)
         return groups
@@ -207,11 +156,19 @@ class EmbeddedTelemetry:
         found = embedded_rollup.dirty(connection, series, hours, embedded_rollup.HOURS_AT_ONCE)
         return embedded_rollup.roll_up(connection, self.writer, found)
 
-    def _flush(self, series: Sequence[_Stored], start_ns: int, stop_ns: int) -> None:
-        """Bring the hourly sums of these series up to date within a range."""
+    def _rolled_to(self, series: Sequence[StoredSeries], start_ns: int, stop_ns: int) -> int:
+        """The hour to which the hourly sums of these series are up to date, within a range.
+
+        The newest hours are always being written to: those are summed up from their points. More of them, or older
+        ones (after an outage or an import), are rolled up first.
+        """
         numbers = [s.n for s in series]
         hours = (start_ns // HOUR_NS, -(-stop_ns // HOUR_NS))
-        while embedded_rollup.dirty(self.database.read(), numbers, hours):
+        while True:
+            found = embedded_rollup.dirty(self.database.read(), numbers, hours, MAX_DIRTY * len(numbers))
+            first = min((hour for _, hour in found), default=hours[1])
+            if hours[1] - first <= MAX_DIRTY:
+                return first
             self.database.run(lambda connection: self._roll_up(connection, numbers, hours))
 
     def summary(self, device_id: str, *, start_ns: int, stop_ns: int) -> Sequence[FieldSummary]:
@@ -220,15 +177,14 @@ class EmbeddedTelemetry:
         rolled = stop_ns - start_ns > ROLL_UP_FROM_NS
         for sensor, group in self._groups(device_id, ENVIRONMENT).items():
             fields = self._fields(ENVIRONMENT)
-            if rolled:
-                self._flush(group, start_ns, stop_ns)
+            rolled_to = self._rolled_to(group, start_ns, stop_ns) if rolled else None
             numbers = [s.n for s in group]
             for field in fields:
-                asked = Asked(numbers, field.n, start_ns, stop_ns, None, "count", rolled)
+                asked = Asked(numbers, field.n, start_ns, stop_ns, None, "count", rolled_to)
                 count = windows(connection, asked)
                 if not count:
                     continue
-                last = self._newest(group, field, start_ns, stop_ns)
+                last = newest(connection, group, field, start_ns, stop_ns)
                 low = high = None
                 if field.kind in {"float", "integer"}:
                     low, high = (windows(connection, replace(asked, fn=fn))[0][1] for fn in ("min", "max"))
@@ -237,41 +193,23 @@ class EmbeddedTelemetry:
                 )
         return sorted(found, key=lambda summary: (summary.field, summary.sensor or ""))
 
-    def _newest(self, group: Sequence[_Stored], field: _Field, start_ns: int, stop_ns: int) -> LastValue:
-        best: LastValue | None = None
-        for series in group:
-            row = (
-                self.database.read()
-                .execute(
-                    f"SELECT t, f{field.n} FROM points WHERE series = ? AND t >= ? AND t < ? "  # noqa: S608 - a number
-                    f"AND f{field.n} IS NOT NULL ORDER BY t DESC LIMIT 1",
-                    (series.n, start_ns, stop_ns),
-                )
-                .fetchone()
-            )
-            if row and (best is None or row[0] > best.time_ns):
-                best = LastValue(field.value(row[1]), row[0], kind_of(series.tags, field.name))
-        if best is None:
-            raise StoreError(f"the points of {field.name} went away while they were counted: try again")
-        return best
-
     def series(self, query: SeriesQuery) -> Sequence[Curve]:
         wanted = [f for f in self._fields(query.measurement) if not query.fields or f.name in query.fields]
         curves = []
         every = query.every_ns
-        rolled = every is not None and every % HOUR_NS == 0 and query.stop_ns - query.start_ns > ROLL_UP_FROM_NS
+        long = query.stop_ns - query.start_ns > ROLL_UP_FROM_NS
+        rolled = long and every is not None and every % HOUR_NS == 0 and query.fn != "median"
         for sensor, group in self._groups(query.device_id, query.measurement).items():
-            if rolled and query.fn != "median":
-                self._flush(group, query.start_ns, query.stop_ns)
+            rolled_to = self._rolled_to(group, query.start_ns, query.stop_ns) if rolled else None
             for field in wanted:
-                rows = self._curve(query, field, group, rolled)
+                rows = self._curve(query, field, group, rolled_to)
                 if rows:
                     times, values = zip(*rows, strict=True)
                     curves.append(Curve(field.name, sensor, times, values))
         return sorted(curves, key=lambda curve: (curve.field, curve.sensor or ""))
 
     def _curve(
-        self, query: SeriesQuery, field: _Field, group: Sequence[_Stored], rolled: bool
+        self, query: SeriesQuery, field: StoredField, group: Sequence[StoredSeries], rolled_to: int | None
     ) -> Sequence[tuple[int, Value]]:
         connection = self.database.read()
         numbers = [s.n for s in group]
@@ -285,7 +223,7 @@ class EmbeddedTelemetry:
             return [(t, field.value(value)) for t, value in raw]
         if field.kind in {"string", "boolean"} and query.fn not in {"first", "last", "count"}:
             return []
-        asked = Asked(numbers, field.n, query.start_ns, query.stop_ns, query.every_ns, query.fn, rolled)
+        asked = Asked(numbers, field.n, query.start_ns, query.stop_ns, query.every_ns, query.fn, rolled_to)
         rows = windows(connection, asked)
         return rows if query.fn == "count" else [(t, field.value(value)) for t, value in rows]
 

@@ -50,7 +50,7 @@ MERGE: dict[str, Callable[[Any, Any], Any]] = {
 class Asked:
     """What is asked of some series, over one column. `every_ns` None: one window of all.
 
-    `rolled`: take whole hours from the hourly sums, which are up to date; windows are then multiples of an hour.
+    `rolled_to`: take whole hours before this one from the hourly sums; windows are then multiples of an hour.
     """
 
     series: Sequence[int]
@@ -59,7 +59,7 @@ class Asked:
     stop_ns: int
     every_ns: int | None
     fn: str
-    rolled: bool = False
+    rolled_to: int | None = None
 
 
 def windows(connection: sqlite3.Connection, asked: Asked) -> list[tuple[int, Any]]:
@@ -74,7 +74,8 @@ def windows(connection: sqlite3.Connection, asked: Asked) -> list[tuple[int, Any
             (min(base + (w + 1) * width, stop_ns), m)
             for w, m in _medians(connection, marks, series, column, (base, width, start_ns, stop_ns))
         ]
-    first_hour, last_hour = -(-start_ns // HOUR_NS), stop_ns // HOUR_NS
+    first_hour = -(-start_ns // HOUR_NS)
+    last_hour = first_hour if asked.rolled_to is None else min(asked.rolled_to, stop_ns // HOUR_NS)
     parts: list[Iterable[tuple[int, Any, Any]]] = []
 
     def points(low: int, high: int) -> None:
@@ -87,7 +88,7 @@ def windows(connection: sqlite3.Connection, asked: Asked) -> list[tuple[int, Any
                 )
             )
 
-    if asked.rolled and first_hour < last_hour:
+    if first_hour < last_hour:
         points(start_ns, first_hour * HOUR_NS)
         parts.append(
             connection.execute(

@@ -166,6 +166,8 @@ def encode(point: Point) -> str:
     or with a backslash where it would escape what follows (elsewhere it stands for itself).
     """
     names = [point.measurement, *point.tags, *point.tags.values(), *point.fields]
+    if point.measurement[:1] in {*"#\t\r\0"}:
+        raise ValueError("a line that starts with # is a comment, and white space before a measurement is skipped")
     if not point.fields or any(not name or _AMBIGUOUS.search(name) for name in names):
         raise ValueError(
             "a point needs a field; its names and tags have no newline, and no backslash before , = or space"
