@@ -101,6 +101,14 @@ class Clock:
                 Segment(anchor.boot_ns, anchor.offset_ns, known.given_ns, anchor),
             )
 
+    def configure(self, trust: Literal["auto", "always"]) -> None:
+        """Another `[clock] trust`. What was good only because of "always" is good no more."""
+        with self._polling, self._lock:
+            self._trust = trust
+            if trust == "auto" and self._anchor is not None and self._anchor.evidence == "always":
+                self._anchor, self._since, self._segments = None, None, ()
+        self.changed.set()
+
     def boot_ns(self) -> int:
         """Nanoseconds since boot."""
         return self._boot_ns()

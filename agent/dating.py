@@ -7,7 +7,8 @@ Wiring, in service.py:
     dating = Dating(clock, buffer, settings.clock.unanchored, hurry)  # hurry: Delivery.hurry()
     threading.Thread(target=dating.run, args=(stop,), name="clock").start()
     …
-    stop.set(); clock.changed.set(); the thread joined, buffer closed; then clock.close()
+    a reload: clock.configure(settings.clock.trust); dating.configure(settings.clock.unanchored); dating.wake()
+    stop.set(); dating.wake(); the thread joined, buffer closed; then clock.close()
 
 dating.run() is the only one who needs to call clock.poll(): every second while the time is not known, every minute
 after, and at once when an answer of a server settled it. delivery and registration call clock.observe() for every
@@ -170,6 +171,10 @@ class Dating:
             while not (changed.wait(1.0) or stop.is_set()) and self._clock.boot_ns() < due:
                 pass
 
+    def wake(self) -> None:
+        """Look at once."""
+        self._clock.changed.set()
+
     def apply(self) -> None:
         """Date what can be dated: by hand what a person gave the time of, and all else if the time is known."""
         boots = self._clock.boots
@@ -193,6 +198,10 @@ class Dating:
         if earlier := [w for w in waits if w.boot_id != here]:
             self._earlier(earlier, place(order, earlier))
         self._tidy(order)
+
+    def configure(self, unanchored: Unanchored) -> None:
+        """Another `[clock] unanchored`: held points are dealt with at the next look."""
+        self._unanchored = unanchored
 
     def _earlier(self, waiting: Sequence[Waiting], placed: Sequence[Placed]) -> None:
         points = {w.boot_id: w.count for w in waiting}

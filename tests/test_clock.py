@@ -295,3 +295,14 @@ def test_times_are_whole_milliseconds():
     clock = world.clock()
     clock.poll()
     assert clock.date(world.boot_ns + 777_777) % MS == 0
+
+
+def test_trust_can_be_changed_while_it_runs():
+    world = World()
+    clock = world.clock()
+    assert not clock.poll().good
+    clock.configure("always")
+    assert clock.poll().evidence == "always"
+    clock.configure("auto")
+    assert clock.date(world.boot_ns) is None
+    assert not clock.poll().good
