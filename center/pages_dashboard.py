@@ -7,7 +7,7 @@ import io
 from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from flask import Response, abort, redirect, render_template, request, url_for
 
@@ -31,8 +31,8 @@ _STEPS = (
     *(3600, 7200, 10_800, 21_600, 43_200),
     *(86_400, 2 * 86_400, 7 * 86_400),
 )
+MS_NS = 1_000_000
 RAW_BELOW_S = 600  # a range this short shows every point
-BAND_FROM_S = 300  # windows this long also show their minimum and maximum
 LOOK_BACK_NS = 400 * DAY_NS
 
 
@@ -66,7 +66,8 @@ def view_of(args: Any, now: int) -> View:
         start, stop = start_ms * 1_000_000, stop_ms * 1_000_000
     else:
         _, seconds = RANGES.get(args.get("range", "24h"), RANGES["24h"])
-        start, stop = now - seconds * SECOND_NS, now
+        stop = now // MS_NS * MS_NS  # what the answer says, so that a second question is about the same windows
+        start = stop - seconds * SECOND_NS
     return View(start, stop, window_s((stop - start) / SECOND_NS, width))
 
 
@@ -109,28 +110,23 @@ def dashboard(device_id: str) -> str:
 def series_json(device_id: str) -> Any:
     """What the charts draw. Times are Unix ms; null breaks the line where points are missing."""
     _check(device_id)
-    now = now_ns()
     try:
-        view = view_of(request.args, now)
-        fields = tuple(request.args.getlist("field"))
-        curves = _curves(device_id, view, fields)
-        band = view.every_s is not None and view.every_s >= BAND_FROM_S
-        lows, highs = (_curves(device_id, view, fields, fn) if band else () for fn in ("min", "max"))
+        view = view_of(request.args, now_ns())
+        fn = cast("Function", request.args.get("fn", "mean"))  # checked by SeriesQuery
+        curves = _curves(device_id, view, tuple(request.args.getlist("field")), fn)
     except RefusedError as error:
         return {"code": "invalid", "message": str(error)}, 400
-    return drawn(view, curves, lows, highs)
+    return drawn(view, curves)
 
 
-def drawn(view: View, curves: Sequence[Curve], lows: Sequence[Curve] = (), highs: Sequence[Curve] = ()) -> Any:
-    """What the charts draw of these curves; `lows` and `highs` shade the range around a mean."""
-    low_of = {(c.field, c.sensor): c for c in lows}
-    high_of = {(c.field, c.sensor): c for c in highs}
+def drawn(view: View, curves: Sequence[Curve]) -> dict[str, Any]:
+    """These curves for the script that draws them."""
     return {
         "start": view.start_ns // 1_000_000,
         "stop": view.stop_ns // 1_000_000,
         "every": view.every_s,
         "every_text": presentation.span(view.every_s) if view.every_s else None,
-        "curves": [_drawn(c, view, low_of.get((c.field, c.sensor)), high_of.get((c.field, c.sensor))) for c in curves],
+        "curves": [_drawn(c, view) for c in curves],
     }
 
 
@@ -199,16 +195,15 @@ def with_gaps(times: Sequence[int], values: Sequence[Value], every: int) -> tupl
     return out_times, out_values
 
 
-def _drawn(curve: Curve, view: View, low: Curve | None, high: Curve | None) -> dict[str, Any]:
+def _drawn(curve: Curve, view: View) -> dict[str, Any]:
+    times, values = with_gaps([t // 1_000_000 for t in curve.times_ns], curve.values, (view.every_s or 0) * 1000)
     digits = presentation.look(curve.field).decimals + 1
-    every = (view.every_s or 0) * 1000
-    lines: dict[str, Any] = {"field": curve.field, "sensor": curve.sensor}
-    for key, line in (("v", curve), ("low", low), ("high", high)):
-        if line is not None and len(line.times_ns) == len(curve.times_ns):
-            times, values = with_gaps([t // 1_000_000 for t in line.times_ns], line.values, every)
-            lines["t"] = times
-            lines[key] = [round(v, digits) if isinstance(v, float) else v for v in values]
-    return lines
+    return {
+        "field": curve.field,
+        "sensor": curve.sensor,
+        "t": times,
+        "v": [round(v, digits) if isinstance(v, float) else v for v in values],
+    }
 
 
 def _cell(text: str) -> str:

@@ -7,6 +7,7 @@
   // plotly draws dates without a zone: moments are moved so that it shows the reader's clock.
   const shown = (ms) => ms - new Date(ms).getTimezoneOffset() * 60000;
   const moment = (text) => (typeof text === "number" ? text : new Date(String(text).replace(" ", "T")).getTime());
+  const BAND_FROM = 300; // seconds: windows this long also show their minimum and maximum
   const asJson = { headers: { Accept: "application/json" } };
   const touch = matchMedia("(pointer: coarse)").matches; // there a drag scrolls the page
   const config = { displaylogo: false, responsive: true, showTips: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], toImageButtonOptions: { scale: 2 } };
@@ -105,22 +106,43 @@
       let wait = 5;
       try {
         const fixed = this.root.dataset.fixed !== undefined;
-        const answer = await fetch(fixed ? this.root.dataset.charts : `${this.root.dataset.charts}?${params}`, asJson);
-        const data = await answer.json();
+        const data = fixed ? await (await fetch(this.root.dataset.charts, asJson)).json() : await this.ask(params);
         if (ticket !== this.ticket) return;
-        if (!answer.ok) throw new Error(data.message);
         this.data = data;
         for (const chart of this.charts) chart.curves = data.curves.filter((c) => c.field === chart.dataset.field);
-        this.draw();
+        const band = !fixed && data.every >= BAND_FROM && data.curves.length > 0;
+        const key = `${this.zoom ?? this.range} ${this.visible().map((chart) => chart.dataset.field)}`;
+        if (!band || this.shaded !== key) this.draw(); // again: only once the band is here, so that it does not flicker
         wait = data.every === null ? 2 : Math.min(Math.max(data.every, 2), 60);
         const points = data.curves.reduce((sum, c) => sum + c.t.length, 0);
         const hint = touch ? "" : " Drag across a chart to zoom.";
-        this.say(points ? (data.every_text ? `Mean of every ${data.every_text}${data.curves.some((c) => c.low) ? ", the range from minimum to maximum shaded" : ""}.${hint}` : `Every point.${hint}`) : "No point in this range.");
+        this.say(points ? (data.every_text ? `Mean of every ${data.every_text}${band ? ", the range from minimum to maximum shaded" : ""}.${hint}` : `Every point.${hint}`) : "No point in this range.");
+        if (band) await this.shade(data, params, ticket);
+        this.shaded = band ? key : null;
       } catch (error) {
         if (ticket !== this.ticket) return;
         this.say(`The charts could not be loaded (${error.message}): trying again.`);
       }
       if (!this.zoom && !document.hidden && this.root.dataset.fixed === undefined) this.timer = setTimeout(() => this.load(), wait * 1000);
+    }
+
+    // The same windows again, their minimum and maximum: after the mean, which people wait for.
+    async shade(data, params, ticket) {
+      const same = new URLSearchParams([...params].filter(([name]) => name !== "range" && name !== "start" && name !== "stop"));
+      same.set("start", data.start);
+      same.set("stop", data.stop);
+      const [low, high] = await Promise.all(["min", "max"].map((fn) => this.ask(same, fn)));
+      if (ticket !== this.ticket) return;
+      const find = (edge, curve) => edge.curves.find((c) => c.field === curve.field && c.sensor === curve.sensor && c.t.length === curve.t.length);
+      for (const curve of data.curves) [curve.low, curve.high] = [find(low, curve)?.v, find(high, curve)?.v];
+      this.draw();
+    }
+
+    async ask(params, fn = "mean") {
+      const answer = await fetch(`${this.root.dataset.charts}?${params}&fn=${fn}`, asJson);
+      const data = await answer.json();
+      if (!answer.ok) throw new Error(data.message);
+      return data;
     }
 
     say(text) { if (this.note && this.note.textContent !== text) this.note.textContent = text; }
