@@ -40,8 +40,12 @@ def open_store(folder: Path, settings: BufferSettings, known: Saved | None) -> O
     """
     folders.make(folder)
     home: Path | None = None
+    log_bytes: bytes | None = None
     try:
         _check_files(folder)
+        log_bytes = salvage.broken_log(folder)
+        if log_bytes is not None:
+            raise DiskError("damaged", "its log is damaged in the middle")  # noqa: TRY301 - handled like any damage
         store = Store(folder)
         try:
             rows, bad = scan(store)
@@ -53,6 +57,8 @@ def open_store(folder: Path, settings: BufferSettings, known: Saved | None) -> O
             raise
         log.error("buffer: %s is damaged (%s): saving what is readable", folder / DATABASE, error)  # noqa: TRY400
         home = folders.set_aside(folder, FILES, settings.max_size)
+        if home and log_bytes is not None:
+            (home / salvage.LOST_LOG).write_bytes(log_bytes)
         store = Store(folder)
         found = salvage.refill(store, home, LEDGER) if home else None
         if known is None and found is not None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
+from agent import carving
 from agent.ledger import Saved
-from agent.rows import DamagedRow, Kind, check, decompress, pack
+from agent.rows import DamagedRow, Header, Kind, check, decompress, pack
 from agent.storage import DATABASE, DiskError
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LOST_LOG = DATABASE + "-wal.lost"
+"""The log as it was, when SQLite would have gone on without part of it."""
 _CHUNK = 200
 _CHUNK_BYTES = 2**20
 _SELECT = "SELECT rowid, key, tag, value FROM Cache WHERE rowid >= ? ORDER BY rowid LIMIT ?"
@@ -28,26 +32,77 @@ Item = tuple[object, object, object]
 
 
 def refill(store: Store, home: Path, ledger_key: str) -> Saved | None:
-    """Copy what is readable in the damaged files in `home`. Returns their ledger, should that be readable."""
-    saved: Saved | None = None
+    """Copy what is readable in the damaged files in `home`. Returns their latest ledger, should one be readable.
+
+    First what SQLite reads, then what is left in single pages; the other way round where SQLite knows only the
+    beginning of the log.
+    """
+    known: dict[int, Header] = {}
+    ledgers: list[Saved] = []
+    lost_log = (home / LOST_LOG).exists()
+    if lost_log:
+        ledgers += _carve(store, home, ledger_key, known)
+    whole = _query(store, home, ledger_key, known, ledgers)
+    if not whole and not lost_log:
+        ledgers += _carve(store, home, ledger_key, known)
+    return max(ledgers, key=lambda saved: saved.generation, default=None)
+
+
+def _query(store: Store, home: Path, ledger_key: str, known: dict[int, Header], ledgers: list[Saved]) -> bool:
+    """Copy what SQLite reads. False if that is not all."""
     for mode in ("mode=ro", "immutable=1"):  # with the log if that can be, else without
         uri = (home / DATABASE).absolute().as_uri() + "?" + mode
+        damage: list[int] = []
+        before = len(known)
         try:
             with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=5)) as connection:
                 connection.execute("PRAGMA cache_size=-500")
                 connection.execute("SELECT name FROM sqlite_master").fetchall()
-                with contextlib.suppress(sqlite3.Error, ValueError):
+                with contextlib.suppress(Exception):
                     query = "SELECT value FROM Cache WHERE key = ? AND raw = 1"
-                    saved = Saved.decode(connection.execute(query, (ledger_key,)).fetchone()[0])
-                copied = refill_from(store, items(connection))
-        except (sqlite3.Error, TypeError, OverflowError):
+                    ledgers.append(Saved.decode(connection.execute(query, (ledger_key,)).fetchone()[0]))
+                refill_from(store, items(connection, damage), known)
+        except DiskError:
+            raise  # the new database's
+        except Exception as error:  # noqa: BLE001 - even the message of an error can be undecodable
+            log.debug("buffer: %s in %s", type(error).__name__, home)
             continue
-        if copied:
-            break
+        if len(known) > before or not damage:
+            return not damage
+    return False
+
+
+def _carve(store: Store, home: Path, ledger_key: str, known: dict[int, Header]) -> list[Saved]:
+    """Copy what stands in single pages, as far as it is not `known`. Returns the ledgers among it."""
+    try:
+        rows, saved = carving.carve(home, ledger_key)
+    except Exception:
+        log.exception("buffer: the pages in %s could not be read one by one", home)
+        return []
+    refill_from(store, rows, known)
     return saved
 
 
-def items(connection: sqlite3.Connection) -> Iterator[Item]:
+def broken_log(folder: Path) -> bytes | None:
+    """The whole log, if SQLite reads only the beginning of it and more than the last transaction is behind that.
+
+    Moves what SQLite can read into the database.
+    """
+    path = folder / (DATABASE + "-wal")
+    try:
+        if path.stat().st_size <= 32:
+            return None
+        wal = path.read_bytes()
+        if (folder / DATABASE).stat().st_size < 512:
+            return wal  # SQLite would delete the log of an empty database
+        with contextlib.closing(sqlite3.connect(folder / DATABASE, timeout=5)) as connection:
+            _, read, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    except Exception:  # noqa: BLE001 - then opening it fails too, and says why
+        return None
+    return wal if carving.lost_transactions(wal, read) > 1 else None
+
+
+def items(connection: sqlite3.Connection, damage: list[int]) -> Iterator[Item]:
     """The rows of a database with damaged pages: what cannot be read is stepped over, ever farther, and the first
     readable row after it is found by halving.
     """
@@ -55,7 +110,7 @@ def items(connection: sqlite3.Connection) -> Iterator[Item]:
     def fetch(rowid: int, limit: int) -> list[tuple[int, object, object, object]] | None:
         try:
             return connection.execute(_SELECT, (rowid, limit)).fetchall()
-        except (sqlite3.Error, OverflowError, UnicodeDecodeError):
+        except Exception:  # noqa: BLE001 - as above
             return None
 
     at = 0
@@ -64,6 +119,7 @@ def items(connection: sqlite3.Connection) -> Iterator[Item]:
         if rows is None:
             rows = fetch(at, 1)
         if rows is None:
+            damage.append(at)
             step = 1
             while at + step < _FAR and fetch(at + step, 1) is None:
                 step *= 2
@@ -87,10 +143,16 @@ def through(store: Store) -> Iterator[Item]:
             yield (found.key, *(store.read(found.key) or (None, None)))
 
 
-def refill_from(store: Store, rows: Iterable[Item]) -> int:
-    """Store the sound ones of these rows under their keys; of others, the lines that still unpack. Returns how many."""
-    copied = 0
+def refill_from(store: Store, rows: Iterable[Item], known: dict[int, Header] | None = None) -> None:
+    """Store the sound ones of these rows under their keys; of others, the lines that still unpack.
+
+    Left out are rows that are `known`, and the remains of rows that were merged into a known one. What is stored is
+    known from then on.
+    """
+    known = {} if known is None else known
+    keys = sorted(known)
     waiting: list[tuple[int, bytes, bytes]] = []
+    fresh: dict[int, Header] = {}
 
     def write() -> None:
         with store.transaction():
@@ -98,20 +160,39 @@ def refill_from(store: Store, rows: Iterable[Item]) -> int:
                 store.put(key, value, tag)
         waiting.clear()
 
-    for key, tag, value in rows:
-        if type(key) is not int or key <= 0 or not isinstance(value, bytes):
+    cover: tuple[int, Header] | None = None
+    for key, found, content in rows:
+        if type(key) is not int or key <= 0 or not isinstance(content, bytes) or key in known:
             continue
+        tag, value = found, content
         try:
-            check(tag, value)
+            header = check(tag, value)
             assert isinstance(tag, bytes)
-            waiting.append((key, tag, value))
         except DamagedRow:
-            with contextlib.suppress(DamagedRow, ValueError):
+            try:
                 row = pack(decompress(value).split(b"\n")[:-1], Kind.PENDING)
-                waiting.append((key, row.tag, row.value))
+            except (DamagedRow, ValueError):
+                continue
+            header, tag, value = row.header, row.tag, row.value
+        place = bisect_left(keys, key)
+        if place and _covers(known[keys[place - 1]], header):
+            continue
+        if cover is not None and key > cover[0] and _covers(cover[1], header):
+            continue
+        cover = key, header
+        fresh[key] = header
+        waiting.append((key, tag, value))
         if len(waiting) >= _CHUNK or sum(len(value) for _, _, value in waiting) > _CHUNK_BYTES:
-            copied += len(waiting)
             write()
-    copied += len(waiting)
     write()
-    return copied
+    known |= fresh
+
+
+def _covers(merged: Header, row: Header) -> bool:
+    """Whether a row's points are in the merged row before it: merging keeps the first key."""
+    return (
+        merged.kind == row.kind
+        and merged.count > row.count
+        and merged.first_ns <= row.first_ns
+        and merged.last_ns >= row.last_ns
+    )

@@ -108,6 +108,34 @@ def test_an_untouched_folder_gives_every_point(folder):
     assert status.damaged_sets == 0
 
 
+@pytest.mark.parametrize("start", [0, 18, 100, 5000, 8000])
+def test_a_damaged_database_under_a_sound_log_costs_nothing(folder, start):
+    with (folder / DATABASE).open("r+b") as file:
+        file.seek(start)
+        file.write(random.Random(start).randbytes(80))
+    old, _ = works(folder)
+    assert old == OLD
+
+
+@pytest.mark.parametrize("start", [0, 32, 60, 20_000, 100_000, 200_000])
+def test_a_log_damaged_in_the_middle_is_noticed_and_costs_little(folder, start):
+    """SQLite reads a log up to its first bad checksum, and says nothing."""
+    with (folder / (DATABASE + "-wal")).open("r+b") as file:
+        file.seek(start)
+        file.write(random.Random(start).randbytes(40))
+    old, status = works(folder)
+    assert old >= OLD * 0.9
+    assert status.damaged_sets == 1
+
+
+def test_a_log_cut_in_its_last_transaction_is_what_a_power_cut_leaves(folder):
+    path = folder / (DATABASE + "-wal")
+    os.truncate(path, path.stat().st_size - 500)
+    old, status = works(folder)
+    assert old == OLD - 10
+    assert status.damaged_sets == 0
+
+
 def test_a_damaged_page_costs_only_what_was_on_it(folder):
     with sqlite3.connect(folder / DATABASE) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -188,10 +216,10 @@ def test_what_is_set_aside_is_bounded(folder):
     assert len(folders.damaged_sets(folder)) == folders.KEPT_SETS
 
 
-def test_a_log_without_its_database_is_not_applied_to_a_new_one(folder):
+def test_a_log_without_its_database_is_not_applied_to_a_new_one_but_read(folder):
     (folder / DATABASE).unlink()
     old, status = works(folder)
-    assert old == 0
+    assert old == OLD
     assert status.damaged_sets == 1
 
 

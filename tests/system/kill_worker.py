@@ -1,0 +1,74 @@
+"""Measures, buffers and delivers until it is killed. Arguments: folder, URL, first number, loss window in seconds.
+
+Writes the number and the moment of each point to `measured`, before it is put.
+"""
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+from agent import committer
+from agent.buffer import open_buffer
+from agent.clock import ClockState
+from agent.delivery import Delivery
+from agent.schema import Line
+from agent.secret import Secret
+from agent.settings import BufferSettings, DeliverySettings
+from agent.target import Target
+from agent.units import Seconds
+from drivers.base import boot_ns
+
+
+class SteadyClock:
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    offset_ns = 1_700_000_000_000_000_000
+
+    def boot_ns(self):
+        return boot_ns()
+
+    def date(self, at):
+        return at + self.offset_ns
+
+    def state(self):
+        return ClockState(good=True, evidence="always", since_boot_ns=0, offset_ns=self.offset_ns)
+
+    def probe_in(self):
+        return None
+
+    def observe(self, *observation):
+        pass
+
+
+def main():
+    folder, url, number, window = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+    clock = SteadyClock()
+    buffer = open_buffer(folder / "buffer", BufferSettings(loss_window=Seconds(window)), clock, wait=False)
+    stop = threading.Event()
+    committer.start(buffer, stop)
+    target = Target(url, "my-org", "iot_center", Secret("token-1"))
+    settings = DeliverySettings(flush_interval=Seconds(window / 2), timeout=Seconds(1))
+    delivery = Delivery(buffer, lambda: target, clock, settings, lambda: None, loss_window=window)
+    thread = threading.Thread(target=delivery.run, args=(stop,), daemon=True)
+    thread.start()
+    with (folder / "measured").open("ab", 0) as log:
+        while not (folder / "enough").exists():
+            at = boot_ns()
+            log.write(b"%d %d\n" % (number, at))
+            buffer.put([Line(b"environment,device=pi-1 Number=%d" % number, at)])
+            number += 1
+            time.sleep(0.004)
+    until = time.monotonic() + 30
+    while (not (status := buffer.snapshot()).disk_ok or status.pending) and time.monotonic() < until:
+        time.sleep(0.05)
+    stop.set()
+    delivery.wake()
+    buffer.wake.set()
+    thread.join(5)
+    buffer.close()
+    status = buffer.snapshot()
+    print(status.pending, status.unaccounted, status.counters.delivered, status.counters.measured, flush=True)
+
+
+if __name__ == "__main__":
+    main()
