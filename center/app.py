@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import resource
 import secrets
 import socket
 import threading
@@ -106,6 +107,17 @@ def _listening(host: str, port: int) -> socket.socket:
         ) from error
 
 
+CONNECTIONS = 6000  # devices keep theirs open between flushes; closed after channel_timeout without a request
+
+
+def allow_files(number: int) -> None:
+    """Raise this process's limit of open files to what the connections need, as far as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = number if hard == resource.RLIM_INFINITY else min(number, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 class Running:
     """A center being served. `close()` ends it; twice is fine; a context manager."""
 
@@ -114,6 +126,7 @@ class Running:
         self.host = settings.server.host
         self._socket = _listening(self.host, settings.server.port)
         self.port = int(self._socket.getsockname()[1])
+        allow_files(CONNECTIONS + 500)
         self._map: dict[Any, Any] = {}
         self._server = create_server(
             app,
@@ -123,7 +136,7 @@ class Running:
             max_request_body_size=int(settings.server.max_body * 1.5),
             ident="iot-center",
             clear_untrusted_proxy_headers=False,
-            connection_limit=1000,
+            connection_limit=CONNECTIONS,
             channel_timeout=60,
         )
         self._stop = threading.Event()
