@@ -25,7 +25,7 @@ def line_for(
     location: tuple[float, float] | None = None,
     time_ns: int | None = None,
 ) -> Line:
-    """The point of a reading. `location` is (lat, lon) in degrees, where the sensor itself does not measure it."""
+    """The point of a reading. `location` is (lat, lon) in degrees; it replaces what the sensor says."""
     if not values:
         raise ValueError("a point needs at least one value")
     fields = dict(values)
@@ -34,7 +34,7 @@ def line_for(
         quantity = quantity_of(field)
         if quantity is not None and quantity.sensor_tag:
             tags[quantity.sensor_tag] = sensor_kind
-    if location is not None and "Lat" not in fields:
+    if location is not None:
         fields["Lat"], fields["Lon"] = location
     if sensor_name:
         tags["sensor"] = sensor_name

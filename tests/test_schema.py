@@ -31,9 +31,10 @@ def test_a_reading_becomes_the_point_of_the_data_model():
 def test_integers_stay_integers_and_the_location_of_the_device_is_added_where_the_sensor_has_none():
     line = line_for("p", "virtual_bme280", {"CO2": 412.6, "TVOC": 3}, boot_ns=1, location=(50.0874, 14.4072))
     assert line.head.endswith(b" CO2=413i,Lat=50.0874,Lon=14.4072,TVOC=3i")
-    own = line_for("p", "gps", {"Lat": 1.5, "Lon": 2.5}, boot_ns=1, location=(50.0, 14.0))
+    own = line_for("p", "gps", {"Lat": 1.5, "Lon": 2.5}, boot_ns=1)
     assert own.head.endswith(b" Lat=1.5,Lon=2.5")
     assert b"GPSSensor=gps" in own.head
+    assert line_for("p", "gps", {"Lat": 1.5, "Lon": 2.5}, boot_ns=1, location=(3, 4)).head.endswith(b" Lat=3,Lon=4")
 
 
 def test_several_sensors_of_a_kind_are_told_apart_by_their_names():
