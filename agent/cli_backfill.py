@@ -7,26 +7,11 @@ from itertools import islice
 
 import click
 
-from agent.cli_options import Context, common_options
+from agent.cli_options import Context, Duration, common_options
 from agent.errors import ConfigError
-from agent.units import Seconds, parse_duration
+from agent.units import Seconds  # noqa: TC001 - beside the options
 
 _CHUNK = 5000
-
-
-class Duration(click.ParamType[Seconds]):
-    """A duration such as 7d or 1m."""
-
-    name = "duration"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Seconds:
-        try:
-            seconds = parse_duration(value)
-        except ValueError as error:
-            self.fail(f"{value!r}: must be {error}", param, ctx)
-        if seconds <= 0:
-            self.fail(f"{value!r}: must be above 0", param, ctx)
-        return seconds
 
 
 @click.command()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.errors import AgentError
+from agent.units import Seconds, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +54,21 @@ class Context:
         for warning in settings.warnings:
             click.echo(f"warning: {warning}", err=True)
         return settings
+
+
+class Duration(click.ParamType[Seconds]):
+    """A duration such as 7d or 1m."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Seconds:
+        try:
+            seconds = parse_duration(value)
+        except ValueError as error:
+            self.fail(f"{value!r}: must be {error}", param, ctx)
+        if seconds <= 0:
+            self.fail(f"{value!r}: must be above 0", param, ctx)
+        return seconds
 
 
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -157,19 +157,23 @@ class Dating:
 
     def run(self, stop: Event) -> None:
         """Look at the clock and date what can be dated, until `stop`."""
-        changed = self._clock.changed
         while not stop.is_set():
-            news = changed.is_set()
-            changed.clear()
-            good = self._clock.poll().good
-            try:
-                self.apply()
-            except Exception:  # noqa: BLE001 - whatever the disk does, the clock goes on
-                _log.exception("Dating the waiting points failed; tried again")
-            # after news once more soon: a reading may have been on its way without a time
-            due = self._clock.boot_ns() + (POLL_GOOD_NS if good and not news else 0)
-            while not (changed.wait(1.0) or stop.is_set()) and self._clock.boot_ns() < due:
+            due = self._clock.boot_ns() + self.step()
+            while not (self._clock.changed.wait(1.0) or stop.is_set()) and self._clock.boot_ns() < due:
                 pass
+
+    def step(self) -> int:
+        """Look once; nanoseconds until the next look, unless the clock changes before."""
+        changed = self._clock.changed
+        news = changed.is_set()
+        changed.clear()
+        good = self._clock.poll().good
+        try:
+            self.apply()
+        except Exception:  # noqa: BLE001 - whatever the disk does, the clock goes on
+            _log.exception("Dating the waiting points failed; tried again")
+        # after news once more soon: a reading may have been on its way without a time
+        return POLL_GOOD_NS if good and not news else 0
 
     def wake(self) -> None:
         """Look at once."""

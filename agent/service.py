@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent import systemd
 from agent.backfill import past_lines
@@ -31,20 +31,48 @@ from agent.sampler import Sampler
 from agent.schema import Line
 from agent.status import build, ledger_of
 from agent.statuspage import StatusPage
+from agent.writer import Writer
 from drivers.base import Driver, Reading, boot_ns, options_for
 from drivers.base import load as load_driver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from agent.delivery import Connection
     from agent.remote import RemoteConfiguration
     from agent.settings import Location, SensorSettings, Settings
+    from agent.target import Target
 
 _log = logging.getLogger(__name__)
 
 _CHUNK = 5000
 _STOP_S = 0.5
+
+
+class Loop(Protocol):
+    """A part that works until `stop` is set."""
+
+    def run(self, stop: threading.Event) -> None: ...
+
+
+class Running(Protocol):
+    """A loop at work: a thread, or something like it."""
+
+    name: str
+
+    def join(self, timeout: float | None = None) -> None: ...
+
+
+class Spawn(Protocol):
+    def __call__(self, name: str, loop: Loop, stop: threading.Event) -> Running: ...
+
+
+def thread_for(name: str, loop: Loop, stop: threading.Event) -> threading.Thread:
+    """A loop in a thread of its own, which does not keep the process alive: a call may hang."""
+    thread = threading.Thread(target=loop.run, args=(stop,), name=name, daemon=True)
+    thread.start()
+    return thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +95,27 @@ class Parts:
     delivery: Delivery | None = None
     stop_measuring: threading.Event = field(default_factory=threading.Event)
     stop: threading.Event = field(default_factory=threading.Event)
-    threads: list[threading.Thread] = field(default_factory=list)
-
-    def spawn(self, name: str, run: Callable[[threading.Event], object], stop: threading.Event) -> None:
-        thread = threading.Thread(target=run, args=(stop,), name=name, daemon=True)
-        thread.start()
-        self.threads.append(thread)
+    loops: list[Running] = field(default_factory=list)
 
 
 class Service:
     """One agent on one state folder: start(), then stop(). stop() may be called twice.
 
+    `spawn` runs the loops: each in a thread of its own; `iot-agent simulate` shares a few threads among many agents.
     Raises AgentError where it cannot start at all: another agent on the folder, or no right to write there.
     """
 
-    def __init__(self, settings: Settings, state_dir: Path) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        state_dir: Path,
+        *,
+        spawn: Spawn = thread_for,
+        connect: Callable[[Target, float], Connection] = Writer,
+        control: bool = True,
+    ) -> None:
         self.settings, self.state_dir = settings, state_dir
+        self._spawn, self._connect, self._with_control = spawn, connect, control
         self.started_boot_ns = boot_ns()
         self.device_id = ""
         self._location: Location | None = settings.device.location
@@ -92,8 +125,9 @@ class Service:
         self._history = History()
         self._page: StatusPage | None = None
         self._stop = threading.Event()
-        self._base: list[threading.Thread] = []  # committer and clock: they live as long as the buffer
+        self._base: list[Running] = []  # committer and clock: they live as long as the buffer
         self._committer: Committer | None = None
+        self._dating: Dating | None = None
         self._parts = Parts(settings)
         self._last: dict[str, Any] | None = None
 
@@ -105,13 +139,14 @@ class Service:
         self._buffer = buffer = open_buffer(self.state_dir / "buffer", self.settings.buffer, self._clock, wait=False)
         self._measure(self._parts)
         self._committer = Committer(buffer)
-        dating = Dating(self._clock, buffer, self.settings.clock.unanchored, self._hurry)
-        for name, run in (("committer", self._committer.run), ("clock", dating.run)):
-            thread = threading.Thread(target=run, args=(self._stop,), name=name, daemon=True)
-            thread.start()
-            self._base.append(thread)
+        self._dating = Dating(self._clock, buffer, self.settings.clock.unanchored, self._hurry)
+        self._base = [
+            self._spawn("committer", self._committer, self._stop),
+            self._spawn("clock", self._dating, self._stop),
+        ]
         self._deliver(self._parts)
-        self._control = ControlServer(self.state_dir, self.snapshot)
+        if self._with_control:
+            self._control = ControlServer(self.state_dir, self.snapshot)
         self._show()
         _log.info("device %s: measuring with %s", self.device_id, ", ".join(self._describe()))
 
@@ -125,8 +160,8 @@ class Service:
         self._stop.set()
         self._wake()
         deadline = time.monotonic() + _STOP_S
-        for thread in (*self._parts.threads, *self._base):
-            thread.join(max(0.0, deadline - time.monotonic()))
+        for loop in (*self._parts.loops, *self._base):
+            loop.join(max(0.0, deadline - time.monotonic()))
         self._last = self.snapshot()
         if self._control:
             self._control.close()
@@ -140,16 +175,15 @@ class Service:
 
     def stop_measuring(self) -> None:
         self._parts.stop_measuring.set()
-        for thread in self._parts.threads:
-            if thread.name.startswith("sensor"):
-                thread.join(_STOP_S)
+        for loop in self._parts.loops:
+            if loop.name.startswith("sensor"):
+                loop.join(_STOP_S)
 
     def drain(self, seconds: float) -> bool:
         """Wait until nothing is pending, at most so long."""
         deadline = time.monotonic() + seconds
         while self.ledger()["pending"] and time.monotonic() < deadline:
-            if self._parts.delivery:
-                self._parts.delivery.hurry()
+            self._hurry()
             time.sleep(0.05)
         return not self.ledger()["pending"]
 
@@ -168,7 +202,7 @@ class Service:
                     every_s=every_s,
                     until_ns=time.time_ns(),
                     sensor_name=sensor.tag,
-                    location=self._place(),
+                    location=self._place({}) if self.settings.device.location else None,
                 ):
                     batch.append(line)
                     if len(batch) == _CHUNK:
@@ -176,8 +210,7 @@ class Service:
                         total, batch = total + len(batch), []
         if batch:
             self._buffer.put_committed(batch)
-        if self._parts.delivery:
-            self._parts.delivery.wake()
+        self._hurry()
         return total + len(batch)
 
     def reload(self, settings: Settings) -> None:
@@ -189,13 +222,16 @@ class Service:
         self.stop_measuring()
         old.stop.set()
         self._wake()
-        for thread in old.threads:
-            thread.join(_STOP_S)
+        for loop in old.loops:
+            loop.join(_STOP_S)
         self.settings, self._parts = settings, Parts(settings)
         self._location = settings.device.location
         self.device_id = device_id(settings.device.id, self.state_dir)
-        if self._buffer:
+        if self._buffer and self._clock and self._dating:
             self._buffer.configure(settings.buffer)
+            self._clock.configure(settings.clock.trust)
+            self._dating.configure(settings.clock.unanchored)
+            self._dating.wake()
         self._measure(self._parts)
         self._deliver(self._parts)
         if settings.status != old.settings.status:
@@ -225,6 +261,10 @@ class Service:
             return ledger
         return ledger_of(self._buffer.snapshot())
 
+    def registered(self) -> bool:
+        """Whether there is a place to deliver to."""
+        return self._parts.registrar is not None and self._parts.registrar.target() is not None
+
     def alive_boot_ns(self) -> dict[str, int]:
         """When each loop that matters was last seen at work (boot clock), for the watchdog."""
         parts = self._parts
@@ -243,7 +283,7 @@ class Service:
             tag = settings.name if kinds.count(driver.sensor) > 1 else None
             sampler = Sampler(settings, driver, self._emit(driver, tag))
             parts.sensors.append(Sensor(settings, driver, sampler, tag))
-            parts.spawn(f"sensor {settings.name or number}", sampler.run, parts.stop_measuring)
+            parts.loops.append(self._spawn(f"sensor {settings.name or number}", sampler, parts.stop_measuring))
 
     def _deliver(self, parts: Parts) -> None:
         settings, clock, buffer = parts.settings, self._clock, self._buffer
@@ -264,11 +304,15 @@ class Service:
             parts.registrar.renew,
             device_id=self.device_id,
             loss_window=settings.buffer.loss_window,
+            connect=self._connect,
         )
-        parts.spawn("registration", parts.registrar.run, parts.stop)
-        parts.spawn("delivery", parts.delivery.run, parts.stop)
-        health = Health(settings.health, self.snapshot, buffer.put, self.device_id, self.state_dir)
-        parts.spawn("health", health.run, parts.stop)
+        parts.loops += [
+            self._spawn("registration", parts.registrar, parts.stop),
+            self._spawn("delivery", parts.delivery, parts.stop),
+        ]
+        if settings.health.enabled:
+            health = Health(settings.health, self.snapshot, buffer.put, self.device_id, self.state_dir)
+            parts.loops.append(self._spawn("health", health, parts.stop))
 
     def _show(self) -> None:
         """The status page, as it is set now."""
@@ -299,7 +343,10 @@ class Service:
             named = sensor.settings.interval if f"sensor[{number}].interval" in settings.named else None
             sensor.sampler.set_interval(remote.interval(named, sensor.settings.interval, prefer=prefer))
 
-    def _place(self) -> tuple[float, float] | None:
+    def _place(self, values: Mapping[str, float | int]) -> tuple[float, float] | None:
+        """Lat and Lon to add: what agent.toml says wins over what a sensor says, and that over what the center says."""
+        if "Lat" in values and not self._parts.settings.device.location:
+            return None
         return (self._location.lat, self._location.lon) if self._location else None
 
     def _emit(self, driver: Driver, tag: str | None) -> Callable[[Reading], None]:
@@ -310,7 +357,7 @@ class Service:
                 reading.values,
                 boot_ns=reading.boot_ns,
                 sensor_name=tag,
-                location=self._place(),
+                location=self._place(reading.values),
             )
             buffer = self._buffer
             if buffer is not None:
