@@ -186,6 +186,11 @@ def test_a_string_with_a_raw_newline_goes_as_one():
     assert list(named_lines(lines, "unable to parse 'm s=\"two\nlines\",f= 1': missing field value")) == [1, 2]
 
 
+def test_a_line_that_goes_on_after_what_looks_like_its_end_is_taken_whole():
+    lines = [b"m f=1 5", b"m f=1 5': x 6"]
+    assert list(named_lines(lines, "unable to parse 'm f=1 5': x 6': bad timestamp")) == [1]
+
+
 def test_a_line_only_quoted_inside_another_is_not_blamed():
     lie = b"m s=\"unable to parse '" + GOOD + b"': x\" oops"
     assert list(named_lines([GOOD, lie], f"unable to parse '{lie.decode()}': bad timestamp")) == [1]
@@ -314,6 +319,11 @@ def test_an_unknown_refusal_of_one_line_parks_it():
 def test_a_limit_of_the_server_refusing_all_is_no_reason_to_drop():
     text = "partial write: max-series-per-database limit exceeded: (1000000) dropped=2"
     assert isinstance(outcome(refused(422, text), GOOD, GOOD + b"1"), Park)
+
+
+def test_some_of_the_points_refused_for_an_unknown_reason_are_looked_for():
+    text = "partial write: the moon is full dropped=1"
+    assert [part.lines for part in outcome(refused(422, text), GOOD, GOOD + b"1").parts] == [(GOOD,), (GOOD + b"1",)]
 
 
 def test_a_server_that_accepts_nothing_does_not_have_the_buffer_taken_to_pieces():

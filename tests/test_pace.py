@@ -83,6 +83,14 @@ def test_requests_shrink_when_too_large_and_grow_again():
     assert pace.limit == 1
 
 
+def test_after_a_failure_the_newest_points_are_first_whenever_the_next_flush_is():
+    pace = Pace(5.0, 5000, 0, "pi-1", Random(3))
+    pace.flushed(0, 10)
+    assert not pace.live_due(0)
+    pace.server_failed(0)
+    assert pace.live_due(0)
+
+
 def test_trouble_of_the_backlog_does_not_hold_up_the_newest_points():
     pace = Pace(5.0, 5000, 0, "pi-1", Random(3))
     pace.backlog_failed(0)
