@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from itertools import islice
 from typing import TYPE_CHECKING
 
+from agent.beside import Beside
 from agent.point import line_for
+from agent.rows import MAX_LINES, Kind, pack
+from drivers.base import load, options_for
+from drivers.virtual import Virtual
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from agent.schema import Line
-    from drivers.virtual import Virtual
+    from agent.settings import Settings
 
 _NS = 1_000_000_000
 
@@ -36,3 +43,34 @@ def past_lines(
         yield line_for(
             device_id, sensor.sensor, values, boot_ns=0, sensor_name=sensor_name, location=location, time_ns=time_ns
         )
+
+
+def has_past(settings: Settings) -> bool:
+    """Whether a sensor is virtual: a real one has no past to give."""
+    return any(issubclass(load(sensor.driver), Virtual) for sensor in settings.sensor)
+
+
+def write_past(settings: Settings, state_dir: Path, device_id: str, *, since_s: float, every_s: float) -> Iterator[int]:
+    """Put the past of each virtual sensor into the buffer, beside a running agent or without one.
+
+    Yields the number of points after each transaction. Raises BufferUnavailable.
+    """
+    kinds = [load(sensor.driver).sensor for sensor in settings.sensor]
+    place = settings.device.location
+    with Beside(state_dir / "buffer", create=True) as buffer:
+        for sensor in settings.sensor:
+            if not issubclass(load(sensor.driver), Virtual):
+                continue
+            driver = Virtual(options_for(Virtual, sensor.options))
+            lines = past_lines(
+                device_id,
+                driver,
+                since_s=since_s,
+                every_s=every_s,
+                until_ns=time.time_ns(),
+                sensor_name=sensor.name if kinds.count(driver.sensor) > 1 else None,
+                location=(place.lat, place.lon) if place else None,
+            )
+            while batch := [line.encode() for line in islice(lines, MAX_LINES)]:
+                buffer.add([pack(batch, Kind.PENDING)])
+                yield len(batch)

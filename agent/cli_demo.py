@@ -94,6 +94,7 @@ def _run(folder: Path, stop: threading.Event, plan: Plan) -> dict[str, Any]:
     center = CenterProcess(free_port(plan.port), folder / "center")
     if center.port != plan.port:
         plan.say(f"port {plan.port} is taken: using {center.port}")
+    from agent.backfill import write_past  # noqa: PLC0415
     from agent.config import parse  # noqa: PLC0415 - the command starts faster without what it needs later
     from agent.service import Service  # noqa: PLC0415
 
@@ -110,8 +111,9 @@ def _run(folder: Path, stop: threading.Event, plan: Plan) -> dict[str, Any]:
     service = Service(settings, folder / "agent")
     try:
         center.start()
+        for _ in write_past(settings, folder / "agent", DEVICE_ID, since_s=_BACKFILL_S, every_s=60):
+            pass
         service.start()
-        service.backfill(_BACKFILL_S, 60)
         plan.say(f"IoT Center on {center.url}, device page {center.device_page}")
         if plan.browser and has_display():
             webbrowser.open(center.device_page)

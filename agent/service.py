@@ -10,10 +10,9 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from agent import systemd
-from agent.backfill import past_lines
 from agent.buffer import Buffer, open_buffer
 from agent.clock import Clock, open_clock
 from agent.committer import Committer
@@ -25,10 +24,10 @@ from agent.fixed import FixedTarget
 from agent.health import Health
 from agent.history import History
 from agent.identity import device_id
+from agent.loops import Running, Spawn, thread_for
 from agent.point import line_for
 from agent.registration import Registrar
 from agent.sampler import Sampler
-from agent.schema import Line
 from agent.status import build, ledger_of
 from agent.statuspage import StatusPage
 from agent.writer import Writer
@@ -46,33 +45,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_CHUNK = 5000
 _STOP_S = 0.5
-
-
-class Loop(Protocol):
-    """A part that works until `stop` is set."""
-
-    def run(self, stop: threading.Event) -> None: ...
-
-
-class Running(Protocol):
-    """A loop at work: a thread, or something like it."""
-
-    name: str
-
-    def join(self, timeout: float | None = None) -> None: ...
-
-
-class Spawn(Protocol):
-    def __call__(self, name: str, loop: Loop, stop: threading.Event) -> Running: ...
-
-
-def thread_for(name: str, loop: Loop, stop: threading.Event) -> threading.Thread:
-    """A loop in a thread of its own, which does not keep the process alive: a call may hang."""
-    thread = threading.Thread(target=loop.run, args=(stop,), name=name, daemon=True)
-    thread.start()
-    return thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,32 +159,6 @@ class Service:
             self._hurry()
             time.sleep(0.05)
         return not self.ledger()["pending"]
-
-    def backfill(self, since_s: float, every_s: float) -> int:
-        """Put the past of each virtual sensor into the buffer; the number of points."""
-        from drivers.virtual import Virtual  # noqa: PLC0415 - only where it is asked for
-
-        total, batch = 0, list[Line]()
-        assert self._buffer is not None
-        for sensor in self._parts.sensors:
-            if isinstance(sensor.driver, Virtual):
-                for line in past_lines(
-                    self.device_id,
-                    sensor.driver,
-                    since_s=since_s,
-                    every_s=every_s,
-                    until_ns=time.time_ns(),
-                    sensor_name=sensor.tag,
-                    location=self._place({}) if self.settings.device.location else None,
-                ):
-                    batch.append(line)
-                    if len(batch) == _CHUNK:
-                        self._buffer.put_committed(batch)
-                        total, batch = total + len(batch), []
-        if batch:
-            self._buffer.put_committed(batch)
-        self._hurry()
-        return total + len(batch)
 
     def reload(self, settings: Settings) -> None:
         """Go on with other settings: sensors and delivery are replaced, the buffer and its points stay.

@@ -1,7 +1,7 @@
 """The loops of many agents in a few threads: each takes its step when it is due.
 
 `iot-agent simulate` runs a thousand agents in one process with it. A single agent has a thread for each loop instead
-(service.thread_for), because a call to a server or a disk may hang and must not hold up another.
+(loops.thread_for), because a call to a server or a disk may hang and must not hold up another.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from drivers.base import boot_ns
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.service import Loop
+    from agent.loops import Loop
 
 _log = logging.getLogger(__name__)
 
