@@ -1,7 +1,7 @@
 """The delivery thread: takes batches from the buffer, sends them, and does what each answer asks for.
 
 A server can hold a call for as long as it likes: this thread may hang, nobody waits for it. What is decided is in
-outcome.py, when it may be sent in pace.py; here is the loop around them.
+outcome.py, when it may be sent in pace.py, what becomes of it in settling.py; here is the loop around them.
 """
 
 from __future__ import annotations
@@ -9,15 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict
-from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from agent.batches import Part
 from agent.delivery_status import DeliveryStatus
-from agent.outcome import Delivered, Park, Reauthorise, Retry, Slow, Split, Wait, decide
+from agent.outcome import Delivered, decide
 from agent.pace import Pace, flush_interval_s
+from agent.settling import Settling, is_blind
 from agent.troubles import Troubles
 from agent.writer import Writer
 from drivers.base import boot_ns
@@ -36,9 +34,6 @@ log = logging.getLogger(__name__)
 
 POLL_S = 1.0
 """Longest wait without a look at the target and at stop."""
-MAX_HALVINGS = 64
-"""Halvings with nothing accepted in between, before refused batches are parked whole: 13 find one line in 5,000, and
-some more come before the first good part when there are many bad lines and parts are not yet on disk, in order."""
 FINE_NS = 60 * 1_000_000_000
 """So long after a 204 a refusal is about the points; later an empty write asks first whether it is the request."""
 MAX_PROBES, PROBE_GAP_S, PROBE_SLOWLY_S = 4, 0.5, 60.0
@@ -74,7 +69,7 @@ class Delivery:
         connect: Callable[[Target, float], Connection] = Writer,
     ) -> None:
         self._buffer, self._target, self._clock, self._settings = buffer, target, clock, settings
-        self._on_unauthorised, self._now, self._connect = on_unauthorised, now, connect
+        self._now, self._connect = now, connect
         interval_s = flush_interval_s(settings.flush_interval, loss_window)
         rng = rng or Random()  # noqa: S311 - spreads load, guards nothing
         self._pace = Pace(interval_s, settings.batch_size, settings.backlog_rate, device_id, rng)
@@ -82,16 +77,13 @@ class Delivery:
         self._current: Target | None = None
         self._connection: Connection | None = None
         self._probes, self._probe_at = 0, 0
-        self._halvings = 0  # since the server last accepted anything
-        self._same: OrderedDict[int, int] = OrderedDict()  # first key of a batch → how often it got a 500
         self._fine_at = -FINE_NS - 1  # when the last 204 came
-        self._refused_again: list[Batch] = []
         self._nothing_left = False
         self._troubles = Troubles()
+        self._settling = Settling(buffer, self._pace, self._troubles, now, on_unauthorised)
         self._started = self._alive = now()
         self._call_since: int | None = None
-        self._success: tuple[int, int] | None = None  # boot clock, Unix
-        self._requests = self._bytes = self._delivered = 0
+        self._requests = self._bytes = 0
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set, which wake() makes it see at once unless a call is under way."""
@@ -100,7 +92,7 @@ class Delivery:
             if wait > 0 and not stop.is_set():
                 self._wake.wait(min(wait, POLL_S))
             self._wake.clear()
-        self._end_round()
+        self._settling.end_round()
         self.close()
 
     def drain(self, deadline_boot_ns: int) -> bool:
@@ -133,6 +125,7 @@ class Delivery:
 
     def snapshot(self) -> DeliveryStatus:
         now, status, troubles = self._now(), self._buffer.snapshot(), self._troubles
+        success = self._settling.success
         backlog = status.pending_disk - status.undated - status.parked
         rate = self._pace.flow.rate(now)
         state: Literal["delivering", "waiting", "failing"] = "delivering"
@@ -145,8 +138,8 @@ class Delivery:
             since_boot_ns=troubles.changed_ns or self._started,
             alive_boot_ns=self._alive,
             call_since_boot_ns=self._call_since,
-            last_success_boot_ns=self._success[0] if self._success else None,
-            last_success_ns=self._success[1] if self._success else None,
+            last_success_boot_ns=success[0] if success else None,
+            last_success_ns=success[1] if success else None,
             last_error=troubles.text,
             failures=troubles.count,
             next_attempt_s=self._pace.server.left_s(now),
@@ -156,7 +149,7 @@ class Delivery:
             parked=status.parked,
             requests=self._requests,
             bytes_sent=self._bytes,
-            delivered=self._delivered,
+            delivered=self._settling.delivered,
         )
 
     def _safe_step(self) -> float:
@@ -164,7 +157,7 @@ class Delivery:
             return self.step()
         except Exception as error:  # noqa: BLE001 - a mistake here must not end delivery: the points are kept
             now = self._now()
-            self._fail("mistake", f"{type(error).__name__} in delivery", error=error)
+            self._settling.fail("mistake", f"{type(error).__name__} in delivery", error=error)
             self._pace.server_failed(now, slow=True)
             return self._pace.server.left_s(now)
 
@@ -183,7 +176,7 @@ class Delivery:
         if probe_s == 0:
             self._probes += 1
             self._probe_at = now
-            self._apply(self._send(b"", None), None)
+            self._settling.apply(self._send(b"", None), None)
             return 0.0
         batch = self._next(now)
         if batch is not None:
@@ -204,29 +197,16 @@ class Delivery:
             if batch is not None:
                 return batch
             self._nothing_left = True
-        return self._next_parked() if self._pace.parked_due(now) else None
-
-    def _next_parked(self) -> Batch | None:
-        """Each parked row once a round: those that were refused again stay out until the round is over."""
-        batch = self._buffer.take_parked()
-        if batch is None and self._refused_again:
-            self._end_round()
-            self._pace.parked_failed(self._now())
-        return batch
-
-    def _end_round(self) -> None:
-        for batch in self._refused_again:
-            self._buffer.keep(batch)
-        self._refused_again.clear()
+        return self._settling.next_parked() if self._pace.parked_due(now) else None
 
     def _deliver(self, batch: Batch) -> None:
         settled = False
         try:
             outcome = self._send(batch.body, batch)
-            if outcome.kind == "400" and _is_blind(outcome) and self._now() > self._fine_at + FINE_NS:
+            if outcome.kind == "400" and is_blind(outcome) and self._now() > self._fine_at + FINE_NS:
                 asked = self._send(b"", None)  # is it the request as such that is refused, and not its points?
                 outcome = outcome if isinstance(asked, Delivered) else asked
-            settled = self._apply(outcome, batch)
+            settled = self._settling.apply(outcome, batch)
         finally:
             if not settled:
                 self._buffer.keep(batch)
@@ -247,85 +227,8 @@ class Delivery:
             self._clock.observe(answer.date_ns, SECOND, sent, received)
         if answer.status == 204:
             self._fine_at = received
-        again = self._same.get(batch.keys[0], 0) if batch else 0
-        may_halve = self._halvings < MAX_HALVINGS
-        return decide(answer, batch, now_ns=time.time_ns(), again=again, may_halve=may_halve)
-
-    def _apply(self, outcome: Outcome, batch: Batch | None) -> bool:
-        """Do what an outcome asks for. Whether the batch is settled; else it has to be kept."""
-        now = self._now()
-        if isinstance(outcome, Delivered):
-            self._succeed(now, batch)
-            return batch is not None
-        if isinstance(outcome, Split | Park):
-            assert batch is not None
-            return self._set_apart(outcome, batch, now)
-        if isinstance(outcome, Retry) and not outcome.server and batch is not None and not batch.live:
-            self._troubles.held(now, batch.count, outcome.text)
-        else:
-            self._fail(outcome.kind, outcome.text, loud=isinstance(outcome, Slow))
-        if isinstance(outcome, Wait):
-            self._pace.server_waits(now, outcome.seconds)
-        elif isinstance(outcome, Retry):
-            self._retry(outcome, batch, now)
-        else:
-            self._pace.server_failed(now, slow=True)
-            if isinstance(outcome, Reauthorise):
-                self._on_unauthorised()
-        return False
-
-    def _retry(self, outcome: Retry, batch: Batch | None, now: int) -> None:
-        if batch is not None and not outcome.server:
-            key = batch.keys[0]
-            self._same[key] = self._same.pop(key, 0) + 1
-            while len(self._same) > 64:
-                self._same.popitem(last=False)
-        if batch is not None and outcome.kind == "timeout":
-            self._pace.unanswered(batch.count)
-        if batch is None or outcome.server or batch.live:
-            self._pace.server_failed(now)
-        elif batch.parked:
-            self._pace.parked_failed(now)
-        else:
-            self._pace.backlog_failed(now)
-
-    def _succeed(self, now: int, batch: Batch | None) -> None:
-        self._troubles.end(now)
-        if batch is None:
-            self._pace.server.clear()
-            return
-        self._buffer.delivered(batch)
-        self._success = (now, time.time_ns())
-        self._delivered += batch.count
-        self._halvings = 0
-        self._same.pop(batch.keys[0], None)
-        self._pace.accepted(now, batch.count, live=batch.live, parked=batch.parked)
-
-    def _set_apart(self, outcome: Split | Park, batch: Batch, now: int) -> bool:
-        self._same.pop(batch.keys[0], None)
-        self._pace.server.clear()
-        if _is_blind(outcome):
-            self._halvings += 1
-        if self._halvings > MAX_HALVINGS:
-            self._fail("all refused", f"nothing is accepted: {outcome.text}", loud=True)
-        else:
-            self._troubles.end(now)
-        if isinstance(outcome, Split):
-            if outcome.kind == "413":
-                self._pace.too_large(batch.count)
-            self._buffer.replace(batch, outcome.parts, outcome.dead)
-            self._troubles.refused(now, len(outcome.dead), outcome.text)
-            return True
-        self._pace.parked_failed(now)
-        if batch.parked:
-            self._refused_again.append(replace(batch, body=b""))
-            return True
-        self._buffer.replace(batch, (Part(tuple(batch.lines()), "parked"),), ())
-        self._troubles.parked(now, batch.count, outcome.text)
-        return True
-
-    def _fail(self, kind: str, text: str, *, loud: bool = False, error: Exception | None = None) -> None:
-        self._troubles.begin(self._now(), kind, text, loud=loud, error=error)
+        again = self._settling.again(batch)
+        return decide(answer, batch, now_ns=time.time_ns(), again=again, may_halve=self._settling.may_halve)
 
     def _aim(self, target: Target | None) -> None:
         """Deliver somewhere else from now on, or with another token: whatever was wrong may be right there."""
@@ -336,9 +239,8 @@ class Delivery:
         self._troubles.url = target.url if target else ""
         if self._troubles.kind is None:
             self._troubles.changed_ns = self._now()
-        self._end_round()
-        self._pace.start_again()
-        self._probes = self._halvings = 0
+        self._settling.start_again()
+        self._probes = 0
         self._fine_at = -FINE_NS - 1
 
     def _probe_in(self, now: int) -> float | None:
@@ -349,7 +251,3 @@ class Delivery:
         gap = PROBE_GAP_S if self._probes < MAX_PROBES else PROBE_SLOWLY_S
         own = max(0.0, gap - (now - self._probe_at) / SECOND) if self._probes else 0.0
         return max(wanted, own)
-
-
-def _is_blind(outcome: Outcome) -> bool:
-    return isinstance(outcome, Park) or (isinstance(outcome, Split) and outcome.blind)

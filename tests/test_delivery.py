@@ -12,10 +12,11 @@ import pytest
 from agent.boots import Boots, current_boot_id
 from agent.buffer import open_buffer
 from agent.clock import Clock
-from agent.delivery import MAX_HALVINGS, Delivery
+from agent.delivery import Delivery
 from agent.schema import Line
 from agent.secret import Secret
 from agent.settings import BufferSettings, DeliverySettings
+from agent.settling import MAX_HALVINGS
 from agent.target import Target
 from agent.units import Seconds
 from tests.servers import InfluxServer
