@@ -25,6 +25,7 @@ pages = Blueprint("pages", __name__, template_folder="templates")
 csrf = CSRFProtect()
 
 RECENT = 8
+ASKED = 200  # devices whose agents' health points the first page looks at
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -240,7 +241,8 @@ def home() -> str:
     strangers = {i: at for i, at in seen.items() if i not in registered}
     recent = sorted((i for i in registered if i in seen), key=lambda i: -seen[i])[:RECENT]
     silent = [Alert(i, "Silent", "warning", seen.get(i)) for i, state in states.items() if state.name == "silent"]
-    health = center.telemetry.last_values(list(registered)[:500], measurement=HEALTH, since_ns=now - DAY_NS)
+    talking = sorted((i for i in registered if seen.get(i, 0) > now - DAY_NS), key=lambda i: -seen[i])[:ASKED]
+    health = center.telemetry.last_values(talking, measurement=HEALTH, since_ns=now - DAY_NS)
     return render_template(
         "home.html",
         total=len(registered),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
@@ -98,7 +98,7 @@ def dashboard(device_id: str) -> str:
         state=state_of(seen, now, registered=registered is not None),
         seen=seen,
         values=values,
-        fields=[f for f in presentation.ordered(values) if f not in {"Lat", "Lon"}],
+        fields=[f for f in presentation.ordered(values) if charted(f)],
         place={f: values[f] for f in ("Lat", "Lon") if f in values},
         ranges=RANGES,
         chosen=chosen if chosen in RANGES else "24h",
@@ -168,6 +168,11 @@ def csv_answer(device_id: str, curves: Sequence[Curve]) -> Response:
     return response
 
 
+def charted(field: str) -> bool:
+    """Whether a field gets a chart of its own: not the location, nor what shades another's chart."""
+    return field not in {"Lat", "Lon"} and not presentation.is_statistic(field)
+
+
 def _check(device_id: str) -> None:
     try:
         check_device_id(device_id)
@@ -176,8 +181,16 @@ def _check(device_id: str) -> None:
 
 
 def _curves(device_id: str, view: View, fields: tuple[str, ...], fn: Function = "mean") -> Sequence[Curve]:
-    query = SeriesQuery(device_id, view.start_ns, view.stop_ns, fields=fields, every_ns=view.every_ns, fn=fn)
-    return current_center().telemetry.series(query)
+    """The curves of a view. Where a device sends Temperature_min with its Temperature, that is the minimum."""
+    edge = f"_{fn}" if fn in {"min", "max"} else None
+    wanted = (*fields, *(f + edge for f in fields)) if edge else fields
+    query = SeriesQuery(device_id, view.start_ns, view.stop_ns, fields=wanted, every_ns=view.every_ns, fn=fn)
+    curves = current_center().telemetry.series(query)
+    if edge is None:
+        return curves
+    better = {(c.field.removesuffix(edge), c.sensor): c for c in curves if c.field.endswith(edge)}
+    plain = [c for c in curves if not c.field.endswith(edge)]
+    return [replace(better.get((c.field, c.sensor), c), field=c.field) for c in plain]
 
 
 def with_gaps(times: Sequence[int], values: Sequence[Value], every: int) -> tuple[list[int], list[Value | None]]:

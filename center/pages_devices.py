@@ -13,6 +13,7 @@ from center.api import configuration
 from center.context import current_center
 from center.forms import CreateDevice
 from center.pages import health_alerts, is_number, newest, pages, problem, spark, state_of, temperature_sparks
+from center.pages_dashboard import charted
 from center.registry import ConflictError, check_device_id
 from center.telemetry import DAY_NS, HEALTH, HOUR_NS, Curve, SeriesQuery
 from center.times import now_ns
@@ -77,7 +78,8 @@ def device(device_id: str) -> str | tuple[str, int]:
         seen=seen,
         values=values,
         fields=fields,
-        drawable=[f for f in fields if f not in {"Lat", "Lon"} and f in values and is_number(values[f].value)],
+        drawable=[f for f in fields if charted(f) and f in values and is_number(values[f].value)],
+        tiles=[f for f in fields if charted(f) and f in values],
         sparks=_sparks(curves, start, now),
         summary=sorted(summary, key=lambda row: fields.index(row.field)),
         health=presentation.health({name: v.value for name, v in health.get(device_id, {}).items()}),
@@ -92,7 +94,7 @@ def _sparks(curves: Sequence[Curve], start: int, stop: int) -> dict[str, Any]:
     """One sparkline a field: of the sensor that comes first, where there are several."""
     sparks: dict[str, Any] = {}
     for curve in curves:
-        if curve.field not in sparks and curve.field not in {"Lat", "Lon"}:
+        if curve.field not in sparks and charted(curve.field):
             sparks[curve.field] = spark(curve.times_ns, curve.values, curve.field, start, stop)
     return sparks
 

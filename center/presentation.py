@@ -103,6 +103,11 @@ def ordered(fields: Iterable[str]) -> list[str]:
     return sorted(set(fields), key=lambda f: (f in {"Lat", "Lon"}, _ORDER.get(f, len(_ORDER)), f))
 
 
+def is_statistic(field: str) -> bool:
+    """Whether the field is the minimum or maximum that belongs to another (agent: report = "mean_min_max")."""
+    return field.endswith(("_min", "_max")) and field[:-4] in QUANTITIES
+
+
 def number(value: float | str | bool | None, field: str = "") -> str:
     """The value with its field's decimals, a true minus sign and thin spaces between thousands; a dash for none."""
     if value is None:

@@ -275,6 +275,34 @@ def test_the_dashboard_aggregates_to_the_width_of_the_screen(client, center, pi_
     assert client.get("/dashboards/pi-7/series.json?start=5&stop=1").status_code == 400
 
 
+def test_the_minimum_a_device_sends_shades_the_chart_of_its_mean_and_has_no_chart_of_its_own(client, center):
+    now = now_ns() // 10**9 * 10**9
+    tags = {"clientId": "pi-7", "device": "pi-7"}
+    center.telemetry.write(
+        [
+            Point("environment", tags, {"Temperature": 20.0, "Temperature_min": 15.0, "Temperature_max": 30.0}, t)
+            for t in range(now - 3600 * 10**9, now, 60 * 10**9)
+        ]
+    )
+    page = client.get("/dashboards/pi-7").text
+    assert page.count('class="chart"') == 1
+    url = "/dashboards/pi-7/series.json?range=6h&width=100&field=Temperature"
+    for fn, value in (("mean", 20.0), ("min", 15.0), ("max", 30.0)):
+        (curve,) = client.get(f"{url}&fn={fn}").get_json()["curves"]
+        assert (curve["field"], set(curve["v"])) == ("Temperature", {value})
+
+
+def test_several_sensors_of_a_kind_have_a_curve_each(client, center):
+    for name in ("bench", "window"):
+        tags = {"clientId": "pi-7", "device": "pi-7", "sensor": name}
+        center.telemetry.write([Point("environment", tags, {"Temperature": 20.0}, now_ns())])
+    series = client.get("/dashboards/pi-7/series.json?range=1h&field=Temperature").get_json()
+    assert [c["sensor"] for c in series["curves"]] == ["bench", "window"]
+    page = text_of(client.get("/devices/pi-7"))
+    assert "Temperature bench" in page
+    assert "Temperature window" in page
+
+
 def test_live_values_come_with_their_decimals_and_the_state(client, pi_7):
     live = client.get("/dashboards/pi-7/live.json").get_json()
     assert live["state"] == {"name": "live", "label": "Live"}

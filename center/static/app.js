@@ -99,6 +99,16 @@
     }, Number(part.dataset.live) * 1000);
   });
 
+  // ---- empty pages: there is something to see as soon as there is something
+  const waiting = document.querySelector("[data-await]");
+  if (waiting) setInterval(async () => {
+    if (!quiet(waiting)) return;
+    try {
+      const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+      if (answer.ok && !new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("[data-await]")) location.reload();
+    } catch { /* the center is away: try again next time */ }
+  }, Number(waiting.dataset.await) * 1000);
+
   // ---- light and dark
   for (const button of document.querySelectorAll("[data-theme-toggle]")) {
     button.addEventListener("click", () => announce(`${window.toggleTheme() === "dark" ? "Dark" : "Light"} colours`));
