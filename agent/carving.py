@@ -7,6 +7,7 @@ so a guess that is wrong does no harm.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import struct
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
@@ -70,7 +71,7 @@ class Pages:
     """The newest version of each page: from the log, else from the database file."""
 
     def __init__(self, home: Path) -> None:
-        self._data = _bytes(home / DATABASE)
+        self._data = _mapped(home / DATABASE)
         wal = _bytes(home / (DATABASE + "-wal.lost")) or _bytes(home / (DATABASE + "-wal"))
         sizes = (int.from_bytes(self._data[16:18], "big"), int.from_bytes(wal[8:12], "big"), PAGE_BYTES)
         self.size = next(size for size in sizes if size in _sizes())
@@ -96,6 +97,15 @@ class Pages:
             free.update(struct.unpack_from(f">{max(count, 0)}I", page, 8) if len(page) >= 8 else ())
             trunk = int.from_bytes(page[:4], "big")
         return free
+
+
+def _mapped(path: Path) -> bytes | mmap.mmap:
+    """A file that may be large, without reading it at once."""
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):  # not there, or empty
+        return b""
 
 
 def _bytes(path: Path) -> bytes:
@@ -164,37 +174,52 @@ def _record(payload: bytes) -> list[object]:
     return columns
 
 
-def records(home: Path) -> Iterator[tuple[object, object, object]]:
-    """Key, header and value of all that looks like a row of the buffer, in the order of the pages."""
-    pages = Pages(home)
+class Cell(NamedTuple):
+    """A row found in a page: where it is, and what stands in it."""
+
+    page: int
+    at: int
+    key: object
+    tag: object
+    value: object
+
+
+def cells(pages: Pages) -> Iterator[Cell]:
+    """All that looks like a row of the buffer, in the order of the pages."""
     free = pages.free()
     for number in pages.numbers:
         page = pages.get(number)
         start = 100 if number == 1 else 0
         if number in free or len(page) < pages.size or page[start] != _LEAF:
             continue
-        cells = min(int.from_bytes(page[start + 3 : start + 5], "big"), (pages.size - start - 8) // 2)
-        for cell in range(cells):
+        count = min(int.from_bytes(page[start + 3 : start + 5], "big"), (pages.size - start - 8) // 2)
+        for cell in range(count):
             (at,) = struct.unpack_from(">H", page, start + 8 + 2 * cell)
             with contextlib.suppress(IndexError):
-                columns = _record(_payload(pages, page, at))
-                yield columns[_KEY], columns[_TAG], columns[_VALUE]
+                yield _cell(pages, number, at)
 
 
-def carve(home: Path, ledger_key: str) -> tuple[list[tuple[object, object, object]], list[Saved]]:
+def _cell(pages: Pages, number: int, at: int) -> Cell:
+    columns = _record(_payload(pages, pages.get(number), at))
+    return Cell(number, at, columns[_KEY], columns[_TAG], columns[_VALUE])
+
+
+def carve(home: Path, ledger_key: str) -> tuple[Iterator[tuple[object, object, object]], list[Saved]]:
     """The sound rows by rising key, and the ledgers that were found. Of two rows with one key, the one that was
     thinned more, or else the longer one, is the later.
     """
-    best: dict[int, tuple[tuple[int, int], tuple[object, object, object]]] = {}
+    pages = Pages(home)
+    best: dict[int, tuple[tuple[int, int], int, int]] = {}
     ledgers: list[Saved] = []
-    for key, tag, value in records(home):
-        if key == ledger_key:
+    for cell in cells(pages):
+        if cell.key == ledger_key:
             with contextlib.suppress(ValueError):
-                ledgers.append(Saved.decode(value))
-        elif isinstance(key, int):
+                ledgers.append(Saved.decode(cell.value))
+        elif isinstance(cell.key, int):
             with contextlib.suppress(DamagedRow):
-                header = check(tag, value)
+                header = check(cell.tag, cell.value)
                 rank = header.thin, header.count
-                if key not in best or rank > best[key][0]:
-                    best[key] = rank, (key, tag, value)
-    return [best[key][1] for key in sorted(best)], ledgers
+                if cell.key not in best or rank > best[cell.key][0]:
+                    best[cell.key] = rank, cell.page, cell.at
+    chosen = (_cell(pages, page, at) for _, (_, page, at) in sorted(best.items()))
+    return ((cell.key, cell.tag, cell.value) for cell in chosen), ledgers

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent import ledger as counters
 from agent import merging
+from agent.index import entries_of
 from agent.rows import MAX_LINES, Kind, count_health, pack
 from agent.thinning import coarsest_next, thinned
 
@@ -23,6 +24,8 @@ RESERVE_BYTES = 2_000_000
 POINT_BYTES = 40
 """What a point in memory may take on disk."""
 _PASSES = 40
+_COARSEST = 60
+"""Times that points are thinned, at most: 2**60 seconds are enough."""
 
 
 def budget(max_size: int) -> int:
@@ -94,13 +97,18 @@ def thin(flusher: Flusher) -> bool:
     """Halve the next of the oldest points. False if nothing can be thinned any more."""
     state = flusher.state
     with state.lock:
-        run: list[Entry] = []
-        for queue in state.rows.waiting():
-            run = coarsest_next([e for e in queue if e.key not in state.pinned], MAX_LINES)
-            if run:
-                break
-        if not run or run[0].thin >= 250:
+        copies = [queue.columns() for queue in state.rows.waiting()]
+        pinned = set(state.pinned)
+    run: list[Entry] = []
+    for columns in copies:
+        run = coarsest_next([entry for entry in entries_of(columns) if entry.key not in pinned], MAX_LINES)
+        if run:
+            break
+    with state.lock:
+        if not run or run[0].thin >= _COARSEST:
             return False
+        if any(entry.key in state.pinned or entry.key not in state.rows for entry in run):
+            return True  # delivery was faster
         state.pinned.update(entry.key for entry in run)
     keys = tuple(entry.key for entry in run)
     lines = merging.read_lines(state, flusher.store, keys)
