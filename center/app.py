@@ -9,6 +9,7 @@ import resource
 import secrets
 import socket
 import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from center.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
+GRACE_S = 5.0
 
 
 class _Json(DefaultJSONProvider):
@@ -151,6 +153,11 @@ class Running:
     def _loop(self) -> None:
         while not self._stop.is_set():
             wasyncore.loop(timeout=0.5, use_poll=True, map=self._map, count=1)
+        wasyncore.dispatcher.close(self._server)  # the listening socket only: what was asked is still answered
+        end = time.monotonic() + GRACE_S
+        channels = self._server.active_channels
+        while time.monotonic() < end and any(c.requests or c.total_outbufs_len for c in channels.values()):
+            wasyncore.loop(timeout=0.05, use_poll=True, map=self._map, count=1)
 
     def close(self) -> None:
         if self._stop.is_set():

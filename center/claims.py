@@ -20,12 +20,14 @@ class Claim:
     time_ns: int
     key: str = ""
     secret_hash: str = ""
-    created_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What stays: the owner's newest authorization, and the others, which are to be deleted."""
+    """What stays: the owner's newest authorization, and the others, which are to be deleted.
+
+    Created and updated: when InfluxDB took the first claim, and the one that stays.
+    """
 
     key: str
     owner_hash: str
@@ -43,4 +45,4 @@ def settle(claims: Sequence[Claim]) -> Settled | None:
     owner = alive[0].secret_hash
     stays = max((claim for claim in alive if claim.secret_hash == owner), key=lambda claim: claim.key)
     others = tuple(claim for claim in alive if claim.key != stays.key)
-    return Settled(stays.key, owner, alive[0].created_ns, stays.time_ns, others)
+    return Settled(stays.key, owner, min(claim.time_ns for claim in alive), stays.time_ns, others)

@@ -27,7 +27,7 @@ from center.registry import (
     not_yours,
 )
 from center.telemetry import Point, RefusedError
-from center.times import iso, now_ns, parse_time
+from center.times import iso, now_ns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,7 @@ PASSWORD_CACHED_S = 5.0
 CLAIMS = (
     f"from(bucket: _bucket) |> {ALL_TIME} "
     f'|> filter(fn: (r) => r._measurement == "{MEASUREMENT}"%s) '
-    '|> filter(fn: (r) => r._field == "key" or r._field == "secretHash" or r._field == "createdAt") '
+    '|> filter(fn: (r) => r._field == "key" or r._field == "secretHash") '
     '|> group() |> keep(columns: ["_time", "_field", "_value", "deviceId"])'
 )
 
@@ -248,11 +248,7 @@ def _grouped(rows: Sequence[dict[str, object]]) -> dict[str, list[Claim]]:
             point[str(row["_field"])] = str(row.get("_value", ""))
     found: dict[str, list[Claim]] = {}
     for (device_id, time_ns), point in fields.items():
-        try:
-            created = parse_time(point.get("createdAt", ""), 0)
-        except ValueError:
-            created = time_ns  # another center's writing
-        claim = Claim(time_ns, point.get("key", ""), point.get("secretHash", ""), created)
+        claim = Claim(time_ns, point.get("key", ""), point.get("secretHash", ""))
         found.setdefault(device_id, []).append(claim)
     return found
 

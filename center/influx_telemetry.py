@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from center import flux
 from center.influx_client import Influx, Row, explained, retention
+from center.influx_types import FIRST_AND_LAST, tags_of, uniform
 from center.lineprotocol import encode
 from center.telemetry import (
     AHEAD_NS,
@@ -35,7 +36,6 @@ WRITE_LINES = 5000
 LATEST_NS = (60 * SECOND_NS, 3600 * SECOND_NS, 86_400 * SECOND_NS, 30 * 86_400 * SECOND_NS, 2**62)
 NUMERIC = {"mean", "min", "max", "median", "sum"}
 KEEP = '|> keep(columns: ["_time", "_value", "_field", "sensor", "clientId", "device"])'
-RESERVED = {"_start", "_stop", "_time", "_value", "_field", "_measurement", "result"}
 MERGE: dict[str, Callable[[Any, Any], Any]] = {
     "mean": lambda a, b: (a + b) / 2,
     "median": lambda a, b: (a + b) / 2,
@@ -117,62 +117,60 @@ class InfluxTelemetry:
                 by_device.setdefault(device, []).append(row)
         return {device: _curves(found, "mean")[0] for device, found in by_device.items()}
 
+    def _uniform(self, device_id: str, measurement: str, start_ns: int, stop_ns: int) -> list[tuple[int, int]]:
+        """The range, cut where a field changes its type."""
+
+        def ends(span: tuple[int, int]) -> Sequence[Row]:
+            head, params = self._from((device_id,), measurement, *span)
+            return self.influx.rows(FIRST_AND_LAST % (head, head), params)
+
+        return uniform((start_ns, stop_ns), ends)
+
     def summary(self, device_id: str, *, start_ns: int, stop_ns: int) -> Sequence[FieldSummary]:
+        rows: list[Row] = []
+        for span in self._uniform(device_id, ENVIRONMENT, start_ns, stop_ns):
+            rows += self._summary(device_id, *span)
+        return summaries(rows)
+
+    def _summary(self, device_id: str, start_ns: int, stop_ns: int) -> list[Row]:
+        """Count, last, and of numbers also min and max of each series, named in `result`: a pipeline for each."""
         head, params = self._from((device_id,), ENVIRONMENT, start_ns, stop_ns)
-        every = self.influx.rows(
-            " ".join(f'{head} |> {fn}() |> yield(name: "{fn}")' for fn in ("count", "last")), params
-        )
-        numeric = sorted({row["_field"] for row in every if type(row.get("_value")) in {int, float}})
-        numeric = [f for f in numeric if not any(_text(row, f) for row in every)]
-        if numeric:
-            head, params = self._from((device_id,), ENVIRONMENT, start_ns, stop_ns, numeric)
-            every += self.influx.rows(
-                " ".join(f'{head} |> {fn}() |> yield(name: "{fn}")' for fn in ("min", "max")), params
-            )
-        groups: dict[tuple[str, str | None], dict[str, list[Row]]] = {}
-        for row in every:
-            key = (row["_field"], row.get("sensor"))
-            groups.setdefault(key, {}).setdefault(row["result"], []).append(row)
-        found = []
-        for (field, sensor), rows in sorted(groups.items(), key=lambda item: (item[0][0], item[0][1] or "")):
-            last = max(rows["last"], key=lambda row: int(row["_time"]))
-            found.append(
-                FieldSummary(
-                    field,
-                    sensor,
-                    kind_of(last, field),
-                    min((row["_value"] for row in rows.get("min", ())), default=None),
-                    max((row["_value"] for row in rows.get("max", ())), default=None),
-                    last.get("_value", ""),
-                    last["_time"],
-                    sum(row["_value"] for row in rows["count"]),
-                )
-            )
-        return found
+        rows = self.influx.rows(_yields(head, "count", "last"), params)
+        numbers = _numbers(row for row in rows if row["result"] == "last")
+        if numbers:
+            head, params = self._from((device_id,), ENVIRONMENT, start_ns, stop_ns, numbers)
+            rows += self.influx.rows(_yields(head, "min", "max"), params)
+        return rows
 
     def series(self, query: SeriesQuery) -> Sequence[Curve]:
-        asked = (query.measurement, query.start_ns, query.stop_ns)
-        head, params = self._from((query.device_id,), *asked, query.fields)
+        rows: list[Row] = []
+        for span in self._uniform(query.device_id, query.measurement, query.start_ns, query.stop_ns):
+            rows += self._rows(query, *span)
+        return _curves(rows, query.fn if query.every_ns is not None else "last")
+
+    def _rows(self, query: SeriesQuery, start_ns: int, stop_ns: int) -> list[Row]:
+        asked = ((query.device_id,), query.measurement, start_ns, stop_ns)
+        head, params = self._from(*asked, query.fields)
         if query.every_ns is None:
-            return _curves(self.influx.rows(f"{head} |> limit(n: {MAX_VALUES})", params), "last")
+            return self.influx.rows(f"{head} |> limit(n: {MAX_VALUES})", params)
         params["_every"] = query.every_ns
         try:
-            return _curves(self.influx.rows(f"{head} {_window(query.fn)} {KEEP}", params), query.fn)
+            return self.influx.rows(f"{head} {_window(query.fn)} {KEEP}", params)
         except RefusedError as error:
-            if "schema collision" in str(error):  # a device that wrote integers one week and floats the next
-                return _curves(self.influx.rows(f"{head} {_window(query.fn)}", params), query.fn)
-            fields = [f for f in self._numeric(query) if not query.fields or f in query.fields]
-            if query.fn not in NUMERIC or not fields or set(fields) == set(query.fields):
+            if "schema collision" in str(error):  # series of one device differ in a field's type
+                return self.influx.rows(f"{head} {_window(query.fn)}", params)
+            fields = [f for f in self._numeric(*asked) if not query.fields or f in query.fields]
+            if query.fn not in NUMERIC or set(fields) == set(query.fields):
                 raise
-        head, params = self._from((query.device_id,), *asked, fields)
-        return _curves(self.influx.rows(f"{head} {_window(query.fn)}", params | {"_every": query.every_ns}), query.fn)
+        if not fields:
+            return []
+        head, params = self._from(*asked, fields)
+        return self.influx.rows(f"{head} {_window(query.fn)}", params | {"_every": query.every_ns})
 
-    def _numeric(self, query: SeriesQuery) -> list[str]:
+    def _numeric(self, device_ids: Sequence[str], measurement: str, start_ns: int, stop_ns: int) -> list[str]:
         """The fields in the range that are numbers: InfluxDB refuses the mean of a text, and with it the query."""
-        head, params = self._from((query.device_id,), query.measurement, query.start_ns, query.stop_ns)
-        rows = self.influx.rows(f"{head} |> last()", params)
-        text = {row["_field"] for row in rows if type(row.get("_value")) not in {int, float}}
-        return sorted({row["_field"] for row in rows} - text)
+        head, params = self._from(device_ids, measurement, start_ns, stop_ns)
+        return _numbers(self.influx.rows(f"{head} |> last()", params))
 
     def latest(self, device_id: str, *, limit: int = 20, measurement: str = ENVIRONMENT) -> Sequence[Point]:
         newest = self.last_values((device_id,), measurement=measurement).get(device_id)
@@ -181,12 +179,12 @@ class InfluxTelemetry:
         stop = max(last.time_ns for last in newest.values()) + 1
         found: list[Point] = []
         for back in LATEST_NS:
-            head, params = self._from((device_id,), measurement, stop - back, stop)
             points: dict[tuple[int, tuple[tuple[str, str], ...]], dict[str, Value]] = {}
-            for row in self.influx.rows(
-                f'{head} |> sort(columns: ["_time"], desc: true) |> limit(n: {limit:d})', params
-            ):
-                points.setdefault((row["_time"], _tags(row)), {})[row["_field"]] = row.get("_value", "")
+            for span in self._uniform(device_id, measurement, stop - back, stop):
+                head, params = self._from((device_id,), measurement, *span)
+                ordered = f'{head} |> sort(columns: ["_time"], desc: true) |> limit(n: {limit:d})'
+                for row in self.influx.rows(ordered, params):
+                    points.setdefault((row["_time"], tags_of(row)), {})[row["_field"]] = row.get("_value", "")
             found = [Point(measurement, dict(tags), fields, t) for (t, tags), fields in points.items()]
             if len(found) >= limit:
                 break
@@ -194,14 +192,14 @@ class InfluxTelemetry:
         return found[:limit]
 
     def count(self, device_id: str) -> int:
-        head, params = self._from((device_id,), ENVIRONMENT, -flux.MAX_TIME, flux.MAX_TIME)
+        spans = self._uniform(device_id, ENVIRONMENT, -flux.MAX_TIME, flux.MAX_TIME)
+        return sum(self._count(device_id, *span) for span in spans)
+
+    def _count(self, device_id: str, start_ns: int, stop_ns: int) -> int:
+        head, params = self._from((device_id,), ENVIRONMENT, start_ns, stop_ns)
         rows = self.influx.rows(f"{head} |> count()", params)
-        series: dict[tuple[tuple[str, str], ...], set[int]] = {}
-        for row in rows:
-            series.setdefault(_tags(row), set()).add(row["_value"])
-        if all(len(counts) == 1 for counts in series.values()) and _whole(rows):
-            return sum(counts.pop() for counts in series.values())
-        # Fields are missing in some points: count the time stamps themselves.
+        if len({tags_of(row) for row in rows}) == len(rows):  # one field in each series
+            return sum(row["_value"] for row in rows)
         keep = '|> group(columns: ["_field", "_value", "_time", "_start", "_stop"], mode: "except")'
         unique = f'{head} |> map(fn: (r) => ({{r with _value: 1}})) {keep} |> unique(column: "_time") |> count()'
         return sum(row["_value"] for row in self.influx.rows(unique, params))
@@ -235,21 +233,44 @@ def _window(fn: str) -> str:
     return f"|> aggregateWindow(every: duration(v: _every), fn: {fn}, createEmpty: false)"
 
 
-def _text(row: Row, field: str) -> bool:
-    return row["result"] == "last" and row["_field"] == field and type(row.get("_value")) not in {int, float}
+def _yields(head: str, *functions: str) -> str:
+    return " ".join(f'{head} |> {fn}() |> yield(name: "{fn}")' for fn in functions)
+
+
+def _numbers(rows: Iterable[Row]) -> list[str]:
+    """The fields all of whose last values are numbers."""
+    kinds: dict[str, bool] = {}
+    for row in rows:
+        kinds[row["_field"]] = kinds.get(row["_field"], True) and type(row.get("_value")) in {int, float}
+    return sorted(field for field, number in kinds.items() if number)
+
+
+def summaries(rows: Iterable[Row]) -> list[FieldSummary]:
+    """Rows of count, last, min and max of series and parts of the range, brought together by field and sensor."""
+    groups: dict[tuple[str, str], dict[str, list[Row]]] = {}
+    for row in rows:
+        groups.setdefault((row["_field"], row.get("sensor", "")), {}).setdefault(row["result"], []).append(row)
+    found = []
+    for (field, sensor), by_name in sorted(groups.items()):
+        last = max(by_name["last"], key=lambda row: int(row["_time"]))
+        values = {name: [row["_value"] for row in by_name.get(name, ())] for name in ("min", "max", "count")}
+        found.append(
+            FieldSummary(
+                field,
+                sensor or None,
+                kind_of(last, field),
+                min(values["min"], default=None),
+                max(values["max"], default=None),
+                last.get("_value", ""),
+                last["_time"],
+                sum(values["count"]),
+            )
+        )
+    return found
 
 
 def _devices(row: Row) -> set[str]:
     return {row[tag] for tag in ("clientId", "device") if tag in row}
-
-
-def _tags(row: Row) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((key, value) for key, value in row.items() if key not in RESERVED))
-
-
-def _whole(rows: Sequence[Row]) -> bool:
-    """Whether each series has one field only, so that its count is that of its points."""
-    return len({_tags(row) for row in rows}) == len(rows)
 
 
 def _curves(rows: Iterable[Row], fn: str) -> list[Curve]:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -74,6 +75,28 @@ def test_in_a_thread_it_is_up_at_once_and_gone_after_close(tmp_path):
         requests.get(f"{center.url}/ping", timeout=5)
     with serve(embedded_settings(tmp_path), "127.0.0.1", center.port) as again:
         assert again.port == center.port
+
+
+def test_what_was_asked_before_the_stop_is_answered(tmp_path):
+    with serve(embedded_settings(tmp_path), port=0) as center:
+        database = center.app.extensions["iot-center"].registry.database
+        begun, gate, answers = threading.Event(), threading.Event(), []
+        holder = threading.Thread(target=database.run, args=(lambda _: begun.set() or gate.wait(10),))
+        holder.start()
+        begun.wait(10)
+        asker = threading.Thread(
+            target=lambda: answers.append(requests.post(f"{center.url}/api/devices/pi-1", timeout=10))
+        )
+        asker.start()
+        while not database._jobs.qsize():
+            time.sleep(0.005)
+        closer = threading.Thread(target=center.close)
+        closer.start()
+        time.sleep(0.2)
+        gate.set()
+        for thread in (closer, asker, holder):
+            thread.join(10)
+    assert [answer.status_code for answer in answers] == [201]
 
 
 def test_a_taken_port_is_one_line(tmp_path):

@@ -252,6 +252,28 @@ def test_points_of_other_writers_are_seen(telemetry, device):
     assert telemetry.count(device) == 3
 
 
+def test_a_field_that_was_an_integer_and_became_a_float_is_seen_whole(telemetry, device):
+    """A device of the tutorial that became one of ours. InfluxDB answers with the first type only, if simply asked."""
+    tutorial, ours = {"clientId": ""}, {"TemperatureSensor": "bme280"}
+    week = 7 * DAY
+    telemetry.write(
+        [environment(device, NOW - 3 * week + n * HOUR, tags=tutorial, Temperature=20 + n) for n in range(24)]
+    )
+    telemetry.write([environment(device, NOW - n * HOUR, tags=ours, Temperature=10.5) for n in range(24)])
+    whole = (NOW - 4 * week, NOW + HOUR)
+    (curve,) = telemetry.series(SeriesQuery(device, *whole, (), HOUR, "max"))
+    assert list(curve.values) == [*range(20, 44), *[10.5] * 24]
+    (curve,) = telemetry.series(SeriesQuery(device, *whole))
+    assert len(curve.values) == 48
+    (count,) = telemetry.series(SeriesQuery(device, *whole, (), 12 * HOUR, "count"))
+    assert sum(count.values) == 48
+    (summary,) = telemetry.summary(device, start_ns=whole[0], stop_ns=whole[1])
+    assert (summary.minimum, summary.maximum, summary.last, summary.count) == (10.5, 43, 10.5, 48)
+    assert summary.kind == "bme280"
+    assert telemetry.count(device) == 48
+    assert len(telemetry.latest(device, limit=100)) == 48
+
+
 def test_windows_are_aligned_and_stamped_with_their_end(telemetry, device):
     telemetry.write([environment(device, NOW + n * 60 * SECOND, Temperature=float(n)) for n in range(90)])
     start, stop = NOW + 30 * 60 * SECOND, NOW + 100 * 60 * SECOND
