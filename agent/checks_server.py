@@ -8,11 +8,10 @@ from urllib.parse import urlsplit
 
 from agent.center_answers import NotRegisteredError
 from agent.center_client import CenterClient, RegistrationError
-from agent.config import valid_device_id
 from agent.credentials import SECRET_FILE, CredentialsError, read_private
 from agent.dialects import DIALECTS
 from agent.findings import Finding, Patient, failed, ok, skipped, warning
-from agent.identity import ID_FILE, derive
+from agent.identity import ID_FILE, check_id, derive
 from agent.secret import Secret
 from agent.writer import Writer
 
@@ -67,12 +66,11 @@ def _device_id(patient: Patient) -> str | None:
     if patient.running:
         return str(patient.running["device_id"])
     try:
-        kept = (patient.state_dir / ID_FILE).read_text("ascii").strip()
-    except FileNotFoundError:
+        return check_id((patient.state_dir / ID_FILE).read_text("ascii").strip())
+    except (FileNotFoundError, ValueError):
         return derive()
-    except (OSError, ValueError):
+    except OSError:
         return None
-    return kept if valid_device_id(kept) else derive()
 
 
 def token(patient: Patient) -> Iterator[Finding]:

@@ -14,7 +14,9 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from agent import settings as s
 from agent.errors import ConfigError
+from agent.identity import check_id
 from agent.secret import Secret
+from agent.target import check_url
 from agent.units import Bytes, Seconds, parse_duration, parse_size
 from drivers.base import QUANTITIES, OptionError, options_for
 from drivers.base import load as load_driver
@@ -91,12 +93,6 @@ def _named(data: Mapping[str, Any]) -> Iterator[str]:
             yield from (f"{where}.{key}" for key in row)
 
 
-def valid_device_id(text: str) -> bool:
-    """Whether both sides accept it as a device id."""
-    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
-    return 1 <= len(text) <= 64 and text not in {".", ".."} and all(c in alphabet for c in text)
-
-
 def _overridden(data: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     data = dict(data)
     for variable, section, key in (("IOT_CENTER_URL", "center", "url"), ("IOT_DEVICE_ID", "device", "id")):
@@ -106,14 +102,13 @@ def _overridden(data: dict[str, Any], environ: Mapping[str, str]) -> dict[str, A
     return data
 
 
-def _is_url(text: str) -> bool:
-    from urllib.parse import urlsplit  # noqa: PLC0415 - 10 ms on a Pi Zero, only for files that have a URL
-
+def _wrong(check: Callable[[str], str], text: str) -> str | None:
+    """What a check has against a text, or None."""
     try:
-        parts = urlsplit(text)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        return False
+        check(text)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _out_of_limits(settings: s.Settings) -> Iterator[str]:
@@ -143,13 +138,15 @@ def _contradictions(settings: s.Settings) -> Iterator[str]:
         yield "[center] and [influxdb] are both there: keep [center] to register with an IoT Center, or [influxdb]"
     if not settings.center and not settings.influxdb:
         yield "neither [center] nor [influxdb] is there: points need a place to go; add [center] with its url"
-    if settings.device.id is not None and not valid_device_id(settings.device.id):
+    if settings.device.id is not None and _wrong(check_id, settings.device.id):
         yield f"device.id = {settings.device.id!r}: must be {DEVICE_ID_RULE}"
     for name, section in (("center", settings.center), ("influxdb", settings.influxdb)):
-        if section and not _is_url(section.url):
-            yield f"{name}.url = {section.url!r}: must be a URL like http://center.local:5000"
+        if section and (wrong := _wrong(check_url, section.url)):
+            yield f"{name}.url: {wrong}"
         elif section and section.require_tls and not section.url.startswith("https:"):
             yield f"{name}.url = {section.url!r}: must begin with https:// because {name}.require_tls is true"
+    if settings.center and settings.center.influx_url and (wrong := _wrong(check_url, settings.center.influx_url)):
+        yield f"center.influx_url: {wrong}"
     if (influx := settings.influxdb) and influx.token and influx.token_file:
         yield "influxdb.token and influxdb.token_file are both there: keep one"
     if settings.status.listen:
@@ -170,7 +167,7 @@ def _sensor_contradictions(sensors: tuple[s.SensorSettings, ...]) -> Iterator[st
         if len(sensors) > 1 and not sensor.name:
             yield f'{where}: with several sensors each needs a name, like name = "bench"'
         if sensor.name is not None:
-            if not valid_device_id(sensor.name):
+            if _wrong(check_id, sensor.name):
                 yield f"{where}.name = {sensor.name!r}: must be {DEVICE_ID_RULE}"
             if sensor.name in names:
                 yield f"{where}.name = {sensor.name!r}: another sensor has this name"
