@@ -81,7 +81,8 @@ def rows(snapshot: dict[str, Any]) -> list[tuple[str, str]]:
     if registration := snapshot.get("registration"):
         where = f" {registration['url']}, bucket {registration['bucket']}" if registration.get("url") else ""
         wrong = f" [red]{escape(registration['error'])}[/red]" if registration.get("error") else ""
-        result.append(("Registration", f"{registration['state']}{escape(where)}{wrong}"))
+        refused = "".join(f"\n[yellow]refused: {escape(text)}[/yellow]" for text in registration["refused"])
+        result.append(("Registration", f"{registration['state']}{escape(where)}{wrong}{refused}"))
     if snapshot["running"]:
         result.append(("Delivery", _delivery(snapshot["delivery"])))
     result.append(("Buffer", _buffer(snapshot["buffer"])))

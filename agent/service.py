@@ -23,7 +23,7 @@ from agent.errors import AgentError
 from agent.fixed import FixedTarget
 from agent.health import Health
 from agent.history import History
-from agent.identity import device_id
+from agent.identity import device_id, state_folder_warning
 from agent.loops import Running, Spawn, thread_for
 from agent.point import line_for
 from agent.registration import Registrar
@@ -102,10 +102,12 @@ class Service:
         self._committer: Committer | None = None
         self._dating: Dating | None = None
         self._parts = Parts(settings)
+        self._folder_warning: str | None = None
         self._last: dict[str, Any] | None = None
 
     def start(self) -> None:
         prepare(self.state_dir)
+        self._folder_warning = state_folder_warning(self.state_dir)
         self.device_id = device_id(self.settings.device.id, self.state_dir)
         self._clock = open_clock(self.state_dir, self.settings.clock)
         # Holds the folder against a second agent; the disk itself is opened by the committer, off the sensors' way.
@@ -118,6 +120,8 @@ class Service:
             self._spawn("clock", self._dating, self._stop),
         ]
         self._deliver(self._parts)
+        if self._folder_warning and not self.settings.center:  # the registrar says it too
+            _log.warning("%s", self._folder_warning)
         if self._with_control:
             self._control = ControlServer(self.state_dir, self.snapshot)
         self._show()
@@ -198,8 +202,14 @@ class Service:
             buffer=self._buffer.snapshot(),
             delivery=parts.delivery.snapshot() if parts.delivery else None,
             registration=parts.registrar.snapshot() if parts.registrar else None,
-            warnings=self.settings.warnings,
+            warnings=self._warnings(),
         )
+
+    def _warnings(self) -> tuple[str, ...]:
+        """What a person should mend although all goes on."""
+        registrar = self._parts.registrar
+        said = (*self.settings.warnings, *(registrar.snapshot().warnings if registrar else ()))
+        return tuple(dict.fromkeys((*said, self._folder_warning) if self._folder_warning else said))
 
     def ledger(self) -> dict[str, Any]:
         """The equation of promise 8, now; after stop() as it was saved."""
