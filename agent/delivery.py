@@ -13,7 +13,7 @@ from random import Random
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from agent.delivery_status import DeliveryStatus
-from agent.outcome import Delivered, decide
+from agent.outcome import Delivered, Park, decide
 from agent.pace import Pace, flush_interval_s
 from agent.settling import Settling, is_blind
 from agent.troubles import Troubles
@@ -227,8 +227,14 @@ class Delivery:
             self._clock.observe(answer.date_ns, SECOND, sent, received)
         if answer.status == 204:
             self._fine_at = received
-        again = self._settling.again(batch)
-        return decide(answer, batch, now_ns=time.time_ns(), again=again, may_halve=self._settling.may_halve)
+        again, may_halve = self._settling.again(batch), self._settling.may_halve
+        try:
+            return decide(answer, batch, now_ns=time.time_ns(), again=again, may_halve=may_halve)
+        except Exception as error:
+            if batch is None:
+                raise
+            log.exception("an answer of status %s was not understood", answer.status)
+            return Park("mistake", f"{type(error).__name__} over an answer of status {answer.status}")
 
     def _aim(self, target: Target | None) -> None:
         """Deliver somewhere else from now on, or with another token: whatever was wrong may be right there."""

@@ -28,7 +28,7 @@ _WHOLE = re.compile(rb"(?:[^\\, ]|\\.)+(?:,(?:[^\\ ]|\\.)+)? (?:[^\\=]|\\.)+=.* 
 _MEASUREMENT = re.compile(rb"(?:[^\\,]|\\.)*", re.DOTALL)
 _FIELD = re.compile(rb'((?:[^\\=,]|\\.)+)=("(?:[^"\\]|\\.)*"|[^, ]*)', re.DOTALL)
 _ESCAPED = re.compile(rb"\\([,= ])")
-_STAMP = re.compile(rb" (-?\d+)\s*$")
+_STAMP = re.compile(rb" (-?\d{1,19})\s*$")
 _CONFLICT = re.compile(
     r'input field "(?P<field>.*?)" on measurement "(?P<measurement>.*?)" is '
     r"(?:type (?P<kind>\w+), already exists as type \w+|(?P<name>invalid))",
@@ -151,7 +151,7 @@ def trouble(lines: Sequence[bytes], message: str) -> Trouble | None:
         wanted = _comparable(match["measurement"]), _comparable(match["field"]), match["kind"]
         reason = "field_name" if match["name"] else "type_conflict"
         return Trouble(reason, [n for n, line in enumerate(lines) if _conflicts(line, *wanted)])
-    if "outside retention policy" in message:
+    if "outside retention policy" in message and "partial write" in message:
         lower = [at for side, at in _bounds(message) if side == "Lower"]
         upper = [at for side, at in _bounds(message) if side == "Upper"]
         meant = []
@@ -172,9 +172,13 @@ def _bounds(message: str) -> list[tuple[str, int]]:
     bounds = []
     for match in _BOUND.finditer(message):
         time = _TIME.fullmatch(match["at"])
-        if time:
+        if time is None:
+            continue
+        try:
             seconds = int(datetime.fromisoformat(time[1] + "+00:00").timestamp())
-            bounds.append((match["side"], seconds * 1_000_000_000 + int((time[2] or "0").ljust(9, "0"))))
+        except ValueError:  # digits, but no date
+            continue
+        bounds.append((match["side"], seconds * 1_000_000_000 + int((time[2] or "0").ljust(9, "0"))))
     return bounds
 
 

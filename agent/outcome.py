@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MAX_TEXT = 300
 SAME_BYTES = 3  # a 500 can be the sender's fault: after so many of them on the same bytes the batch is halved
-_DROPPED = re.compile(r"dropped=(\d+)")
+_DROPPED = re.compile(r"dropped=(\d{1,18})\b")
 _ESCAPE_CUT = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?$")
 _MESSAGE = re.compile(r'"message"\s*:\s*"')
 

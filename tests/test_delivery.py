@@ -797,3 +797,24 @@ def test_a_mistake_inside_delivery_does_not_end_it(rig, server, caplog):
     assert "ValueError" in agent.delivery.snapshot().last_error
     agent.run(until=agent.empty)
     assert agent.status.counters.delivered == 5
+
+
+def test_an_answer_that_is_not_understood_holds_up_nothing_else(rig, server, monkeypatch):
+    from agent import delivery
+
+    agent = rig()
+    decide = delivery.decide
+
+    def confused(answer, batch, **options):
+        if batch is not None and any(b"odd" in line for line in batch.lines()):
+            raise KeyError("a bug")
+        return decide(answer, batch, **options)
+
+    monkeypatch.setattr(delivery, "decide", confused)
+    agent.store(1500, head=GOOD.replace(b"pi-1", b"odd"))
+    agent.store(1500)
+    agent.run(until=lambda: agent.status.parked >= 1500)
+    assert agent.status.pending == agent.status.parked
+    monkeypatch.undo()
+    agent.run(until=agent.empty)
+    assert len(server.points) == 3000

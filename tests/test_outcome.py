@@ -321,6 +321,23 @@ def test_a_limit_of_the_server_refusing_all_is_no_reason_to_drop():
     assert isinstance(outcome(refused(422, text), GOOD, GOOD + b"1"), Park)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "partial write: dropped=" + "9" * 5000,
+        "outside retention policy Lower Bound at 2026-13-45T99:99:99Z dropped=1",
+        "outside retention policy Lower Bound at 0000-00-00T00:00:00.5Z",
+        'partial write: input field "" on measurement "" is invalid dropped=',
+        "[" * 100_000,
+    ],
+)
+def test_absurd_messages_are_unknown_ones(text):
+    for status in (400, 422):
+        assert isinstance(outcome(refused(status, text), GOOD), Park)
+        assert outcome(refused(status, text), GOOD, GOOD + b"1").dead == ()
+        assert isinstance(decide(Answer(status, {}, text.encode()), Sent((GOOD,)), now_ns=NOW), Park)
+
+
 def test_some_of_the_points_refused_for_an_unknown_reason_are_looked_for():
     text = "partial write: the moon is full dropped=1"
     assert [part.lines for part in outcome(refused(422, text), GOOD, GOOD + b"1").parts] == [(GOOD,), (GOOD + b"1",)]
