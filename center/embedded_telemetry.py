@@ -54,7 +54,7 @@ class EmbeddedTelemetry:
         if found is None:
             raise StoreError(f"no bucket {bucket!r} in {database.path}")
         self._bucket = found
-        database.on_idle(lambda connection: self._roll_up(connection, None))
+        database.on_idle(lambda connection: self._roll_up(connection, None, closed_hours()))
         if retention_s:
             database.on_idle(
                 lambda connection: embedded_rollup.expire(
@@ -151,7 +151,7 @@ class EmbeddedTelemetry:
         self,
         connection: sqlite3.Connection,
         series: Sequence[int] | None,
-        hours: tuple[int, int] = embedded_rollup.ALL_HOURS,
+        hours: tuple[int, int],
     ) -> int:
         found = embedded_rollup.dirty(connection, series, hours, embedded_rollup.HOURS_AT_ONCE)
         return embedded_rollup.roll_up(connection, self.writer, found)
@@ -261,6 +261,11 @@ class EmbeddedTelemetry:
 
     def close(self) -> None:
         self.database.close()
+
+
+def closed_hours() -> tuple[int, int]:
+    """All hours that are over, and were a while ago: the newest are written to all the time."""
+    return embedded_rollup.ALL_HOURS[0], time.time_ns() // HOUR_NS - 1
 
 
 def _make_bucket(connection: sqlite3.Connection, name: str, retention_s: int) -> None:

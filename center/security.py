@@ -37,20 +37,21 @@ class Administrator(UserMixin):  # type: ignore[misc] # Flask-Login has no types
 
 
 class Attempts:
-    """At most `ATTEMPTS` wrong passwords in `PER_S` seconds, over all addresses: there is one account."""
+    """At most `ATTEMPTS` wrong passwords from an address in `PER_S` seconds, and ten times as many from all."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._failures: list[float] = []
+        self._failures: list[tuple[float, str]] = []
 
-    def allowed(self, now_s: float) -> bool:
+    def allowed(self, address: str, now_s: float) -> bool:
         with self._lock:
-            self._failures = [t for t in self._failures if now_s - t < PER_S]
-            return len(self._failures) < ATTEMPTS
+            self._failures = [failure for failure in self._failures if now_s - failure[0] < PER_S]
+            mine = sum(failure[1] == address for failure in self._failures)
+            return mine < ATTEMPTS and len(self._failures) < 10 * ATTEMPTS
 
-    def failed(self, now_s: float) -> None:
+    def failed(self, address: str, now_s: float) -> None:
         with self._lock:
-            self._failures.append(now_s)
+            self._failures.append((now_s, address))
 
 
 def hash_password(password: Secret) -> str:
@@ -80,12 +81,13 @@ def is_open() -> bool:
 def check_password(password: Secret) -> Administrator | None:
     """The administrator, if this is the password. 429 after too many wrong ones."""
     attempts: Attempts = current_app.extensions[ATTEMPTS_EXTENSION]
-    if not attempts.allowed(time.monotonic()):
+    address = request.remote_addr or ""
+    if not attempts.allowed(address, time.monotonic()):
         abort(429, "too many wrong passwords: wait a minute")
     kept = current_center().registry.password_hash()
     if kept and check_password_hash(kept, password.reveal()):
         return Administrator(kept)
-    attempts.failed(time.monotonic())
+    attempts.failed(address, time.monotonic())
     return None
 
 
@@ -127,7 +129,10 @@ def guard() -> None:
         abort(400, f"{request.host!r} is not a name of this center: add it to server.trusted_hosts or TRUSTED_HOSTS")
     if not center.settings.loopback or not is_open():
         # With a login cookies are SameSite=Strict and forms carry a CSRF token; this guards the API as well.
-        if request.path != "/api/v2/write" and (why := foreign(request, unsafe_only=True)):
+        # GET /api/env/ID registers, so it is not a safe one.
+        if request.path != "/api/v2/write" and (
+            why := foreign(request, unsafe_only=not request.path.startswith("/api/env/"))
+        ):
             abort(403, why)
         return
     if why := foreign(request, unsafe_only=False):

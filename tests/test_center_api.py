@@ -378,8 +378,11 @@ def test_an_administrator_reissues_and_removes(client, center, locked, device):
 
 def test_a_foreign_page_cannot_use_an_administrators_login(client, locked, device):
     for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}):
-        answer = client.post(f"/api/devices/{device}", headers=ADMIN | headers)
-        assert code(answer) == (403, "forbidden")
+        for answer in (
+            client.post(f"/api/devices/{device}", headers=ADMIN | headers),
+            client.get(f"/api/env/{device}", headers=ADMIN | headers),
+        ):
+            assert code(answer) == (403, "forbidden")
 
 
 def test_a_password_is_kept_as_a_slow_hash(client, center, locked):
@@ -401,6 +404,8 @@ def test_wrong_passwords_are_slowed_down(app, client, locked, monkeypatch):
     answer = client.get("/api/devices", headers=ADMIN)
     assert code(answer) == (429, "too many requests")
     assert answer.headers["Retry-After"] == "60"
+    elsewhere = client.get("/api/devices", headers=ADMIN, environ_base={"REMOTE_ADDR": "192.0.2.9"})
+    assert elsewhere.status_code == 200
     clock[0] += security.PER_S
     assert client.get("/api/devices", headers=ADMIN).status_code == 200
 

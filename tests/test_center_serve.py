@@ -225,6 +225,43 @@ def writes(told):
 
 
 @pytest.mark.influxdb
+def test_the_least_permissions_are_enough(tmp_path, influx):
+    from influxdb_client.client.influxdb_client import InfluxDBClient
+    from influxdb_client.domain.authorization import Authorization
+    from influxdb_client.domain.permission import Permission
+    from influxdb_client.domain.permission_resource import PermissionResource
+
+    from center.influx_client import find_org
+
+    with InfluxDBClient(influx["INFLUX_URL"], influx["INFLUX_TOKEN"], org=influx["INFLUX_ORG"]) as client:
+        org = find_org(client, influx["INFLUX_ORG"])
+        names = (influx["INFLUX_BUCKET"], influx["INFLUX_BUCKET_AUTH"])
+        wanted = [("buckets", client.buckets_api().find_bucket_by_name(name).id, org) for name in names]
+        wanted += [("authorizations", None, org), ("users", client.users_api().me().id, None)]
+        permissions = [
+            Permission(action=action, resource=PermissionResource(type=kind, id=id_, org_id=org_))
+            for kind, id_, org_ in wanted
+            for action in ("read", "write")
+        ]
+        made = client.authorizations_api().create_authorization(
+            authorization=Authorization(org_id=org, description="test center", permissions=permissions)
+        )
+        try:
+            env = influx | {"INFLUX_TOKEN": made.token}
+            answer = run(tmp_path, "check", env=env)
+            assert answer.returncode == 0, answer.stdout
+            with running(tmp_path, env=env) as (_, url):
+                told = requests.post(f"{url}/api/devices/pi-1", timeout=10).json()
+                assert writes(told) == 204
+                assert requests.get(f"{url}/api/devices/pi-1/measurements", timeout=10).status_code == 200
+                assert {bucket["name"] for bucket in requests.get(f"{url}/api/buckets", timeout=10).json()} == {*names}
+                assert requests.delete(f"{url}/api/devices/pi-1", timeout=10).status_code == 204
+                assert writes(told) == 401
+        finally:
+            client.authorizations_api().delete_authorization(made.id)
+
+
+@pytest.mark.influxdb
 def test_setup_makes_what_is_missing_and_check_says_what_is(tmp_path, influx):
     answer = run(tmp_path, "check", env=influx)
     assert answer.returncode == 0, answer.stdout
