@@ -23,7 +23,6 @@ _LABELS = {
 }
 _COLOURS = {
     "Temperature": "temperature",
-    "DewPoint": "temperature",
     "Humidity": "humidity",
     "Pressure": "pressure",
     "PressureSeaLevel": "pressure",
@@ -112,8 +111,10 @@ def number(value: float | str | bool | None, field: str = "") -> str:
     """The value with its field's decimals, a true minus sign and thin spaces between thousands; a dash for none."""
     if value is None:
         return "\N{EN DASH}"
-    if isinstance(value, (bool, str)):
-        return str(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return value
     shape = look(field)
     whole = shape.decimals == 0 or (isinstance(value, int) and not shape.unit)
     text = f"{value:,.{0 if whole else shape.decimals}f}"

@@ -10,7 +10,10 @@
   const BAND_FROM = 300; // seconds: windows this long also show their minimum and maximum
   const asJson = { headers: { Accept: "application/json" } };
   const touch = matchMedia("(pointer: coarse)").matches; // there a drag scrolls the page
-  const config = { displaylogo: false, responsive: true, showTips: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], toImageButtonOptions: { scale: 2 } };
+  const config = { // by name: what plotly adds with a version stays out
+    displaylogo: false, responsive: true, showTips: false, displayModeBar: touch ? false : "hover", toImageButtonOptions: { scale: 2 },
+    modeBarButtons: [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]],
+  };
 
   function layout(chart, range) {
     const axis = { gridcolor: css("--grid"), zeroline: false, linecolor: css("--grid"), tickfont: font(), fixedrange: false };
@@ -29,21 +32,36 @@
 
   const faint = (hex) => `${hex}2b`; // the same colour, one sixth opaque
 
+  const families = ["temperature", "humidity", "pressure", "co2", "tvoc", "other"];
+
+  // From minimum to maximum and back, a closed shape for each run between gaps.
+  function band(curve, x, paint) {
+    const xs = [], ys = [];
+    let run = [];
+    const close = () => {
+      xs.push(...run.map((i) => x[i]), ...run.toReversed().map((i) => x[i]), null);
+      ys.push(...run.map((i) => curve.high[i]), ...run.toReversed().map((i) => curve.low[i]), null);
+      run = [];
+    };
+    x.forEach((_, i) => { if (curve.low[i] === null) close(); else run.push(i); });
+    close();
+    return { type: "scatter", mode: "lines", x: xs, y: ys, fill: "toself", fillcolor: faint(paint), line: { width: 0 }, hoverinfo: "skip", showlegend: false };
+  }
+
   function traces(chart) {
-    const base = colour(chart.dataset.colour);
-    const dashes = ["solid", "dash", "dot", "dashdot"];
+    const first = families.indexOf(chart.dataset.colour);
     const unit = chart.dataset.unit ? ` ${chart.dataset.unit}` : "";
     const format = `,.${chart.dataset.decimals}f`;
     return chart.curves.flatMap((curve, i) => {
       const x = curve.t.map(shown);
+      const paint = colour(families[(first + i) % families.length]);
       const banded = curve.low && curve.high;
-      const edge = { type: "scatter", mode: "lines", x, line: { width: 0, color: base }, hoverinfo: "skip", showlegend: false, connectgaps: false };
-      const band = banded ? [{ ...edge, y: curve.low }, { ...edge, y: curve.high, fill: "tonexty", fillcolor: faint(base) }] : [];
       const range = banded ? ` (%{customdata[0]:${format}} to %{customdata[1]:${format}})` : "";
-      return [...band, {
-        type: "scatter", mode: curve.t.length < 3 ? "lines+markers" : "lines", name: (curve.sensor ?? chart.dataset.label).replaceAll("<", "‹"), // plotly reads tags in names
+      return [...(banded ? [band(curve, x, paint)] : []), {
+        type: "scatter", mode: curve.t.length < 3 ? "lines+markers" : "lines",
+        name: (curve.sensor ?? chart.dataset.label).replaceAll("<", "‹"), // plotly reads tags in names
         x, y: curve.v, connectgaps: false, customdata: banded ? curve.low.map((low, k) => [low, curve.high[k]]) : undefined,
-        line: { color: base, width: 1.75, dash: dashes[i % dashes.length] },
+        line: { color: paint, width: 1.75 },
         hovertemplate: `%{y:${format}}${range}${unit}<extra>${chart.curves.length > 1 ? "%{fullData.name}" : ""}</extra>`,
       }];
     });

@@ -217,6 +217,7 @@ def _use_the_dashboard(seen, folder):
     assert int(asked["stop"][0]) - int(asked["start"][0]) < 300_000
     assert answer.value.json()["every"] is None  # close enough to see every point
     page.locator(".chart").first.hover()
+    assert page.locator(".chart").first.locator(".modebar-btn").count() == 6  # none that sends the chart somewhere
     with page.expect_download() as picture:
         page.locator(".modebar-btn").first.click()
     assert picture.value.suggested_filename.endswith(".png")
