@@ -16,7 +16,7 @@ from agent.boots import Boots, current_boot_id
 from agent.buffer import open_buffer
 from agent.clock import Clock
 from agent.delivery import Delivery
-from agent.schema import Line, line_for
+from agent.schema import Line
 from agent.secret import Secret
 from agent.settings import BufferSettings, DeliverySettings
 from agent.target import Target
@@ -30,8 +30,8 @@ def deliver(folder, target, device, start_ms, count=COUNT):
     clock = Clock(Boots(None, current_boot_id()), trust="always")
     clock.poll()
     buffer = open_buffer(folder, BufferSettings(), clock)
-    values = {"Temperature": 21.5, "Humidity": 40.25, "Pressure": 1001.5}
-    head = line_for(device, "bme280", values, boot_ns=0).head
+    tags = f"clientId={device},device={device},TemperatureSensor=bme280,HumiditySensor=bme280,PressureSensor=bme280"
+    head = f"environment,{tags} Temperature=21.5,Humidity=40.25,Pressure=1001.5".encode()
     buffer.put_committed([Line(head, 0, (start_ms + n * 100) * MS) for n in range(count)])
     delivery = Delivery(buffer, lambda: target, clock, DeliverySettings(), lambda: None)
     try:
