@@ -57,6 +57,27 @@ def test_nothing_is_not_registered():
 
 
 @pytest.mark.influxdb
+def test_a_center_whose_clock_is_wrong_leaves_one_live_authorization(monkeypatch):
+    from agent.secret import Secret
+    from center import influx_registry, times
+    from tests.center_helpers import HOUR, influx_settings, stores
+
+    secret = Secret("s" * 32)
+    with influx_settings() as settings, stores(settings) as (registry, _):
+        for ahead in (-48 * HOUR, 48 * HOUR):
+            monkeypatch.setattr(influx_registry, "now_ns", lambda ahead=ahead: times.now_ns() + ahead)
+            for _ in range(2):
+                made = registry.register("pi-1", secret)
+                assert list(registry.live()) == [made.device.key]
+            registry.authorize("pi-2")  # as another center does in the midst of registering
+            assert registry.sweep() == []
+            assert len(registry.sweep(older_than_s=-60)) == 1
+        assert abs(registry.device("pi-1").created_ns - times.now_ns()) < HOUR
+        registry.remove("pi-1")
+        assert not registry.live()
+
+
+@pytest.mark.influxdb
 def test_a_registration_cut_short_at_any_step_is_put_right(monkeypatch):
     """The center dies after each of its calls to InfluxDB; the next call or the sweep leaves one live authorization."""
     from agent.secret import Secret

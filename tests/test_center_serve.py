@@ -131,6 +131,36 @@ def test_a_write_over_the_wire_packed_and_too_large(tmp_path):
         assert requests.get(f"{center.url}/api/devices/pi-1/measurements/count", timeout=5).json() == {"count": 1}
 
 
+def test_no_acknowledged_point_is_lost_when_the_center_is_killed(tmp_path):
+    data = ("--embedded", "--data", str(tmp_path / "data"))
+    acknowledged = []
+    with running(tmp_path, *data) as (process, url):
+        told = requests.post(f"{url}/api/devices/pi-1", timeout=5).json()
+        path = f"{url}/api/v2/write?org={told['influx_org']}&bucket={told['influx_bucket']}"
+        headers = {"Authorization": f"Token {told['token']}"}
+
+        def write(first):
+            with contextlib.suppress(requests.RequestException):
+                for n in range(first, 10**9, 4):
+                    line = f"environment,clientId=pi-1 Temperature={n}.5 {n}"
+                    if requests.post(path, line, headers=headers, timeout=5).status_code == 204:
+                        acknowledged.append(n)
+
+        writers = [threading.Thread(target=write, args=(first,)) for first in range(1, 5)]
+        for thread in writers:
+            thread.start()
+        while len(acknowledged) < 100:
+            time.sleep(0.01)
+        process.kill()
+        for thread in writers:
+            thread.join()
+        process.communicate(timeout=TIMEOUT)
+    with running(tmp_path, *data) as (_, url):
+        answer = requests.get(f"{url}/api/devices/pi-1/measurements?start=0&stop=9999", timeout=5).json()
+    stored = {round(value - 0.5) for value in answer["series"][0]["values"]}
+    assert set(acknowledged) <= stored
+
+
 def test_beyond_loopback_without_a_password_it_ends_with_78(tmp_path):
     answer = run(tmp_path, "serve", "--embedded", "--data", str(tmp_path / "data"), "--host", "0.0.0.0", "--port", "0")
     assert answer.returncode == 78
