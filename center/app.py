@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-from flask import Flask
+from flask import Flask, Response, jsonify
 from flask.json.provider import DefaultJSONProvider
 from waitress import wasyncore
 from waitress.server import create_server
@@ -21,10 +21,11 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from agent.secret import Secret
 from center import api, errors, pages, security
-from center.context import EXTENSION, Center
+from center.context import EXTENSION, Center, current_center
 from center.embedded import open_embedded
 from center.embedded_registry import EmbeddedRegistry
 from center.embedded_telemetry import EmbeddedTelemetry
+from center.registry import StoreError
 from center.settings import Settings, check, load
 from center.writeapi import WriteApi
 
@@ -62,6 +63,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         session_key = session_key or registry.session_key()
         write = WriteApi(registry, telemetry, settings.store.org, settings.server.max_body)
         app.register_blueprint(write.blueprint())
+    else:
+        app.add_url_rule("/health", "health", _health)
     try:
         security.check_bind(settings, registry.password_hash())
     except Exception:
@@ -81,6 +84,15 @@ def create_app(settings: Settings | None = None) -> Flask:
     pages.init_app(app)
     atexit.register(close, app)
     return app
+
+
+def _health() -> tuple[Response, int]:
+    """For balancers: whether this replica reaches InfluxDB."""
+    try:
+        current_center().registry.password_hash()
+    except StoreError as error:
+        return jsonify(name="iot-center", status="fail", message=str(error)), 503
+    return jsonify(name="iot-center", status="pass", message="ready"), 200
 
 
 def open_stores(settings: Settings) -> tuple[Registry, Telemetry]:
