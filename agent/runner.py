@@ -22,7 +22,8 @@ _log = logging.getLogger(__name__)
 TICK_S = 1.0
 STATUS_EVERY_S = 10.0
 STALLED_S = 150.0
-"""A loop that was not seen for so long is stuck: above the worst of name resolution, request and a sync of the disk."""
+"""A loop that was not seen for so long is stuck: above the worst of name resolution, request and a sync of the disk.
+Less only where the watchdog itself waits less (WatchdogSec of the unit is 180 s)."""
 
 
 def run_service(settings: Settings, context: Context) -> None:
@@ -53,7 +54,8 @@ def run_service(settings: Settings, context: Context) -> None:
 def _loop(
     service: Service, context: Context, wake: threading.Event, stop: threading.Event, hangup: threading.Event
 ) -> None:
-    told = 0
+    told, stuck = 0, list[str]()
+    limit_s = min(STALLED_S, (systemd.watchdog_s() or STALLED_S * 2) * 5 / 6)
     while not stop.is_set():
         wake.wait(TICK_S)
         wake.clear()
@@ -61,11 +63,13 @@ def _loop(
             hangup.clear()
             _reload(service, context)
         now = boot_ns()
-        stalled = [name for name, seen in service.alive_boot_ns().items() if now - seen > STALLED_S * 1e9]
-        if stalled:
-            _log.error("%s: not seen at work for %.0f s", ", ".join(stalled), STALLED_S)
-        else:
-            systemd.notify("WATCHDOG=1")
+        before, stuck = stuck, [name for name, at in service.alive_boot_ns().items() if now - at > limit_s * 1e9]
+        if stuck != before:
+            text = (
+                f"not seen at work for {limit_s:.0f} s: the watchdog restarts the agent" if stuck else "at work again"
+            )
+            _log.log(logging.ERROR if stuck else logging.INFO, "%s: %s", ", ".join(stuck or before), text)
+        systemd.notify("WATCHDOG=trigger" if stuck else "WATCHDOG=1")
         if now - told > STATUS_EVERY_S * 1e9:
             systemd.notify(f"STATUS={in_words(service.snapshot())}")
             told = now

@@ -186,9 +186,9 @@ use() { # version folder: its programs and its unit
   run install -m 755 "$1/libexec/wrapper" /usr/local/bin/iot-agent
   if [ "$systemd_runs" = yes ]; then run systemctl daemon-reload; fi
 }
-becomes_ready() {
+becomes_ready() { # within so many seconds
   run systemctl reset-failed iot-agent.service 2>/dev/null || true
-  run timeout "$ready_timeout" systemctl restart iot-agent.service || return 1
+  run timeout "$1" systemctl restart iot-agent.service || return 1
   [ "$dry" = no ] || return 0
   sleep 3 # ready, and still there
   [ "$(systemctl show -P ActiveState iot-agent.service)/$(systemctl show -P NRestarts iot-agent.service)" = active/0 ]
@@ -197,15 +197,16 @@ becomes_ready() {
 keep=yes
 use "$new"
 run systemctl enable --quiet iot-agent.service
-if [ "$start" = yes ] && ! becomes_ready; then
+if [ "$start" = yes ] && ! becomes_ready "$ready_timeout"; then
   journalctl --unit iot-agent --lines 20 --no-pager --output cat >&2 || true
   if [ -z "$old" ]; then
     fail "iot-agent does not become ready (its last lines are above): sudo iot-agent doctor"
   fi
   warn "the new version does not become ready (its last lines are above): putting $old back"
+  systemctl kill --signal=KILL iot-agent.service 2>/dev/null || true # it may hang in its start
   use "$old"
   rm -rf "$new"
-  becomes_ready || fail "and the old one does not become ready either: sudo iot-agent doctor"
+  becomes_ready 150 || fail "and the old one does not become ready either: sudo iot-agent doctor"
   fail "the upgrade was taken back: the old version runs as before"
 fi
 

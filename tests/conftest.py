@@ -14,6 +14,14 @@ NEEDS = {
         "name an InfluxDB 2 by INFLUXDB_V2_URL, INFLUXDB_V2_TOKEN and INFLUXDB_V2_ORG",
     ),
     "root": (lambda: os.geteuid() == 0, "run as root"),
+    "nspawn": (
+        lambda: os.geteuid() == 0 and shutil.which("mmdebstrap") and shutil.which("systemd-nspawn"),
+        "as root, install Debian's packages mmdebstrap and systemd-container",
+    ),
+    "qemu": (
+        lambda: os.geteuid() == 0 and shutil.which("mmdebstrap") and shutil.which("qemu-system-x86_64"),
+        "as root, install Debian's packages mmdebstrap and qemu-system-x86",
+    ),
     "slow": (lambda: os.environ.get("MARKED"), "set MARKED=1: make test MARKED=1"),
 }
 

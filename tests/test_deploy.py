@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from agent import runner
+
 DEPLOY = Path(__file__).parent.parent / "deploy"
 SCRIPTS = ("install.sh", "uninstall.sh", "take-boot-config", "wrapper")
 
@@ -54,6 +56,10 @@ def test_the_unit_starts_without_network_and_restarts_for_ever_but_not_on_a_bad_
     service = parsed["Service"]
     assert (service["Type"], service["Restart"], service["RestartPreventExitStatus"]) == ("notify", "always", "78")
     assert service["User"] == "iot-agent"
+
+
+def test_the_watchdog_waits_longer_than_the_agent_takes_to_call_a_loop_stalled():
+    assert float(unit()["Service"]["WatchdogSec"]) > runner.STALLED_S
 
 
 def test_install_dry_run_prints_every_step_and_changes_nothing(tmp_path):
