@@ -110,10 +110,14 @@ enable_i2c() {
       echo i2c-dev | write /etc/modules-load.d/iot-agent.conf 644
   fi
 }
-[ "$i2c" = no ] || enable_i2c
-
 # --- User and group -----------------------------------------------------------------------------------------------
 getent group i2c >/dev/null || run groupadd --system i2c
+rules=/etc/udev/rules.d/60-iot-agent-i2c.rules # Raspberry Pi OS has such a rule, plain Debian has not
+if [ -d "${rules%/*}" ] && ! grep -qs 'GROUP="i2c"' /usr/lib/udev/rules.d/*.rules /etc/udev/rules.d/*.rules; then
+  printf '%s\n' 'SUBSYSTEM=="i2c-dev", GROUP="i2c", MODE="0660"' | write "$rules" 644
+  [ ! -d /run/systemd/system ] || run udevadm control --reload
+fi
+[ "$i2c" = no ] || enable_i2c
 getent passwd iot-agent >/dev/null ||
   run useradd --system --user-group --groups i2c --home-dir "$state" --no-create-home --shell /usr/sbin/nologin iot-agent
 id -nG iot-agent 2>/dev/null | tr ' ' '\n' | grep -qx i2c || run usermod --append --groups i2c iot-agent

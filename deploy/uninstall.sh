@@ -26,7 +26,8 @@ if [ -d /run/systemd/system ] && [ -e "$unit" ]; then
 else
   run rm -f /etc/systemd/system/multi-user.target.wants/iot-agent.service
 fi
-run rm -f "$unit" /usr/local/bin/iot-agent /etc/modules-load.d/iot-agent.conf
+run rm -f "$unit" /usr/local/bin/iot-agent /etc/modules-load.d/iot-agent.conf \
+  /etc/udev/rules.d/60-iot-agent-i2c.rules
 if [ -d /run/systemd/system ]; then
   run systemctl daemon-reload
   run systemctl reset-failed iot-agent.service 2>/dev/null || true

@@ -6,6 +6,7 @@ What takes long (Debian, the wheels of the dependencies) is made once and kept i
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -19,8 +20,9 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 SUITES = {(3, 11): "bookworm", (3, 13): "trixie"}
-PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,iproute2,procps,kmod"
+PACKAGES = "systemd,systemd-sysv,dbus,udev,python3,python3-venv,iproute2,procps,busybox-static"
 CLEAN = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root"}
+NUMBERS = itertools.count(1)
 KEPT = Path(tempfile.gettempdir()) / f"iot-agent-machines-{os.getuid()}"
 
 
@@ -47,7 +49,7 @@ def suite():
 
 def debian():
     """A tar file with a minimal Debian that has systemd and Python."""
-    with once(f"{suite()}.tar") as path:
+    with once(f"{suite()}-{hashlib.sha256(PACKAGES.encode()).hexdigest()[:8]}.tar") as path:
         if not path.exists():
             new = path.with_suffix(".new.tar")
             quiet = ["--quiet", "--aptopt=Acquire::Languages none"]
@@ -125,6 +127,7 @@ class Machine:
         self.binds = {"/src": REPOSITORY, "/wheelhouse": wheelhouse(), **binds}
         self.root.mkdir(parents=True)
         call("tar", "-C", self.root, "--exclude=./dev/*", "-xf", debian())
+        self.name = f"iot-agent-test-{os.getpid()}-{next(NUMBERS)}"
         self.process = self.leader = None
 
     def chroot(self, *command):
@@ -133,7 +136,7 @@ class Machine:
 
     def _options(self):
         binds = [f"--bind-ro={outside}:{inside}" for inside, outside in self.binds.items()]
-        return ["--register=no", "--keep-unit", "--private-network", *binds]
+        return [f"--machine={self.name}", "--register=no", "--keep-unit", "--private-network", *binds]
 
     def _environment(self):
         return {**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
