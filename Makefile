@@ -28,6 +28,12 @@ format: $(VENV)/check.stamp
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m bench $(ARGS)
 
+# Everything that deploy/install.sh needs to install without a network, for machines like this one.
+wheelhouse: | $(BIN)/python
+	rm -rf wheelhouse
+	$(PIP) wheel --quiet --constraint constraints.txt --wheel-dir wheelhouse .
+	cp constraints.txt wheelhouse/
+
 clean:
 	rm -rf $(VENV) build *.egg-info
 

@@ -88,9 +88,10 @@ def token(patient: Patient) -> Iterator[Finding]:
     finally:
         writer.close()
     where = f"bucket {target.bucket!r} of organization {target.org!r} at {target.url}"
-    again = (
-        "iot-agent register --force" if patient.settings and patient.settings.center else "put a new one in its place"
-    )
+    influx = patient.settings and patient.settings.influxdb
+    again = "iot-agent register --force gets a new one"
+    if influx:
+        again = f"make a token that may write there and put it into {influx.token_file or 'agent.toml'}"
     if answer.status == 204:
         yield ok(name, f"the token may write to {where}")
     elif answer.status == 401:
