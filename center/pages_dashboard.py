@@ -63,7 +63,7 @@ def view_of(args: Any, now: int) -> View:
     if start_ms is not None and stop_ms is not None:
         if not 0 <= start_ms < stop_ms < 10**13:
             raise RefusedError("the range ends before it starts")
-        start, stop = start_ms * 1_000_000, stop_ms * 1_000_000
+        start, stop = start_ms * MS_NS, stop_ms * MS_NS
     else:
         _, seconds = RANGES.get(args.get("range", "24h"), RANGES["24h"])
         stop = now // MS_NS * MS_NS  # what the answer says, so that a second question is about the same windows
@@ -122,8 +122,8 @@ def series_json(device_id: str) -> Any:
 def drawn(view: View, curves: Sequence[Curve]) -> dict[str, Any]:
     """These curves for the script that draws them."""
     return {
-        "start": view.start_ns // 1_000_000,
-        "stop": view.stop_ns // 1_000_000,
+        "start": view.start_ns // MS_NS,
+        "stop": view.stop_ns // MS_NS,
         "every": view.every_s,
         "every_text": presentation.span(view.every_s) if view.every_s else None,
         "curves": [_drawn(c, view) for c in curves],
@@ -142,10 +142,10 @@ def live_json(device_id: str) -> Any:
     state = state_of(seen if seen is not None else 0, now, registered=registered)
     return {
         "last": {
-            f: {"value": v.value, "text": presentation.number(v.value, f), "time": v.time_ns // 1_000_000}
+            f: {"value": v.value, "text": presentation.number(v.value, f), "time": v.time_ns // MS_NS}
             for f, v in last.items()
         },
-        "seen": seen // 1_000_000 if seen is not None else None,
+        "seen": seen // MS_NS if seen is not None else None,
         "state": {"name": state.name, "label": state.label},
     }
 
@@ -209,7 +209,7 @@ def with_gaps(times: Sequence[int], values: Sequence[Value], every: int) -> tupl
 
 
 def _drawn(curve: Curve, view: View) -> dict[str, Any]:
-    times, values = with_gaps([t // 1_000_000 for t in curve.times_ns], curve.values, (view.every_s or 0) * 1000)
+    times, values = with_gaps([t // MS_NS for t in curve.times_ns], curve.values, (view.every_s or 0) * 1000)
     digits = presentation.look(curve.field).decimals + 1
     return {
         "field": curve.field,
