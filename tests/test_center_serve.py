@@ -309,3 +309,46 @@ def test_setup_makes_what_is_missing_and_check_says_what_is(tmp_path, influx):
     made = run(tmp_path, "setup", "--retention", "30d", env=influx)
     assert made.returncode == 0
     assert "is there" in made.stdout
+
+
+@pytest.mark.parametrize("mode", ["embedded", pytest.param("influxdb", marks=pytest.mark.influxdb)])
+def test_an_agent_registers_and_its_points_arrive(tmp_path, request, mode):
+    """The whole chain: a center, an agent with a virtual sensor; removed in between, the agent registers again."""
+    env = request.getfixturevalue("influx") if mode == "influxdb" else environment()
+    args = ("--embedded", "--data", str(tmp_path / "data")) if mode == "embedded" else ()
+    (tmp_path / "agent").mkdir()
+    with running(tmp_path, *args, env=env) as (_, url):
+        (tmp_path / "agent" / "agent.toml").write_text(
+            f'[device]\nid = "chain-1"\n[[sensor]]\ndriver = "virtual"\ninterval = "200ms"\n[center]\nurl = "{url}"\n'
+            '[delivery]\nflush_interval = "500ms"\n[status]\nlisten = "127.0.0.1:0"\n[clock]\ntrust = "always"\n'
+        )
+        agent = [str(Path(CENTER[0]).with_name("iot-agent")), "run", "--state-dir", str(tmp_path / "state")]
+        with subprocess.Popen(
+            agent,
+            cwd=tmp_path / "agent",
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            try:
+                seen = counted(url, 1)
+                key = requests.get(f"{url}/api/devices/chain-1", timeout=5).json()["key"]
+                assert requests.delete(f"{url}/api/devices/chain-1", timeout=5).status_code == 204
+                counted(url, seen + 10)
+                assert requests.get(f"{url}/api/devices/chain-1", timeout=5).json()["key"] != key
+            finally:
+                process.terminate()
+                out, _ = process.communicate(timeout=TIMEOUT)
+        assert process.returncode == 0, out
+
+
+def counted(url, wanted, deadline_s=40):
+    """The points of the agent, once they are as many as that."""
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end:
+        count = requests.get(f"{url}/api/devices/chain-1/measurements/count", timeout=10).json()["count"]
+        if count >= wanted:
+            return count
+        time.sleep(0.2)
+    raise AssertionError(f"{count} points instead of {wanted} after {deadline_s} s")
