@@ -7,9 +7,11 @@ import csv
 import functools
 import http.server
 import itertools
+import os
 import re
 import threading
 import time
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -24,7 +26,7 @@ from center.pages_virtual import point_at
 from center.security import hash_password
 from center.telemetry import Point
 from center.times import now_ns
-from tests.center_helpers import embedded_settings
+from tests.center_helpers import embedded_settings, influx_settings
 
 pytestmark = [pytest.mark.chromium, pytest.mark.timeout(180)]
 
@@ -103,10 +105,13 @@ def open_center(tmp_path_factory):
         yield running
 
 
-@pytest.fixture
-def guarded_center(tmp_path):
-    """On loopback with an administrator's password."""
-    with serve(embedded_settings(tmp_path)) as running:
+@pytest.fixture(params=["embedded", *(["influxdb"] if os.environ.get("INFLUXDB_V2_URL") else [])])
+def guarded_center(request, tmp_path):
+    """On loopback with an administrator's password; also over InfluxDB, where one is named."""
+    with contextlib.ExitStack() as stack:
+        embedded = request.param == "embedded"
+        settings = embedded_settings(tmp_path) if embedded else stack.enter_context(influx_settings())
+        running = stack.enter_context(serve(settings))
         running.app.extensions[EXTENSION].registry.set_password_hash(hash_password(Secret(PASSWORD)))
         yield running
 
@@ -122,9 +127,10 @@ def watching(chromium, running, *, theme="light", viewport=WIDE):
 
 
 @contextlib.contextmanager
-def measuring(url, token, device_id):
-    """An agent's deliveries: a point every 0.2 s over HTTP, the temperature rising by one each time."""
+def measuring(config):
+    """Deliveries as agent.toml says: a point every 0.2 s over HTTP, the temperature rising by one each time."""
     stop = threading.Event()
+    device_id, target = config["device"]["id"], config["influxdb"]
     head = f"environment,clientId={device_id},device={device_id},TemperatureSensor=bme280,HumiditySensor=bme280"
 
     def run():
@@ -132,9 +138,10 @@ def measuring(url, token, device_id):
             for i in itertools.count():
                 line = f"{head} Temperature={i % 40}.5,Humidity=48.25 {time.time_ns()}"
                 answer = session.post(
-                    f"{url}/api/v2/write?org=iot-center&bucket=iot_center",
+                    f"{target['url']}/api/v2/write",
+                    params={"org": target["org"], "bucket": target["bucket"]},
                     data=line,
-                    headers={"Authorization": f"Token {token}"},
+                    headers={"Authorization": f"Token {target['token']}"},
                     timeout=10,
                 )
                 if answer.status_code != 204 or stop.wait(0.2):
@@ -162,12 +169,13 @@ def test_a_user_walks_from_login_to_removal(chromium, guarded_center, tmp_path):
         page.get_by_role("button", name="Copy").first.click()
         page.get_by_role("button", name="Copied").wait_for()
         assert page.evaluate("navigator.clipboard.readText()") == token
-        assert token in page.get_by_role("region", name="agent.toml", exact=True).inner_text()
+        config = tomllib.loads(page.get_by_role("region", name="agent.toml", exact=True).text_content())
+        assert config["influxdb"]["token"] == token
         seen.shoot("token")
         page.get_by_role("link", name="Go to greenhouse-3").click()
         assert "waiting for its first point" in page.inner_text("main")
 
-        with measuring(guarded_center.url, token, "greenhouse-3"):
+        with measuring(config):
             _see_points_arrive(seen)
             _use_the_dashboard(seen, tmp_path)
         _write_missing_data(seen)
