@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Self
 from agent import deadletters
 from agent import folder as folders
 from agent import ledger as counters
+from agent.disk import DiskError
 from agent.errors import AgentError
 from agent.ledger import Counters, Saved
 from agent.opening import LEDGER
 from agent.rows import DamagedRow, Header, Kind, count_health, pack, read_header, unpack
-from agent.storage import DATABASE, DiskError, Store
+from agent.storage import DATABASE, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Protocol
 
 from agent import folder as folders
 from agent import ledger as counters
+from agent import undated
 from agent.batches import Batch, BufferStatus, DeadLetter, Part, UndatedBoot
+from agent.bufferstatus import status_of
+from agent.disk import DiskError
 from agent.flush import Flusher
 from agent.folder import AlreadyRunning
-from agent.merging import dated
-from agent.rows import MAX_LINES, DamagedRow, Kind, check, compress, count_health, is_health
+from agent.room import shrink
+from agent.rows import MAX_LINES, Kind, count_health, is_health
 from agent.state import State
-from agent.storage import DiskError
-from agent.thinning import thinned
+from agent.taking import batch_of, take_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,7 +114,7 @@ class Buffer:
             state.ledger.count(counters.measured(len(lines), health))
             full = state.memory.points > self.settings.memory_points
             if full:
-                self._shrink()
+                shrink(state, self.settings)
             early = before is None or state.memory.points > self.settings.memory_points // 2
         if early:
             self.wake.set()
@@ -130,22 +132,6 @@ class Buffer:
             if not self._flush(everything=False):
                 raise DiskError("io", self._flusher.health.problem or "the disk refused")
 
-    def _shrink(self) -> None:
-        """More points in memory than allowed: as `when_full` says. Under the lock; what is in flight stays."""
-        memory, limit = self._state.memory, self.settings.memory_points
-        blocks = list(memory.free(Kind.PENDING, Kind.UNDATED, Kind.SUSPECT, Kind.PARKED))
-        if self.settings.when_full == "drop_newest":
-            blocks.reverse()
-        for block in blocks:
-            excess = memory.points - limit
-            if excess <= 0:
-                return
-            half = thinned(block.lines) if self.settings.when_full == "thin" else block.lines
-            if len(half) == len(block.lines):
-                newest = self.settings.when_full == "drop_newest"
-                half = block.lines[:-excess] if newest else block.lines[excess:]
-            self._state.drop_lines(block, half if len(block.lines) > excess or half != block.lines else [], "memory")
-
     # Batches go out
 
     def take_live(self, max_points: int) -> Batch | None:
@@ -162,7 +148,7 @@ class Buffer:
             if not blocks:
                 return None
             taken = memory.take(blocks, max_points)
-        return _batch_of(taken)
+        return batch_of(taken)
 
     def take_backlog(self, max_points: int) -> Batch | None:
         """The oldest rows, up to `max_points` (at least one row); a suspect row comes alone."""
@@ -173,52 +159,16 @@ class Buffer:
         return self._take((Kind.PARKED,), 1)
 
     def _take(self, kinds: tuple[Kind, ...], limit: int) -> Batch | None:
-        state = self._state
-        while True:
-            with state.lock:
-                block = next(state.memory.free(*kinds, live=False), None)
-                if block is not None:
-                    block.in_flight = True
-                    return _batch_of(block)
-                keys, kind = state.pick(kinds, limit)
-            if not keys:
-                return None
-            try:
-                batch = self._read(keys, kind)
-            except DiskError as error:
-                with state.lock:
-                    state.pinned.difference_update(set(keys) - state.bad)
-                if self._flusher.health.problem is None:
-                    self._failed = error
-                    self.wake.set()
-                return None
-            if batch is not None:
-                return batch
-
-    def _read(self, keys: list[int], kind: Kind) -> Batch | None:
-        """The batch of these pinned rows, without damaged ones. None if all are. Raises DiskError."""
-        state, store = self._state, self._flusher.store
-        members: list[bytes] = []
-        good: list[int] = []
-        count = health = 0
-        for key in keys:
-            tag, value = store.read(key) or (None, None)
-            try:
-                header = check(tag, value)
-            except DamagedRow:
-                with state.lock:
-                    state.bad.add(key)
+        try:
+            return take_rows(self._state, self._flusher, kinds, limit)
+        except DiskError as error:
+            if self._flusher.health.problem is None:
+                self._failed = error
                 self.wake.set()
-                continue
-            assert isinstance(value, bytes)
-            members.append(value)
-            good.append(key)
-            count += header.count
-            health += header.health
-        if not good:
             return None
-        suspect, parked = kind == Kind.SUSPECT, kind == Kind.PARKED
-        return Batch(tuple(good), b"".join(members), count, suspect=suspect, parked=parked, health=health)
+        finally:
+            if self._state.bad:
+                self.wake.set()
 
     # What became of them
 
@@ -282,39 +232,17 @@ class Buffer:
         self._date(boot_id, offset_ns, estimated=estimated)
 
     def _date(self, boot_id: str, offset_ns: int, *, estimated: bool) -> None:
-        state, offset_ms = self._state, round(offset_ns / 1_000_000)
-        with state.lock:
-            state.dating[boot_id] = offset_ms, int(estimated)
-            if boot_id == state.boot_id:
-                state.stamps.heal(offset_ms)
-            for block in list(state.memory.free(Kind.UNDATED)):
-                if block.boot == boot_id:
-                    state.memory.rewrite(block, dated(block.lines, offset_ms, estimated=estimated), Kind.PENDING)
-                    block.boot = ""
+        undated.date(self._state, boot_id, round(offset_ns / 1_000_000), estimated=estimated)
         self.wake.set()
 
     def undated(self) -> list[UndatedBoot]:
         """Boots with points on disk that have no time yet, the oldest first."""
-        with self._state.lock:
-            rows = self._state.rows
-            boots = [
-                UndatedBoot(boot, queue.points, *rows.spans[boot], next(iter(queue)).key)
-                for boot, queue in rows.undated.items()
-                if boot not in self._state.dating
-            ]
-        return sorted(boots, key=lambda boot: boot.key)
+        return undated.boots(self._state)
 
     def discard_boot(self, boot_id: str, reason: str) -> None:
         """Give up the undated points of a boot; they are counted as dropped for this reason."""
-        state = self._state
-        with state.lock:
-            for entry in list(state.rows.undated.get(boot_id, ())):
-                if entry.key not in state.pinned:
-                    state.drop_row(entry.key)
-                    state.ledger.count(counters.dropped(reason, entry.points, entry.health))
-            for block in list(state.memory.free(Kind.UNDATED)):
-                if block.boot == boot_id:
-                    state.drop_lines(block, [], reason)
+        with self._state.lock:
+            undated.discard(self._state, boot_id, reason)
             self._gone()
 
     # The committer's
@@ -415,35 +343,7 @@ class Buffer:
     # Status
 
     def snapshot(self) -> BufferStatus:
-        state, health = self._state, self._flusher.health
-        with state.lock:
-            rows, memory = state.rows, state.memory
-            pending, own = state.pending
-            undated = sum(len(b.lines) for b in memory.blocks.values() if b.kind == Kind.UNDATED)
-            stamped = (rows.queues[kind] for kind in (Kind.PENDING, Kind.SUSPECT, Kind.PARKED))
-            oldest = [e.first_ms for q in stamped for e in [next(iter(q), None)] if e is not None]
-            total = state.ledger.counters
-            return BufferStatus(
-                pending_memory=memory.points,
-                pending_disk=rows.points,
-                undated=undated + sum(queue.points for queue in rows.undated.values()),
-                suspect=rows.queues[Kind.SUSPECT].points,
-                parked=rows.queues[Kind.PARKED].points,
-                dead_letters=rows.queues[Kind.DEAD].points + len(state.letters),
-                disk_bytes=health.used_bytes,
-                file_bytes=health.file_bytes,
-                disk_ok=health.problem is None,
-                problem=health.problem,
-                problem_since_ns=health.since_ns,
-                oldest_ns=min(oldest) * 1_000_000 if oldest else None,
-                last_time_ns=state.stamps.latest_ms * 1_000_000 or None,
-                rows=sum(len(queue) for queue in rows.waiting()),
-                damaged_sets=health.damaged_sets,
-                commit_s=health.commit_s,
-                unaccounted=total.points.unaccounted(pending - own),
-                unaccounted_health=total.health.unaccounted(own),
-                counters=total,
-            )
+        return status_of(self._state, self._flusher.health)
 
     def close(self) -> None:
         """Commit everything, save the counters as of a clean stop, give the folder back. Twice is fine."""
@@ -455,9 +355,3 @@ class Buffer:
         if self._held is not None:
             os.close(self._held)
             self._held = None
-
-
-def _batch_of(block: Block) -> Batch:
-    body = compress(b"\n".join(block.lines) + b"\n")
-    suspect, parked = block.kind == Kind.SUSPECT, block.kind == Kind.PARKED
-    return Batch((block.id,), body, len(block.lines), block.live, suspect, parked, block.health)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from agent import deadletters, merging, opening, room
 from agent import folder as folders
+from agent.disk import DiskError, disk_error
+from agent.diskhealth import DiskHealth
 from agent.ledger import SAVE_EVERY_S, Counters, Saved, uncounted_s
 from agent.rows import MAX_LINES, Header, Row, pack
-from agent.storage import DiskError, Store, Trouble, disk_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,26 +20,9 @@ if TYPE_CHECKING:
 
     from agent.settings import BufferSettings
     from agent.state import Group, Plan, State
+    from agent.storage import Store
 
 log = logging.getLogger(__name__)
-
-RETRY_S = (1.0, 30.0)
-"""The first and the longest wait before a disk that refused is tried again."""
-
-
-@dataclass(slots=True)
-class DiskHealth:
-    """How the disk is doing. Times on the boot clock; `commit_s` is how long a commit takes of late."""
-
-    problem: str | None = "not opened yet"
-    trouble: Trouble | None = None
-    since_ns: int | None = None
-    retry_ns: int = 0
-    wait_s: float = RETRY_S[0]
-    commit_s: float = 0.0
-    file_bytes: int = 0
-    used_bytes: int = 0
-    damaged_sets: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,15 +286,11 @@ class Flusher:
     # Trouble
 
     def failed(self, error: DiskError) -> None:
-        """Remember that the disk refuses, say so once, and decide when it is tried again."""
+        """Note that the disk refuses. A database that is damaged or gone is replaced at once; one that cannot be
+        written is kept open, to be read.
+        """
         health = self.health
-        if health.since_ns is None or health.trouble != error.trouble:
-            log.error("buffer: the disk refuses (%s): points wait in memory, delivery goes on", error)
-        if health.since_ns is None:
-            health.since_ns, health.wait_s = self.boot_ns(), RETRY_S[0]
-        health.problem, health.trouble = str(error), error.trouble
-        health.retry_ns = self.boot_ns() + int(health.wait_s * 1e9)
-        health.wait_s = min(health.wait_s * 2, RETRY_S[1])
+        health.refused(error, self.boot_ns())
         if self._open_store is None or error.trouble in ("full", "locked", "readonly"):
             return
         store, self._open_store = self._open_store, None
@@ -325,12 +305,8 @@ class Flusher:
         store.close()
 
     def _recovered(self) -> None:
-        health = self.health
-        if health.since_ns is not None:
-            log.warning("buffer: the disk is used again, after %.0f s", (self.boot_ns() - health.since_ns) / 1e9)
+        if self.health.recovered(self.boot_ns()):
             folders.fill_ballast(self.folder)
-        health.problem = health.trouble = health.since_ns = None
-        health.wait_s, health.retry_ns = RETRY_S[0], 0
 
     def release(self) -> None:
         """Close this thread's connection."""

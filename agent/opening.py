@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from agent import folder as folders
 from agent import salvage
+from agent.disk import DiskError, disk_error
 from agent.ledger import Saved
 from agent.rows import DamagedRow, read_header
 from agent.state import Rows, State
-from agent.storage import DATABASE, FILES, DiskError, Store, disk_error
+from agent.storage import DATABASE, FILES, Store
 
 if TYPE_CHECKING:
     from pathlib import Path

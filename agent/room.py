@@ -15,6 +15,7 @@ from agent.thinning import coarsest_next, thinned
 if TYPE_CHECKING:
     from agent.flush import Flusher
     from agent.index import Entry
+    from agent.settings import BufferSettings
     from agent.state import State
 
 log = logging.getLogger(__name__)
@@ -134,3 +135,17 @@ def kind_of(state: State, key: int) -> tuple[Kind, str]:
                 return kind, ""
         boots = (boot for boot, queue in state.rows.undated.items() if key in queue)
         return Kind.UNDATED, next(boots, "")
+
+
+def shrink(state: State, settings: BufferSettings) -> None:
+    """More points in memory than allowed: as `when_full` says. Under the lock; what is in flight stays."""
+    memory, policy = state.memory, settings.when_full
+    blocks = list(memory.free(Kind.PENDING, Kind.UNDATED, Kind.SUSPECT, Kind.PARKED))
+    for block in reversed(blocks) if policy == "drop_newest" else blocks:
+        excess = memory.points - settings.memory_points
+        if excess <= 0:
+            return
+        kept = thinned(block.lines) if policy == "thin" else block.lines
+        if len(kept) == len(block.lines):
+            kept = block.lines[:-excess] if policy == "drop_newest" else block.lines[excess:]
+        state.drop_lines(block, kept, "memory")

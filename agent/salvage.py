@@ -9,9 +9,10 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from agent import carving
+from agent.disk import DiskError
 from agent.ledger import Saved
 from agent.rows import DamagedRow, Header, Kind, check, decompress, pack
-from agent.storage import DATABASE, DiskError
+from agent.storage import DATABASE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -11,7 +11,8 @@ import pytest
 
 from agent import folder as folders
 from agent.committer import start
-from agent.storage import DATABASE, DiskError
+from agent.disk import DiskError
+from agent.storage import DATABASE
 from tests.buffers import SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at
 
 

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from agent import merging
 from agent.buffer import DeadLetter, Part
-from agent.storage import DiskError
+from agent.disk import DiskError
 from tests.buffers import BOOT, OTHER_BOOT, UNIX_NS, HandClock, line, open_at
 
 

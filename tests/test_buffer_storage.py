@@ -10,8 +10,9 @@ import diskcache
 import pytest
 
 from agent import folder as folders
+from agent.disk import DiskError, RowDisk, disk_error
 from agent.rows import DamagedRow, Kind, check, lines_of, pack, read_header, unpack
-from agent.storage import DATABASE, PAGE_BYTES, DiskError, RowDisk, Store, disk_error
+from agent.storage import DATABASE, PAGE_BYTES, Store
 from tests.buffers import HandClock, measure, open_at
 
 
