@@ -15,7 +15,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from agent import settings as s
 from agent.errors import ConfigError
 from agent.identity import check_id
-from agent.secret import Secret
+from agent.secret import TOKEN, Secret
 from agent.target import check_url
 from agent.units import Bytes, Seconds, parse_duration, parse_size
 from drivers.base import QUANTITIES, OptionError, options_for
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 DEVICE_ID_RULE = "1 to 64 of A-Z a-z 0-9 . _ -, and not . or .."
 _DAY = 86_400
+MAX_FILE = 1_000_000
+"""Bytes: more is no configuration."""
 # Limits, in the unit of the setting. What lies outside has no sensible meaning, or would break a promise.
 LIMITS: Mapping[str, tuple[float, float, str]] = {
     "device.location.lat": (-90, 90, "degrees from -90 to 90"),
@@ -56,14 +58,19 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> s.Settings:
     IOT_CENTER_URL and IOT_DEVICE_ID in `environ` override the file. Raises ConfigError with one line a problem.
     """
     try:
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            text = file.read(MAX_FILE + 1)
     except OSError as error:
         hint = "copy agent.toml.example and change it" if isinstance(error, FileNotFoundError) else "check its rights"
         raise ConfigError(f"{path}: cannot be read ({error.strerror}): {hint}, or name another by --config") from error
+    if len(text) > MAX_FILE:
+        raise ConfigError(f"{path}: larger than {MAX_FILE} bytes: is it a configuration? Name another by --config")
     try:
-        data = tomllib.loads(text.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        data = tomllib.loads(text.decode("utf-8-sig"))  # Windows' Notepad begins a file with a byte order mark
+    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, and a number of thousands of digits
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: not valid TOML: brackets within brackets without end") from error
     readable = bool(path.stat().st_mode & 0o044)
     return parse(data, str(path), environ, readable_by_others=readable)
 
@@ -250,6 +257,8 @@ def _choice(value: Any, literal: Any) -> Any:
 def _secret(value: Any, _: Any) -> Secret:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("***: must be a token in quotes")
+    if not TOKEN.fullmatch(value.strip()):
+        raise ValueError("***: must be a token: printable ASCII without spaces")
     return Secret(value.strip())
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.atomic import sweep_temporaries, write_atomic
 from agent.errors import AgentError
-from agent.secret import Secret
+from agent.secret import TOKEN, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,7 +28,6 @@ SECRET_FILE = "device.secret"  # noqa: S105 - the name of the file
 LOCK_FILE = "registration.lock"
 MAX_FILE = 65_536
 _SECRET = re.compile(r"[A-Za-z0-9_-]{32,128}")
-_TOKEN = re.compile(r"[!-~]{1,1024}")
 
 
 class CredentialsError(AgentError):
@@ -68,7 +67,7 @@ class Credentials:
         if not isinstance(remote, dict):
             raise ValueError("remote is not an object")  # noqa: TRY004 - one error for all that is damaged
         token = _text(fields, "token")
-        if not _TOKEN.fullmatch(token):
+        if not TOKEN.fullmatch(token):
             raise ValueError("the token is not one")
         return cls(
             center=_text(fields, "center"),
@@ -244,6 +243,6 @@ def read_secret_file(named: str | None, credential: str, environ: Mapping[str, s
     else:
         return None
     text = data.decode("ascii", "replace").strip()
-    if not _TOKEN.fullmatch(text):
+    if not TOKEN.fullmatch(text):
         raise CredentialsError(f"{path} does not hold a secret: one line of printable ASCII without spaces")
     return Secret(text)

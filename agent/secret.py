@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+TOKEN = re.compile(r"[!-~]{1,1024}")
+"""What can be sent in a header."""
+
 
 class Secret:
     """Holds a string whose repr, str, format and JSON show nothing. Only reveal() gives it out."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +28,8 @@ class Target:
 
 def check_url(text: str) -> str:
     """The URL without a slash at its end. ValueError unless it is http(s)://host[:port][/path] and nothing more."""
+    if "@" in text:  # first: what other messages repeat could be a password
+        raise ValueError("a URL with a user or password in it: put the secret in a file of its own")
     try:
         parts = urlsplit(text)
         port_ok = parts.port is None or parts.port > 0
@@ -38,8 +39,6 @@ def check_url(text: str) -> str:
         raise ValueError(f"{text[:200]!r} is not a URL like http://host:8086")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{text[:200]!r} is not a URL like http://host:8086")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("a URL with a user or password in it: put the secret in a file of its own")
     if parts.query or parts.fragment:
         raise ValueError(f"{text[:200]!r} has a query or fragment: only http://host:port/path")
     return text.rstrip("/")
@@ -76,6 +75,8 @@ def trust_store(ca_file: str | None) -> str | bool:
     """What `requests` takes as `verify`: the named file, else the system's store, else the bundled one."""
     if ca_file:
         return ca_file
+    import ssl  # noqa: PLC0415 - the configuration is checked without it
+
     paths = ssl.get_default_verify_paths()
     for candidate in (paths.cafile, str(DEBIAN_BUNDLE)):
         if candidate and Path(candidate).is_file():

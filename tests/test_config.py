@@ -74,6 +74,8 @@ def test_the_environment_wins_as_the_existing_python_client_reads_it():
         ({"status": {"listen": "here"}}, ["status.listen", "address:port"]),
         ({"center": {"url": "center.local"}}, ["center.url", "not a URL like http://host:8086"]),
         ({"center": {"url": "http://[::1"}}, ["center.url"]),
+        ({"center": {"url": "http://a b"}}, ["center.url", "'http://a b' is not a URL"]),
+        ({"center": {"url": "http://c?token=x"}}, ["center.url", "query"]),
         ({"center": {"url": "http://me:pw@c"}}, ["center.url", "user or password"]),
         ({"center": {"url": "http://c", "influx_url": "influx"}}, ["center.influx_url", "http://host:8086"]),
         ({"center": {"url": "http://c", "require_tls": True}}, ["https://"]),
@@ -109,6 +111,36 @@ def test_a_wrong_token_is_not_repeated():
     text = problem({**VIRTUAL, "influxdb": {"url": "http://i", "org": "o", "bucket": "b", "token": 987654321}})
     assert "987654321" not in text
     assert "influxdb.token" in text
+
+
+@pytest.mark.parametrize("token", ["to ken", "to\nken", "tökèn"])
+def test_a_token_that_no_header_can_hold_is_refused_and_not_repeated(token):
+    text = problem({**VIRTUAL, "influxdb": {"url": "http://i", "org": "o", "bucket": "b", "token": token}})
+    assert token not in text
+    assert "printable ASCII" in text
+
+
+@pytest.mark.parametrize("url", ["http://me:hush@c:5000", "ftp://me:hush@c", "http://me:hush@c d"])
+def test_promise_7_a_password_in_a_url_is_refused_and_not_repeated(url):
+    text = problem({**VIRTUAL, "center": {"url": url}})
+    assert "hush" not in text
+    assert "center.url" in text
+
+
+def test_a_file_as_windows_notepad_writes_it_is_read(tmp_path):
+    (tmp_path / "agent.toml").write_bytes(b'\xef\xbb\xbf[center]\r\nurl = "http://c"\r\n')
+    assert load(tmp_path / "agent.toml", {}).center.url == "http://c"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"a=" + b"[" * 100_000, b"[log]\nlevel = 1" + b"0" * 5000, b"#" * 2_000_000],
+    ids=["nested without end", "a number of 5000 digits", "2 MB"],
+)
+def test_rubbish_is_said_to_be_so(tmp_path, content):
+    (tmp_path / "agent.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"not valid TOML|is it a configuration"):
+        load(tmp_path / "agent.toml", {})
 
 
 def test_a_missing_file_and_one_that_is_not_toml_say_so(tmp_path):
