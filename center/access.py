@@ -18,15 +18,17 @@ def administrators_only(view: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        return view(*args, **kwargs) if is_administrator() else _to_login()
+        return view(*args, **kwargs) if is_administrator() else to_login()
 
     return guarded
 
 
-def _to_login() -> Any:
+def to_login() -> Any:
+    """Send a person to the login and back here afterwards; a script gets 401."""
     if request.headers.get("Accept") == "application/json":
         abort(401)
-    flash("Log in as administrator to do that.", "info")
+    if request.path != "/":
+        flash("Log in as administrator for that.", "info")
     back = request.full_path.rstrip("?") if request.method == "GET" else None
     return redirect(url_for("pages.login", next=back))
 

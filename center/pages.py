@@ -149,9 +149,13 @@ def _policy(response: Response) -> Response:
 
 
 @pages.before_request
-def _protect() -> None:
+def _protect() -> Any:
+    """Forged requests are refused; who is not logged in may look only where the settings say so."""
     if request.method not in {"GET", "HEAD", "OPTIONS"} and current_app.config["WTF_CSRF_ENABLED"]:
         csrf.protect()
+    if request.endpoint == "pages.login" or is_administrator() or current_center().settings.server.public_view:
+        return None
+    return access.to_login()
 
 
 @pages.after_request

@@ -37,13 +37,17 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """[server]. `trusted_hosts`: further names the center is reached by. `proxies`: reverse proxies in front of it."""
+    """[server]. `trusted_hosts`: further names the center is reached by. `proxies`: reverse proxies in front of it.
+
+    `public_view`: with a password set, let anybody look at the pages; changing things needs the login all the same.
+    """
 
     host: str = "127.0.0.1"
     port: int = 5000
     threads: int = 16
     trusted_hosts: tuple[str, ...] = ()
     proxies: int = 0
+    public_view: bool = False
     public_url: str | None = None
     max_body: Bytes = Bytes(50_000_000)
     session_key: Secret | None = None

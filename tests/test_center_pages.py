@@ -459,8 +459,22 @@ def test_nothing_is_changed_without_a_login(guarded, center, pi_7, path):
     assert [d.id for d in center.registry.devices().devices] == ["pi-7"]
 
 
-def test_looking_needs_no_login_and_offers_no_removal(guarded, pi_7):
-    for path in ("/", "/devices", "/devices/pi-7", "/dashboards/pi-7", "/help"):
+LOOKING = ("/", "/devices", "/devices/pi-7", "/dashboards/pi-7", "/dashboards/pi-7/data.csv", "/query", "/help")
+
+
+@pytest.mark.parametrize("path", LOOKING)
+def test_looking_needs_the_login_too(guarded, pi_7, path):
+    assert guarded.get(path).location.startswith("/login")
+    assert guarded.get(path, headers={"Accept": "application/json"}).status_code == 401
+    guarded.post("/login", data={"password": PASSWORD})
+    assert guarded.get(path).status_code == 200
+
+
+def test_where_the_settings_let_anybody_look_nothing_can_be_changed(guarded, center, pi_7):
+    settings = center.settings
+    public = replace(settings, server=replace(settings.server, public_view=True))
+    guarded.application.extensions[EXTENSION] = replace(center, settings=public)
+    for path in LOOKING:
         assert guarded.get(path).status_code == 200
     assert "Remove" not in guarded.get("/devices").text
 
