@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from agent import folder as folders
 from agent import ledger as counters
@@ -17,6 +17,7 @@ from agent import undated
 from agent.batches import Batch, BufferStatus, DeadLetter, Part, UndatedBoot
 from agent.bufferstatus import status_of
 from agent.disk import DiskError
+from agent.errors import AgentError
 from agent.flush import Flusher
 from agent.folder import AlreadyRunning
 from agent.room import shrink
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from agent.memory import Block
     from agent.schema import Line
     from agent.settings import BufferSettings
+    from agent.stamps import BootClock
 
 __all__ = ["AlreadyRunning", "Batch", "Buffer", "BufferStatus", "DeadLetter", "Part", "UndatedBoot", "open_buffer"]
 
@@ -39,15 +41,6 @@ SETTLE_NS = 1_000_000_000
 SETTLE_ROWS = 200
 """… or as soon as it is this many rows."""
 _FOREVER = 2**63 - 1
-
-
-class BootClock(Protocol):
-    """What the buffer asks of agent.clock.Clock."""
-
-    @property
-    def boot_id(self) -> str: ...
-    def boot_ns(self) -> int: ...
-    def date(self, boot_ns: int) -> int | None: ...
 
 
 def open_buffer(folder: Path, settings: BufferSettings, clock: BootClock, *, wait: bool = True) -> Buffer:
@@ -59,6 +52,8 @@ def open_buffer(folder: Path, settings: BufferSettings, clock: BootClock, *, wai
     try:
         folders.make(folder)
         held = folders.lock(folder)
+    except ValueError as error:
+        raise AgentError(str(error)) from error
     except OSError:
         pass  # no folder: points wait in memory, and the status says why
     buffer = Buffer(folder, settings, clock, held)
@@ -76,7 +71,7 @@ class Buffer:
         self.wake = threading.Event()
         """Set when the committer has something to do earlier than it thought."""
         self._state = State(clock.boot_id)
-        self._flusher = Flusher(folder, settings, self._state, clock.boot_ns)
+        self._flusher = Flusher(folder, settings, self._state, clock)
         self._disk_lock = threading.Lock()
         self._held = held
         self._gone_ns: int | None = None
@@ -208,6 +203,7 @@ class Buffer:
                 if part.lines:
                     state.part(part.state, part.lines, place, self.clock.boot_ns())
             state.letters.extend(dead)
+            del state.letters[: -self.settings.memory_points]  # while there is no disk to keep them
             state.ledger.count(counters.delivered(delivered, health) + counters.rejected(len(dead), dead_health))
             self._gone()
         self.wake.set()
@@ -257,6 +253,8 @@ class Buffer:
         health = self._flusher.health
         with self._state.lock:
             times = [self._flusher.save_due_ns]
+            if health.problem is not None:  # not opened yet, or to be tried again
+                times.append(0)
             tail = self._state.memory.deadline_ns()
             if tail is not None:
                 times.append(tail - self._margin_ns())

@@ -34,7 +34,14 @@ def disk_error(error: BaseException) -> DiskError:
         trouble = "readonly"
     elif "locked" in low:
         trouble = "locked"
-    elif not isinstance(error, sqlite3.OperationalError | OSError) or "malformed" in low or "no such" in low:
+    elif isinstance(error, sqlite3.ProgrammingError):
+        pass  # a connection that was closed meanwhile
+    elif (
+        not isinstance(error, sqlite3.OperationalError | OSError | diskcache.Timeout)
+        or "malformed" in low
+        or "no such table" in low
+        or "no such column" in low
+    ):
         trouble = "damaged"
     return DiskError(trouble, text)
 

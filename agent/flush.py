@@ -15,10 +15,11 @@ from agent.ledger import SAVE_EVERY_S, Counters, Saved, uncounted_s
 from agent.rows import MAX_LINES, Header, Row, pack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from agent.settings import BufferSettings
+    from agent.stamps import BootClock
     from agent.state import Group, Plan, State
     from agent.storage import Store
 
@@ -37,13 +38,14 @@ class Doubt:
 class Flusher:
     """Used by one thread at a time: the committer's, or whoever closes the buffer."""
 
-    def __init__(self, folder: Path, settings: BufferSettings, state: State, boot_ns: Callable[[], int]) -> None:
+    def __init__(self, folder: Path, settings: BufferSettings, state: State, clock: BootClock) -> None:
         self.folder = folder
         self.settings = settings
         self.state = state
-        self.boot_ns = boot_ns
+        self.clock = clock
+        self.boot_ns = clock.boot_ns
         self.health = DiskHealth()
-        self.saved_ns = boot_ns()
+        self.saved_ns = clock.boot_ns()
         self.unclean = False
         self._open_store: Store | None = None
         self._started = False
@@ -128,7 +130,7 @@ class Flusher:
         if not self.ready():
             return False
         try:
-            room.make(self)
+            room.before(self)
             self.commit(
                 self.state.plan(everything=everything), clean=clean, force=clean or self.boot_ns() >= self.save_due_ns
             )
@@ -145,8 +147,7 @@ class Flusher:
             folders.drop_ballast(self.folder)
             try:
                 self.commit(self.state.plan(everything=False))
-                if everything:
-                    self.commit(self.state.plan(everything=True))
+                self.commit(self.state.plan(everything=everything))
             except DiskError as again:
                 error = again
             else:
@@ -216,7 +217,8 @@ class Flusher:
                 state.written(group, entries)
             for entry in dead_rows:
                 state.rows.add(*entry)
-            del state.letters[: len(plan.letters)]
+            kept = set(map(id, plan.letters))
+            state.letters = [letter for letter in state.letters if id(letter) not in kept]
         self.health.commit_s = max(time.monotonic() - began, self.health.commit_s * 0.8)
         self.saved_ns = self.boot_ns()
         if foreign:
@@ -255,6 +257,7 @@ class Flusher:
         """Date what waits to be dated, set unreadable rows aside, keep the dead letters within their bound."""
         merging.date_rows(self)
         merging.repair(self)
+        room.after(self)
         deadletters.bound(self.state, self.settings.max_rejected)
 
     # Other processes

@@ -7,8 +7,8 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from agent import deadletters, salvage
 from agent import folder as folders
-from agent import salvage
 from agent.disk import DiskError, disk_error
 from agent.ledger import Saved
 from agent.rows import DamagedRow, read_header
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LEDGER = "ledger"
+_LAST_KEY = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,8 @@ def scan(store: Store) -> tuple[Rows, set[int]]:
     rows, bad = Rows(), set()
     for found in store.scan():
         try:
+            if found.key % deadletters.BASE > _LAST_KEY:  # never given out
+                raise DamagedRow("impossible key")  # noqa: TRY301
             rows.add(found.key, read_header(found.tag), found.size)
         except DamagedRow:
             bad.add(found.key)

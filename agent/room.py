@@ -24,7 +24,10 @@ RESERVE_BYTES = 2_000_000
 """Of the configured size, what the log and the ballast take."""
 POINT_BYTES = 40
 """What a point in memory may take on disk."""
-_PASSES = 40
+HURRY_S, LEISURE_S = 1.0, 2.0
+"""Seconds that a commit may be spent on making room, before it and after it."""
+_DROPPED_ROWS = 1000
+"""In one transaction."""
 _COARSEST = 60
 """Times that points are thinned, at most: 2**60 seconds are enough."""
 
@@ -34,24 +37,42 @@ def budget(max_size: int) -> int:
     return max(max_size - RESERVE_BYTES, max_size // 2)
 
 
-def make(flusher: Flusher) -> None:
-    """Before a commit: room for what it may bring. A few steps a commit, each a transaction."""
-    state, settings = flusher.state, flusher.settings
-    if settings.max_age is not None:
-        drop_aged(state, int((time.time() - settings.max_age) * 1000))
-    allowed = budget(settings.max_size)
-    for _ in range(_PASSES):
-        used = flusher.store.usage()[0] + state.memory.points * POINT_BYTES
-        excess = used - allowed
-        if excess <= 0:
+def excess(flusher: Flusher) -> int:
+    """Bytes beyond the bound once what is in memory is on disk; below 0 there is room."""
+    used = flusher.store.usage()[0] + flusher.state.memory.points * POINT_BYTES
+    return used - budget(flusher.settings.max_size)
+
+
+def before(flusher: Flusher) -> None:
+    """Before a commit: where the newest points are to go, they go now; else only an excess beyond the reserve is
+    taken down at once, as the loss window runs.
+    """
+    over = excess(flusher)
+    if over > 0 and flusher.settings.when_full == "drop_newest":
+        drop_newest(flusher.state)
+    elif over > RESERVE_BYTES // 2:
+        _reduce(flusher, RESERVE_BYTES // 2, HURRY_S)
+
+
+def after(flusher: Flusher) -> None:
+    """After a commit: what is too old, and what is too much, for a while; the rest after the next one."""
+    settings, clock = flusher.settings, flusher.clock
+    now = clock.date(clock.boot_ns())
+    if settings.max_age is not None and now is not None:
+        drop_aged(flusher.state, now // 1_000_000 - int(settings.max_age * 1000))
+    if settings.when_full != "drop_newest":
+        _reduce(flusher, 0, LEISURE_S)
+
+
+def _reduce(flusher: Flusher, allowed: int, seconds: float) -> None:
+    """Thin or drop the oldest rows until the excess is no more than `allowed` bytes, or time is up."""
+    state, until = flusher.state, time.monotonic() + seconds
+    while (over := excess(flusher) - allowed) > 0 and time.monotonic() < until:
+        if flusher.settings.when_full == "thin" and thin(flusher):
+            continue
+        if not drop_oldest(state, over):
             return
-        if settings.when_full == "drop_newest":
-            drop_newest(state)
-            return
-        if settings.when_full == "drop_oldest" or not thin(flusher):
-            if not drop_oldest(state, excess):
-                return
-            flusher.commit(state.plan(everything=False))
+        flusher.commit(state.plan(everything=False))
 
 
 def drop_newest(state: State) -> None:
@@ -61,16 +82,18 @@ def drop_newest(state: State) -> None:
             state.drop_lines(block, [], "max_size")
 
 
-def drop_oldest(state: State, excess: int) -> bool:
-    """Give up the oldest rows, of `excess` bytes or one; pending ones first. False if there is none to give."""
+def drop_oldest(state: State, over: int) -> bool:
+    """Give up the oldest rows, of `over` bytes or one; pending ones first. False if there is none to give."""
     with state.lock:
         for queue in list(state.rows.waiting()):
             chosen: list[Entry] = []
+            freed = 0
             for entry in queue:
-                if sum(e.size for e in chosen) > excess:
+                if freed > over or len(chosen) == _DROPPED_ROWS:
                     break
                 if entry.key not in state.pinned:
                     chosen.append(entry)
+                    freed += entry.size
             for entry in chosen:
                 state.drop_row(entry.key)
                 state.ledger.count(counters.dropped("max_size", entry.points, entry.health))

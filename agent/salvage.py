@@ -28,6 +28,8 @@ _CHUNK = 200
 _CHUNK_BYTES = 2**20
 _SELECT = "SELECT rowid, key, tag, value FROM Cache WHERE rowid >= ? ORDER BY rowid LIMIT ?"
 _FAR = 2**40
+_KEYS, _LAST_KEY = 2**62, 2**53
+"""Keys of points, and of dead letters above 2**62, are never greater than the last."""
 Item = tuple[object, object, object]
 """Key, header and value of a row, as unchecked as they are found."""
 
@@ -163,7 +165,13 @@ def refill_from(store: Store, rows: Iterable[Item], known: dict[int, Header] | N
 
     cover: tuple[int, Header] | None = None
     for key, found, content in rows:
-        if type(key) is not int or key <= 0 or not isinstance(content, bytes) or key in known:
+        if (
+            type(key) is not int
+            or key <= 0
+            or key % _KEYS > _LAST_KEY
+            or not isinstance(content, bytes)
+            or key in known
+        ):
             continue
         tag, value = found, content
         try:

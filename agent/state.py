@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from agent import ledger as counters
 from agent.index import Entry, Queue
 from agent.ledger import Counters, Ledger, Saved
-from agent.memory import Block, Memory, Stamps
+from agent.memory import Block, Memory
 from agent.rows import Header, Kind, count_health
+from agent.stamps import Stamps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

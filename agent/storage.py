@@ -99,6 +99,7 @@ class Store:
         self.folder = folder
         self.read_only = read_only
         self._read_lock = threading.Lock()
+        self._closed = False
         self._reader: sqlite3.Connection | None = None
         self._cache: Any = None
         path = folder / DATABASE
@@ -145,10 +146,12 @@ class Store:
             self._cache.reset("sqlite_synchronous", 2, update=False)
             with self._cache.transact(retry=False):
                 yield
-        except Exception as error:
-            with contextlib.suppress(Exception):
-                self._cache.close()
+        except (DiskError, sqlite3.Error, OSError, diskcache.Timeout) as error:
+            self.release()
             raise disk_error(error) from error
+        except BaseException:
+            self.release()
+            raise
 
     def put(self, key: int | str, value: bytes, tag: bytes | None = None) -> None:
         """Store a row; inside a transaction."""
@@ -159,7 +162,10 @@ class Store:
 
     def get(self, key: int | str) -> bytes | None:
         """The value of a row as the transaction sees it."""
-        value = self._cache.get(key, retry=False)
+        try:
+            value = self._cache.get(key, retry=False)
+        except ValueError as error:  # a pickle, or a file
+            raise DiskError("damaged", str(error)) from error
         return value if isinstance(value, bytes) else None
 
     def _connect(self) -> sqlite3.Connection:
@@ -184,6 +190,8 @@ class Store:
     def _reading(self) -> Iterator[sqlite3.Connection]:
         try:
             with self._read_lock:
+                if self._closed:
+                    raise DiskError("io", "the buffer's disk is closed")  # noqa: TRY301
                 if self._reader is None:
                     self._reader = self._connect()
                 yield self._reader
@@ -264,5 +272,6 @@ class Store:
     def close(self) -> None:
         """Close this thread's connection and the reader."""
         with self._read_lock:
+            self._closed = True
             self._close_reader()
         self.release()

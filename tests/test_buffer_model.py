@@ -238,7 +238,7 @@ def _failing(real, trouble, *, after):
     with contextlib.suppress(DiskError), real():
         yield
         if not after:
-            raise ValueError("rolled back")
+            raise OSError("rolled back")
     raise DiskError(trouble, "injected")
 
 

@@ -45,7 +45,7 @@ class Evil:
 
 @pytest.mark.parametrize("value", ["text", 1, 1.5, None, bytearray(b"x"), Evil(), [b"x"]])
 def test_trap_anything_but_bytes_would_be_pickled(store, value):
-    with pytest.raises(DiskError), store.transaction():
+    with pytest.raises(TypeError), store.transaction():
         store.put(1, value)
 
 
