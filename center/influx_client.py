@@ -22,7 +22,7 @@ from center.telemetry import RefusedError
 from center.times import parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from center.settings import InfluxSettings
 
@@ -193,24 +193,29 @@ def retention(bucket: Any) -> int:
 def decode(text: str) -> Iterator[Row]:
     """Rows of annotated CSV (datatype only): numbers, booleans, and times as Unix nanoseconds.
 
-    InfluxDB writes an empty string like one that is missing: both have no entry.
+    InfluxDB writes an empty string like one that is missing: both have no entry. Raises RefusedError for an error that
+    came after the first rows.
     """
     types: list[str] = []
-    names: list[str] = []
-    fresh = False
+    columns: list[tuple[int, str, Callable[[str], Any]]] = []
+    header = failed = False
     for row in csv.reader(io.StringIO(text, newline="")):
         if not row:
             continue
         if row[0] == "#datatype":
-            types, fresh = row, True
-        elif fresh:
-            names, fresh = row, False
+            types, header = row, True
+        elif header:
+            header = False
+            failed = row[1:] == ["error", "reference"]
+            columns = [
+                (place, name, _READ.get(types[place], _plain))
+                for place, name in enumerate(row)
+                if name and name != "table"
+            ]
+        elif failed:  # in the midst of an answer that began with status 200
+            raise RefusedError(row[1])
         else:
-            yield {
-                name: _typed(kind, value)
-                for name, kind, value in zip(names, types, row, strict=False)
-                if value and name and name not in {"result", "table"}
-            } | ({"result": row[1]} if len(row) > 1 and row[1] else {})
+            yield {name: read(row[place]) for place, name, read in columns if row[place]}
 
 
 @functools.lru_cache(maxsize=16_384)
@@ -219,13 +224,15 @@ def _stamp(text: str) -> int:
     return parse_time(text, 0)
 
 
-def _typed(kind: str, value: str) -> Any:
-    if kind == "double":
-        return float(value)
-    if kind in {"long", "unsignedLong"}:
-        return int(value)
-    if kind == "boolean":
-        return value == "true"
-    if kind.startswith("dateTime"):
-        return _stamp(value)
+def _plain(value: str) -> str:
     return value.replace("\r\n", "\n")  # InfluxDB writes every newline in its CSV so
+
+
+_READ: dict[str, Callable[[str], Any]] = {
+    "double": float,
+    "long": int,
+    "unsignedLong": int,
+    "boolean": lambda value: value == "true",
+    "dateTime:RFC3339": _stamp,
+    "dateTime:RFC3339Nano": _stamp,
+}

@@ -28,11 +28,22 @@ from center.telemetry import (
     kind_of,
 )
 from center.times import now_ns
+from drivers.base import QUANTITIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 WRITE_LINES = 5000
+FILTERED = 50  # devices in one filter: Flux takes no expression that is nested much deeper
+# The newest point of each device: grouped before last(), which the storage engine then does; numbers of one type only.
+INTEGERS = "|".join(name for name, quantity in QUANTITIES.items() if quantity.kind == "integer")
+GROUPED = (
+    '|> group(columns: ["clientId", "device"]) |> last() |> group() |> keep(columns: ["_time", "clientId", "device"])'
+)
+NEWEST = " ".join(
+    f'%s |> filter(fn: (r) => r._field {sign} /^({INTEGERS})(_|$)/) {GROUPED} |> yield(name: "{name}")'
+    for sign, name in (("!~", "floats"), ("=~", "integers"))
+)
 LATEST_NS = (60 * SECOND_NS, 3600 * SECOND_NS, 86_400 * SECOND_NS, 30 * 86_400 * SECOND_NS, 2**62)
 NUMERIC = {"mean", "min", "max", "median", "sum"}
 KEEP = '|> keep(columns: ["_time", "_value", "_field", "sensor", "clientId", "device"])'
@@ -83,23 +94,32 @@ class InfluxTelemetry:
     def last_values(
         self, device_ids: Sequence[str], *, measurement: str = ENVIRONMENT, since_ns: int = 0
     ) -> Mapping[str, Mapping[str, LastValue]]:
-        if not device_ids:
-            return {}
-        head, params = self._from(device_ids, measurement, since_ns, now_ns() + AHEAD_NS)
+        wanted = set(device_ids)
+        chunks: list[Sequence[str]] = [()]  # of very many: all, sorted out here
+        if len(device_ids) <= 10 * FILTERED:
+            chunks = [device_ids[n : n + FILTERED] for n in range(0, len(device_ids), FILTERED)]
         found: dict[str, dict[str, LastValue]] = {}
-        for row in self.influx.rows(f"{head} |> last()", params):
-            last = LastValue(row.get("_value", ""), row["_time"], kind_of(row, row["_field"]))
-            for device in _devices(row) & set(device_ids):
-                values = found.setdefault(device, {})
-                if row["_field"] not in values or last.time_ns > values[row["_field"]].time_ns:
-                    values[row["_field"]] = last
+        for chunk in chunks:
+            head, params = self._from(chunk, measurement, since_ns, now_ns() + AHEAD_NS)
+            for row in self.influx.rows(f"{head} |> last()", params):
+                last = LastValue(row.get("_value", ""), row["_time"], kind_of(row, row["_field"]))
+                for device in _devices(row) & wanted:
+                    values = found.setdefault(device, {})
+                    if row["_field"] not in values or last.time_ns > values[row["_field"]].time_ns:
+                        values[row["_field"]] = last
         return {device: dict(sorted(values.items())) for device, values in found.items()}
 
     def last_seen(self, *, since_ns: int) -> Mapping[str, int]:
         head, params = self._from((), ENVIRONMENT, since_ns, now_ns() + AHEAD_NS)
+        try:
+            rows = self.influx.rows(NEWEST % (head, head), params)
+        except RefusedError as error:  # a field that is no integer by the data model holds some, or texts
+            if "collision" not in str(error):
+                raise
+            tail = '|> last() |> keep(columns: ["_time", "clientId", "device"]) |> max(column: "_time")'
+            rows = self.influx.rows(f"{head} {tail}", params)
         found: dict[str, int] = {}
-        tail = '|> last() |> keep(columns: ["_time", "clientId", "device"]) |> max(column: "_time")'
-        for row in self.influx.rows(f"{head} {tail}", params):
+        for row in rows:
             for device in _devices(row):
                 found[device] = max(found.get(device, row["_time"]), row["_time"])
         return found

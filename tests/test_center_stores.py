@@ -454,6 +454,10 @@ def test_last_seen_tells_who_is_silent(telemetry, device):
     assert seen[f"{device}-new"] == NOW
     assert f"{device}-old" not in seen
     assert f"{device}-health" not in seen
+    texts = environment(f"{device}-text", NOW + SECOND, Note="hello", CO2=400)
+    telemetry.write([texts, environment(f"{device}-new", NOW + SECOND, CO2=1, Temperature=1.0)])
+    seen = telemetry.last_seen(since_ns=NOW - HOUR)
+    assert (seen[f"{device}-text"], seen[f"{device}-new"]) == (NOW + SECOND, NOW + SECOND)
     health = telemetry.last_values([f"{device}-health"], measurement="agent")
     assert health[f"{device}-health"]["rejected"].value == 1
 
@@ -555,6 +559,8 @@ def test_10000_devices_are_listed_in_under_a_second(opened):
         took.append(time.perf_counter() - begun)
     assert len(lines) == 50
     assert min(took) < 1
+    assert len(telemetry.last_values(ids[-400:])) == 50
+    assert len(telemetry.last_values(ids)) == 50
 
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
@@ -613,3 +619,14 @@ def test_a_written_query_has_no_text_of_others_in_it():
     assert lines[3] == '  |> filter(fn: (r) => r.clientId == "pi\\"1" or r.device == "pi\\"1")'
     assert lines[4] == '  |> filter(fn: (r) => r._field == "x\\") or (true" or r._field == "\\x24\\x24{y}\\\\")'
     assert lines[5] == "  |> aggregateWindow(every: 90s, fn: mean, createEmpty: false)"
+
+
+def test_an_error_in_the_midst_of_influxdbs_answer_is_an_error():
+    """As InfluxDB 2.9.1 sends it: after status 200 and the first rows, as a table of its own."""
+    from center.influx_client import decode
+
+    good = "#datatype,string,long,double\r\n,result,table,_value\r\n,_result,0,1.5\r\n\r\n"
+    bad = "#datatype,string,string\r\n,error,reference\r\n,runtime error: schema collision,897\r\n"
+    assert list(decode(good)) == [{"result": "_result", "_value": 1.5}]
+    with pytest.raises(RefusedError, match="schema collision"):
+        list(decode(good + bad))
