@@ -14,6 +14,9 @@ log = logging.getLogger(__name__)
 NOTICE_S = 2.0
 """How often it looks whether another process has changed the database."""
 
+MOST_S = 30.0
+"""The longest wait after errors that nobody foresaw."""
+
 
 class Committer:
     """run() is the thread. `tick` is the longest sleep, in seconds."""
@@ -31,6 +34,7 @@ class Committer:
         Nothing ends it but `stop`: an error that nobody foresaw is logged, and the points wait in memory.
         """
         opened = checked = False
+        pause, failures = 0.0, 0
         while not stop.is_set():
             try:
                 if not opened:
@@ -40,9 +44,12 @@ class Committer:
                 if not checked and self.buffer.snapshot().disk_ok:
                     checked = True
                     self.buffer.check_in_background()
+                failures = 0
             except Exception:
-                log.exception("buffer: a commit failed in a way that was not foreseen: trying again")
-                pause = 1.0
+                failures += 1
+                pause = min(2.0**failures / 2, MOST_S)
+                if failures == 1:
+                    log.exception("buffer: a commit failed in a way that was not foreseen: trying again")
             self.buffer.wake.wait(pause)
         self.buffer.release()
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from agent.settings import BufferSettings
     from agent.stamps import BootClock
-    from agent.state import Group, Plan, State
+    from agent.state import Group, Plan, Rows, State
     from agent.storage import Store
 
 log = logging.getLogger(__name__)
@@ -201,6 +201,9 @@ class Flusher:
                 saved = self._saved(replace(found, last_key=key, last_dead=dead), change, clean=clean)
                 store.put(opening.LEDGER, saved.encode())
                 doubt = Doubt(saved, plan.change, (*taken, *(number for number, _, _ in dead_rows)))
+            seconds = time.monotonic() - began
+            foreign = undone or found.generation != state.ledger.base.generation
+            fresh = self._all_of_it() if foreign else None
         except BaseException:
             if doubt is not None:
                 self._doubts = [*self._doubts, doubt][-8:]
@@ -209,7 +212,6 @@ class Flusher:
             raise
         self._doubts.clear()
         with state.lock:
-            foreign = undone or found.generation != state.ledger.base.generation
             merging.done(state, merges)
             state.ledger.saved(saved, change)
             state.gone.difference_update(plan.gone)
@@ -219,10 +221,10 @@ class Flusher:
                 state.rows.add(*entry)
             kept = set(map(id, plan.letters))
             state.letters = [letter for letter in state.letters if id(letter) not in kept]
-        self.health.commit_s = max(time.monotonic() - began, self.health.commit_s * 0.8)
+            if fresh is not None:
+                state.take_over(*fresh)
+        self.health.commit_s = max(seconds, self.health.commit_s * 0.8)
         self.saved_ns = self.boot_ns()
-        if foreign:
-            self.reread()
         self._version = store.version()
 
     def _found(self, store: Store) -> tuple[Saved, bool]:
@@ -270,21 +272,21 @@ class Flusher:
             version = self.store.version()
             if version == self._version:
                 return False
-            self.reread()
+            fresh = self._all_of_it()
+            with self.state.lock:
+                self.state.take_over(*fresh)
             self._version = version
         except DiskError as error:
             self.failed(error)
             return False
         return True
 
-    def reread(self) -> None:
+    def _all_of_it(self) -> tuple[Rows, set[int], Saved]:
         """Index and ledger as they are on disk now."""
         store = self.store
         with store.transaction():  # nothing changes in between
             rows, bad = opening.scan(store)
-            found, _ = self._found(store)
-        with self.state.lock:
-            self.state.take_over(rows, bad, found)
+            return rows, bad, self._found(store)[0]
 
     # Trouble
 

@@ -42,8 +42,8 @@ def measure(buffer, clock: HandClock, count: int, step_s: float = 1.0, device: s
         clock.pass_s(step_s)
 
 
-def open_at(folder, clock=None, **settings):
-    return open_buffer(folder, BufferSettings(**settings), clock or HandClock())
+def open_at(folder, clock=None, wait=True, **settings):
+    return open_buffer(folder, BufferSettings(**settings), clock or HandClock(), wait=wait)
 
 
 def drain(buffer, limit: int = 5000) -> list[bytes]:

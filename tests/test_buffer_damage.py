@@ -4,11 +4,14 @@ import os
 import random
 import shutil
 import sqlite3
+import threading
+import time
 
 import pytest
 
 from agent import folder as folders
-from agent.storage import DATABASE, FILES
+from agent.committer import start
+from agent.storage import DATABASE, FILES, Store
 from tests.buffers import HandClock, accounted, drain, line, measure, open_at
 
 OLD = 400
@@ -239,3 +242,67 @@ def test_what_the_folder_holds_is_for_its_owner_only(folder):
     buffer.commit_all()
     assert all((folder / name).stat().st_mode & 0o077 == 0 for name in FILES if (folder / name).exists())
     buffer.close()
+
+
+def test_damage_that_is_found_while_the_agent_runs_starts_a_new_database(folder):
+    clock = HandClock(now_s=100_000)
+    buffer = open_at(folder, clock)
+    buffer._flusher.store._cache._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    size = (folder / DATABASE).stat().st_size
+    with (folder / DATABASE).open("r+b") as file:
+        file.seek(1024)
+        file.write(random.Random(3).randbytes(size - 4096 - 1024))
+    tries = 0
+    while not (measure(buffer, clock, 10, device="new"), buffer.commit_all())[1]:
+        clock.pass_s(31)
+        tries += 1
+        assert tries < 5
+    accounted(buffer)
+    status = buffer.snapshot()
+    lines = drain(buffer)
+    assert sum(b"=new" in text for text in lines) == 10 * (tries + 1)
+    assert status.counters.dropped.get("damaged", 0) + len(lines) == OLD + 10 * (tries + 1)
+    assert buffer.commit_all()
+    accounted(buffer)
+    buffer.close()
+
+
+def test_after_an_unclean_stop_the_pages_are_checked_in_the_background(folder, monkeypatch):
+    buffer = open_at(folder, HandClock(now_s=100_000), wait=False)
+    assert buffer.snapshot().problem == "not opened yet"
+    measure(buffer, HandClock(), 3)
+    monkeypatch.setattr(Store, "sound", lambda _: "a page is used twice")
+    stop = threading.Event()
+    thread = start(buffer, stop)
+    until = time.monotonic() + 10
+    while not (folder / folders.DAMAGED / "1").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    stop.set()
+    buffer.wake.set()
+    thread.join()
+    assert (folder / folders.DAMAGED / "1").exists()
+    buffer.close()
+    again = open_at(folder)
+    assert again.snapshot().pending == OLD + 3, "every point moved to the new database"
+    accounted(again)
+    again.close()
+
+
+def test_after_a_clean_stop_nothing_is_checked(tmp_path, monkeypatch):
+    open_at(tmp_path / "b").close()
+    monkeypatch.setattr(Store, "sound", lambda _: pytest.fail("checked without need"))
+    buffer = open_at(tmp_path / "b")
+    buffer.check_in_background()
+    assert not [t for t in threading.enumerate() if t.name == "quick-check"]
+    buffer.close()
+
+
+def test_quick_check_finds_a_damaged_page(folder):
+    store = Store(folder)
+    assert store.sound() is None
+    store._cache._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    with (folder / DATABASE).open("r+b") as file:
+        file.seek(2048)
+        file.write(random.Random(3).randbytes(8192))
+    assert store.sound() is not None
+    store.close()
