@@ -49,13 +49,15 @@ class Letter:
 class Beside:
     """Opens no lock and no socket. Raises BufferUnavailable when the database is damaged, missing or refuses."""
 
-    def __init__(self, folder: Path, *, create: bool = False) -> None:
+    def __init__(self, folder: Path, *, create: bool = False, write: bool = True) -> None:
+        """Without `write` the card is spared the 260 kB that an opening writes. `create` makes what is missing."""
+        self._write = write
         try:
             if create:
                 folders.make(folder)
             if not create and not (folder / DATABASE).exists():
                 raise BufferUnavailable(f"there is no buffer in {folder}: has the agent run with this state folder?")
-            self._store = Store(folder, owner=False)
+            self._store = Store(folder, owner=False, read_only=not write)
             self._ledger()
         except (DiskError, OSError, ValueError) as error:
             raise BufferUnavailable(
@@ -69,7 +71,7 @@ class Beside:
         self._store.close()
 
     def _ledger(self) -> Saved:
-        value = self._store.get(LEDGER)
+        value = self._store.get(LEDGER) if self._write else self._store.read_named(LEDGER)
         return Saved() if value is None else Saved.decode(value)
 
     def _change(self, change: Callable[[Saved], tuple[Saved, Counters]]) -> None:

@@ -18,7 +18,7 @@ COMMANDS = {
     "register": ("agent.cli_register", "Register with the center now."),
     "unregister": ("agent.cli_register", "Remove this device's registration."),
     "buffer": ("agent.cli_buffer", "Look at what waits, export it, import points."),
-    "rejected": ("agent.cli_buffer", "Points that the server refused: look, export, replay, purge."),
+    "rejected": ("agent.cli_rejected", "Points that the server refused: look, export, replay, purge."),
     "backfill": ("agent.cli_backfill", "Write the virtual sensor's past."),
     "doctor": ("agent.cli_doctor", "Check the whole chain, each failure with its remedy."),
     "demo": ("agent.cli_demo", "Start a center and a virtual device, and show both at work."),

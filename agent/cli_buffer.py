@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from agent import lines as protocol
-from agent.beside import Beside, Letter
+from agent.beside import Beside
 from agent.cli_clock import date
 from agent.cli_options import Context, common_options
 from agent.rows import MAX_LINES, Kind, pack
@@ -32,17 +32,17 @@ _SHOWN_BAD = 20
 _FORMATS = click.Choice(["lp", "csv", "jsonl"])
 
 
-def _folder(context: Context) -> Path:
+def folder_of(context: Context) -> Path:
     return context.state_dir / "buffer"
 
 
-def _iso(time_ns: int) -> str:
+def iso(time_ns: int) -> str:
     """RFC 3339 in UTC, to the millisecond."""
     when = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC)
     return f"{when:%Y-%m-%dT%H:%M:%S}.{time_ns // 1_000_000 % 1000:03}Z"
 
 
-def _since(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
+def since_option(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
     """Unix ns of `2h`, or of a date and time (UTC where it does not say)."""
     if text is None:
         return None
@@ -70,7 +70,7 @@ buffer.add_command(date)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def show(context: Context, as_json: bool) -> None:
     """How many points wait on disk, in which state, from when to when; and the counters as last saved."""
-    with Beside(_folder(context)) as beside:
+    with Beside(folder_of(context), write=False) as beside:
         points: Counter[str] = Counter()
         first, last = 2**63, 0
         for header in beside.headers():
@@ -80,8 +80,8 @@ def show(context: Context, as_json: bool) -> None:
         saved = beside.counters()
     facts: dict[str, Any] = {
         "waiting": {kind.name.lower(): points[kind.name.lower()] for kind in Kind if kind != Kind.DEAD},
-        "oldest": _iso(first) if last else None,
-        "newest": _iso(last) if last else None,
+        "oldest": iso(first) if last else None,
+        "newest": iso(last) if last else None,
         "measured": saved.measured,
         "delivered": saved.delivered,
         "rejected": saved.rejected,
@@ -103,11 +103,11 @@ def show(context: Context, as_json: bool) -> None:
 @buffer.command("export")
 @common_options
 @click.option("--format", "kind", type=_FORMATS, default="lp", show_default=True, help="Line protocol, table, JSON.")
-@click.option("--since", callback=_since, help="Only points from then on: 2h, or 2026-01-31T12:00:00Z.")
+@click.option("--since", callback=since_option, help="Only points from then on: 2h, or 2026-01-31T12:00:00Z.")
 @click.option("--output", "-o", type=click.File("wb", lazy=False), default="-", help="Default: standard output.")
 def export(context: Context, kind: str, since: int | None, output: IO[bytes]) -> None:
     """Write what waits on disk. Nothing is removed. Points without a time yet appear as comments, in lp only."""
-    with Beside(_folder(context)) as beside:
+    with Beside(folder_of(context), write=False) as beside:
 
         def rows() -> Iterator[Waiting]:
             return (r for r in beside.waiting() if since is None or r.header.last_ns >= since)
@@ -136,7 +136,7 @@ def _write_points(dated: Any, kind: str, output: IO[bytes]) -> None:
             if (point := protocol.parse(text)) is not None:
                 fields = {key: protocol.value_of(value) for key, value in point.fields.items()}
                 row = {
-                    "time": _iso(point.stamp),
+                    "time": iso(point.stamp),
                     "measurement": point.measurement,
                     "tags": point.tags,
                     "fields": fields,
@@ -160,7 +160,7 @@ def _write_points(dated: Any, kind: str, output: IO[bytes]) -> None:
     for text in dated():
         if (point := protocol.parse(text)) is not None:
             values = (str(protocol.value_of(point.fields[n])) if n in point.fields else "" for n in names)
-            table.writerow([_iso(point.stamp), point.measurement, *(point.tags.get(t, "") for t in tags), *values])
+            table.writerow([iso(point.stamp), point.measurement, *(point.tags.get(t, "") for t in tags), *values])
 
 
 @buffer.command("import")
@@ -179,7 +179,7 @@ def import_(context: Context, file: Path, precision: str, dry_run: bool) -> None
     number = 1
     waiting: list[bytes] = []
     began = time.monotonic()
-    with Beside(_folder(context), create=True) as beside, _source(file) as (pieces, progress):
+    with Beside(folder_of(context), create=True) as beside, _source(file) as (pieces, progress):
 
         def store(least: int) -> None:
             nonlocal taken
@@ -237,130 +237,3 @@ class _source:  # noqa: N801 - used like a function
             self._bar.stop()
         if self._file is not sys.stdin.buffer:
             self._file.close()
-
-
-@click.group()
-def rejected() -> None:
-    """Points that the server refused: look at them, export, deliver again once the cause is mended, remove."""
-
-
-def _chosen(reason: str | None, since: int | None, numbers: tuple[str, ...]) -> Any:
-    def chosen(item: Letter) -> bool:
-        return (
-            (reason is None or item.letter.reason == reason)
-            and (since is None or item.letter.time_ns >= since)
-            and (not numbers or item.number in numbers or item.number.split(".")[0] in numbers)
-        )
-
-    return chosen
-
-
-def _choice(command: Any) -> Any:
-    """The options that choose letters."""
-    for option in (
-        click.option("--reason", help="Only letters with this reason, as `list` shows it."),
-        click.option("--since", callback=_since, help="Only points refused from then on: 2h, or a date and time."),
-        click.argument("numbers", nargs=-1),
-    ):
-        command = option(command)
-    return command
-
-
-@rejected.command("list")
-@common_options
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-def list_(context: Context, as_json: bool) -> None:
-    """Reasons and messages, how often, and when last."""
-    groups: dict[tuple[str, str], list[Any]] = {}
-    with Beside(_folder(context)) as beside:
-        for item in beside.letters():
-            letter = item.letter
-            group = groups.setdefault((letter.reason, _shape(letter.message)), [0, 0, item.number])
-            group[0] += 1
-            group[1] = max(group[1], letter.time_ns)
-    if as_json:
-        rows = [
-            {"reason": reason, "message": message, "points": n, "last": _iso(when), "example": number}
-            for (reason, message), (n, when, number) in groups.items()
-        ]
-        click.echo(json.dumps(rows, ensure_ascii=False))
-        return
-    if not groups:
-        click.echo("No point was refused.")
-    for (reason, message), (n, when, number) in sorted(groups.items(), key=lambda g: -g[1][0]):
-        click.echo(f"{n:>9,}  {reason:<14} last {_iso(when)}  e.g. {number}\n{'':>11}{message}")
-
-
-def _shape(message: str) -> str:
-    """A message without the line it quotes, so that those of one cause are one group."""
-    before, quote, rest = message.partition("unable to parse '")
-    return f"{before}{quote}…{rest[rest.rfind(chr(39)) :]}" if quote else message
-
-
-@rejected.command("show")
-@common_options
-@_choice
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
-def show_letters(context: Context, numbers: tuple[str, ...], reason: str | None, since: int | None, limit: int) -> None:
-    """Refused points, with number, time, reason and the server's words. NUMBERS: 3 (a batch) or 3.17 (a point)."""
-    chosen = _chosen(reason, since, numbers)
-    shown = 0
-    with Beside(_folder(context)) as beside:
-        for item in beside.letters():
-            if not chosen(item):
-                continue
-            if shown == limit:
-                click.echo("… there are more: see --limit")
-                return
-            shown += 1
-            letter = item.letter
-            click.echo(f"{item.number}  {_iso(letter.time_ns)}  {letter.reason}: {letter.message}")
-            click.echo(f"    {letter.line.decode(errors='replace')}")
-    if not shown:
-        click.echo("No refused point matches.")
-
-
-@rejected.command("export")
-@common_options
-@_choice
-@click.option("--format", "kind", type=click.Choice(["lp", "jsonl"]), default="lp", show_default=True)
-@click.option("--output", "-o", type=click.File("wb", lazy=False), default="-")
-def export_letters(  # noqa: PLR0917 - click passes them by name
-    context: Context, numbers: tuple[str, ...], reason: str | None, since: int | None, kind: str, output: IO[bytes]
-) -> None:
-    """Write refused points as line protocol, or with reason and message as JSON. Nothing is removed."""
-    chosen = _chosen(reason, since, numbers)
-    with Beside(_folder(context)) as beside:
-        for item in filter(chosen, beside.letters()):
-            letter = item.letter
-            if kind == "lp":
-                output.write(letter.line + b"\n")
-            else:
-                text = letter.line.decode("utf-8", "replace")
-                row = {"number": item.number, "time": _iso(letter.time_ns), "reason": letter.reason}
-                output.write(json.dumps(row | {"message": letter.message, "line": text}).encode() + b"\n")
-
-
-@rejected.command("replay")
-@common_options
-@_choice
-def replay(context: Context, numbers: tuple[str, ...], reason: str | None, since: int | None) -> None:
-    """Let the agent deliver refused points again; all, unless chosen otherwise. What is refused again comes back."""
-    with Beside(_folder(context)) as beside:
-        done = beside.remove(_chosen(reason, since, numbers), replay=True)
-    click.echo(f"{done:,} points wait to be delivered again")
-
-
-@rejected.command("purge")
-@common_options
-@_choice
-@click.option("--yes", is_flag=True, help="Do not ask.")
-def purge(context: Context, numbers: tuple[str, ...], reason: str | None, since: int | None, yes: bool) -> None:
-    """Remove refused points for good; all, unless chosen otherwise. They stay counted as rejected."""
-    with Beside(_folder(context)) as beside:
-        chosen = _chosen(reason, since, numbers)
-        number = sum(map(chosen, beside.letters()))
-        if number and not yes:
-            click.confirm(f"Remove {number:,} refused points for good?", abort=True)
-        done = beside.remove(chosen, replay=False)
-    click.echo(f"{done:,} points removed")

@@ -77,7 +77,7 @@ def open_reader(folder: Path) -> tuple[Store, Rows, set[int], Saved] | None:
     store = Store(folder, read_only=True)
     try:
         rows, bad = scan(store)
-        saved = Saved.decode(store.read_text(LEDGER))
+        saved = Saved.decode(store.read_named(LEDGER))
     except (DiskError, ValueError):
         store.close()
         return None

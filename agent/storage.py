@@ -210,7 +210,7 @@ class Store:
         tag, value, mode, filename = rows[0]
         return (tag, value) if mode == MODE_RAW and filename is None else (tag, None)
 
-    def read_text(self, key: str) -> object:
+    def read_named(self, key: str) -> object:
         """The value of a row with a name."""
         with self._reading() as reader:
             rows = reader.execute("SELECT value FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchall()

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from agent.buffer import DeadLetter
 from agent.cli_buffer import buffer as buffer_command
-from agent.cli_buffer import rejected as rejected_command
+from agent.cli_rejected import rejected as rejected_command
 from tests.buffers import UNIX_NS, HandClock, accounted, drain, measure, open_at
 
 GOOD = b"environment,device=a Temperature=1.5 1700000000000000000"
@@ -182,3 +182,35 @@ def test_purged_points_stay_counted(state):
     assert buffer.snapshot().dead_letters == 0
     accounted(buffer)
     buffer.close()
+
+
+def contents(state):
+    """What stands in the database and its log. The log's index is no content."""
+    files = [state / "buffer" / name for name in ("cache.db", "cache.db-wal")]
+    return [path.read_bytes() if path.exists() else b"" for path in files]
+
+
+def test_looking_writes_nothing_beside_a_running_agent_or_without_one(state):
+    clock = HandClock()
+    buffer = open_at(state / "buffer", clock)
+    measure(buffer, clock, 5)
+    buffer.commit_all()
+    for _ in range(2):
+        before = {
+            path.name: path.read_bytes() for path in (state / "buffer").glob("cache.db*") if "shm" not in path.name
+        }
+        assert json.loads(run(buffer_command, state, "show", "--json"))["waiting"]["pending"] == 5
+        assert len(run(buffer_command, state, "export").splitlines()) == 5
+        run(rejected_command, state, "list")
+        after = {
+            path.name: path.read_bytes() for path in (state / "buffer").glob("cache.db*") if "shm" not in path.name
+        }
+        assert {k: v for k, v in after.items() if v} == {k: v for k, v in before.items() if v}
+        buffer.close()
+
+
+def test_purging_asks_first(state):
+    with_letters(state)
+    result = CliRunner().invoke(rejected_command, ["purge", "--state-dir", str(state)], input="n\n")
+    assert result.exit_code == 1
+    assert len(run(rejected_command, state, "export").splitlines()) == 3
