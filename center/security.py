@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from flask import Flask, Request, Response, abort, current_app, g, request
+from flask.sessions import SecureCookieSessionInterface
 from flask_login import LoginManager, UserMixin, current_user
 from werkzeug.security import check_password_hash, generate_password_hash
 
@@ -34,6 +35,13 @@ class Administrator(UserMixin):  # type: ignore[misc] # Flask-Login has no types
 
     def __init__(self, password_hash: str) -> None:
         self.id = f"{ADMINISTRATOR}:{hashlib.sha256(password_hash.encode()).hexdigest()[:16]}"
+
+
+class Sessions(SecureCookieSessionInterface):
+    """The cookie of a login over TLS is for TLS only, also where a proxy speaks it."""
+
+    def get_cookie_secure(self, app: Flask) -> bool:
+        return request.is_secure or super().get_cookie_secure(app)
 
 
 class Attempts:
@@ -161,6 +169,7 @@ def init_app(app: Flask, settings: Settings, session_key: Secret) -> None:
     app.config["SESSION_COOKIE_SECURE"] = (settings.server.public_url or "").startswith("https://")
     app.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
     app.extensions[ATTEMPTS_EXTENSION] = Attempts()
+    app.session_interface = Sessions()
     login = LoginManager(app)
     login.session_protection = "basic"
 
