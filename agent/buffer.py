@@ -7,6 +7,7 @@ ever written for it. put() touches no disk; delivery takes batches and says what
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from agent.stamps import BootClock
 
 __all__ = ["AlreadyRunning", "Batch", "Buffer", "BufferStatus", "DeadLetter", "Part", "UndatedBoot", "open_buffer"]
+
+log = logging.getLogger(__name__)
 
 SETTLE_NS = 1_000_000_000
 """What was delivered is removed from disk so much later, together with what follows …"""
@@ -345,7 +348,8 @@ class Buffer:
 
     def close(self) -> None:
         """Commit everything, save the counters as of a clean stop, give the folder back. Twice is fine."""
-        self._flush(everything=True, clean=True)
+        if not self._flush(everything=True, clean=True) and (lost := self.snapshot().pending_memory):
+            log.error("buffer: %d points in memory are lost, as the disk refused to the last", lost)
         with self._disk_lock:
             self._flusher.close()
             self._flusher.health.retry_ns = _FOREVER

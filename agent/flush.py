@@ -130,24 +130,26 @@ class Flusher:
         if not self.ready():
             return False
         try:
-            room.before(self)
+            if not clean:
+                room.before(self)
             self.commit(
                 self.state.plan(everything=everything), clean=clean, force=clean or self.boot_ns() >= self.save_due_ns
             )
-            self._maintain()
+            if not clean:
+                self._maintain()
             self.health.used_bytes, self.health.file_bytes = self.store.usage()
         except DiskError as error:
-            return self._second_try(error, everything=everything)
+            return self._second_try(error, everything=everything, clean=clean)
         self._recovered()
         return True
 
-    def _second_try(self, error: DiskError, *, everything: bool) -> bool:
+    def _second_try(self, error: DiskError, *, everything: bool, clean: bool) -> bool:
         """A full disk: the ballast makes room for removing rows, whose place new rows take."""
         if error.trouble == "full":
             folders.drop_ballast(self.folder)
             try:
                 self.commit(self.state.plan(everything=False))
-                self.commit(self.state.plan(everything=everything))
+                self.commit(self.state.plan(everything=everything), clean=clean, force=clean)
             except DiskError as again:
                 error = again
             else:

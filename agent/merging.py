@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from agent import folder as folders
 from agent import ledger as counters
 from agent.ledger import Counters
-from agent.rows import MAX_LINES, DamagedRow, Kind, Row, count_health, decompress, pack, unpack
+from agent.rows import MAX_LINES, DamagedRow, Kind, Row, count_health, pack, recovered, unpack
 from agent.schema import series_of
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def repair(flusher: Flusher) -> None:
         tag, value = flusher.store.read(key) or (None, None)
         raw = value if isinstance(value, bytes) else repr(tag).encode()
         try:
-            lines = decompress(raw).split(b"\n")[:-1]
+            lines = recovered(raw)
         except DamagedRow:
             lines = []
             folders.keep_row(flusher.folder, key, raw)
@@ -174,7 +174,7 @@ def repair(flusher: Flusher) -> None:
             state.pinned.discard(key)
             entry = state.rows.remove(key)
             state.gone.add(key)
-            if lines and entry is not None:
+            if lines:
                 state.part(Kind.PENDING, lines, (key,), 0)
             if entry is not None:
                 lost, health = entry.points - len(lines), entry.health - count_health(lines)

@@ -22,6 +22,8 @@ MAX_LINES = 5000
 """Lines in a row, at most, when rows are merged or imported."""
 MAX_RAW = 256 * 2**20
 """Bytes of lines in a row that is believed: a forged header must not exhaust the memory."""
+EARLIEST_NS = 10**17
+"""March 1973: no boot clock ever shows as much, no point is older."""
 HEALTH_PREFIXES = (b"agent,", b"agent ")
 
 _MAGIC, _VERSION = 0xB5, 1
@@ -130,6 +132,19 @@ def decompress(data: bytes, limit: int = MAX_RAW) -> bytes:
 def lines_of(data: bytes) -> list[bytes]:
     """The lines of a row or a request, without their newlines. Raises DamagedRow."""
     return decompress(data).split(b"\n")[:-1]
+
+
+def recovered(value: bytes) -> list[bytes]:
+    """The lines of a row whose header is lost, if they are points with a time; else nothing.
+
+    Undated lines end in the boot clock, which would be a wrong time, and dead letters are no points. Raises DamagedRow.
+    """
+    lines = lines_of(value)
+    for line in lines:
+        stamp = line.rpartition(b" ")[2]
+        if line.startswith(b"{") or not stamp.isdigit() or int(stamp) < EARLIEST_NS:
+            raise DamagedRow("without its header nobody knows what this was")
+    return lines
 
 
 def is_health(line: bytes) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from agent import carving
 from agent.disk import DiskError
 from agent.ledger import Saved
-from agent.rows import DamagedRow, Header, Kind, check, decompress, pack
+from agent.rows import DamagedRow, Header, Kind, check, pack, recovered
 from agent.storage import DATABASE
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def refill_from(store: Store, rows: Iterable[Item], known: dict[int, Header] | N
             assert isinstance(tag, bytes)
         except DamagedRow:
             try:
-                row = pack(decompress(value).split(b"\n")[:-1], Kind.PENDING)
+                row = pack(recovered(content), Kind.PENDING)
             except (DamagedRow, ValueError):
                 continue
             header, tag, value = row.header, row.tag, row.value

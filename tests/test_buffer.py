@@ -255,3 +255,24 @@ def test_closing_twice_is_fine(folder, clock):
     buffer = open_at(folder, clock)
     buffer.close()
     buffer.close()
+
+
+def test_promise_1_a_stop_commits_everything_and_is_a_clean_one(folder, clock):
+    buffer = open_at(folder, clock)
+    measure(buffer, clock, 3)
+    batch = buffer.take_live(2)
+    measure(buffer, clock, 3)
+    buffer.close()
+    assert batch.count == 2
+    again = open_at(folder, clock)
+    assert again.snapshot().pending == 6
+    assert not again._flusher.unclean
+    again.close()
+
+
+def test_promise_1_a_stop_while_the_disk_refuses_says_what_is_lost(tmp_path, clock, caplog):
+    (tmp_path / "file").write_text("x")
+    buffer = open_at(tmp_path / "file" / "buffer", clock)
+    measure(buffer, clock, 3)
+    buffer.close()
+    assert "3 points in memory are lost" in caplog.text

@@ -306,3 +306,30 @@ def test_quick_check_finds_a_damaged_page(folder):
         file.write(random.Random(3).randbytes(8192))
     assert store.sound() is not None
     store.close()
+
+
+def test_promise_5_a_row_whose_header_is_lost_gets_no_wrong_time(tmp_path):
+    """Undated lines end in the boot clock: without the header they would look like points of 1970."""
+    clock = HandClock(offset_ns=None)
+    buffer = open_at(tmp_path / "b", clock)
+    measure(buffer, clock, 10)
+    buffer.close()
+    with sqlite3.connect(tmp_path / "b" / DATABASE) as connection:
+        connection.execute("UPDATE Cache SET tag = x'00' WHERE key = 1")
+    connection.close()
+    again = open_at(tmp_path / "b", HandClock())
+    assert again.commit_all()
+    assert drain(again) == []
+    assert again.snapshot().counters.dropped == {"damaged": 10}
+    accounted(again)
+    again.close()
+    assert list((tmp_path / "b" / folders.DAMAGED).glob("row-*"))
+
+
+def test_a_dated_row_whose_header_is_lost_is_kept(folder):
+    with sqlite3.connect(folder / DATABASE) as connection:
+        connection.execute("UPDATE Cache SET tag = NULL WHERE key = 1")
+    connection.close()
+    old, status = works(folder)
+    assert old == OLD
+    assert status.counters.dropped == {}
