@@ -129,7 +129,7 @@ def format_value(field: str, value: float) -> str:
     quantity = quantity_of(field)
     if quantity is None:
         return f"{field} {value}"
-    text = f"{value:.{min(quantity.decimals, 4)}f} {quantity.unit}".replace(" °C", " °C")
+    text = f"{value:.{min(quantity.decimals, 4)}f} {quantity.unit}"
     return text if field in {"Temperature", "Humidity", "Pressure"} else f"{field} {text}"
 
 

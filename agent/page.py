@@ -115,7 +115,7 @@ def _values(sensors: Sequence[Mapping[str, Any]], now_boot_ns: int) -> str:
         parts.append(f'<dl class="values{" stale" if stale else ""}">')
         for field, value in sensor.get("values", {}).items():
             quantity = QUANTITIES.get(field)
-            unit, decimals = (quantity.unit, quantity.decimals) if quantity else ("", 2)
+            unit, decimals = (quantity.unit, min(quantity.decimals, 4)) if quantity else ("", 2)
             parts.append(
                 f"<div><dt>{escape(NAMES.get(field, field))}</dt>"
                 f"<dd>{float(value):.{decimals}f} <small>{escape(unit)}</small></dd></div>"
