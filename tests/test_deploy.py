@@ -130,3 +130,34 @@ class TestBootPartition:
         result = self.take(tmp_path)
         assert result.returncode == 0
         assert "no iot-agent.toml on the boot partition" in result.stdout
+
+
+class TestI2c:
+    """install.sh on a Raspberry Pi with I2C off, as far as it can be shown without one."""
+
+    @pytest.fixture
+    def pi(self, tmp_path):
+        if any(Path("/dev").glob("i2c-*")):
+            pytest.skip("this machine has an I2C bus")
+        tools = tmp_path / "bin"
+        tools.mkdir()
+
+        def install(options="rw"):
+            for name, text in (("raspi-config", "echo 1"), ("findmnt", f"echo {options},relatime")):
+                (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+                (tools / name).chmod(0o755)
+            path = f"{tools}:{os.environ['PATH']}"
+            return sh(DEPLOY / "install.sh", "--dry-run", env={**os.environ, "PATH": path})
+
+        return install
+
+    def test_it_is_switched_on_live_through_raspi_config(self, pi):
+        result = pi()
+        assert "+ raspi-config nonint do_i2c 0" in result.stdout
+        assert result.returncode == 0
+
+    def test_a_read_only_boot_partition_is_named_with_the_remedy(self, pi):
+        result = pi("ro")
+        assert "do_i2c" not in result.stdout
+        assert "is read-only: mount -o remount,rw" in result.stderr
+        assert result.returncode == 0
