@@ -1,9 +1,19 @@
 """Marks: what needs a system package is skipped with the package's name unless it is there; slow only with MARKED=1."""
 
+import functools
 import os
 import shutil
+import subprocess
 
 import pytest
+
+
+@functools.cache
+def namespaces():
+    """Whether this user may make them, which a container often forbids even to root."""
+    probe = ["unshare", "--mount", "--pid", "--net", "--fork", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return os.geteuid() == 0 and subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
 
 NEEDS = {
     "umockdev": (lambda: shutil.which("umockdev-run"), "install Debian's package umockdev"),
@@ -15,12 +25,12 @@ NEEDS = {
     ),
     "root": (lambda: os.geteuid() == 0, "run as root"),
     "nspawn": (
-        lambda: os.geteuid() == 0 and shutil.which("mmdebstrap") and shutil.which("systemd-nspawn"),
-        "as root, install Debian's packages mmdebstrap and systemd-container",
+        lambda: shutil.which("mmdebstrap") and shutil.which("systemd-nspawn") and namespaces(),
+        "as root, where namespaces are allowed, install Debian's packages mmdebstrap and systemd-container",
     ),
     "qemu": (
-        lambda: os.geteuid() == 0 and shutil.which("mmdebstrap") and shutil.which("qemu-system-x86_64"),
-        "as root, install Debian's packages mmdebstrap and qemu-system-x86",
+        lambda: all(map(shutil.which, ("mmdebstrap", "systemd-nspawn", "qemu-system-x86_64"))) and namespaces(),
+        "as root, where namespaces are allowed, install Debian's mmdebstrap, systemd-container and qemu-system-x86",
     ),
     "slow": (lambda: os.environ.get("MARKED"), "set MARKED=1: make test MARKED=1"),
 }
