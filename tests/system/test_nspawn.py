@@ -88,7 +88,7 @@ def test_an_image_boots_without_network_measures_buffers_then_delivers_and_survi
     assert after["unaccounted"] == 0
     start_server(machine)
     wait_for(lambda: ledger(machine)["delivered"] > after["delivered"] + before, 60)
-    assert stored(machine) > before
+    wait_for(lambda: stored(machine) > before, 20)
 
     said = machine.run("iot-agent", "doctor", check=False)
     assert "iot-agent.service runs" in said, said
