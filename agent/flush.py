@@ -84,6 +84,7 @@ class Flusher:
         if found is None:
             return
         store, rows, bad, saved = found
+        saved = self._believed(rows, saved)
         with self.state.lock:
             if self.state.ledger.base.generation not in (0, saved.generation):
                 store.close()  # not what we know: rather wait than deliver twice
@@ -107,6 +108,7 @@ class Flusher:
                     state.stamps.floor_ms = saved.last_ms
                 state.stamps.latest_ms = max(state.stamps.latest_ms, saved.last_ms)
                 state.dating = {**saved.dating, **state.dating}
+        saved = self._believed(opened.rows, saved)
         with state.lock:
             state.take_over(opened.rows, opened.bad, saved)
         self._open_store = opened.store
@@ -235,12 +237,25 @@ class Flusher:
             found = Saved.decode(store.get(opening.LEDGER))
         except ValueError:
             return self.state.ledger.base, True
-        doubt = next((doubt for doubt in self._doubts if doubt.saved == found), None)
+        doubt = self._doubted(found)
         if doubt is None:
             return found, False
         for key in doubt.keys:
             store.delete(key)
         return replace(found, counters=found.counters - doubt.change), True
+
+    def _doubted(self, found: Saved) -> Doubt | None:
+        """The transaction in doubt that this ledger shows to be on disk."""
+        return next((doubt for doubt in self._doubts if doubt.saved == found), None)
+
+    def _believed(self, rows: Rows, found: Saved) -> Saved:
+        """Index and ledger without a transaction in doubt, whose points are in memory still: the next one undoes it."""
+        doubt = self._doubted(found)
+        if doubt is None:
+            return found
+        for key in doubt.keys:
+            rows.remove(key)
+        return replace(found, counters=found.counters - doubt.change)
 
     def _saved(self, found: Saved, change: Counters, *, clean: bool) -> Saved:
         state = self.state
@@ -288,7 +303,10 @@ class Flusher:
         store = self.store
         with store.transaction():  # nothing changes in between
             rows, bad = opening.scan(store)
-            return rows, bad, self._found(store)[0]
+            try:
+                return rows, bad, self._believed(rows, Saved.decode(store.get(opening.LEDGER)))
+            except ValueError:
+                return rows, bad, self.state.ledger.base
 
     # Trouble
 

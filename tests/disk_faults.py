@@ -1,0 +1,112 @@
+"""A disk that is slow or fails, for a process that a test starts: see preload/diskfaults.c."""
+
+import errno
+import mmap
+import os
+import random
+import shutil
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent / "preload" / "diskfaults.c"
+_SIZE = 20
+
+
+def run(folder, *arguments):
+    """Run a scenario of this module in a process whose disk can fail; what it printed."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("the preload is for Linux")
+    compiler = shutil.which("gcc") or shutil.which("cc") or pytest.skip("install gcc")
+    library, control = folder / "diskfaults.so", folder / "faults"
+    subprocess.run([compiler, "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, SOURCE, "-ldl"], check=True)
+    control.write_bytes(bytes(mmap.PAGESIZE))
+    environment = os.environ | {"LD_PRELOAD": str(library), "DISK_FAULTS": str(control)}
+    command = [sys.executable, "-m", "tests.disk_faults", str(folder), *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+class Faults:
+    """In the process itself: what its disk does from now on."""
+
+    def __init__(self):
+        with Path(os.environ["DISK_FAULTS"]).open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), mmap.PAGESIZE)
+
+    def set(self, delay_ms=0, write=(0, 0), sync=(0, 0)):
+        self._map[:_SIZE] = struct.pack("=5i", delay_ms, *write, *sync)
+
+
+def failing(folder, seed):
+    """Writes and syncs fail at random moments; in the end every point is there, once."""
+    from tests.buffers import HandClock, accounted, drain, measure, open_at
+
+    rng, faults, clock = random.Random(seed), Faults(), HandClock()
+    buffer = open_at(folder / "buffer", clock)
+    put = refused = 0
+    arrived = []
+    for _ in range(60):
+        count = rng.randrange(1, 30)
+        measure(buffer, clock, count)
+        put += count
+        fault = rng.choice([errno.EIO, errno.EIO, errno.ENOSPC]), rng.choice([0, 0, 1, 2, 3, 5, 8])
+        faults.set(**rng.choice([{"write": fault}, {"sync": fault}, {}]))
+        refused += not buffer.commit_all()
+        if rng.random() < 0.3:
+            batch = buffer.take_live(20) or buffer.take_backlog(20)
+            if batch is not None:
+                arrived += batch.lines()
+                buffer.delivered(batch)
+        faults.set()
+        accounted(buffer)
+        clock.pass_s(31)
+    while not buffer.commit_all():
+        clock.pass_s(31)
+    accounted(buffer)
+    buffer.close()
+    buffer = open_at(folder / "buffer", clock)
+    accounted(buffer)
+    arrived += drain(buffer)
+    assert len(arrived) == len(set(arrived)) == put, (len(arrived), len(set(arrived)), put)
+    assert buffer.snapshot().counters.delivered == put
+    buffer.close()
+    print(refused)
+
+
+def slow(folder, _):
+    """Each sync takes 300 ms. Prints the longest that putting a point took, in ms, and the points."""
+    from agent.committer import start
+    from drivers.base import boot_ns
+    from tests.buffers import HandClock, line, open_at
+
+    class RealClock(HandClock):
+        def boot_ns(self):
+            return boot_ns()
+
+    clock, faults, done = RealClock(), Faults(), threading.Event()
+    faults.set(delay_ms=300)
+    buffer = open_at(folder / "buffer", clock, loss_window=0.5, wait=False)
+    thread = start(buffer, done)
+    took = []
+    for _ in range(400):
+        before = time.perf_counter()
+        buffer.put([line(clock)])
+        took.append(time.perf_counter() - before)
+        time.sleep(0.01)
+    done.set()
+    buffer.wake.set()
+    thread.join()
+    buffer.close()
+    took.sort()
+    print(took[-1] * 1000, took[-4] * 1000, buffer.snapshot().pending)
+
+
+if __name__ == "__main__":
+    {"failing": failing, "slow": slow}[sys.argv[2]](Path(sys.argv[1]), int(sys.argv[3]))
