@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent import deadletters, merging, opening, room
 from agent import folder as folders
 from agent.disk import DiskError, disk_error
 from agent.diskhealth import DiskHealth
+from agent.doubts import Doubt, Doubts
 from agent.ledger import SAVE_EVERY_S, Counters, Saved, uncounted_s
 from agent.rows import MAX_LINES, Header, Row, pack
 
@@ -24,15 +25,6 @@ if TYPE_CHECKING:
     from agent.storage import Store
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Doubt:
-    """A transaction that failed while it was committed: it may be on disk all the same. `keys` are its new rows."""
-
-    saved: Saved
-    change: Counters
-    keys: tuple[int, ...]
 
 
 class Flusher:
@@ -50,7 +42,7 @@ class Flusher:
         self._open_store: Store | None = None
         self._started = False
         self._version = -1
-        self._doubts: list[Doubt] = []
+        self._doubts = Doubts()
 
     # The store
 
@@ -84,7 +76,7 @@ class Flusher:
         if found is None:
             return
         store, rows, bad, saved = found
-        saved = self._believed(rows, saved)
+        saved = self._doubts.believed(rows, saved)
         with self.state.lock:
             if self.state.ledger.base.generation not in (0, saved.generation):
                 store.close()  # not what we know: rather wait than deliver twice
@@ -108,7 +100,7 @@ class Flusher:
                     state.stamps.floor_ms = saved.last_ms
                 state.stamps.latest_ms = max(state.stamps.latest_ms, saved.last_ms)
                 state.dating = {**saved.dating, **state.dating}
-        saved = self._believed(opened.rows, saved)
+        saved = self._doubts.believed(opened.rows, saved)
         with state.lock:
             state.take_over(opened.rows, opened.bad, saved)
         self._open_store = opened.store
@@ -210,7 +202,7 @@ class Flusher:
             fresh = self._all_of_it() if foreign else None
         except BaseException:
             if doubt is not None:
-                self._doubts = [*self._doubts, doubt][-8:]
+                self._doubts.add(doubt)
             state.undo(plan)
             merging.undo(state, merges)
             raise
@@ -237,25 +229,8 @@ class Flusher:
             found = Saved.decode(store.get(opening.LEDGER))
         except ValueError:
             return self.state.ledger.base, True
-        doubt = self._doubted(found)
-        if doubt is None:
-            return found, False
-        for key in doubt.keys:
-            store.delete(key)
-        return replace(found, counters=found.counters - doubt.change), True
-
-    def _doubted(self, found: Saved) -> Doubt | None:
-        """The transaction in doubt that this ledger shows to be on disk."""
-        return next((doubt for doubt in self._doubts if doubt.saved == found), None)
-
-    def _believed(self, rows: Rows, found: Saved) -> Saved:
-        """Index and ledger without a transaction in doubt, whose points are in memory still: the next one undoes it."""
-        doubt = self._doubted(found)
-        if doubt is None:
-            return found
-        for key in doubt.keys:
-            rows.remove(key)
-        return replace(found, counters=found.counters - doubt.change)
+        undone = self._doubts.undo(store, found)
+        return undone or found, undone is not None
 
     def _saved(self, found: Saved, change: Counters, *, clean: bool) -> Saved:
         state = self.state
@@ -304,7 +279,7 @@ class Flusher:
         with store.transaction():  # nothing changes in between
             rows, bad = opening.scan(store)
             try:
-                return rows, bad, self._believed(rows, Saved.decode(store.get(opening.LEDGER)))
+                return rows, bad, self._doubts.believed(rows, Saved.decode(store.get(opening.LEDGER)))
             except ValueError:
                 return rows, bad, self.state.ledger.base
 
