@@ -150,7 +150,8 @@ def set_aside(folder: Path, names: Iterable[str], limit: int) -> Path | None:
     target = home / str(1 + (int(sets[-1].name) if sets else 0))
     target.mkdir(mode=0o700)
     for path in present:
-        path.rename(target / path.name)
+        plain = path.is_file() and not path.is_symlink()
+        path.rename(target / (path.name if plain else f"{path.name}.no-file"))  # reading a pipe would wait for ever
     sync_folder(folder)
     bound(folder, limit)
     return target

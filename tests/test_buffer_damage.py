@@ -195,6 +195,14 @@ def test_a_forged_settings_table_changes_nothing(folder):
     assert old == OLD
 
 
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.timeout(20)
+def test_a_pipe_in_the_place_of_a_file_is_set_aside_unread(folder, name):
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    works(folder)
+
+
 def test_a_file_in_the_place_of_the_folder_is_set_aside(tmp_path):
     path = tmp_path / "buffer"
     path.write_text("not a folder")
