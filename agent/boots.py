@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, cast, get_args
 
-from agent.atomic import sweep_temporaries, write_atomic
+from agent.atomic import read_regular, sweep_temporaries, write_atomic
 from agent.evidence import SECOND, Anchor, Evidence, aged
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class Boots:
             return []
         try:
             sweep_temporaries(self._path)
-            data = json.loads(self._path.read_bytes())
+            data = json.loads(read_regular(self._path))
             return [_boot(b) for b in data["boots"]][-_KEPT:]
         except FileNotFoundError:
             return []

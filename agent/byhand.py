@@ -10,7 +10,7 @@ import json
 import logging
 from typing import TYPE_CHECKING
 
-from agent.atomic import write_atomic
+from agent.atomic import read_regular, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ FILE = "clock.byhand.json"
 def read(folder: Path) -> dict[str, int]:
     """Unix time, in ns, when the boot clock read 0, by boot id. A file that is not readable counts as empty."""
     try:
-        data = json.loads((folder / FILE).read_bytes())
+        data = json.loads(read_regular(folder / FILE))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:

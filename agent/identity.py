@@ -10,7 +10,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.atomic import write_atomic
+from agent.atomic import read_regular, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ def device_id(
             raise ValueError(f"{VARIABLE}: {error}") from None
     path = folder / ID_FILE
     try:
-        return check_id(path.read_text("ascii").strip())
+        return check_id(read_regular(path, 1000).decode("ascii").strip())
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:

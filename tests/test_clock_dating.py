@@ -1,6 +1,7 @@
 """What becomes of points of earlier boots whose time was never known."""
 
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -251,6 +252,16 @@ def test_a_damaged_file_is_set_aside_and_the_clock_starts(tmp_path, content):
     world = World()
     clock = world.clock(tmp_path)
     assert (tmp_path / f"{FILE}.damaged").read_bytes() == content
+    world.synchronise()
+    assert clock.poll().good
+    assert json.loads((tmp_path / FILE).read_text())["boots"][-1]["evidence"] == "kernel"
+
+
+@pytest.mark.timeout(10)
+def test_promise_3_a_pipe_in_the_files_place_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / FILE)
+    world = World()
+    clock = world.clock(tmp_path)
     world.synchronise()
     assert clock.poll().good
     assert json.loads((tmp_path / FILE).read_text())["boots"][-1]["evidence"] == "kernel"

@@ -1,5 +1,6 @@
 """Who the device is: named, or derived once from the board; and what an id may hold."""
 
+import os
 import re
 from urllib.parse import quote, unquote, urlsplit
 
@@ -21,6 +22,12 @@ def board(tmp_path):
     serial.write_bytes(b"10000000abcdef01\0")
     machine.write_bytes(b"0123456789abcdef0123456789abcdef\n")
     return [serial, machine]
+
+
+@pytest.mark.timeout(10)
+def test_promise_3_a_pipe_in_the_place_of_the_kept_id_is_not_waited_for(tmp_path, board):
+    os.mkfifo(tmp_path / "device.id")
+    assert device_id(None, tmp_path, environ={}, board_files=board) == derive(board)
 
 
 def test_the_configured_id_wins_then_the_environments(tmp_path, board):
