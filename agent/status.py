@@ -79,8 +79,9 @@ def from_disk(state_dir: Path) -> dict[str, Any]:
 
     Nothing is changed. Raises PermissionError where we may not look.
     """
-    from agent.opening import LEDGER, scan  # noqa: PLC0415 - the running agent's status needs no database
-    from agent.storage import DATABASE, DiskError, Store  # noqa: PLC0415
+    from agent.disk import DiskError  # noqa: PLC0415 - the running agent's status needs no database
+    from agent.opening import LEDGER, scan  # noqa: PLC0415
+    from agent.storage import DATABASE, Store  # noqa: PLC0415
 
     folder = state_dir / "buffer"
     buffer = BufferStatus(problem="there is no buffer yet: no agent ran here")
@@ -88,10 +89,10 @@ def from_disk(state_dir: Path) -> dict[str, Any]:
         raise PermissionError(f"{state_dir} may not be read")
     if (folder / DATABASE).exists():
         try:
-            store = Store(folder, owner=False)
+            store = Store(folder, owner=False, read_only=True)
             try:
                 rows, _ = scan(store)
-                counters = Saved.decode(store.get(LEDGER)).counters
+                counters = Saved.decode(store.read_named(LEDGER)).counters
                 used, size = store.usage()
             finally:
                 store.close()
