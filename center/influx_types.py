@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from center.telemetry import DAY_NS, HOUR_NS
+from center.telemetry import DAY_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,25 +22,22 @@ FIRST_AND_LAST = '%s |> first() |> yield(name: "first") %s |> last() |> yield(na
 
 
 def uniform(span: Span, ends: Callable[[Span], Sequence[Row]]) -> list[Span]:
-    """The span, cut where types change: at midnights, or at full hours within a day.
+    """The span, cut at the midnights (UTC) between which types change: a shard of a day or longer ends at one.
 
-    `ends` gives the first and last value of each series in a span. Shards of a day and longer are a day's multiples.
+    `ends` gives the first and last value of each series in a span. Without a midnight in it nothing is asked.
     """
     start, stop = span
-    if stop - start <= DAY_NS or not _mixed(ends(span)):
-        return [span]
     middle = cut(span)
-    if not start < middle < stop:
+    if not start < middle < stop or not _mixed(ends(span)):
         return [span]
     return uniform((start, middle), ends) + uniform((middle, stop), ends)
 
 
 def cut(span: Span) -> int:
-    """About the middle of a span, at a midnight (UTC) where there is one."""
+    """The midnight nearest to the middle from below, or else the first one after the start."""
     start, stop = span
-    middle = (start + stop) // 2
-    midnight = middle - middle % DAY_NS
-    return midnight if start < midnight else middle - middle % HOUR_NS
+    midnight = (start + stop) // 2 // DAY_NS * DAY_NS
+    return midnight if midnight > start else (start // DAY_NS + 1) * DAY_NS
 
 
 def _mixed(rows: Sequence[Row]) -> bool:

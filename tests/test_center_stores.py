@@ -1,6 +1,7 @@
 """One suite for both stores of the center. INFLUXDB_V2_URL, INFLUXDB_V2_TOKEN, INFLUXDB_V2_ORG name an InfluxDB 2."""
 
 import contextlib
+import itertools
 import threading
 import time
 from pathlib import Path
@@ -619,6 +620,32 @@ def test_a_written_query_has_no_text_of_others_in_it():
     assert lines[3] == '  |> filter(fn: (r) => r.clientId == "pi\\"1" or r.device == "pi\\"1")'
     assert lines[4] == '  |> filter(fn: (r) => r._field == "x\\") or (true" or r._field == "\\x24\\x24{y}\\\\")'
     assert lines[5] == "  |> aggregateWindow(every: 90s, fn: mean, createEmpty: false)"
+
+
+def test_a_range_is_cut_at_the_midnight_at_which_types_change():
+    from center.influx_types import uniform
+
+    asked = []
+
+    def ends(span):
+        """Integers until day 100, floats from then on."""
+        asked.append(span)
+        kinds = [1 if t < 100 * DAY else 1.5 for t in (span[0], span[1] - 1)]
+        return [{"_field": "f", "result": name, "_value": v} for name, v in zip(("first", "last"), kinds, strict=True)]
+
+    whole = (3 * HOUR, 365 * DAY + HOUR)
+    parts = uniform(whole, ends)
+    assert (parts[0][0], parts[-1][1]) == whole
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(parts))
+    assert not any(start < 100 * DAY < stop for start, stop in parts)
+    assert len(asked) < 25
+    asked.clear()
+    assert uniform((100 * DAY - HOUR, 100 * DAY + HOUR), ends) == [
+        (100 * DAY - HOUR, 100 * DAY), (100 * DAY, 100 * DAY + HOUR)
+    ]  # fmt: skip
+    asked.clear()
+    assert uniform((100 * DAY, 101 * DAY), ends) == [(100 * DAY, 101 * DAY)]
+    assert asked == []
 
 
 def test_an_error_in_the_midst_of_influxdbs_answer_is_an_error():
