@@ -343,6 +343,7 @@ def test_three_boots_without_time_with_the_real_buffer(tmp_path):
             world.wait(60 * SECOND)
         buffer.close()  # and the power goes before clock.close()
     buffer = open_buffer(tmp_path / "buffer", BufferSettings(), clock)
+    buffer.commit_all()  # what was left to be dated at the stop
     while (batch := buffer.take_backlog(1000)) is not None:
         lines += batch.lines()
         buffer.delivered(batch)
