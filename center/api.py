@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 import secrets
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +12,12 @@ from agent.secret import Secret
 from center.context import current_center
 from center.registry import Device, Registered, check_device_id
 from center.security import is_administrator, is_open, needs_enrollment_key
-from center.telemetry import DAY_NS, Curve, RefusedError, SeriesQuery, Value
+from center.tables import csv_answer
+from center.telemetry import DAY_NS, RefusedError, SeriesQuery, finite
 from center.times import iso, now_ns, parse_every, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 blueprint = Blueprint("api", __name__, url_prefix="/api")
 MILLISECOND_NS = 1_000_000
@@ -96,7 +96,7 @@ def register(device_id: str) -> tuple[Response, int]:
 
 @blueprint.post("/devices")
 def register_any() -> tuple[Response, int]:
-    given = request.get_json(force=True, silent=True) if request.get_data() else {}
+    given = _json() if request.get_data() else {}
     if not isinstance(given, dict) or not isinstance(given.get("deviceId", ""), str):
         abort(400, 'the body should be JSON: {"deviceId": "…"}, or empty for an id made here')
     return _registered(given.get("deviceId") or f"device-{secrets.token_hex(4)}")
@@ -166,9 +166,7 @@ def measurements(device_id: str) -> Response:
     curves = current_center().telemetry.series(query)
     wants_csv = request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv"
     if request.args.get("format") == "csv" or wants_csv:
-        response = Response(to_csv(curves), mimetype="text/csv")
-        response.headers["Content-Disposition"] = f'attachment; filename="{device_id}.csv"'
-        return response
+        return csv_answer(device_id, curves, units=False)
     return jsonify(
         deviceId=device_id,
         start=iso(query.start_ns),
@@ -179,7 +177,7 @@ def measurements(device_id: str) -> Response:
                 "field": curve.field,
                 "sensor": curve.sensor,
                 "times": [iso(t) for t in curve.times_ns],
-                "values": list(curve.values),
+                "values": finite(curve.values),
             }
             for curve in curves
         ],
@@ -196,7 +194,7 @@ def count(device_id: str) -> Response:
 def raw_flux(device_id: str) -> Response:
     _administrators_only()
     _checked(device_id)
-    given = request.get_json(force=True, silent=True)
+    given = _json()
     if not isinstance(given, dict) or not isinstance(given.get("query"), str):
         abort(400, 'the body should be JSON: {"query": "from(bucket: …) …"}')
     return Response(current_center().telemetry.raw_flux(given["query"]), mimetype="text/csv")
@@ -234,32 +232,20 @@ def query_of(device_id: str, given: Mapping[str, Sequence[str]]) -> SeriesQuery:
         raise RefusedError(str(error)) from error
 
 
-def to_csv(curves: Sequence[Curve]) -> Iterator[str]:
-    """A line for each time and sensor, a column for each field."""
-    fields = sorted({curve.field for curve in curves})
-    sensors = any(curve.sensor for curve in curves)
-    rows: dict[tuple[int, str], dict[str, Value]] = {}
-    for curve in curves:
-        for t, value in zip(curve.times_ns, curve.values, strict=True):
-            rows.setdefault((t, curve.sensor or ""), {})[curve.field] = value
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(["time", *(["sensor"] if sensors else []), *fields])
-    for (t, sensor), values in sorted(rows.items()):
-        writer.writerow([iso(t), *([sensor] if sensors else []), *(values.get(field, "") for field in fields)])
-        if out.tell() > 65_536:
-            yield out.getvalue()
-            out.seek(0)
-            out.truncate()
-    yield out.getvalue()
+def _json() -> Any:
+    """The body, whatever content type it claims; None for one that is no JSON, or nested too deep to be read."""
+    try:
+        return request.get_json(force=True, silent=True)
+    except RecursionError:
+        return None
 
 
 def _number(name: str, default: int | None) -> Any:
     text = request.args.get(name, "")
     if not text:
         return default
-    if not text.isascii() or not text.isdigit():
-        abort(400, f"{name} is a whole number")
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        abort(400, f"{name} is a whole number of at most nine digits")
     return int(text)
 
 

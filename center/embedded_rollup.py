@@ -63,8 +63,17 @@ def _shape(connection: sqlite3.Connection, series: int) -> tuple[range, str]:
         "SELECT count(*) FROM series JOIN field USING (bucket, measurement) WHERE series.n = ?", (series,)
     ).fetchone()[0]
     columns = range(1, count + 1)
-    return columns, ", ".join(
-        f"count(f{n}), sum(CASE WHEN typeof(f{n}) <> 'text' THEN f{n} END), min(f{n}), max(f{n})" for n in columns
+    return columns, ", ".join(f"count(f{n}), {summed(f'f{n}')}, min(f{n}), max(f{n})" for n in columns)
+
+
+def summed(column: str) -> str:
+    """SQL for the sum of numbers, texts left out: of integers an exact one, unless they are so large that 64 bits could
+    not hold it (SQLite's own sum() then refuses the whole query).
+    """
+    large = 2**40
+    return (
+        f"sum(CASE WHEN typeof({column}) = 'text' THEN NULL WHEN {column} BETWEEN -{large} AND {large} THEN {column} "
+        f"ELSE CAST({column} AS REAL) END)"
     )
 
 

@@ -6,20 +6,21 @@ Long ranges are read from the hourly sums, with the points themselves for the ho
 from __future__ import annotations
 
 import statistics
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from center.embedded_rollup import summed
 from center.telemetry import HOUR_NS
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 # For each function: what is summed up in a window, over points (column {f}) and over hours. The second column is the
 # weight of a mean, or the time of the first or last value (SQLite takes a bare column from the row of min() or max()).
 POINTS = {
-    "mean": "sum({f}), count({f})",
-    "sum": "sum({f}), 0",
+    "mean": "total({f}), count({f})",
+    "sum": f"{summed('{f}')}, 0",
     "count": "count({f}), 0",
     "min": "min({f}), 0",
     "max": "max({f}), 0",
@@ -27,8 +28,8 @@ POINTS = {
     "last": "{f}, max(t)",
 }
 HOURS = {
-    "mean": "sum(total), sum(count)",
-    "sum": "sum(total), 0",
+    "mean": "total(total), sum(count)",
+    "sum": f"{summed('total')}, 0",
     "count": "sum(count), 0",
     "min": "min(low), 0",
     "max": "max(high), 0",

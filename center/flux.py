@@ -9,7 +9,6 @@ from center.times import iso
 if TYPE_CHECKING:
     from center.telemetry import SeriesQuery
 
-MAX_TIME = 9_223_372_036_854_775_806  # nanoseconds
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "$": "\\x24", "\0": "\\x00", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _UNITS = (
     ("d", 86_400_000_000_000),

@@ -27,7 +27,7 @@ from center.telemetry import (
     Value,
     kind_of,
 )
-from center.times import now_ns
+from center.times import MAX_TIME, now_ns
 from drivers.base import QUANTITIES
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ class InfluxTelemetry:
         """The common head of the pipelines, and its parameters."""
         params: dict[str, Any] = {
             "_bucket": self.bucket,
-            "_start": max(start_ns, -flux.MAX_TIME),
-            "_stop": min(stop_ns, flux.MAX_TIME),
+            "_start": max(start_ns, -MAX_TIME),
+            "_stop": min(stop_ns, MAX_TIME),
             "_measurement": measurement,
         }
         head = "from(bucket: _bucket) |> range(start: time(v: _start), stop: time(v: _stop))"
@@ -212,7 +212,7 @@ class InfluxTelemetry:
         return found[:limit]
 
     def count(self, device_id: str) -> int:
-        spans = self._uniform(device_id, ENVIRONMENT, -flux.MAX_TIME, flux.MAX_TIME)
+        spans = self._uniform(device_id, ENVIRONMENT, -MAX_TIME, MAX_TIME)
         return sum(self._count(device_id, *span) for span in spans)
 
     def _count(self, device_id: str, start_ns: int, stop_ns: int) -> int:

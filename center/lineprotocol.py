@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from line_protocol_parser import LineFormatError, parse_line
 
+from center.times import MAX_TIME
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from center.telemetry import Point, Value
 
-MAX_TIME = 9_223_372_036_854_775_806
 MAX_INTEGER = 2**63 - 1
 PRECISIONS = {"ns": 1, "us": 1000, "ms": 1_000_000, "s": 1_000_000_000}
 _UNSIGNED = re.compile(r"=\d{19,}u")

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from bisect import bisect_left
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
-from flask import Response, abort, redirect, render_template, request, url_for
+from flask import abort, redirect, render_template, request, url_for
 
 from center import presentation
 from center.context import current_center
 from center.forms import RANGES
 from center.pages import newest, pages, state_of
 from center.registry import check_device_id
-from center.telemetry import DAY_NS, SECOND_NS, Curve, Function, RefusedError, SeriesQuery
-from center.times import iso, now_ns
+from center.tables import csv_answer
+from center.telemetry import DAY_NS, SECOND_NS, Curve, Function, RefusedError, SeriesQuery, finite
+from center.times import MAX_TIME, now_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from center.telemetry import Value
 
@@ -61,7 +60,7 @@ def view_of(args: Any, now: int) -> View:
     width = min(max(args.get("width", 1000, type=int), 100), 2400)
     start_ms, stop_ms = args.get("start", type=int), args.get("stop", type=int)
     if start_ms is not None and stop_ms is not None:
-        if not 0 <= start_ms < stop_ms < 10**13:
+        if not 0 <= start_ms < stop_ms <= MAX_TIME // MS_NS:
             raise RefusedError("the range ends before it starts")
         start, stop = start_ms * MS_NS, stop_ms * MS_NS
     else:
@@ -162,12 +161,6 @@ def series_csv(device_id: str) -> Any:
     return csv_answer(device_id, curves)
 
 
-def csv_answer(device_id: str, curves: Sequence[Curve]) -> Response:
-    response = Response(table_csv(curves), content_type="text/csv; charset=utf-8")
-    response.headers["Content-Disposition"] = f'attachment; filename="{device_id}.csv"'
-    return response
-
-
 def charted(field: str) -> bool:
     """Whether a field gets a chart of its own: not the location, nor what shades another's chart."""
     return field not in {"Lat", "Lon"} and not presentation.is_statistic(field)
@@ -215,35 +208,5 @@ def _drawn(curve: Curve, view: View) -> dict[str, Any]:
         "field": curve.field,
         "sensor": curve.sensor,
         "t": times,
-        "v": [round(v, digits) if isinstance(v, float) else v for v in values],
+        "v": [round(v, digits) if isinstance(v, float) else v for v in finite(values)],
     }
-
-
-def _cell(text: str) -> str:
-    """A text that a spreadsheet does not take for a formula: device names come from devices."""
-    return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
-
-
-def table_csv(curves: Sequence[Curve]) -> Iterator[str]:
-    """Rows in the order of time, in pieces."""
-    fields = presentation.ordered(c.field for c in curves)
-    place = {f: i for i, f in enumerate(fields)}
-    rows: dict[tuple[int, str], list[Any]] = {}
-    for curve in curves:
-        for at, value in zip(curve.times_ns, curve.values, strict=True):
-            row = rows.setdefault((at, curve.sensor or ""), [None] * len(fields))
-            row[place[curve.field]] = value
-    several = any(sensor for _, sensor in rows)
-    units = [presentation.look(f).unit for f in fields]
-    piece = io.StringIO()
-    writer = csv.writer(piece, lineterminator="\n")
-    names = [_cell(f"{f} ({u})" if u else f) for f, u in zip(fields, units, strict=True)]
-    writer.writerow(["time", *(["sensor"] if several else []), *names])
-    for count, ((at, sensor), row) in enumerate(sorted(rows.items())):
-        cells = [_cell(v) if isinstance(v, str) else v for v in row]
-        writer.writerow([iso(at), *([_cell(sensor)] if several else []), *cells])
-        if count % 1000 == 999:
-            yield piece.getvalue()
-            piece.seek(0)
-            piece.truncate()
-    yield piece.getvalue()

@@ -15,7 +15,8 @@ from center.access import administrators_only
 from center.context import current_center
 from center.forms import RANGES, Query, RawFlux, Write, WriteLines
 from center.pages import is_number, pages
-from center.pages_dashboard import View, csv_answer, drawn, window_s
+from center.pages_dashboard import View, drawn, window_s
+from center.tables import csv_answer
 from center.telemetry import ENVIRONMENT, SECOND_NS, NotSupportedError, Point, RefusedError, SeriesQuery
 from center.times import now_ns, parse_every, parse_time
 from drivers.base import QUANTITIES

@@ -7,8 +7,11 @@ StoreError (center.registry).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
+
+from center.times import MAX_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,6 +80,8 @@ class SeriesQuery:
     def __post_init__(self) -> None:
         if self.stop_ns <= self.start_ns:
             raise RefusedError("the range ends before it starts")
+        if self.start_ns < -MAX_TIME or self.stop_ns > MAX_TIME:
+            raise RefusedError("the range is longer than time: choose years from 1678 to 2261")
         if self.fn not in FUNCTIONS:
             raise RefusedError(f"fn is one of {', '.join(FUNCTIONS)}")
         if self.every_ns is not None and self.every_ns <= 0:
@@ -113,6 +118,11 @@ class Bucket:
     name: str
     retention_s: int
     role: Literal["telemetry", "auth", "other"]
+
+
+def finite(values: Sequence[Value | None]) -> list[Value | None]:
+    """The values as JSON can hold them: None for an infinity (the sum of what is nearly one) or what is no number."""
+    return [None if isinstance(v, float) and not math.isfinite(v) else v for v in values]
 
 
 def kind_of(tags: Mapping[str, str], field: str) -> str | None:

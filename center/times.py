@@ -12,6 +12,7 @@ _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)
 _RELATIVE = re.compile(r"-\s*(\d+(?:\.\d+)?\s*[a-z]+)")
 _EPOCH = re.compile(r"\d{1,19}")
 YEAR_S = 365 * 86_400
+MAX_TIME = 9_223_372_036_854_775_806  # nanoseconds before and after 1970: what InfluxDB takes for a time
 
 
 def now_ns() -> int:
@@ -29,8 +30,17 @@ def iso(time_ns: int) -> str:
 
 
 def parse_time(text: str, now: int) -> int:
-    """Nanoseconds of `now`, `-24h` (before now), RFC 3339 (UTC unless it says so) or Unix seconds. Else ValueError."""
+    """Nanoseconds of `now`, `-24h` (before now), RFC 3339 (UTC unless it says so) or Unix seconds. Else ValueError,
+    also for a time that 64 bits cannot hold.
+    """
     text = text.strip()
+    time_ns = _parse_time(text, now)
+    if not -MAX_TIME <= time_ns <= MAX_TIME:
+        raise ValueError(f"{text!r} is too far away: the years 1678 to 2261 can be told apart")
+    return time_ns
+
+
+def _parse_time(text: str, now: int) -> int:
     if text in {"now", "now()"}:
         return now
     if match := _RELATIVE.fullmatch(text):
@@ -46,7 +56,9 @@ def parse_time(text: str, now: int) -> int:
 
 
 def parse_every(text: str) -> int:
-    """Nanoseconds of a duration like `10s`, `5m`, `1h`, `30d`, `1w`, `1y`. Else ValueError."""
-    if match := re.fullmatch(r"(\d+)\s*y", text.strip()):
-        return int(match[1]) * YEAR_S * 1_000_000_000
-    return round(parse_duration(text) * 1_000_000_000)
+    """Nanoseconds of a duration like `10s`, `5m`, `1h`, `30d`, `1w`, `1y`, of 292 years at most. Else ValueError."""
+    match = re.fullmatch(r"(\d{1,4})\s*y", text.strip())
+    seconds = int(match[1]) * YEAR_S if match else parse_duration(text)
+    if seconds * 1e9 > MAX_TIME:
+        raise ValueError(f"{text!r} is too long: at most 292y")
+    return round(seconds * 1_000_000_000)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, jsonify, request
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 VERSION = "v2.9.1"
 BUILD = "iot-center-embedded"
-EXPANSION = 4  # a body may unpack to this many times what it may have as it is sent
+LARGE = 2_000_000  # bytes; a point in memory takes up to 30 times its line, so one body larger than this at a time
+WAIT_S = 10.0
 
 
 class _UnreadableError(Exception):
@@ -61,10 +63,13 @@ def org_id(org: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class WriteApi:
+    """`max_body`: bytes, as it is sent and unpacked."""
+
     registry: EmbeddedRegistry
     telemetry: EmbeddedTelemetry
     org: str
     max_body: int
+    one_large: threading.Lock = field(default_factory=threading.Lock)
 
     def _bucket(self) -> StoredBucket | Response:
         """The bucket to write to, or the refusal."""
@@ -102,11 +107,21 @@ class WriteApi:
         body = request.get_data(cache=False)
         if request.headers.get("Content-Encoding", "").lower() == "gzip":
             try:
-                body = gunzip(body, self.max_body * EXPANSION)
+                body = gunzip(body, self.max_body)
             except _UnreadableError as error:
                 return answer(500, str(error))
             except _TooLargeError:
-                return answer(413, f"the body unpacks to more than {self.max_body * EXPANSION} bytes")
+                return answer(413, f"the body unpacks to more than {self.max_body} bytes")
+        if len(body) <= LARGE:
+            return self._store(bucket, body, precision)
+        if not self.one_large.acquire(timeout=WAIT_S):
+            return answer(503, "another large body is being stored: try again, or send smaller ones")
+        try:
+            return self._store(bucket, body, precision)
+        finally:
+            self.one_large.release()
+
+    def _store(self, bucket: StoredBucket, body: bytes, precision: int) -> Response:
         batch = parse(body, precision)
         if batch.errors:
             return answer(400, "\n".join(batch.errors))
@@ -114,9 +129,7 @@ class WriteApi:
             try:
                 message = self.telemetry.store(bucket, batch)
             except StoreError as error:
-                refusal = answer(503, str(error))
-                refusal.headers["Retry-After"] = "10"
-                return refusal
+                return answer(503, str(error))
             if message:
                 return answer(422, message)
         return Response(status=204)

@@ -236,15 +236,48 @@ def test_measurements_as_csv(client, center, device):
         assert answer.mimetype == "text/csv"
         assert device in answer.headers["Content-Disposition"]
         rows = list(csv.reader(io.StringIO(answer.text)))
-        assert rows[0] == ["time", "CO2", "Temperature"]
-        assert [row[1:] for row in rows[1:]] == [["400", "20.0"], ["", "22.0"]]
+        assert rows[0] == ["time", "Temperature", "CO2"]
+        assert [row[1:] for row in rows[1:]] == [["20.0", "400"], ["22.0", ""]]
+    written(center, device, {"Note": "=cmd()"})
+    assert "'=cmd()" in client.get(f"{path}&format=csv").text  # what a device sends is no formula
 
 
 @pytest.mark.parametrize(
-    "bad", ["start=yesterday", "every=5", "every=1h&fn=best", "start=now&stop=-1h", "every=1ns", "every=0s"]
+    "bad",
+    [
+        *("start=yesterday", "every=5", "every=1h&fn=best", "start=now&stop=-1h", "every=1ns", "every=0s"),
+        *("start=-9999y", "start=0001-01-01T00:00:00Z", "stop=9999-12-31T00:00:00Z", "stop=9999999999999999999"),
+        *("every=9999y", "every=99999999d"),
+    ],
 )
 def test_a_query_that_makes_no_sense_says_why(client, bad):
     assert code(client.get(f"/api/devices/pi-1/measurements?{bad}")) == (400, "invalid")
+
+
+@pytest.mark.parametrize("what", ["offset", "limit"])
+@pytest.mark.parametrize("number", ["9999999999", "9" * 30, "-1", "1.5", "٣"])
+def test_a_number_that_nothing_can_count_to_says_so(client, what, number):
+    assert code(client.get(f"/api/devices?{what}={number}")) == (400, "invalid")
+
+
+@pytest.mark.parametrize("path", ["/api/devices", "/api/devices/pi-1/measurements"])
+@pytest.mark.parametrize("body", ["[" * 200_000, b"\xff", "{", '"text"', '{"deviceId": 1}'])
+def test_a_body_that_is_no_json_object_says_so(client, path, body):
+    assert code(client.post(path, data=body)) == (400, "invalid")
+
+
+def test_sums_beyond_what_a_number_holds_are_null(client, center, device):
+    """As JSON has no infinity; and integers near 2⁶³ must not end in an error for the whole query."""
+    written(center, device, {"huge": 1e308, "large": 2**63 - 1}, {"huge": 1e308, "large": 2**63 - 1})
+    path = f"/api/devices/{device}/measurements?start={NOW - 8 * HOUR}&stop={NOW + HOUR}&every=1h&fn="
+    answer = client.get(f"{path}mean")
+    values = {
+        series["field"]: series["values"] for series in json.loads(answer.text, parse_constant=pytest.fail)["series"]
+    }
+    assert values["huge"] == [None]
+    if center.telemetry.embedded:  # InfluxDB's own sums of integers run over
+        assert values["large"] == [pytest.approx(2**63)]
+    assert client.get(f"{path}sum").status_code == 200
 
 
 def test_raw_flux_runs_on_influxdb_and_is_said_to_be_missing_on_the_embedded_store(client, center):

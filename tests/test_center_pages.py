@@ -356,6 +356,18 @@ def test_a_query_counts_without_a_unit(client, pi_7):
     assert "°C" not in page
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/devices?page=99999999999999999999", 200),
+        ("/dashboards/pi-7/series.json?start=0&stop=9999999999999", 400),
+        ("/dashboards/pi-7/series.json?range=1h&width=99999999999999999999", 200),
+    ],
+)
+def test_a_number_that_nothing_can_count_to_is_no_error_of_the_center(client, pi_7, path, status):
+    assert client.get(path).status_code == status
+
+
 def test_a_query_that_cannot_be_says_why(client, pi_7):
     assert "No point in this range" in text_of(client.get("/query?device=nobody&range=1h"))
     assert "Use 1 to 64 letters" in text_of(client.get("/query?device=no/body"))
@@ -392,6 +404,7 @@ def test_a_point_written_by_hand_is_there_in_the_types_of_the_data_model(client,
         ({"device": "pi-7", "Temperature": "90"}, "From -40 to 85 °C"),
         ({"device": "pi-7", "Temperature": "nan"}, "From -40 to 85 °C"),
         ({"device": "pi-7", "Temperature": "20", "time": "yesterday"}, "is not a time"),
+        ({"device": "pi-7", "Temperature": "20", "time": "9999-12-31T00:00:00Z"}, "too far away"),
         ({"device": "p i", "Temperature": "20"}, "Use 1 to 64"),
         ({"lines": "environment,clientId=x"}, "unable to parse"),
         ({"lines": ""}, "Write at least one line"),

@@ -162,10 +162,40 @@ def test_too_large_a_body_is_a_413_packed_or_not(tmp_path):
         len(bomb) > 1000
         or client.post(FRESH, headers=headers | {"Content-Encoding": "gzip"}, data=bomb).status_code == 413
     )
-    small = gzip.compress(b"\n" * 100_000)
+    small = gzip.compress(b"\n" * 1001)
     assert len(small) < 1000
     assert client.post(FRESH, headers=headers | {"Content-Encoding": "gzip"}, data=small).status_code == 413
     center.registry.close()
+
+
+def test_one_large_body_is_read_at_a_time_and_small_ones_pass_it(fresh, monkeypatch):
+    """A point in memory takes many times its line: sixteen such bodies at once would take all there is."""
+    client, headers, center = fresh
+    monkeypatch.setattr("center.writeapi.LARGE", 100)
+    monkeypatch.setattr("center.writeapi.WAIT_S", 0.01)
+    started, go_on = threading.Event(), threading.Event()
+    store = type(center.telemetry).store
+
+    def slow(self, bucket, batch):
+        if len(batch.points) > 1:
+            started.set()
+            go_on.wait(10)
+        return store(self, bucket, batch)
+
+    monkeypatch.setattr(type(center.telemetry), "store", slow)
+    large = b"\n".join(b"environment,clientId=pi-1 Temperature=20.5 %d" % (RECORDED_AT + n) for n in range(10))
+    answers = []
+    first = threading.Thread(target=lambda: answers.append(client.post(FRESH, headers=headers, data=large)))
+    first.start()
+    assert started.wait(10)
+    other = client.application.test_client()
+    refused = other.post(FRESH, headers=headers, data=large)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "10")
+    assert other.post(FRESH, headers=headers, data=large[:50].splitlines()[0]).status_code == 204
+    go_on.set()
+    first.join()
+    assert answers[0].status_code == 204
+    assert other.post(FRESH, headers=headers, data=large).status_code == 204
 
 
 def test_every_bad_line_is_named_and_nothing_is_stored(fresh):
