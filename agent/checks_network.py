@@ -47,6 +47,7 @@ def clock(patient: Patient) -> Iterator[Finding]:
     """The wall clock against the kernel's word and against a server's Date header."""
     now = time.time()
     shown = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+    running = (patient.running or {}).get("clock") or {}
     kernel = kernel_clock()
     vouched = kernel is not None and kernel.vouches
     off = next((o for o in (_offset(patient, s) for s in servers(patient)) if o is not None), None)
@@ -60,10 +61,13 @@ def clock(patient: Patient) -> Iterator[Finding]:
         yield ok("clock", f"synchronised; it shows {shown}")
     elif off is not None:
         yield ok("clock", f"it agrees with the server's ({shown}), though the kernel does not call it synchronised")
+    elif running.get("good") and running.get("evidence") != "always":
+        yield ok("clock", f"it shows {shown}; the running agent knows the time by the {running['evidence']}")
     else:
-        text = f"it shows {shown}, and neither the kernel nor a server says that this is right: points wait undated"
+        always = patient.settings is not None and patient.settings.clock.trust == "always"
+        then = 'trust = "always" takes it as it is' if always else "points wait undated"
+        text = f"it shows {shown}, and neither the kernel nor a server says that this is right: {then}"
         yield warning("clock", text, SYNC)
-    running = (patient.running or {}).get("clock") or {}
     if running.get("warning"):
         yield warning("clock", f"the running agent says: {running['warning']}", SYNC)
 

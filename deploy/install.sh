@@ -115,7 +115,7 @@ getent group i2c >/dev/null || run groupadd --system i2c
 rules=/etc/udev/rules.d/60-iot-agent-i2c.rules # Raspberry Pi OS has such a rule, plain Debian has not
 if [ -d "${rules%/*}" ] && ! grep -qs 'GROUP="i2c"' /usr/lib/udev/rules.d/*.rules /etc/udev/rules.d/*.rules; then
   printf '%s\n' 'SUBSYSTEM=="i2c-dev", GROUP="i2c", MODE="0660"' | write "$rules" 644
-  [ ! -d /run/systemd/system ] || { run udevadm control --reload && run udevadm trigger --subsystem-match=i2c-dev; }
+  if [ -S /run/udev/control ]; then run udevadm control --reload && run udevadm trigger --subsystem-match=i2c-dev; fi
 fi
 [ "$i2c" = no ] || enable_i2c
 getent passwd iot-agent >/dev/null ||

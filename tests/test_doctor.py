@@ -464,3 +464,12 @@ class TestPieces:
         assert "the file system on mmcblk0p2 has counted 3 errors" in seen
         assert "mmcblk0 states 100 % of its life used" in seen
         assert any("under-voltage now" in text for text in seen)
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o640, False), (0o600, False), (0o644, True)])
+def test_a_configuration_with_a_token_that_everybody_can_read_is_a_warning(setup, mode, warned):
+    setup.write("http://127.0.0.1:9")
+    setup.config.write_text(setup.config.read_text().replace(f'token_file = "{setup.token}"', 'token = "token-1"'))
+    setup.config.chmod(mode)
+    found = [f["seen"] for f in setup.doctor() if f["check"] == "configuration" and f["verdict"] == "warning"]
+    assert [("others can read it" in text) for text in found] == [True] * warned
