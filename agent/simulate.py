@@ -185,6 +185,9 @@ def _simulate(
             time.sleep(0.1)
         registration_s = time.monotonic() - begin
         steady = time.monotonic()
+        settled = steady + min(
+            plan.interval + 1, plan.duration / 3
+        )  # the first points of all are a burst by themselves
         before = sum(ledger["delivered"] for ledger in fleet.ledgers())
         _measure(plan, fleet, center, steady, progress)
         end = time.monotonic()
@@ -211,7 +214,10 @@ def _simulate(
         "registrations_per_s": round(registered / registration_s, 1),
         "points_per_s": round((delivered - before) / (end - steady), 1),
         "latency_ms": {f"p{round(100 * s)}": round(1000 * percentile(seconds, s), 1) for s in (0.5, 0.95, 0.99)},
-        "peak_to_mean": round(peak_to_mean(fleet.tally.moments, steady, end), 2),
+        "peak_to_mean": round(peak_to_mean(fleet.tally.moments, settled, end), 2),
+        "start_peak_per_s": max(
+            Counter(int(m - begin) for m in fleet.tally.moments if m < settled).values(), default=0
+        ),
         "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
 

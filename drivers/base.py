@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from drivers.options import OptionError, nearest, option, structure, validate
@@ -175,18 +176,23 @@ def what_failed(driver: Driver, error: Exception) -> str:
     return f"{driver.describe()}: the driver failed with {type(error).__name__}: {error}"
 
 
+@cache
+def _installed() -> Mapping[str, EntryPoint]:
+    """The entry points of the group `iot_agent.drivers`. Looked for once: it reads a file of each installed package."""
+    return {entry.name: entry for entry in entry_points(group="iot_agent.drivers")}
+
+
 def available() -> list[str]:
     """Names of the installed drivers."""
-    return sorted({e.name for e in entry_points(group="iot_agent.drivers")})
+    return sorted(_installed())
 
 
 def load(name: str) -> type[Driver]:
     """The driver of this name, found through the entry-point group `iot_agent.drivers`. Raises OptionError."""
-    for entry in entry_points(group="iot_agent.drivers"):
-        if entry.name == name:
-            driver: type[Driver] = entry.load()
-            return driver
-    raise OptionError(f"no driver {name!r}; installed are {', '.join(available())}{nearest(name, available())}")
+    if name not in _installed():
+        raise OptionError(f"no driver {name!r}; installed are {', '.join(available())}{nearest(name, available())}")
+    driver: type[Driver] = _installed()[name].load()
+    return driver
 
 
 def options_for(driver: type[Driver], mapping: Mapping[str, Any]) -> Any:
