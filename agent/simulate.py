@@ -22,7 +22,7 @@ from agent.shared_loops import SharedLoops
 from agent.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from agent.outcome import Answer
@@ -89,6 +89,11 @@ def peak_to_mean(moments: list[float], begin: float, end: float) -> float:
     counts = Counter(int(moment - begin) for moment in moments if begin <= moment < begin + seconds)
     total = sum(counts.values())
     return max(counts.values()) * seconds / total if total else 0.0
+
+
+def busiest(moments: Iterable[float]) -> int:
+    """The most of them in one second."""
+    return max(Counter(map(int, moments)).values(), default=0)
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -185,9 +190,7 @@ def _simulate(
             time.sleep(0.1)
         registration_s = time.monotonic() - begin
         steady = time.monotonic()
-        settled = steady + min(
-            plan.interval + 1, plan.duration / 3
-        )  # the first points of all are a burst by themselves
+        settled = steady + min(plan.interval + 1, plan.duration / 3)  # after the burst of all first points
         before = sum(ledger["delivered"] for ledger in fleet.ledgers())
         _measure(plan, fleet, center, steady, progress)
         end = time.monotonic()
