@@ -12,9 +12,9 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from agent import due, undated
 from agent import folder as folders
 from agent import ledger as counters
-from agent import undated
 from agent.batches import Batch, BufferStatus, DeadLetter, Part, UndatedBoot
 from agent.bufferstatus import status_of
 from agent.disk import DiskError
@@ -39,10 +39,6 @@ __all__ = ["AlreadyRunning", "Batch", "Buffer", "BufferStatus", "DeadLetter", "P
 
 log = logging.getLogger(__name__)
 
-SETTLE_NS = 1_000_000_000
-"""What was delivered is removed from disk so much later, together with what follows …"""
-SETTLE_ROWS = 200
-"""… or as soon as it is this many rows."""
 _FOREVER = 2**63 - 1
 
 
@@ -113,7 +109,7 @@ class Buffer:
             full = state.memory.points > self.settings.memory_points
             if full:
                 shrink(state, self.settings)
-            early = before is None or state.memory.points > self.settings.memory_points // 2
+            early = before is None or due.crowded(state, self.settings)
         if early:
             self.wake.set()
 
@@ -215,7 +211,7 @@ class Buffer:
         if self._state.gone and self._gone_ns is None:
             self._gone_ns = self.clock.boot_ns()
             self.wake.set()
-        if len(self._state.gone) >= SETTLE_ROWS:
+        if len(self._state.gone) >= due.SETTLE_ROWS:
             self.wake.set()
 
     # Time
@@ -253,35 +249,10 @@ class Buffer:
 
     def next_deadline(self) -> int:
         """When the committer has to do something next, on the boot clock (ns)."""
-        health = self._flusher.health
         with self._state.lock:
-            times = [self._flusher.save_due_ns]
-            if health.problem is not None:  # not opened yet, or to be tried again
-                times.append(0)
-            tail = self._state.memory.deadline_ns()
-            if tail is not None:
-                times.append(tail - self._margin_ns())
-            if self._gone_ns is not None:
-                times.append(self._gone_ns + SETTLE_NS)
-            if (
-                self._failed is not None
-                or len(self._state.gone) >= SETTLE_ROWS
-                or self._state.letters
-                or self._state.bad
-                or self._to_date()
-            ):
-                times.append(0)
-            if self._state.memory.points > self.settings.memory_points // 2:
-                times.append(0)
-        return max(min(times), health.retry_ns)
-
-    def _to_date(self) -> bool:
-        return any(boot in self._state.dating for boot in self._state.rows.undated)
-
-    def _margin_ns(self) -> int:
-        """How long before its deadline the tail is committed: three times what a commit took of late."""
-        wish = max(min(self._window_ns // 10, 500_000_000), int(3e9 * self._flusher.health.commit_s))
-        return min(wish, self._window_ns // 2)
+            if self._failed is not None:
+                return self._flusher.health.retry_ns
+            return due.next_ns(self._state, self._flusher, self._window_ns, self._gone_ns)
 
     def commit_due(self, now_boot_ns: int) -> bool:
         return now_boot_ns >= self.next_deadline()
@@ -289,10 +260,9 @@ class Buffer:
     def commit(self) -> bool:
         """Write what is due, and only that. False if the disk refused."""
         with self._state.lock:
-            tail = self._state.memory.deadline_ns()
-            due = tail is not None and self.clock.boot_ns() >= tail - self._margin_ns()
-            full = self._state.memory.points > self.settings.memory_points // 2
-        return self._flush(everything=due or full)
+            tail = due.tail_ns(self._state, self._window_ns, self._flusher.health.commit_s)
+            full = due.crowded(self._state, self.settings)
+        return self._flush(everything=full or (tail is not None and self.clock.boot_ns() >= tail))
 
     def commit_all(self) -> bool:
         """Write all that is in memory. False if the disk refuses: it is in memory still."""
