@@ -43,7 +43,7 @@ class Database:
         self._idle: list[Job] = []
         self._jobs: queue.SimpleQueue[tuple[Job, Future[Any]] | None] = queue.SimpleQueue()
         self._local = threading.local()
-        self._readers: list[sqlite3.Connection] = []
+        self._readers: list[tuple[threading.Thread, sqlite3.Connection]] = []
         self._lock = threading.Lock()
         self._closed = False
         try:
@@ -74,14 +74,20 @@ class Database:
         self._idle.append(job)
 
     def read(self) -> sqlite3.Connection:
-        """The calling thread's connection, for reading only."""
+        """The calling thread's connection, for reading only. Those of threads that ended are closed: `flask run` has a
+        thread for each request.
+        """
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._connect()
             connection.execute("PRAGMA query_only=1")
             self._local.connection = connection
             with self._lock:
-                self._readers.append(connection)
+                ended = [reader for reader in self._readers if not reader[0].is_alive()]
+                self._readers = [reader for reader in self._readers if reader not in ended]
+                self._readers.append((threading.current_thread(), connection))
+            for _, old in ended:
+                old.close()
         return connection
 
     def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
@@ -100,7 +106,7 @@ class Database:
             self._closed = True
             self._jobs.put(None)
         self._thread.join()
-        for connection in (*self._readers, self._connection):
+        for connection in (*(reader for _, reader in self._readers), self._connection):
             connection.close()
 
     def _work(self) -> None:

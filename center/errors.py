@@ -66,7 +66,7 @@ def _enrollment(error: EnrollmentError) -> Response:
 
 
 def _store(error: StoreError) -> Response:
-    log.error("%s %s: %s", request.method, request.path, error)
+    log.error("%s %r: %s", request.method, request.path, error)
     return answer(503, str(error))
 
 

@@ -41,7 +41,8 @@ def login() -> Any:
         current_app.logger.warning("wrong administrator password from %s", request.remote_addr)
     if form.errors and status == 200:
         status = 400
-    answer = current_app.make_response((render_template("login.html", form=form), status))
+    public_view = current_center().settings.server.public_view
+    answer = current_app.make_response((render_template("login.html", form=form, public_view=public_view), status))
     if status == 429:
         answer.headers["Retry-After"] = "60"
     return answer

@@ -23,9 +23,11 @@ from center.settings import Settings, SettingsError
 
 ADMINISTRATOR = "admin"
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
+FORWARDED = ("forwarded", "x-forwarded-", "x-real-ip", "via")
 SAFE = {"GET", "HEAD", "OPTIONS"}
 MIN_PASSWORD = 10
+WRITE = "/api/v2/write"
+MAX_OTHER_BODY = 4_000_000  # bytes: forms and JSON, before anybody has said who they are
 ATTEMPTS, PER_S = 10, 60.0
 ATTEMPTS_EXTENSION = "iot-center-attempts"
 
@@ -133,21 +135,21 @@ def foreign(incoming: Request, *, unsafe_only: bool) -> str | None:
 def guard() -> None:
     """Before every request."""
     center = current_center()
+    if request.path != WRITE:
+        request.max_content_length = min(center.settings.server.max_body, MAX_OTHER_BODY)
     if not host_trusted(request.host, trusted_hosts(center.settings)):
         abort(400, f"{request.host!r} is not a name of this center: add it to server.trusted_hosts or TRUSTED_HOSTS")
     if not center.settings.loopback or not is_open():
         # With a login cookies are SameSite=Strict and forms carry a CSRF token; this guards the API as well.
         # GET /api/env/ID registers, so it is not a safe one.
-        if request.path != "/api/v2/write" and (
-            why := foreign(request, unsafe_only=not request.path.startswith("/api/env/"))
-        ):
+        if request.path != WRITE and (why := foreign(request, unsafe_only=not request.path.startswith("/api/env/"))):
             abort(403, why)
         return
     if why := foreign(request, unsafe_only=False):
         abort(403, why)
-    if any(name in request.headers for name in FORWARDED):
+    if any(name.lower().startswith(FORWARDED) for name, _ in request.headers):
         abort(403, "forwarded requests need a login: set a password with `iot-center password`")
-    if request.remote_addr and not ip_address(request.remote_addr.partition("%")[0]).is_loopback:
+    if not request.remote_addr or not ip_address(request.remote_addr.partition("%")[0]).is_loopback:
         abort(403, "without a password only this machine is answered: set one with `iot-center password`")
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import cattrs
 from cattrs.gen import make_dict_structure_fn
 
-from agent.secret import Secret
+from agent.secret import TOKEN, Secret
+from agent.target import check_url
 from agent.units import Bytes, Seconds, parse_duration, parse_size
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -248,8 +249,18 @@ def check(settings: Settings) -> None:
                 f"influxdb.bucket and bucket_auth are both {influx.bucket!r}: devices may write to the first, "
                 "so registrations need a bucket of their own"
             )
-        elif not influx.url.startswith(("http://", "https://")):
-            mistakes.append(f"influxdb.url = {influx.url!r}: should start with http:// or https://")
+        elif not TOKEN.fullmatch(influx.token.reveal()):
+            mistakes.append("influxdb.token: should be one line of letters, digits and signs, as InfluxDB showed it")
+    for name, url in (
+        ("influxdb.url", "" if settings.embedded else influx.url),
+        ("influxdb.device_url", influx.device_url),
+        ("server.public_url", settings.server.public_url),
+    ):
+        try:
+            if url:
+                check_url(url)
+        except ValueError as error:
+            mistakes.append(f"{name}: {error}")
     if not 0 <= settings.server.port <= 65535:
         mistakes.append(f"server.port = {settings.server.port}: should be 0 to 65535")
     if (settings.devices.default_lat is None) != (settings.devices.default_lon is None):

@@ -324,6 +324,8 @@ def test_the_buckets(client, center):
         {"X-Forwarded-For": "192.0.2.1"},
         {"Forwarded": "for=192.0.2.1"},
         {"X-Real-IP": "192.0.2.1"},
+        {"X-Forwarded-Port": "443"},
+        {"Via": "1.1 proxy"},
     ],
     ids=lambda headers: "-".join(headers.items().__iter__().__next__()),
 )
@@ -354,8 +356,15 @@ def test_a_rebound_name_is_refused(client):
 
 def test_another_machine_is_refused_while_there_is_no_password(client):
     """As when `flask run --host 0.0.0.0` listens more widely than the settings say."""
-    answer = client.get("/api/devices", environ_base={"REMOTE_ADDR": "192.0.2.7"})
-    assert code(answer) == (403, "forbidden")
+    for address in ("192.0.2.7", ""):  # none: a proxy's Unix socket
+        answer = client.get("/api/devices", environ_base={"REMOTE_ADDR": address})
+        assert code(answer) == (403, "forbidden")
+
+
+def test_a_body_too_large_for_a_form_is_refused_before_anybody_is_asked_who_they_are(client, locked):
+    for path in ("/login", "/api/devices"):
+        assert client.post(path, data=b"x" * 4_100_000).status_code in {400, 413}
+        assert client.post(path, data={"password": "x" * 4_100_000}).status_code == 413
 
 
 # --- with a password

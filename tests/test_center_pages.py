@@ -486,7 +486,9 @@ def test_looking_needs_the_login_too(guarded, pi_7, path):
 def test_where_the_settings_let_anybody_look_nothing_can_be_changed(guarded, center, pi_7):
     settings = center.settings
     public = replace(settings, server=replace(settings.server, public_view=True))
+    assert "Looking is open to everyone" not in guarded.get("/login").text
     guarded.application.extensions[EXTENSION] = replace(center, settings=public)
+    assert "Looking is open to everyone" in guarded.get("/login").text
     for path in LOOKING:
         assert guarded.get(path).status_code == 200
     assert "Remove" not in guarded.get("/devices").text

@@ -84,7 +84,9 @@ def test_all_mistakes_are_told_at_once(tmp_path):
     [
         ({}, "INFLUX_URL, INFLUX_TOKEN, INFLUX_ORG not set"),
         ({"INFLUX_BUCKET": "a", "INFLUX_BUCKET_AUTH": "a"}, "need a bucket of their own"),
-        ({"INFLUX_URL": "localhost:8086"}, "should start with http"),
+        ({"INFLUX_URL": "localhost:8086"}, "influxdb.url: 'localhost:8086' is not a URL like http"),
+        ({"INFLUX_URL": "http://me:password@x"}, "influxdb.url: a URL with a user or password in it"),
+        ({"INFLUX_TOKEN": "two\nlines"}, "influxdb.token: should be one line"),
     ],
 )
 def test_settings_no_center_can_run_with(tmp_path, environ, message):

@@ -517,6 +517,18 @@ def test_points_older_than_the_retention_are_deleted(tmp_path):
         assert sum(curve.values) == 5
 
 
+def test_the_files_of_threads_that_ended_are_closed(tmp_path):
+    """`flask run` answers each request in a thread of its own."""
+    with stores(embedded_settings(tmp_path)) as (registry, _):
+        registry.devices()
+        opened = len(list(Path("/dev/fd").iterdir()))
+        for _ in range(20):
+            thread = threading.Thread(target=registry.devices)
+            thread.start()
+            thread.join()
+        assert len(list(Path("/dev/fd").iterdir())) <= opened + 4
+
+
 def test_two_processes_may_use_one_embedded_store(tmp_path):
     """`iot-center enroll` while the center runs."""
     place = embedded_settings(tmp_path)
