@@ -14,6 +14,7 @@ import time
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -208,8 +209,14 @@ def _print_ledger(result: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _stop_on_signals() -> Iterator[threading.Event]:
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    stop, came = threading.Event(), SimpleQueue[int]()  # a handler may not set an Event that the main thread waits for
+    before = {number: signal.signal(number, lambda n, _: came.put(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def wait() -> None:
+        came.get()
+        stop.set()
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
     try:
         yield stop
     finally:

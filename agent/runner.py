@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
-import threading
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from agent import systemd
@@ -28,19 +29,14 @@ Less only where the watchdog itself waits less (WatchdogSec of the unit is 180 s
 
 def run_service(settings: Settings, context: Context) -> None:
     """Run until a signal says stop. Raises AgentError where it cannot start."""
-    wake, stop, hangup = threading.Event(), threading.Event(), threading.Event()
-
-    def on_signal(number: int, _: object) -> None:
-        (hangup if number == signal.SIGHUP else stop).set()
-        wake.set()
-
+    signals: SimpleQueue[int] = SimpleQueue()  # what a handler may use: the main thread can hold an Event's lock
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, on_signal)
+        signal.signal(number, lambda number, _: signals.put(number))
     service = Service(settings, context.state_dir)
     service.start()
     systemd.notify("READY=1", "STATUS=measuring")
     try:
-        _loop(service, context, wake, stop, hangup)
+        _loop(service, context, signals)
     finally:
         service.stop()
         ledger = service.ledger()
@@ -51,16 +47,14 @@ def run_service(settings: Settings, context: Context) -> None:
         )
 
 
-def _loop(
-    service: Service, context: Context, wake: threading.Event, stop: threading.Event, hangup: threading.Event
-) -> None:
+def _loop(service: Service, context: Context, signals: SimpleQueue[int]) -> None:
     told, stuck = 0, list[str]()
     limit_s = min(STALLED_S, (systemd.watchdog_s() or STALLED_S * 2) * 5 / 6)
-    while not stop.is_set():
-        wake.wait(TICK_S)
-        wake.clear()
-        if hangup.is_set():
-            hangup.clear()
+    while True:
+        asked = _wait(signals)
+        if asked - {signal.SIGHUP}:
+            return
+        if asked:
             _reload(service, context)
         now = boot_ns()
         before, stuck = stuck, [name for name, at in service.alive_boot_ns().items() if now - at > limit_s * 1e9]
@@ -73,6 +67,16 @@ def _loop(
         if now - told > STATUS_EVERY_S * 1e9:
             systemd.notify(f"STATUS={in_words(service.snapshot())}")
             told = now
+
+
+def _wait(signals: SimpleQueue[int]) -> set[int]:
+    """The signals that came, after TICK_S at the latest."""
+    asked = set()
+    with contextlib.suppress(Empty):
+        asked.add(signals.get(timeout=TICK_S))
+        while True:
+            asked.add(signals.get_nowait())
+    return asked
 
 
 def _reload(service: Service, context: Context) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -82,13 +82,13 @@ def serve(
     logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # waiting for the disk together is how it works
     settings = _settings(config, embedded, data)
-    ended = threading.Event()
+    ended: SimpleQueue[int] = SimpleQueue()  # what a handler may use, also while the first one runs
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda number, _: ended.put(number))
     with start(settings, host, port) as running:
         store = str(settings.data_dir) if settings.embedded else settings.influxdb.url
         click.echo(f"IoT Center on {running.url} (store: {'embedded, ' if settings.embedded else ''}{store})")
-        ended.wait()
+        ended.get()
 
 
 @main.command()
