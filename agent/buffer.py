@@ -305,8 +305,10 @@ class Buffer:
             self._flusher.release()
 
     def configure(self, settings: BufferSettings) -> None:
-        """Go on with other settings; the points in memory keep the deadlines that they have."""
-        with self._disk_lock, self._state.lock:
+        """Go on with other settings; the points in memory keep the deadlines that they have. A commit under way may
+        still follow the old ones: nobody waits for the disk here.
+        """
+        with self._state.lock:
             self.settings = self._flusher.settings = settings
             self._window_ns = int(settings.loss_window * 1e9)
         self.wake.set()

@@ -69,8 +69,8 @@ def state_folder(patient: Patient) -> Iterator[Finding]:
     else:
         try:
             patient.running = ask(folder)
-        except (OSError, ValueError) as error:
-            patient.hidden = f"the running agent gives no answer ({error})"
+        except (OSError, AgentError) as error:
+            patient.hidden = str(error)
             yield failed(name, patient.hidden, "sudo systemctl restart iot-agent; see journalctl -u iot-agent")
     if text := state_folder_warning(folder):
         yield warning(name, text, "move it to a partition of its own: deploy/README.md, read-only root")

@@ -28,11 +28,11 @@ from agent.loops import Running, Spawn, thread_for
 from agent.point import line_for
 from agent.registration import Registrar
 from agent.sampler import Sampler
+from agent.sensors import Sensor, drivers_of
 from agent.status import build, ledger_of
 from agent.statuspage import StatusPage
 from agent.writer import Writer
-from drivers.base import Driver, Reading, boot_ns, options_for
-from drivers.base import load as load_driver
+from drivers.base import boot_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,22 +40,13 @@ if TYPE_CHECKING:
 
     from agent.delivery import Connection
     from agent.remote import RemoteConfiguration
-    from agent.settings import Location, SensorSettings, Settings
+    from agent.settings import Location, Settings
     from agent.target import Target
+    from drivers.base import Driver, Reading
 
 _log = logging.getLogger(__name__)
 
 _STOP_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Sensor:
-    """A [[sensor]] at work; `tag` is the value of the tag `sensor`, where a device has several of a kind."""
-
-    settings: SensorSettings
-    driver: Driver
-    sampler: Sampler
-    tag: str | None
 
 
 @dataclass(slots=True)
@@ -106,13 +97,14 @@ class Service:
         self._last: dict[str, Any] | None = None
 
     def start(self) -> None:
+        drivers = drivers_of(self.settings)
         prepare(self.state_dir)
         self._folder_warning = state_folder_warning(self.state_dir)
         self.device_id = device_id(self.settings.device.id, self.state_dir)
         self._clock = open_clock(self.state_dir, self.settings.clock)
         # Holds the folder against a second agent; the disk itself is opened by the committer, off the sensors' way.
         self._buffer = buffer = open_buffer(self.state_dir / "buffer", self.settings.buffer, self._clock, wait=False)
-        self._measure(self._parts)
+        self._measure(self._parts, drivers)
         self._committer = Committer(buffer)
         self._dating = Dating(self._clock, buffer, self.settings.clock.unanchored, self._hurry)
         self._base = [
@@ -135,19 +127,22 @@ class Service:
         self.stop_measuring()
         self._parts.stop.set()
         self._stop.set()
-        self._wake()
+        self._wake(self._parts)
         deadline = time.monotonic() + _STOP_S
         for loop in (*self._parts.loops, *self._base):
             loop.join(max(0.0, deadline - time.monotonic()))
-        self._last = self.snapshot()
+        try:
+            self._last = self.snapshot()
+        except Exception:  # noqa: BLE001 - the points come first
+            _log.exception("the last status could not be taken")
+        self._buffer.close()
+        self._last = {**(self._last or {}), "ledger": ledger_of(self._buffer.snapshot())}
+        if self._clock:
+            self._clock.close()
         if self._control:
             self._control.close()
         if self._page:
             self._page.close()
-        self._buffer.close()
-        self._last = {**self._last, "ledger": ledger_of(self._buffer.snapshot())}
-        if self._clock:
-            self._clock.close()
         self._buffer = None
 
     def stop_measuring(self) -> None:
@@ -167,23 +162,24 @@ class Service:
     def reload(self, settings: Settings) -> None:
         """Go on with other settings: sensors and delivery are replaced, the buffer and its points stay.
 
-        Settings of [buffer] and [clock] and another device id take effect too, without losing a point.
+        Settings of [buffer] and [clock] and another device id take effect too, without losing a point. Raises
+        AgentError where a driver cannot be made, and the old settings stay.
         """
-        old = self._parts
+        drivers, old = drivers_of(settings), self._parts
         self.stop_measuring()
-        old.stop.set()
-        self._wake()
-        for loop in old.loops:
-            loop.join(_STOP_S)
         self.settings, self._parts = settings, Parts(settings)
         self._location = settings.device.location
         self.device_id = device_id(settings.device.id, self.state_dir)
+        self._measure(self._parts, drivers)  # first of all: what follows may wait for network and disk
+        old.stop.set()
+        self._wake(old)
+        for loop in old.loops:
+            loop.join(_STOP_S)
         if self._buffer and self._clock and self._dating:
             self._buffer.configure(settings.buffer)
             self._clock.configure(settings.clock.trust)
             self._dating.configure(settings.clock.unanchored)
             self._dating.wake()
-        self._measure(self._parts)
         self._deliver(self._parts)
         if settings.status != old.settings.status:
             self._show()
@@ -232,11 +228,9 @@ class Service:
             alive["delivery"] = parts.delivery.snapshot().alive_boot_ns
         return alive
 
-    def _measure(self, parts: Parts) -> None:
-        kinds = [load_driver(s.driver).sensor for s in parts.settings.sensor]
-        for number, settings in enumerate(parts.settings.sensor):
-            driver_class = load_driver(settings.driver)
-            driver = driver_class(options_for(driver_class, settings.options))
+    def _measure(self, parts: Parts, drivers: list[Driver]) -> None:
+        kinds = [driver.sensor for driver in drivers]
+        for number, (settings, driver) in enumerate(zip(parts.settings.sensor, drivers, strict=True)):
             tag = settings.name if kinds.count(driver.sensor) > 1 else None
             sampler = Sampler(settings, driver, self._emit(driver, tag))
             parts.sensors.append(Sensor(settings, driver, sampler, tag))
@@ -282,8 +276,8 @@ class Service:
         if self._parts.delivery:
             self._parts.delivery.hurry()
 
-    def _wake(self) -> None:
-        for part in (self._parts.registrar, self._parts.delivery):
+    def _wake(self, parts: Parts) -> None:
+        for part in (parts.registrar, parts.delivery):
             if part is not None:
                 part.wake()
         if self._clock:

@@ -171,9 +171,8 @@ class Driver(ABC):
 
 def what_failed(driver: Driver, error: Exception) -> str:
     """The error in one line; one that is not of the contract names the driver and its class."""
-    if isinstance(error, SensorError):
-        return str(error)
-    return f"{driver.describe()}: the driver failed with {type(error).__name__}: {error}"
+    text = f"{driver.describe()}: the driver failed with {type(error).__name__}: {error}"
+    return " ".join((str(error) if isinstance(error, SensorError) else text).split())
 
 
 @cache
@@ -191,7 +190,11 @@ def load(name: str) -> type[Driver]:
     """The driver of this name, found through the entry-point group `iot_agent.drivers`. Raises OptionError."""
     if name not in _installed():
         raise OptionError(f"no driver {name!r}; installed are {', '.join(available())}{nearest(name, available())}")
-    driver: type[Driver] = _installed()[name].load()
+    try:
+        driver: type[Driver] = _installed()[name].load()
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise OptionError(f"driver {name!r} cannot be loaded ({why}): mend or reinstall its package") from error
     return driver
 
 

@@ -1,0 +1,92 @@
+"""A whole agent in this process: start, reload and stop where something around it is broken."""
+
+import threading
+import time
+
+import pytest
+
+from agent.config import parse
+from agent.control import ask
+from agent.errors import AgentError
+from agent.service import Service
+from drivers.virtual import Virtual
+
+
+def settings(**changed):
+    tables = {
+        "device": {"id": "pi-1"},
+        "sensor": [{"driver": "virtual", "interval": "50ms"}],
+        "influxdb": {"url": "http://127.0.0.1:9", "org": "o", "bucket": "b", "token": "token-1"},
+        "clock": {"trust": "always"},
+        "status": {"listen": ""},
+    }
+    return parse({**tables, **changed}, "agent.toml", {})
+
+
+@pytest.fixture
+def service(tmp_path):
+    agent = Service(settings(), tmp_path)
+    yield agent
+    agent.stop()
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert condition()
+
+
+def measured(service):
+    return service.ledger()["measured"]
+
+
+def test_a_snapshot_that_fails_does_not_keep_points_from_the_disk_at_stop(service, tmp_path, monkeypatch):
+    service.start()
+    wait_for(lambda: measured(service) > 2)
+    monkeypatch.setattr(service, "snapshot", lambda: 1 / 0)
+    service.stop()
+    again = Service(settings(), tmp_path)
+    again.start()
+    try:
+        wait_for(lambda: again.snapshot()["buffer"]["disk_ok"])
+        assert again.ledger()["pending"] > 2
+        assert again.ledger()["unaccounted"] == 0
+    finally:
+        again.stop()
+
+
+def test_a_reload_does_not_stop_measuring_for_as_long_as_the_disk_takes(service):
+    service.start()
+    wait_for(lambda: service.snapshot()["buffer"]["disk_ok"])
+    with service._buffer._disk_lock:  # a commit that hangs
+        reloading = threading.Thread(target=service.reload, args=(settings(buffer={"loss_window": "1s"}),))
+        reloading.start()
+        reloading.join(5)
+        assert not reloading.is_alive()
+        before = measured(service)
+        wait_for(lambda: measured(service) > before + 2)
+
+
+def test_a_driver_that_cannot_be_made_leaves_the_old_settings_at_work(service, monkeypatch):
+    service.start()
+
+    def broken(self, options=None):
+        raise RuntimeError("no such library")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Virtual, "__init__", broken)
+        with pytest.raises(AgentError, match=r"sensor\[0\].*'virtual'.*no such library"):
+            service.reload(settings())
+    before = measured(service)
+    wait_for(lambda: measured(service) > before + 2)
+
+
+def test_who_asks_an_agent_that_cannot_answer_is_told_so_and_the_next_one_is_answered(service, tmp_path, monkeypatch):
+    service.start()
+    good = service._control._snapshot
+    monkeypatch.setattr(service._control, "_snapshot", lambda: 1 / 0)
+    with pytest.raises(AgentError, match="gives no answer"):
+        ask(tmp_path)
+    monkeypatch.setattr(service._control, "_snapshot", good)
+    assert ask(tmp_path)["device_id"] == "pi-1"
