@@ -154,6 +154,7 @@ class Dating:
         self._healed: int | None = None
         self._held: set[str] = set()
         self._calm = 0
+        self._broken = False
 
     def run(self, stop: Event) -> None:
         """Look at the clock and date what can be dated, until `stop`."""
@@ -167,11 +168,15 @@ class Dating:
         changed = self._clock.changed
         news = changed.is_set()
         changed.clear()
-        good = self._clock.poll().good
+        good = False
         try:
+            good = self._clock.poll().good
             self.apply()
+            self._broken = False
         except Exception:  # noqa: BLE001 - whatever the disk does, the clock goes on
-            _log.exception("Dating the waiting points failed; tried again")
+            if not self._broken:
+                _log.exception("Dating the waiting points failed; tried again")
+            self._broken = True
         # after news once more soon: a reading may have been on its way without a time
         return POLL_GOOD_NS if good and not news else 0
 

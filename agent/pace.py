@@ -115,7 +115,9 @@ class Pace:
         return self.flow.until <= now and self.parked.until <= now
 
     def wait_s(self, now: int) -> float:
-        """Seconds until something can be due that was not."""
+        """Seconds until something can be due that was not; 0 where somebody hurried meanwhile."""
+        if self.flush_at <= now:
+            return 0.0
         moments = (self.flush_at, self.flow.until, self.backlog.until, self.parked.until)
         return min((moment - now) / 1e9 for moment in moments if moment > now)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.plausibility import Plausibility, Stuck
 from agent.reporting import Deadband, summary
-from drivers.base import Driver, Reading, boot_ns, what_failed
+from drivers.base import Driver, Reading, boot_ns, checked, what_failed
 
 if TYPE_CHECKING:
     import threading
@@ -119,13 +119,24 @@ class Sampler:
         self._backoff_ns = 0
         self._logged: set[str] = set()
         self._outage_missed = 0
+        self._refused = False  # what was last to be emitted
         self._status = SensorStatus(settings.name, driver.sensor, driver.describe(), self._wanted, alive_boot_ns=now())
 
     def run(self, stop: threading.Event) -> None:
-        """Until `stop` is set; then what was read and not yet reported is reported, and the driver closed."""
+        """Until `stop` is set; then what was read and not yet reported is reported, and the driver closed.
+
+        Nothing else ends it: an error that nobody foresaw is logged when it begins.
+        """
+        broken = False
         try:
             while not stop.is_set():
-                due = self.step(self._now())
+                try:
+                    due = self.step(self._now())
+                    broken = False
+                except Exception:
+                    if not broken:
+                        log.exception("sensor %s: a mistake in the agent: tried again each second", self._label())
+                    broken, due = True, self._now() + int(LONGEST_WAIT_S * 1e9)
                 stop.wait(min(max(0.0, (due - self._now()) / 1e9), LONGEST_WAIT_S))
         finally:
             self.finish()
@@ -194,7 +205,7 @@ class Sampler:
                 self.driver.open()
                 self._open = True
                 self._update(kind=self.driver.sensor, description=self.driver.describe())
-            reading = self.driver.read()
+            reading = checked(self.driver.read())
         except Exception as error:
             log.debug("sensor %s", self._label(), exc_info=True)
             self._failed(now, what_failed(self.driver, error))
@@ -264,11 +275,15 @@ class Sampler:
         if not self._deadband.passes(reading):
             self._update(suppressed=self._status.suppressed + 1)
             return
-        self._update(reported=self._status.reported + 1)
         try:
             self._emit(reading)
         except Exception:  # the sensor is still there
-            log.exception("sensor %s: a reading was not taken", self._label())
+            if not self._refused:
+                log.exception("sensor %s: a reading was not taken", self._label())
+            self._refused = True
+            return
+        self._refused = False
+        self._update(reported=self._status.reported + 1)
 
     def _missed(self, count: int) -> None:
         if count:

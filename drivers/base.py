@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from drivers.options import OptionError, nearest, option, structure, validate
@@ -29,6 +30,7 @@ __all__ = [
     "WrongChip",
     "available",
     "boot_ns",
+    "checked",
     "load",
     "option",
     "options_for",
@@ -167,6 +169,17 @@ class Driver(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def checked(reading: object) -> Reading:
+    """What a driver gave, with a plain table of its values. Raises TypeError for what is no reading of numbers."""
+    if not isinstance(reading, Reading):
+        raise TypeError(f"it gave a {type(reading).__name__}, not a Reading")
+    values: dict[str, Any] = dict(reading.values)
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name} is {value!r}, not a number")
+    return replace(reading, values=values)
 
 
 def what_failed(driver: Driver, error: Exception) -> str:

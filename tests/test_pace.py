@@ -97,3 +97,10 @@ def test_trouble_of_the_backlog_does_not_hold_up_the_newest_points():
     assert pace.live_due(0)
     assert not pace.backlog_due(0)
     assert pace.server.until == 0
+
+
+def test_somebody_who_hurries_while_a_step_looks_for_more_is_served_at_once():
+    pace = Pace(5.0, 5000, 0, "pi-1", Random(3))
+    pace.flushed(S, 0)
+    pace.flush_at = 0  # Delivery.hurry(), from another thread
+    assert pace.wait_s(S) == 0
