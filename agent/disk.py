@@ -24,7 +24,7 @@ class DiskError(Exception):
 def disk_error(error: BaseException) -> DiskError:
     """What an exception of sqlite3, diskcache or the system means. diskcache's Timeout hides its cause."""
     text = str(error) or str(error.__context__ or "") or type(error).__name__
-    low = text.lower()
+    low = ((error.strerror if isinstance(error, OSError) else None) or text).lower()  # not a path's words
     trouble: Trouble = "io"
     if isinstance(error, DiskError):
         return error

@@ -55,7 +55,7 @@ def open_store(folder: Path, settings: BufferSettings, known: Saved | None) -> O
             store.close()
             raise
     except DiskError as error:
-        if error.trouble != "damaged" and not cut_short(folder) and not _unusable(folder):
+        if error.trouble == "full" or (error.trouble != "damaged" and not cut_short(folder) and not _unusable(folder)):
             raise
         log.error("buffer: %s is damaged (%s): saving what is readable", folder / DATABASE, error)  # noqa: TRY400
         home = folders.set_aside(folder, FILES, settings.max_size)

@@ -106,7 +106,7 @@ class Store:
         if read_only:
             return
         try:
-            if not path.exists():
+            if not path.exists() or not path.stat().st_size:  # empty: a full disk took no more than its name
                 _create(path)
             _vet(path)
             # Each setting is stored, one sync apiece: on a slow card seconds, so the syncs begin after the opening. A

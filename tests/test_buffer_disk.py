@@ -130,10 +130,14 @@ def test_a_disk_that_is_full_from_the_start(tmp_path, clock):
         assert not buffer.snapshot().disk_ok
         assert len(drain(buffer)) == 10
         accounted(buffer)
+        clock.pass_s(60)
+        assert not buffer.commit_all()
+        assert "full" in buffer.snapshot().problem
         (disk / "filler").unlink()
         clock.pass_s(60)
         measure(buffer, clock, 3)
         assert buffer.commit_all(), buffer.snapshot().problem
+        assert not (disk / "buffer" / folders.DAMAGED).exists(), "a file that was never filled is no damage"
         buffer.close()
 
 
