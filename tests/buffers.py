@@ -59,3 +59,12 @@ def accounted(buffer) -> None:
     status = buffer.snapshot()
     assert status.unaccounted == 0
     assert status.unaccounted_health == 0
+
+
+def pending_after(folder) -> int:
+    """How many points wait when the folder is opened again."""
+    buffer = open_at(folder)
+    try:
+        return buffer.snapshot().pending
+    finally:
+        buffer.close()

@@ -3,7 +3,7 @@
 import pytest
 
 from agent.buffer import AlreadyRunning, DeadLetter, Part
-from tests.buffers import SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at
+from tests.buffers import SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at, pending_after
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_promise_1_also_while_a_request_hangs(folder, clock):
     buffer.delivered(batch)  # a late 204 settles the row
     assert buffer.snapshot().pending == 0
     buffer.close()
-    assert open_at(folder, clock).snapshot().pending == 0
+    assert pending_after(folder) == 0
 
 
 def test_promise_1_nothing_is_written_while_the_server_answers(folder, clock):

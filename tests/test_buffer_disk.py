@@ -13,7 +13,7 @@ from agent import folder as folders
 from agent.committer import start
 from agent.disk import DiskError
 from agent.storage import DATABASE
-from tests.buffers import SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at
+from tests.buffers import SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at, pending_after
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def test_each_point_is_delivered_once_while_settling_fails(folder, clock):
     clock.pass_s(31)
     assert buffer.commit()
     buffer.close()
-    assert open_at(folder, clock).snapshot().pending == 0
+    assert pending_after(folder) == 0
 
 
 def test_promise_1_putting_waits_for_no_disk(folder, monkeypatch):
@@ -287,7 +287,7 @@ def test_promise_1_putting_waits_for_no_disk(folder, monkeypatch):
     del store.transaction
     buffer.close()
     assert worst < 0.02
-    assert open_at(folder).snapshot().pending == 100
+    assert pending_after(folder) == 100
 
 
 def test_the_committer_keeps_the_window_and_goes_on_after_an_error(folder, monkeypatch):
