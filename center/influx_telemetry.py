@@ -14,6 +14,7 @@ from center.influx_types import FIRST_AND_LAST, tags_of, uniform
 from center.lineprotocol import encode
 from center.telemetry import (
     AHEAD_NS,
+    DAY_NS,
     ENVIRONMENT,
     MAX_VALUES,
     SECOND_NS,
@@ -99,14 +100,32 @@ class InfluxTelemetry:
         if len(device_ids) <= 10 * FILTERED:
             chunks = [device_ids[n : n + FILTERED] for n in range(0, len(device_ids), FILTERED)]
         found: dict[str, dict[str, LastValue]] = {}
-        for chunk in chunks:
-            head, params = self._from(chunk, measurement, since_ns, now_ns() + AHEAD_NS)
-            for row in self.influx.rows(f"{head} |> last()", params):
+        now = now_ns()
+
+        def ask(devices: Sequence[str], tail: str, fields: Sequence[str] = ()) -> list[Row]:
+            head, params = self._from(devices, measurement, since_ns, now + AHEAD_NS, fields)
+            return self.influx.rows(f"{head} |> {tail}", params)
+
+        def take(rows: Iterable[Row]) -> None:
+            for row in rows:
                 last = LastValue(row.get("_value", ""), row["_time"], kind_of(row, row["_field"]))
                 for device in _devices(row) & wanted:
                     values = found.setdefault(device, {})
                     if row["_field"] not in values or last.time_ns > values[row["_field"]].time_ns:
                         values[row["_field"]] = last
+
+        for chunk in chunks:
+            take(ask(chunk, "last()"))
+            quiet = [d for d in chunk if all(last.time_ns < now - DAY_NS for last in found.get(d, {}).values())]
+            if quiet and since_ns < now - DAY_NS:  # last() leaves out what had another type in an older shard
+                hidden = [
+                    (device, row["_field"])
+                    for row in ask(quiet, "first()")
+                    for device in _devices(row) & wanted
+                    if row["_field"] not in found.get(device, {})
+                ]
+                if hidden:
+                    take(ask(sorted({d for d, _ in hidden}), 'max(column: "_time")', sorted({f for _, f in hidden})))
         return {device: dict(sorted(values.items())) for device, values in found.items()}
 
     def last_seen(self, *, since_ns: int) -> Mapping[str, int]:

@@ -275,6 +275,21 @@ def test_a_field_that_was_an_integer_and_became_a_float_is_seen_whole(telemetry,
     assert len(telemetry.latest(device, limit=100)) == 48
 
 
+def test_a_device_that_fell_silent_as_an_integer_has_its_last_values_when_others_are_floats(telemetry, device):
+    """InfluxDB's last() answers with the series of the newest type only."""
+    name, other, week = f"Odd{device[-9:]}", f"{device}-other", 7 * DAY
+    telemetry.write(
+        [environment(device, NOW - 4 * week + n, tags={"clientId": ""}, **{name: 20 + n}) for n in range(3)]
+    )
+    telemetry.write([environment(device, NOW - 4 * week, tags={"clientId": ""}, Humidity=40.0)])
+    telemetry.write([environment(other, NOW, **{name: 1.5})])
+    for asked in ([device], [device, other]):
+        values = telemetry.last_values(asked, since_ns=NOW - 60 * DAY)[device]
+        assert {field: last.value for field, last in values.items()} == {name: 22, "Humidity": 40.0}
+        assert values[name].time_ns == NOW - 4 * week + 2
+    assert telemetry.last_values([other])[other][name].value == 1.5
+
+
 def test_windows_are_aligned_and_stamped_with_their_end(telemetry, device):
     telemetry.write([environment(device, NOW + n * 60 * SECOND, Temperature=float(n)) for n in range(90)])
     start, stop = NOW + 30 * 60 * SECOND, NOW + 100 * 60 * SECOND
