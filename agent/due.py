@@ -1,4 +1,4 @@
-"""When the committer has to write, on the boot clock (ns). Every function is called under the buffer's lock."""
+"""When the committer has to write, on the boot clock (ns). All but pressing() is called under the buffer's lock."""
 
 from __future__ import annotations
 
@@ -25,6 +25,14 @@ def tail_ns(state: State, window_ns: int, commit_s: float) -> int | None:
 def crowded(state: State, settings: BufferSettings) -> bool:
     """Whether half of the memory is taken: then it is committed before its time."""
     return state.memory.points > settings.memory_points // 2
+
+
+def pressing(flusher: Flusher) -> bool:
+    """Whether what is in memory must be committed now: then all other work on the disk waits for its next turn."""
+    settings, state = flusher.settings, flusher.state
+    with state.lock:
+        tail = tail_ns(state, int(settings.loss_window * 1e9), flusher.health.commit_s)
+        return crowded(state, settings) or (tail is not None and flusher.boot_ns() >= tail)
 
 
 def next_ns(state: State, flusher: Flusher, window_ns: int, gone_ns: int | None) -> int:

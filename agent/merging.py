@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from agent import due
 from agent import folder as folders
 from agent import ledger as counters
 from agent.ledger import Counters
@@ -27,6 +29,7 @@ SMALL = MAX_LINES // MANY
 """Rows of fewer points than SMALL are merged once there are MANY of them."""
 MEDIUM, FULL = MAX_LINES // 4, MAX_LINES * 4 // 5
 """Rows of fewer than MEDIUM points are merged once they hold FULL points together."""
+DATING_S = 2.0
 _ESTIMATED = b",clock=estimated"
 
 
@@ -139,8 +142,11 @@ def dated(lines: Iterable[bytes], offset_ms: int, *, estimated: bool = False) ->
 
 
 def date_rows(flusher: Flusher) -> None:
-    """Date the rows on disk whose boot's offset is known by now, a transaction for up to MAX_LINES points."""
-    state = flusher.state
+    """Date the rows on disk whose boot's offset is known by now, a transaction for up to MAX_LINES points.
+
+    At least one; then as many as fit into DATING_S and before the loss window: the others have their turn after.
+    """
+    state, until = flusher.state, time.monotonic() + DATING_S
     while True:
         with state.lock:
             for boot in set(state.dating) - set(state.rows.undated) - {state.boot_id}:
@@ -156,6 +162,8 @@ def date_rows(flusher: Flusher) -> None:
         if lines is not None:
             row = pack(dated(lines, offset_ms, estimated=bool(guess)), Kind.PENDING)
             flusher.commit(state.plan(everything=False), [Merge(keys, row)])
+        if time.monotonic() > until or due.pressing(flusher):
+            return
 
 
 def repair(flusher: Flusher) -> None:

@@ -6,13 +6,15 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from agent import due, merging
 from agent import ledger as counters
-from agent import merging
 from agent.index import entries_of
 from agent.rows import MAX_LINES, Kind, count_health, pack
 from agent.thinning import coarsest_next, thinned
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agent.flush import Flusher
     from agent.index import Entry
     from agent.settings import BufferSettings
@@ -61,13 +63,13 @@ def after(flusher: Flusher) -> None:
     if settings.max_age is not None and now is not None:
         drop_aged(flusher.state, now // 1_000_000 - int(settings.max_age * 1000))
     if settings.when_full != "drop_newest":
-        _reduce(flusher, 0, LEISURE_S)
+        _reduce(flusher, 0, LEISURE_S, lambda: due.pressing(flusher))
 
 
-def _reduce(flusher: Flusher, allowed: int, seconds: float) -> None:
-    """Thin or drop the oldest rows until the excess is no more than `allowed` bytes, or time is up."""
+def _reduce(flusher: Flusher, allowed: int, seconds: float, pressing: Callable[[], bool] = lambda: False) -> None:
+    """Thin or drop the oldest rows until the excess is at most `allowed` bytes, time is up or something presses."""
     state, until = flusher.state, time.monotonic() + seconds
-    while (over := excess(flusher) - allowed) > 0 and time.monotonic() < until:
+    while (over := excess(flusher) - allowed) > 0 and time.monotonic() < until and not pressing():
         if flusher.settings.when_full == "thin" and thin(flusher):
             continue
         if not drop_oldest(state, over):
