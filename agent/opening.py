@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from agent import deadletters, salvage
 from agent import folder as folders
-from agent.disk import DiskError, disk_error
+from agent.disk import DiskError
 from agent.ledger import Saved
 from agent.rows import DamagedRow, read_header
 from agent.state import Rows, State
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LEDGER = "ledger"
+UNREAD = "unread"
+"""Marks files that were set aside and not read to the end yet."""
 _LAST_KEY = 2**53
 
 
@@ -41,7 +43,6 @@ def open_store(folder: Path, settings: BufferSettings, known: Saved | None) -> O
     Raises DiskError or OSError when the disk gives nothing to work with.
     """
     folders.make(folder)
-    home: Path | None = None
     log_bytes: bytes | None = None
     try:
         _check_files(folder)
@@ -50,7 +51,7 @@ def open_store(folder: Path, settings: BufferSettings, known: Saved | None) -> O
             raise DiskError("damaged", "its log is damaged in the middle")  # noqa: TRY301 - handled like any damage
         store = Store(folder)
         try:
-            rows, bad = scan(store)
+            scan(store)
         except DiskError:
             store.close()
             raise
@@ -58,17 +59,40 @@ def open_store(folder: Path, settings: BufferSettings, known: Saved | None) -> O
         if error.trouble == "full" or (error.trouble != "damaged" and not cut_short(folder) and not _unusable(folder)):
             raise
         log.error("buffer: %s is damaged (%s): saving what is readable", folder / DATABASE, error)  # noqa: TRY400
-        home = folders.set_aside(folder, FILES, settings.max_size)
-        if home and log_bytes is not None:
-            (home / salvage.LOST_LOG).write_bytes(log_bytes)
+        _put_aside(folder, settings, log_bytes)
         store = Store(folder)
-        found = salvage.refill(store, home, LEDGER) if home else None
-        if known is None and found is not None:
-            known = found
-        rows, bad = scan(store)
-    saved, note = _ledger(store, rows, known if home else None)
+    try:
+        return _taken_up(store, folder, known)
+    except BaseException:
+        store.close()
+        raise
+
+
+def _put_aside(folder: Path, settings: BufferSettings, log_bytes: bytes | None = None) -> None:
+    """Move the files of a damaged buffer away, marked as not read yet, so that nothing else need succeed now."""
+    home = folders.set_aside(folder, FILES, settings.max_size)
     if home is not None:
-        note = f"{rows.points} waiting points were read from a damaged buffer, kept in {home}; {note}"
+        (home / UNREAD).touch()
+        if log_bytes is not None:
+            (home / salvage.LOST_LOG).write_bytes(log_bytes)
+
+
+def _taken_up(store: Store, folder: Path, known: Saved | None) -> Opened:
+    """What the store holds, after what can be read of damaged files was moved into it: also of those that an earlier
+    start could not finish.
+    """
+    homes = [home for home in folders.damaged_sets(folder) if (home / UNREAD).exists()]
+    for home in homes:
+        found = salvage.refill(store, home, LEDGER)
+        known = known or found
+    rows, bad = scan(store)
+    saved, note = _ledger(store, rows, known, balance=bool(homes))
+    if homes:
+        with store.transaction():
+            store.put(LEDGER, saved.encode())
+        for home in homes:
+            (home / UNREAD).unlink(missing_ok=True)
+        note = f"{rows.points} points wait, after what could be read was moved from {homes[-1]}; {note}"
     return Opened(store, rows, bad, saved, note.rstrip("; "))
 
 
@@ -84,24 +108,22 @@ def open_reader(folder: Path) -> tuple[Store, Rows, set[int], Saved] | None:
     return store, rows, bad, saved
 
 
-def _ledger(store: Store, rows: Rows, known: Saved | None) -> tuple[Saved, str]:
-    """The ledger, balanced where it was lost or belonged to a damaged buffer."""
+def _ledger(store: Store, rows: Rows, known: Saved | None, *, balance: bool) -> tuple[Saved, str]:
+    """The ledger in the store, else the `known` one. Balanced where it belonged to a damaged buffer or was lost."""
     top = max((e.key for q in rows.waiting() for e in [next(reversed(q), None)] if e is not None), default=0)
     note = ""
     try:
-        saved = known or Saved.decode(store.get(LEDGER))
+        saved = Saved.decode(store.get(LEDGER))
     except ValueError:
-        saved = Saved()
-        note = "the counters were lost and start again with the points that wait" if rows.points else ""
-        known = saved
-    except Exception as error:
-        raise disk_error(error) from error
-    saved = replace(saved, last_key=max(saved.last_key, top), generation=saved.generation + (known is not None))
-    if known is not None:
+        balance = True
+        saved = known or Saved()
+        note = "the counters were lost and start again with the points that wait" if rows.points and not known else ""
+    saved = replace(saved, last_key=max(saved.last_key, top))
+    if balance:
         state = State("")
         state.rows, state.ledger.base = rows, saved
         state.balance()
-        saved = replace(saved, counters=state.ledger.counters)
+        saved = replace(saved, counters=state.ledger.counters, generation=saved.generation + 1)
     return saved, note
 
 
@@ -153,17 +175,14 @@ def rescue(store: Store, folder: Path, settings: BufferSettings, known: Saved, *
     The open connection still reads a deleted file. Raises DiskError or OSError.
     """
     folders.make(folder)
-    home = folders.set_aside(folder, FILES, settings.max_size)
+    _put_aside(folder, settings)
     new = Store(folder)
     try:
         if deleted:
             salvage.refill_from(new, salvage.through(store))
-        elif home is not None:
-            salvage.refill(new, home, LEDGER)
-        rows, _ = scan(new)
-        saved, _ = _ledger(new, rows, known)
+        opened = _taken_up(new, folder, known)
         with new.transaction():
-            new.put(LEDGER, saved.encode())
-        log.warning("buffer: a new database was begun; %d waiting points were saved from the old one", rows.points)
+            new.put(LEDGER, opened.saved.encode())
+        log.warning("buffer: a new database was begun; %d points wait in it", opened.rows.points)
     finally:
         new.close()

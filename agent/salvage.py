@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from agent import carving
 from agent.disk import DiskError
 from agent.ledger import Saved
-from agent.rows import DamagedRow, Header, Kind, check, pack, recovered
+from agent.rows import DamagedRow, Header, Kind, check, pack, read_header, recovered
 from agent.storage import DATABASE
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def refill(store: Store, home: Path, ledger_key: str) -> Saved | None:
     First what SQLite reads, then what is left in single pages; the other way round where SQLite knows only the
     beginning of the log.
     """
-    known: dict[int, Header] = {}
+    known = dict(_present(store))
     ledgers: list[Saved] = []
     lost_log = (home / LOST_LOG).exists()
     if lost_log:
@@ -49,6 +49,13 @@ def refill(store: Store, home: Path, ledger_key: str) -> Saved | None:
     if not whole and not lost_log:
         ledgers += _carve(store, home, ledger_key, known)
     return max(ledgers, key=lambda saved: saved.generation, default=None)
+
+
+def _present(store: Store) -> Iterator[tuple[int, Header]]:
+    """The rows that are there already: from a start that was interrupted."""
+    for found in store.scan():
+        with contextlib.suppress(DamagedRow):
+            yield found.key, read_header(found.tag)
 
 
 def _query(store: Store, home: Path, ledger_key: str, known: dict[int, Header], ledgers: list[Saved]) -> bool:

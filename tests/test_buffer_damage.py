@@ -1,5 +1,6 @@
 """Promise 3: no state of the folder, however damaged, keeps the agent from starting, measuring and delivering."""
 
+import itertools
 import os
 import random
 import shutil
@@ -10,7 +11,9 @@ import time
 import pytest
 
 from agent import folder as folders
+from agent import opening, salvage
 from agent.committer import start
+from agent.disk import DiskError
 from agent.storage import DATABASE, FILES, Store
 from tests.buffers import HandClock, accounted, drain, line, measure, open_at
 
@@ -341,3 +344,46 @@ def test_a_dated_row_whose_header_is_lost_is_kept(folder):
     old, status = works(folder)
     assert old == OLD
     assert status.counters.dropped == {}
+
+
+@pytest.mark.parametrize("trouble", ["full", "io"])
+def test_a_salvage_that_is_interrupted_goes_on_at_the_next_start(folder, monkeypatch, trouble):
+    os.truncate(folder / DATABASE, 3000)
+    real = salvage.refill_from
+
+    def interrupted(store, rows, known=None):
+        real(store, itertools.islice(rows, 2), known)
+        raise DiskError(trouble, "in the middle")
+
+    monkeypatch.setattr(salvage, "refill_from", interrupted)
+    clock = HandClock(now_s=50_000)
+    buffer = open_at(folder, clock)
+    measure(buffer, clock, 3, device="early")
+    assert len(drain(buffer)) == 3
+    assert not buffer.snapshot().disk_ok
+    buffer.close()
+    monkeypatch.setattr(salvage, "refill_from", real)
+    old, status = works(folder)
+    assert old == OLD
+    assert status.counters.dropped == {}
+    assert not list(folder.rglob(opening.UNREAD))
+
+
+def test_counters_in_memory_outlive_an_empty_folder_in_the_place_of_the_old_one(tmp_path):
+    clock = HandClock()
+    buffer = open_at(tmp_path / "b", clock)
+    measure(buffer, clock, 10)
+    buffer.delivered(buffer.take_live(100))
+    buffer.commit_all()
+    buffer._flusher.failed(DiskError("io", "the card was pulled"))
+    shutil.rmtree(tmp_path / "b")
+    clock.pass_s(31)
+    measure(buffer, clock, 5)
+    assert buffer.commit_all()
+    assert buffer.snapshot().counters.measured == 15
+    accounted(buffer)
+    buffer.close()
+    again = open_at(tmp_path / "b", clock)
+    assert (again.snapshot().counters.delivered, again.snapshot().pending) == (10, 5)
+    accounted(again)
+    again.close()
