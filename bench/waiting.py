@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from agent.secret import Secret
 from agent.target import Target
 from bench import agents, points, table
-from bench.drain import drain
+from bench.drain import drain, fill
 from bench.measure import Figure, Runs, Sample, memory_mb
 from bench.plot import Panel
 from bench.sinks import Sink, counting
@@ -30,7 +30,6 @@ MEMORY, DRAINING = "memory over empty", "memory while draining, over empty"
 DRAIN, START, DISK = "drain, all of it", "process start to first reading", "disk"
 UNITS = {DRAIN: "s", START: "s", MEMORY: "MB", DRAINING: "MB", DISK: "MB"}
 MEMORY_MB, DISK_B = 15, 22
-ROWS = 10
 QUICK = {"runs": 1, "counts": (1000, 6000)}
 
 
@@ -69,7 +68,7 @@ def growth(runs: int, folder: Path, counts: tuple[int, ...]) -> dict[tuple[str, 
     found: dict[tuple[str, int], Runs] = {(name, count): Runs() for name in UNITS for count in counts}
     homes = {count: folder / f"waiting-{count}" for count in (0, *counts)}
     for count, home in homes.items():
-        fill(home / "state" / "buffer", count)
+        fill(home / "state" / "buffer", points.blocks(count, points.start_ns(count)))
         if count:
             size = sum(file.stat().st_size for file in (home / "state" / "buffer").glob("cache.db*"))
             found[DISK, count].add("", size / 1e6)
@@ -85,22 +84,6 @@ def growth(runs: int, folder: Path, counts: tuple[int, ...]) -> dict[tuple[str, 
                 found[DRAINING, count].add("", peak - idle)
                 found[DRAIN, count].add("", seconds)
     return {key: sample for key, these in found.items() if (sample := these.sample("")) is not None}
-
-
-def fill(folder: Path, count: int) -> None:
-    """So many points on disk, in the rows that `iot-agent buffer import` makes."""
-    from agent.beside import Beside
-    from agent.rows import Kind, Row, pack
-
-    with Beside(folder, create=True) as beside:
-        rows: list[Row] = []
-        for block in points.blocks(count, points.start_ns(count)):
-            rows.append(pack(block, Kind.PENDING))
-            if len(rows) == ROWS:
-                beside.add(rows)
-                rows = []
-        if rows:
-            beside.add(rows)
 
 
 def started(home: Path, sink: Sink) -> tuple[float, float]:
@@ -125,7 +108,7 @@ def drained(home: Path, place: Path, sink: Sink) -> tuple[float, float]:
 def _drain(folder: str, url: str) -> None:
     """What drained() starts."""
     sink = Sink("", Target(url, "org", "bench", Secret("token")))
-    seconds = drain(Path(folder), sink)
+    _, seconds = drain(Path(folder), sink)
     print(json.dumps({"seconds": seconds, "peak": memory_mb()}))
 
 
