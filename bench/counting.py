@@ -21,7 +21,7 @@ KEPT = 1000
 
 
 class Counts:
-    """What came. `seen` holds for each of the first requests when it came and was answered, and its first stamp."""
+    """What came. `seen` holds for each of the first requests when it was there as a whole, just before its answer, and its first stamp."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -91,15 +91,14 @@ def serve(connection: socket.socket, counts: Counts, answer: str) -> None:
             continue
         size = len(head) + 4 + len(body)
         lines = unpack(body) if headers.get("content-encoding") == "gzip" else body
+        counts.add(lines.count(b"\n") + (lines[-1:] not in {b"", b"\n"}), size, first_stamp(lines))
         if answer == "hang":
-            counts.add(lines.count(b"\n"), size, first_stamp(lines))
             time.sleep(3600)
         date = formatdate(usegmt=True).encode()
         if answer == "503":
             connection.sendall(b"HTTP/1.1 503 X\r\nDate: %s\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n" % date)
         else:
             connection.sendall(b"HTTP/1.1 204 No Content\r\nDate: %s\r\n\r\n" % date)
-        counts.add(lines.count(b"\n") + (lines[-1:] not in (b"", b"\n")), size, first_stamp(lines))
 
 
 def connected(connection: socket.socket, counts: Counts, answer: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from functools import cache
 from typing import TYPE_CHECKING
@@ -30,6 +31,13 @@ def heads(device: str = DEVICE) -> tuple[bytes, ...]:
     return tuple(found)
 
 
+@cache
+def late_ns() -> tuple[int, ...]:
+    """How long after the second each reading is taken: a millisecond or so, never quite the same."""
+    known = random.Random(7)
+    return tuple(437_000_000 + 1_000_000 * known.choice((0, 0, 0, 1, 1, 2)) for _ in range(BLOCK))
+
+
 def start_ns(count: int) -> int:
     """A whole second such that `count` points at 1 Hz end a minute ago."""
     return (int(time.time()) - 60 - count) * SECOND
@@ -37,12 +45,12 @@ def start_ns(count: int) -> int:
 
 def blocks(count: int, first_ns: int, device: str = DEVICE) -> Iterator[list[bytes]]:
     """`count` encoded lines from `first_ns` on, up to BLOCK at a time."""
-    known = heads(device)
+    known, late = heads(device), late_ns()
     for start in range(0, count, BLOCK):
         size = min(BLOCK, count - start)
-        yield [b"%s %d" % (known[n], first_ns + (start + n) * SECOND) for n in range(size)]
+        yield [b"%s %d" % (known[n], first_ns + (start + n) * SECOND + late[n]) for n in range(size)]
 
 
 def lines(count: int, first_ns: int, device: str = DEVICE) -> list[Line]:
-    known = heads(device)
-    return [Line(known[n % BLOCK], 0, first_ns + n * SECOND) for n in range(count)]
+    known, late = heads(device), late_ns()
+    return [Line(known[n % BLOCK], 0, first_ns + n * SECOND + late[n % BLOCK]) for n in range(count)]

@@ -52,12 +52,12 @@ def measure(runs: int, folder: Path, seconds: float = 12.0, sync_ms: int = 300) 
             ) as one:
                 one.wait_for("measured", 1)
                 loops = {BARE: loop(seconds), SYNCING: loop(seconds, folder / f"synced-{run}", environment)}
-                for name, process in loops.items():
-                    found.add(name, float(process.communicate()[0]))
+                for beside, process in loops.items():
+                    found.add(beside, float(process.communicate()[0]))
         done = subprocess.run([*agents.AGENT, "buffer", "export", *one.where], check=True, stdout=subprocess.PIPE)
         found.add("agent", longest_ms([int(stamp) / 1e9 for stamp in _STAMP.findall(done.stdout)]))
-    beside = (found.reference(BARE), found.reference(SYNCING))
-    return [Figure(name, "ms", found.sample("agent"), TARGET_MS, references=beside)]
+    references = (found.reference(BARE), found.reference(SYNCING))
+    return [Figure(name, "ms", found.sample("agent"), TARGET_MS, references=references)]
 
 
 def longest_ms(times: list[float]) -> float:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from agent.boots import Boots
 from agent.clock import Clock
+from agent.schema import Line
 from bench import agents, clocks, points, references, table
 from bench.measure import Figure, Reference, Runs, unmeasured, why_not_here, written_bytes
 from bench.sinks import counting
@@ -71,7 +72,7 @@ def hour(folder: Path, window: int, seconds: int, *, up: bool) -> tuple[int, int
     os.sync()
     before = written_bytes()
     for second, line in enumerate(points.lines(seconds, first)):
-        buffer.put([type(line)(line.head, clock.now)])
+        buffer.put([Line(line.head, clock.now + points.late_ns()[second % points.BLOCK])])
         if up and second % FLUSH_S == 0:
             batch = buffer.take_live(5000)
             assert batch is not None
