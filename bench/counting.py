@@ -21,7 +21,7 @@ KEPT = 1000
 
 
 class Counts:
-    """What came. `seen` holds for each of the first requests when it was there as a whole, just before its answer, and its first stamp."""
+    """What came. `seen` has the first requests: when each was there, just before its answer, and its first stamp."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
