@@ -37,7 +37,7 @@ def slow_disk(folder: Path, sync_ms: int) -> dict[str, str] | None:
     return {"LD_PRELOAD": str(library), "SLOW_SYNC_MS": str(sync_ms)}
 
 
-def measure(runs: int, folder: Path, seconds: float = 12.0, sync_ms: int = 300) -> list[Figure]:
+def measure(runs: int, folder: Path, seconds: float = 8.0, sync_ms: int = 300) -> list[Figure]:
     """The longest delay of a reading under a hanging server and a slow disk."""
     name = f"longest delay of a reading, server hangs, syncs take {sync_ms} ms"
     environment = slow_disk(folder, sync_ms)
