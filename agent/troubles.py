@@ -11,6 +11,8 @@ log = logging.getLogger("agent.delivery")
 
 AGAIN_NS = 3600 * 1_000_000_000
 """Refused and parked points are told of at once when the reason is new, else once an hour."""
+REASONS = 32
+"""That are remembered for it, the latest."""
 
 
 @dataclass(slots=True)
@@ -23,7 +25,7 @@ class Troubles:
     url: str = ""
     changed_ns: int = 0
     _began_ns: int = 0
-    _said: dict[str, tuple[int, str, int]] = field(default_factory=dict)
+    _said: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
 
     def begin(self, now: int, kind: str, text: str, *, loud: bool, error: Exception | None = None) -> None:
         """A failure, perhaps the same as before. `loud`: it ends only when somebody does something."""
@@ -58,11 +60,13 @@ class Troubles:
 
     def _tell(self, now: int, what: str, points: int, text: str) -> int:
         """How many points to speak of now; 0: not yet."""
-        last, said, silent = self._said.get(what, (0, "", 0))
+        reason = what, "".join(c for c in text if not c.isdigit())
+        last, silent = self._said.pop(reason, (None, 0))
         points += silent
-        shape = "".join(c for c in text if not c.isdigit())
-        if shape == said and now - last < AGAIN_NS:
-            self._said[what] = (last, said, points)
+        if last is not None and now - last < AGAIN_NS:
+            self._said[reason] = (last, points)
             return 0
-        self._said[what] = (now, shape, 0)
+        self._said[reason] = (now, 0)
+        if len(self._said) > REASONS:
+            del self._said[next(iter(self._said))]
         return points
