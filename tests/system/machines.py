@@ -21,6 +21,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 SUITES = {(3, 11): "bookworm", (3, 13): "trixie"}
 PACKAGES = "systemd,systemd-sysv,dbus,udev,python3,python3-venv,iproute2,procps,busybox-static"
+MIRROR = "http://deb.debian.org/debian"  # without the security archive, which is sometimes caught in mid-change
 CLEAN = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root"}
 NUMBERS = itertools.count(1)
 KEPT = Path(tempfile.gettempdir()) / f"iot-agent-machines-{os.getuid()}"
@@ -54,7 +55,7 @@ def debian():
             new = path.with_suffix(".new.tar")
             quiet = ["--quiet", "--aptopt=Acquire::Languages none"]
             quiet += [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "man", "locale", "info")]
-            call("mmdebstrap", *quiet, "--variant=minbase", f"--include={PACKAGES}", suite(), new)
+            call("mmdebstrap", *quiet, "--variant=minbase", f"--include={PACKAGES}", suite(), new, MIRROR)
             new.rename(path)
         return path
 
