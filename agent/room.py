@@ -40,9 +40,12 @@ def budget(max_size: int) -> int:
 
 
 def excess(flusher: Flusher) -> int:
-    """Bytes beyond the bound once what is in memory is on disk; below 0 there is room."""
+    """Bytes beyond the bound once what is in memory is on disk; below 0 there is room.
+
+    Dead letters have a bound of their own: no point that waits makes room for them.
+    """
     used = flusher.store.usage()[0] + flusher.state.memory.points * POINT_BYTES
-    return used - budget(flusher.settings.max_size)
+    return used - flusher.state.rows.queues[Kind.DEAD].bytes - budget(flusher.settings.max_size)
 
 
 def before(flusher: Flusher) -> None:

@@ -1,6 +1,7 @@
 """Promise 6: memory and disk stay within their limits at any outage length, and every point that goes is counted."""
 
 from itertools import pairwise
+from random import Random
 
 import pytest
 
@@ -8,6 +9,7 @@ from agent import room
 from agent.buffer import DeadLetter, Part
 from agent.index import Entry
 from agent.rows import Kind, lines_of, pack
+from agent.schema import Line
 from agent.thinning import coarsest_next, thinned
 from tests.buffers import SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at
 
@@ -130,6 +132,25 @@ def test_no_point_is_too_old_while_nobody_knows_the_time(folder, clock):
     buffer.commit_all()
     assert buffer.snapshot().counters.dropped == {}
     buffer.close()
+
+
+@pytest.mark.parametrize("when_full", ["thin", "drop_oldest", "drop_newest"])
+def test_promise_2_no_point_that_waits_makes_room_for_dead_letters(folder, clock, when_full):
+    buffer = open_at(folder, clock, max_size=1_000_000, when_full=when_full)
+    random = Random(1)
+    for _ in range(4):
+        for _ in range(1000):
+            clock.pass_s(1)
+            head = b'environment,clientId=pi-1 note="%s"' % random.randbytes(200).hex().encode()
+            buffer.put([Line(head, clock.boot_ns())])
+        batch = buffer.take_live(5000)
+        buffer.replace(batch, [], [DeadLetter(text, "parse", "no", UNIX_NS) for text in batch.lines()])
+        assert buffer.commit_all()
+    assert buffer.snapshot().disk_bytes > room.budget(1_000_000)
+    outage(buffer, clock, 10)
+    status = buffer.snapshot()
+    assert (status.pending, status.dead_letters, dict(status.counters.dropped)) == (500, 4000, {})
+    accounted(buffer)
 
 
 def test_dead_letters_are_bounded_and_stay_counted(folder, clock):
