@@ -18,6 +18,8 @@ DAMAGED = "damaged"
 BALLAST = "ballast"
 BALLAST_BYTES = 512 * 1024
 """Given up when the disk is full: also removing rows needs room, for the write-ahead log."""
+UNREAD = "unread"
+"""Marks a damaged set that nothing was read from yet; so does the next start, should this one be interrupted."""
 KEPT_SETS = 3
 """Damaged sets of files that are kept, the newest."""
 
@@ -149,20 +151,38 @@ def set_aside(folder: Path, names: Iterable[str], limit: int) -> Path | None:
     sets = damaged_sets(folder)
     target = home / str(1 + (int(sets[-1].name) if sets else 0))
     target.mkdir(mode=0o700)
+    (target / UNREAD).touch()  # before there is anything to read: a power cut may come between any two of these
+    sync_folder(target)
     for path in present:
         plain = path.is_file() and not path.is_symlink()
         path.rename(target / (path.name if plain else f"{path.name}.no-file"))  # reading a pipe would wait for ever
-    sync_folder(folder)
+    for changed in (target, home, folder):
+        sync_folder(changed)
     bound(folder, limit)
     return target
 
 
+def unread_sets(folder: Path) -> list[Path]:
+    """What was set aside and not read yet, oldest first."""
+    return [home for home in damaged_sets(folder) if (home / UNREAD).exists()]
+
+
+def mark_read(home: Path) -> None:
+    """For good: read again after its points were delivered, they would count twice."""
+    (home / UNREAD).unlink(missing_ok=True)
+    sync_folder(home)
+
+
 def bound(folder: Path, limit: int) -> None:
-    """Remove the oldest damaged sets until at most KEPT_SETS and `limit` bytes remain; the newest always does."""
+    """Remove the oldest damaged sets until at most KEPT_SETS and `limit` bytes remain; not the newest, nor what is not
+    read yet.
+    """
     sets = damaged_sets(folder)
     sizes = {s: sum(p.stat().st_size for p in s.rglob("*") if p.is_file()) for s in sets}
-    while len(sets) > 1 and (len(sets) > KEPT_SETS or sum(sizes[s] for s in sets) > limit):
-        _remove(sets.pop(0))
+    for old in sets[:-1]:
+        if (len(sizes) > KEPT_SETS or sum(sizes.values()) > limit) and not (old / UNREAD).exists():
+            _remove(old)
+            del sizes[old]
 
 
 def damaged_sets(folder: Path) -> list[Path]:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LEDGER = "ledger"
-UNREAD = "unread"
-"""Marks files that were set aside and not read to the end yet."""
 _LAST_KEY = 2**53
 
 
@@ -71,17 +69,15 @@ def open_store(folder: Path, settings: BufferSettings, known: Saved | None) -> O
 def _put_aside(folder: Path, settings: BufferSettings, log_bytes: bytes | None = None) -> None:
     """Move the files of a damaged buffer away, marked as not read yet, so that nothing else need succeed now."""
     home = folders.set_aside(folder, FILES, settings.max_size)
-    if home is not None:
-        (home / UNREAD).touch()
-        if log_bytes is not None:
-            (home / salvage.LOST_LOG).write_bytes(log_bytes)
+    if home is not None and log_bytes is not None:
+        (home / salvage.LOST_LOG).write_bytes(log_bytes)
 
 
 def _taken_up(store: Store, folder: Path, known: Saved | None) -> Opened:
     """What the store holds, after what can be read of damaged files was moved into it: also of those that an earlier
     start could not finish.
     """
-    homes = [home for home in folders.damaged_sets(folder) if (home / UNREAD).exists()]
+    homes = folders.unread_sets(folder)
     for home in homes:
         found = salvage.refill(store, home, LEDGER)
         known = known or found
@@ -91,7 +87,7 @@ def _taken_up(store: Store, folder: Path, known: Saved | None) -> Opened:
         with store.transaction():
             store.put(LEDGER, saved.encode())
         for home in homes:
-            (home / UNREAD).unlink(missing_ok=True)
+            folders.mark_read(home)
         note = f"{rows.points} points wait, after what could be read was moved from {homes[-1]}; {note}"
     return Opened(store, rows, bad, saved, note.rstrip("; "))
 

@@ -7,11 +7,12 @@ import shutil
 import sqlite3
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from agent import folder as folders
-from agent import opening, salvage
+from agent import salvage
 from agent.committer import start
 from agent.disk import DiskError
 from agent.storage import DATABASE, FILES, Store
@@ -366,7 +367,44 @@ def test_a_salvage_that_is_interrupted_goes_on_at_the_next_start(folder, monkeyp
     old, status = works(folder)
     assert old == OLD
     assert status.counters.dropped == {}
-    assert not list(folder.rglob(opening.UNREAD))
+    assert not list(folder.rglob(folders.UNREAD))
+
+
+class PowerCut(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_promise_3_a_power_cut_while_damaged_files_are_set_aside_loses_no_point(folder, monkeypatch, tmp_path, moved):
+    os.truncate(folder / DATABASE, 3000)
+    rename = Path.rename
+
+    def cut(path, target):
+        if moved:
+            rename(path, target)
+        raise PowerCut
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", cut)
+        with pytest.raises(PowerCut):
+            open_at(folder)
+    shutil.copytree(folder, tmp_path / "after")
+    old, status = works(tmp_path / "after")
+    assert old == OLD
+    assert status.counters.dropped == {}
+    assert not list((tmp_path / "after").rglob(folders.UNREAD))
+
+
+def test_what_is_not_read_yet_is_kept_whatever_the_bound(folder):
+    for _ in range(6):
+        (folder / DATABASE).write_bytes(b"x" * 5000)
+        folders.set_aside(folder, [DATABASE], 1)
+    sets = folders.unread_sets(folder)
+    assert len(sets) == 6
+    for read in sets:
+        folders.mark_read(read)
+    folders.bound(folder, 10**6)
+    assert folders.damaged_sets(folder) == sets[-folders.KEPT_SETS :]
 
 
 def test_counters_in_memory_outlive_an_empty_folder_in_the_place_of_the_old_one(tmp_path):
