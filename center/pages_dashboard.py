@@ -12,7 +12,7 @@ from flask import abort, redirect, render_template, request, url_for
 from center import presentation
 from center.context import current_center
 from center.forms import RANGES
-from center.pages import newest, pages, state_of
+from center.pages import is_number, newest, pages, state_of
 from center.registry import check_device_id
 from center.tables import csv_answer
 from center.telemetry import DAY_NS, SECOND_NS, Curve, Function, RefusedError, SeriesQuery, finite
@@ -97,7 +97,7 @@ def dashboard(device_id: str) -> str:
         state=state_of(seen, now, registered=registered is not None),
         seen=seen,
         values=values,
-        fields=[f for f in presentation.ordered(values) if charted(f)],
+        fields=[f for f in presentation.ordered(values) if charted(f) and is_number(values[f].value)],
         place={f: values[f] for f in ("Lat", "Lon") if f in values},
         ranges=RANGES,
         chosen=chosen if chosen in RANGES else "24h",

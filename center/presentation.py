@@ -108,7 +108,7 @@ def is_statistic(field: str) -> bool:
 
 
 def number(value: float | str | bool | None, field: str = "") -> str:
-    """The value with its field's decimals, a true minus sign and thin spaces between thousands; a dash for none."""
+    """The value with its field's decimals, a true minus sign, narrow spaces between thousands; a dash for none."""
     if value is None:
         return "\N{EN DASH}"
     if isinstance(value, bool):
@@ -120,7 +120,7 @@ def number(value: float | str | bool | None, field: str = "") -> str:
     text = f"{value:,.{0 if whole else shape.decimals}f}"
     if not shape.unit and "." in text:
         text = text.rstrip("0").rstrip(".")
-    return text.replace(",", " ").replace("-", "\N{MINUS SIGN}")
+    return text.replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", "\N{MINUS SIGN}")
 
 
 def with_unit(value: float | str | bool | None, field: str) -> Markup:

@@ -576,10 +576,10 @@ def test_a_store_that_does_not_answer_is_a_page_not_a_traceback(app, client, cen
 
 def test_numbers_have_the_decimals_of_their_field():
     assert presentation.number(-3.456, "Temperature") == "\N{MINUS SIGN}3.46"
-    assert presentation.number(1013.2, "Pressure") == "1 013.20"
+    assert presentation.number(1013.2, "Pressure") == "1\u202f013.20"
     assert presentation.number(412, "CO2") == "412"
     assert presentation.number(None) == "\N{EN DASH}"
-    assert presentation.number(86_400) == "86 400"
+    assert presentation.number(86_400) == "86\u202f400"
     assert presentation.number(0.5, "ratio") == "0.5"
     assert presentation.number("on", "mode") == "on"
 

@@ -7,7 +7,7 @@ addEventListener("DOMContentLoaded", () => {
   const box = document.getElementById("fill-progress");
   const bar = box.querySelector("progress");
   const note = document.getElementById("fill-note");
-  const format = (n) => n.toLocaleString("en").replaceAll(",", " ");
+  const format = (n) => n.toLocaleString("en").replaceAll(",", "\u202f");
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     button.disabled = true;

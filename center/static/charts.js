@@ -20,7 +20,7 @@
     const unit = chart.dataset.unit;
     return {
       margin: { l: 52, r: 12, t: 8, b: 32 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: font(),
-      hovermode: "x", separators: ". ", dragmode: touch ? false : "zoom", showlegend: chart.curves.length > 1, legend: { orientation: "h", y: 1.12, x: 0 },
+      hovermode: "x", separators: ".\u202f", dragmode: touch ? false : "zoom", showlegend: chart.curves.length > 1, legend: { orientation: "h", y: 1.12, x: 0 },
       hoverlabel: { bgcolor: css("--surface"), bordercolor: css("--bs-border-color"), font: { ...font(), color: css("--bs-body-color") } },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--bs-secondary-color"), activecolor: css("--accent") },
       xaxis: { ...axis, type: "date", range, showspikes: true, spikemode: "across", spikethickness: 1, spikedash: "solid", spikecolor: css("--control-border"), hoverformat: "%-d %b %Y, %H:%M:%S", tickformatstops: [
