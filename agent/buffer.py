@@ -8,7 +8,6 @@ ever written for it. put() touches no disk; delivery takes batches and says what
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -47,15 +46,15 @@ def open_buffer(folder: Path, settings: BufferSettings, clock: BootClock, *, wai
 
     With `wait` False the disk is opened by the first commit, in the committer's thread: points are taken meanwhile.
     """
-    held: int | None = None
+    hold = folders.Hold(folder)
     try:
         folders.make(folder)
-        held = folders.lock(folder)
+        hold.take()
     except ValueError as error:
         raise AgentError(str(error)) from error
     except OSError:
         pass  # no folder: points wait in memory, and the status says why
-    buffer = Buffer(folder, settings, clock, held)
+    buffer = Buffer(folder, settings, clock, hold)
     if wait:
         buffer.open()
     return buffer
@@ -64,15 +63,15 @@ def open_buffer(folder: Path, settings: BufferSettings, clock: BootClock, *, wai
 class Buffer:
     """Thread-safe. Batches that were taken stay out until one of delivered(), keep() or replace() is called."""
 
-    def __init__(self, folder: Path, settings: BufferSettings, clock: BootClock, held: int | None = None) -> None:
+    def __init__(self, folder: Path, settings: BufferSettings, clock: BootClock, hold: folders.Hold) -> None:
         self.settings = settings
         self.clock = clock
         self.wake = threading.Event()
         """Set when the committer has something to do earlier than it thought."""
         self._state = State(clock.boot_id)
-        self._flusher = Flusher(folder, settings, self._state, clock)
+        self._flusher = Flusher(folder, settings, self._state, clock, hold)
         self._disk_lock = threading.Lock()
-        self._held = held
+        self._hold = hold
         self._gone_ns: int | None = None
         self._failed: DiskError | None = None
         self._window_ns = int(settings.loss_window * 1e9)
@@ -326,6 +325,4 @@ class Buffer:
             self._flusher.close()
             self._flusher.health.retry_ns = _FOREVER
             self._flusher.health.problem = "closed"
-        if self._held is not None:
-            os.close(self._held)
-            self._held = None
+        self._hold.release()

@@ -30,8 +30,11 @@ log = logging.getLogger(__name__)
 class Flusher:
     """Used by one thread at a time: the committer's, or whoever closes the buffer."""
 
-    def __init__(self, folder: Path, settings: BufferSettings, state: State, clock: BootClock) -> None:
+    def __init__(
+        self, folder: Path, settings: BufferSettings, state: State, clock: BootClock, hold: folders.Hold
+    ) -> None:
         self.folder = folder
+        self._hold = hold
         self.settings = settings
         self.state = state
         self.clock = clock
@@ -63,12 +66,21 @@ class Flusher:
         if reader is not None:
             reader.close()
         try:
+            self._take_folder()
             self._open()
+        except folders.AlreadyRunning as other:
+            self.failed(DiskError("locked", str(other)))
         except (DiskError, OSError, ValueError) as error:
             self.failed(disk_error(error))
             self._read_only()
-            return False
-        return True
+        else:
+            return True
+        return False
+
+    def _take_folder(self) -> None:
+        """Somebody may have deleted it meanwhile, with the lock on it, and another agent have begun there."""
+        folders.make(self.folder)
+        self._hold.take()
 
     def _read_only(self) -> None:
         """What cannot be written can perhaps be read: then what waits there is delivered, once in this process."""
@@ -298,9 +310,10 @@ class Flusher:
             with self.state.lock:
                 known = self.state.ledger.base
             try:
+                self._take_folder()
                 opening.rescue(store, self.folder, self.settings, known, deleted=error.trouble == "unlinked")
                 health.retry_ns = 0
-            except (DiskError, OSError) as worse:
+            except (DiskError, OSError, folders.AlreadyRunning) as worse:
                 log.error("buffer: what was damaged could not be set aside (%s)", worse)  # noqa: TRY400 - one line
         store.close()
 

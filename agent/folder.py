@@ -91,6 +91,30 @@ def lock(folder: Path) -> int | None:
     return number
 
 
+class Hold:
+    """The lock on the folder, also on one that was made anew in the place of a deleted one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._number: int | None = None
+
+    def take(self) -> None:
+        """Hold the folder as it stands there now, unless it is held. Raises AlreadyRunning, and OSError without one."""
+        if self._number is not None:
+            held, there = os.fstat(self._number), self._folder.stat()
+            if (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino):
+                return
+        number = lock(self._folder)
+        self.release()
+        self._number = number
+
+    def release(self) -> None:
+        """Twice is fine."""
+        if self._number is not None:
+            os.close(self._number)
+            self._number = None
+
+
 def holder(folder: Path) -> str:
     """Who holds the lock, as /proc/locks tells: `process 123 (iot-agent run)`."""
     try:

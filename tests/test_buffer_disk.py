@@ -334,3 +334,40 @@ def test_ballast_is_there_for_a_full_disk_and_comes_back(folder, clock):
     assert ballast.exists()
     buffer.close()
     assert ballast.stat().st_mode & 0o077 == 0
+
+
+def test_a_folder_that_was_deleted_and_made_anew_is_held_against_a_second_agent(folder, clock):
+    buffer = open_at(folder, clock)
+    measure(buffer, clock, 3)
+    assert buffer.commit_all()
+    shutil.rmtree(folder)
+    measure(buffer, clock, 3)
+    buffer.commit_all()
+    assert buffer.commit_all()
+    with pytest.raises(folders.AlreadyRunning):
+        open_at(folder, clock)
+    assert len(drain(buffer)) == 6
+    accounted(buffer)
+    buffer.close()
+
+
+def test_a_folder_where_another_agent_began_after_it_was_deleted_is_left_to_that_one(folder, clock):
+    buffer = open_at(folder, clock)
+    measure(buffer, clock, 3)
+    assert buffer.commit_all()
+    shutil.rmtree(folder)
+    other = open_at(folder, clock)
+    measure(buffer, clock, 3, device="kept")
+    for _ in range(3):
+        assert not buffer.commit_all()
+        clock.pass_s(31)
+    assert "in use by" in buffer.snapshot().problem
+    assert sum(b"kept" in line for line in drain(buffer)) == 3
+    accounted(buffer)
+    assert other.snapshot().pending == 0
+    other.close()
+    measure(buffer, clock, 3)
+    clock.pass_s(31)
+    assert buffer.commit_all(), buffer.snapshot().problem
+    accounted(buffer)
+    buffer.close()
