@@ -246,6 +246,10 @@ class Buffer:
         with self._disk_lock:
             return self._flusher.ready()
 
+    def alive_boot_ns(self) -> int:
+        """Until when the disk was being opened or saved from damage; now, while it is: that takes its time."""
+        return self._flusher.alive_boot_ns()
+
     def next_deadline(self) -> int:
         """When the committer has to do something next, on the boot clock (ns)."""
         with self._state.lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from agent.ledger import SAVE_EVERY_S, Counters, Saved, uncounted_s
 from agent.rows import MAX_LINES, Header, Row, pack
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from agent.settings import BufferSettings
@@ -42,6 +43,7 @@ class Flusher:
         self.health = DiskHealth()
         self.saved_ns = clock.boot_ns()
         self.unclean = False
+        self._opening, self._opened_ns = False, 0
         self._open_store: Store | None = None
         self._started = False
         self._version = -1
@@ -65,22 +67,36 @@ class Flusher:
         reader, self._open_store = self._open_store, None
         if reader is not None:
             reader.close()
-        try:
-            self._take_folder()
-            self._open()
-        except folders.AlreadyRunning as other:
-            self.failed(DiskError("locked", str(other)))
-        except (DiskError, OSError, ValueError) as error:
-            self.failed(disk_error(error))
-            self._read_only()
-        else:
-            return True
+        with self._taking_time():
+            try:
+                self._take_folder()
+                self._open()
+            except folders.AlreadyRunning as other:
+                self.failed(DiskError("locked", str(other)))
+            except (DiskError, OSError, ValueError) as error:
+                self.failed(disk_error(error))
+                self._read_only()
+            else:
+                return True
         return False
 
     def _take_folder(self) -> None:
         """Somebody may have deleted it meanwhile, with the lock on it, and another agent have begun there."""
         folders.make(self.folder)
         self._hold.take()
+
+    @contextmanager
+    def _taking_time(self) -> Iterator[None]:
+        """Opening the disk, or saving it from damage, takes minutes on a slow card: the watchdog has to know."""
+        self._opening = True
+        try:
+            yield
+        finally:
+            self._opened_ns, self._opening = self.boot_ns(), False
+
+    def alive_boot_ns(self) -> int:
+        """Now, while the disk is being opened; then when that ended."""
+        return self.boot_ns() if self._opening else self._opened_ns
 
     def _read_only(self) -> None:
         """What cannot be written can perhaps be read: then what waits there is delivered, once in this process."""
@@ -311,7 +327,8 @@ class Flusher:
                 known = self.state.ledger.base
             try:
                 self._take_folder()
-                opening.rescue(store, self.folder, self.settings, known, deleted=error.trouble == "unlinked")
+                with self._taking_time():
+                    opening.rescue(store, self.folder, self.settings, known, deleted=error.trouble == "unlinked")
                 health.retry_ns = 0
             except (DiskError, OSError, folders.AlreadyRunning) as worse:
                 log.error("buffer: what was damaged could not be set aside (%s)", worse)  # noqa: TRY400 - one line

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _STOP_S = 0.5
+_USUAL_TIMEOUT_S = 30.0
+"""A request with a longer one may take so much longer before its thread counts as stuck."""
 
 
 @dataclass(slots=True)
@@ -222,10 +224,11 @@ class Service:
         """When each loop that matters was last seen at work (boot clock), for the watchdog."""
         parts = self._parts
         alive = {f"sensor {s.tag or s.driver.sensor}": s.sampler.snapshot().alive_boot_ns for s in parts.sensors}
-        if self._committer:
-            alive["committer"] = self._committer.alive_boot_ns
+        if self._committer and self._buffer:
+            alive["committer"] = max(self._committer.alive_boot_ns, self._buffer.alive_boot_ns())
         if parts.delivery:
-            alive["delivery"] = parts.delivery.snapshot().alive_boot_ns
+            patience_s = max(0.0, parts.settings.delivery.timeout - _USUAL_TIMEOUT_S)  # to connect, and for the answer
+            alive["delivery"] = parts.delivery.snapshot().alive_boot_ns + int(2e9 * patience_s)
         return alive
 
     def _measure(self, parts: Parts, drivers: list[Driver]) -> None:

@@ -5,10 +5,12 @@ import time
 
 import pytest
 
+from agent import opening
 from agent.config import parse
 from agent.control import ask
 from agent.errors import AgentError
 from agent.service import Service
+from drivers.base import boot_ns
 from drivers.virtual import Virtual
 
 
@@ -90,3 +92,30 @@ def test_who_asks_an_agent_that_cannot_answer_is_told_so_and_the_next_one_is_ans
         ask(tmp_path)
     monkeypatch.setattr(service._control, "_snapshot", good)
     assert ask(tmp_path)["device_id"] == "pi-1"
+
+
+def test_promise_3_saving_a_damaged_buffer_may_take_longer_than_the_watchdog_waits(service, monkeypatch):
+    begun, goes_on, real = threading.Event(), threading.Event(), opening.open_store
+
+    def slowly(*arguments):
+        begun.set()
+        goes_on.wait(10)
+        return real(*arguments)
+
+    monkeypatch.setattr(opening, "open_store", slowly)
+    service.start()
+    assert begun.wait(10)
+    then = boot_ns()
+    wait_for(lambda: measured(service) > 2)
+    assert service.alive_boot_ns()["committer"] > then
+    goes_on.set()
+    wait_for(lambda: service.snapshot()["buffer"]["disk_ok"])
+
+
+def test_a_request_with_a_long_timeout_is_not_taken_for_a_thread_that_is_stuck(tmp_path):
+    agent = Service(settings(delivery={"timeout": "5m"}), tmp_path)
+    agent.start()
+    try:
+        assert agent.alive_boot_ns()["delivery"] - boot_ns() > 500e9
+    finally:
+        agent.stop()
