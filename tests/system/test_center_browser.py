@@ -32,6 +32,7 @@ pytestmark = [pytest.mark.chromium, pytest.mark.timeout(180)]
 
 OUTPUT = Path(__file__).parents[2] / "test-output"
 PASSWORD = "correct horse battery"
+LONG = "greenhouse-with-a-rather-long-name-that-someone-chose-for-it-001"
 FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
@@ -101,6 +102,12 @@ def open_center(tmp_path_factory):
         center.telemetry.write([point_at("attic", now - 3 * 3600 - 60 * i) for i in range(300)])
         tags = {"clientId": "pi-7", "device": "pi-7"}
         center.telemetry.write([Point("agent", tags, {"rejected": 3, "delivered": 1440}, None)])
+        texts = {
+            "Note": "a long text that a device may send " * 3,
+            "RawValueOfTheSecondSoilMoistureSensor": 1e9,
+            "Door": True,
+        }
+        center.telemetry.write([Point("environment", {"device": LONG}, texts | {"Temperature": 20.0}, None)])
         center.registry.make_enrollment_key(note="Greenhouse", uses=5)
         yield running
 
@@ -245,7 +252,9 @@ def _use_the_dashboard(seen, folder):
 def _write_missing_data(seen):
     page = seen.go("/virtual")
     page.get_by_role("button", name="Write missing data").click()
-    page.get_by_text(re.compile("Done: 10 08[01] points written")).first.wait_for(timeout=30_000)  # a minute may begin
+    page.get_by_text(re.compile("Done: 10\u202f08[01] points written")).first.wait_for(
+        timeout=30_000
+    )  # a minute may begin
     bar = page.get_by_label("Progress")
     assert bar.get_attribute("value") == bar.get_attribute("max") == "10080"
     seen.shoot("virtual")
@@ -277,6 +286,8 @@ PAGES = [
     "/devices/pi-7",
     "/devices/balcony",
     "/dashboards/pi-7",
+    f"/devices/{LONG}",
+    f"/dashboards/{LONG}",
     "/virtual",
     "/query?device=pi-7&range=24h",
     "/write",
