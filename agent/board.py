@@ -53,8 +53,8 @@ def look(folder: Path | None = None, root: Path = ROOT) -> Board:
         memory_process=_resident(root),
         disk_free=disk.f_bavail * disk.f_frsize if disk else None,
         disk_total=disk.f_blocks * disk.f_frsize if disk else None,
-        uptime=_number(_text(root / "proc/uptime").partition(" ")[0]),
-        load=_number(_text(root / "proc/loadavg").partition(" ")[0]),
+        uptime=_number(text_of(root / "proc/uptime").partition(" ")[0]),
+        load=_number(text_of(root / "proc/loadavg").partition(" ")[0]),
         throttled=_throttled(root),
     )
 
@@ -64,7 +64,8 @@ def throttling(flags: int) -> list[str]:
     return [text for bit, text in THROTTLED_BITS.items() if flags >> bit & 1]
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """A small file of the kernel's, stripped; empty where there is none."""
     try:
         return path.read_text("ascii", "replace").strip()
     except OSError:
@@ -81,9 +82,9 @@ def _number(text: str) -> float | None:
 def _temperature(root: Path) -> float | None:
     """Of the zone of the processor, else of the first; millidegrees (kernel's sysfs-api for thermal)."""
     zones = sorted(root.glob("sys/class/thermal/thermal_zone*"))
-    zones.sort(key=lambda zone: "cpu" not in _text(zone / "type"))
+    zones.sort(key=lambda zone: "cpu" not in text_of(zone / "type"))
     for zone in zones:
-        value = _number(_text(zone / "temp"))
+        value = _number(text_of(zone / "temp"))
         if value is not None:
             return value / 1000
     return None
@@ -91,7 +92,7 @@ def _temperature(root: Path) -> float | None:
 
 def _meminfo(root: Path) -> dict[str, int]:
     found = {}
-    for line in _text(root / "proc/meminfo").splitlines():
+    for line in text_of(root / "proc/meminfo").splitlines():
         name, _, rest = line.partition(":")
         number = rest.split()
         if number and number[0].isdecimal():
@@ -100,12 +101,12 @@ def _meminfo(root: Path) -> dict[str, int]:
 
 
 def _resident(root: Path) -> int | None:
-    fields = _text(root / "proc/self/statm").split()
+    fields = text_of(root / "proc/self/statm").split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 and fields[1].isdecimal() else None
 
 
 def _throttled(root: Path) -> int | None:
     try:
-        return int(_text(root / THROTTLED), 16)
+        return int(text_of(root / THROTTLED), 16)
     except ValueError:
         return None

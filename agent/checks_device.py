@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
-from agent.board import look, throttling
+from agent.board import look, text_of, throttling
 from agent.buffer_look import BufferLook, look_at_buffer
 from agent.findings import Finding, Patient, failed, ok, skipped, warning
 from agent.units import format_size
@@ -56,7 +56,7 @@ def _card(root: Path, folder: Path) -> Iterator[Finding]:
     """Signs of a dying card: errors that ext4 counted, and the wear that an eMMC states (JEDEC 84-B51, 7.4.79)."""
     device = folder.stat().st_dev
     block = (root / f"sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve()
-    errors = _text(root / f"sys/fs/ext4/{block.name}/errors_count")
+    errors = text_of(root / f"sys/fs/ext4/{block.name}/errors_count")
     if errors.isdecimal() and int(errors):
         yield warning(
             "card",
@@ -64,7 +64,7 @@ def _card(root: Path, folder: Path) -> Iterator[Finding]:
             f"copy what matters, check it with e2fsck -f /dev/{block.name} from another system, and get another card",
         )
     for place in (block, block.parent):
-        for level in _text(place / "device/life_time").split():
+        for level in text_of(place / "device/life_time").split():
             if level.startswith("0x") and int(level, 16) >= 9:
                 yield warning(
                     "card", f"{place.name} states {int(level, 16) * 10} % of its life used", "get another card"
@@ -266,10 +266,3 @@ def _systemctl(root: Path) -> dict[str, str]:
     except (OSError, subprocess.SubprocessError):
         return {}
     return dict(line.partition("=")[::2] for line in shown.splitlines())
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("ascii", "replace").strip()
-    except OSError:
-        return ""

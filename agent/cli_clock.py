@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.batches import UndatedBoot
 from agent.boots import current_boot_id
 from agent.byhand import leave
 from agent.cli_options import Context, common_options
@@ -16,6 +15,8 @@ from agent.errors import AgentError
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from agent.batches import UndatedBoot
 
 
 @click.command()
@@ -67,26 +68,15 @@ def parse_time(text: str) -> int:
 
 def waiting_in(folder: Path) -> list[UndatedBoot]:
     """The earlier boots with points that have no time, oldest first, as they are on disk. Raises AgentError."""
-    from agent.opening import scan  # noqa: PLC0415 - diskcache is not needed for --help
-    from agent.storage import DATABASE, DiskError, Store  # noqa: PLC0415
+    from agent.disk import DiskError  # noqa: PLC0415 - diskcache is not needed for --help
+    from agent.opening import on_disk  # noqa: PLC0415
+    from agent.undated import boots_of  # noqa: PLC0415
 
-    if not (folder / DATABASE).exists():
-        return []
     try:
-        store = Store(folder, owner=False)
-        try:
-            rows, _ = scan(store)
-        finally:
-            store.close()
-    except DiskError as error:
-        raise AgentError(f"the buffer in {folder} cannot be read: {error}") from error
-    here = current_boot_id()
-    boots = [
-        UndatedBoot(name, queue.points, *rows.spans[name], next(iter(queue)).key)
-        for name, queue in rows.undated.items()
-        if name != here
-    ]
-    return sorted(boots, key=lambda boot: boot.key)
+        found = on_disk(folder)
+    except (DiskError, ValueError) as error:
+        raise AgentError(f"the buffer in {folder} cannot be read ({error}): starting the agent repairs it") from error
+    return boots_of(found.rows, {current_boot_id()}) if found else []
 
 
 def _list(waiting: Sequence[UndatedBoot]) -> None:

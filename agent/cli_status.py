@@ -10,6 +10,7 @@ import click
 
 from agent.cli_options import Context, common_options
 from agent.errors import AgentError
+from agent.verdict import ago
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -70,7 +71,7 @@ def rows(snapshot: dict[str, Any]) -> list[tuple[str, str]]:
 
     result = []
     if snapshot["running"]:
-        result.append(("Agent", f"[green]running[/green], pid {snapshot['pid']}, for {_ago(snapshot['uptime_s'])}"))
+        result.append(("Agent", f"[green]running[/green], pid {snapshot['pid']}, for {ago(snapshot['uptime_s'])}"))
     else:
         result.append(("Agent", "[yellow]not running[/yellow]: this is what is on disk"))
     if snapshot.get("device_id"):
@@ -101,13 +102,6 @@ def rows(snapshot: dict[str, Any]) -> list[tuple[str, str]]:
     return result
 
 
-def _ago(seconds: float) -> str:
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
 def _sensor(sensor: dict[str, Any]) -> str:
     from rich.markup import escape  # noqa: PLC0415
 
@@ -115,7 +109,7 @@ def _sensor(sensor: dict[str, Any]) -> str:
     text = escape(f"{values or 'no reading yet'}  ({sensor['description']}; {sensor['readings']:,} readings")
     text += "".join(f", {sensor[what]:,} {what}" for what in ("missed", "implausible", "errors") if sensor[what]) + ")"
     if sensor["problem"]:
-        since = f" for {_ago(sensor['failing_s'])}" if sensor.get("failing_s") else ""
+        since = f" for {ago(sensor['failing_s'])}" if sensor.get("failing_s") else ""
         text += f"\n[red]failing{since}: {escape(sensor['problem'])}[/red]"
     if sensor["stuck_since_boot_ns"]:
         text += "\n[yellow]stuck: the very same registers again and again; is the sensor alive?[/yellow]"
@@ -141,11 +135,11 @@ def _delivery(delivery: dict[str, Any]) -> str:
     if delivery.get("backlog"):
         text += f", backlog {delivery['backlog']:,} points"
         if delivery.get("eta_s"):
-            text += f" at {delivery['backlog_rate']:,.0f}/s: done in {_ago(delivery['eta_s'])}"
+            text += f" at {delivery['backlog_rate']:,.0f}/s: done in {ago(delivery['eta_s'])}"
     if delivery.get("last_error"):
         text += f"\n[red]{escape(delivery['last_error'])}[/red]"
         if delivery.get("next_attempt_s"):
-            text += f"; next attempt in {_ago(delivery['next_attempt_s'])}"
+            text += f"; next attempt in {ago(delivery['next_attempt_s'])}"
     return text
 
 

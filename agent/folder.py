@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent import atomic
 from agent.errors import EXIT_ALREADY_RUNNING, AgentError
 
 if TYPE_CHECKING:
@@ -39,11 +40,7 @@ class AlreadyRunning(AgentError):  # noqa: N818 - says what is the case
 def sync_folder(folder: Path) -> None:
     """Make the entries of a folder durable, where its file system can."""
     with contextlib.suppress(OSError):
-        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
+        atomic.sync_folder(folder)
 
 
 def make(folder: Path) -> None:

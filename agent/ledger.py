@@ -185,6 +185,3 @@ class Ledger:
         """`row` is on disk, with `change` in it."""
         self.base = row
         self.delta -= change
-
-    def replace_base(self, **fields: Any) -> None:
-        self.base = replace(self.base, **fields)

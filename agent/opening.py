@@ -92,6 +92,31 @@ def _taken_up(store: Store, folder: Path, known: Saved | None) -> Opened:
     return Opened(store, rows, bad, saved, note.rstrip("; "))
 
 
+@dataclass(frozen=True, slots=True)
+class OnDisk:
+    """What a buffer holds: its rows, the ledger as last saved, bytes in use and of the file."""
+
+    rows: Rows
+    saved: Saved
+    used_bytes: int
+    file_bytes: int
+
+
+def on_disk(folder: Path) -> OnDisk | None:
+    """What the buffer in this folder holds, None where there is none. Nothing is changed.
+
+    Raises DiskError or ValueError where it cannot be read.
+    """
+    if not (folder / DATABASE).exists():
+        return None
+    store = Store(folder, owner=False, read_only=True)
+    try:
+        rows, _ = scan(store)
+        return OnDisk(rows, Saved.decode(store.read_named(LEDGER)), *store.usage())
+    finally:
+        store.close()
+
+
 def open_reader(folder: Path) -> tuple[Store, Rows, set[int], Saved] | None:
     """The store of a folder that cannot be written, for reading; None if it cannot be read either."""
     store = Store(folder, read_only=True)

@@ -132,9 +132,6 @@ class State:
         """Points that wait, and the health points among them."""
         return self.rows.points + self.memory.points, self.rows.health + self.memory.health
 
-    def take_block(self, blocks: Sequence[Block], limit: int) -> Block:
-        return self.memory.take(blocks, limit)
-
     def pick(self, kinds: Iterable[Kind], limit: int) -> tuple[list[int], Kind]:
         """Pin the next rows of the first kind that has some older than the others': one, or up to `limit` points of
         pending ones.

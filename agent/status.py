@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from agent import __version__
 from agent.batches import BufferStatus
 from agent.dating import words
-from agent.ledger import Saved
 from agent.rows import Kind
 from drivers.base import boot_ns
 
@@ -80,37 +79,27 @@ def from_disk(state_dir: Path) -> dict[str, Any]:
     Nothing is changed. Raises PermissionError where we may not look.
     """
     from agent.disk import DiskError  # noqa: PLC0415 - the running agent's status needs no database
-    from agent.opening import LEDGER, scan  # noqa: PLC0415
-    from agent.storage import DATABASE, Store  # noqa: PLC0415
+    from agent.opening import on_disk  # noqa: PLC0415
 
-    folder = state_dir / "buffer"
     buffer = BufferStatus(problem="there is no buffer yet: no agent ran here")
     if not os.access(state_dir, os.R_OK | os.X_OK) and state_dir.exists():
         raise PermissionError(f"{state_dir} may not be read")
-    if (folder / DATABASE).exists():
-        try:
-            store = Store(folder, owner=False, read_only=True)
-            try:
-                rows, _ = scan(store)
-                counters = Saved.decode(store.read_named(LEDGER)).counters
-                used, size = store.usage()
-            finally:
-                store.close()
-            own = counters.points
-            pending = rows.points - rows.health
+    try:
+        if (found := on_disk(state_dir / "buffer")) is not None:
+            rows, counters = found.rows, found.saved.counters
             buffer = BufferStatus(
                 pending_disk=rows.points,
                 undated=sum(queue.points for queue in rows.undated.values()),
                 parked=rows.queues[Kind.PARKED].points,
                 dead_letters=rows.queues[Kind.DEAD].points,
-                disk_bytes=used,
-                file_bytes=size,
+                disk_bytes=found.used_bytes,
+                file_bytes=found.file_bytes,
                 disk_ok=True,
-                unaccounted=own.unaccounted(pending),
+                unaccounted=counters.points.unaccounted(rows.points - rows.health),
                 counters=counters,
             )
-        except (DiskError, ValueError) as error:
-            buffer = BufferStatus(problem=f"not readable ({error}): the agent saves what it can when it starts")
+    except (DiskError, ValueError) as error:
+        buffer = BufferStatus(problem=f"not readable ({error}): the agent saves what it can when it starts")
     return {"running": False, "buffer": _plain(buffer), "ledger": ledger_of(buffer), "sensors": [], "warnings": []}
 
 

@@ -10,7 +10,9 @@ from agent.merging import dated
 from agent.rows import Kind
 
 if TYPE_CHECKING:
-    from agent.state import State
+    from collections.abc import Container
+
+    from agent.state import Rows, State
 
 
 def date(state: State, boot_id: str, offset_ms: int, *, estimated: bool) -> None:
@@ -28,12 +30,16 @@ def date(state: State, boot_id: str, offset_ms: int, *, estimated: bool) -> None
 def boots(state: State) -> list[UndatedBoot]:
     """Boots with points on disk whose time nobody has told, the oldest first."""
     with state.lock:
-        rows = state.rows
-        found = [
-            UndatedBoot(boot, queue.points, *rows.spans[boot], next(iter(queue)).key)
-            for boot, queue in rows.undated.items()
-            if boot not in state.dating
-        ]
+        return boots_of(state.rows, state.dating)
+
+
+def boots_of(rows: Rows, known: Container[str]) -> list[UndatedBoot]:
+    """The boots of undated rows, the oldest first, but for those that are `known`."""
+    found = [
+        UndatedBoot(boot, queue.points, *rows.spans[boot], next(iter(queue)).key)
+        for boot, queue in rows.undated.items()
+        if boot not in known
+    ]
     return sorted(found, key=lambda boot: boot.key)
 
 
