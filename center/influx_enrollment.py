@@ -23,13 +23,16 @@ KEYS = (
 )
 USES = (
     f"from(bucket: _bucket) |> {ALL_TIME} "
-    '|> filter(fn: (r) => r._measurement == "enrollment_use"%s) |> first() '
+    '|> filter(fn: (r) => r._measurement == "enrollment_use"%s) '
     '|> keep(columns: ["_time", "_value", "keyId", "deviceId"])'
 )
 
 
 class InfluxEnrollment:
-    """A device counts once for a key. Two registrations within some ms can both take the last use of it."""
+    """A registration counts once for a key, however often it is tried; after a removal it is another one.
+
+    Two registrations within some ms can both take the last use of it.
+    """
 
     def __init__(self, influx: Influx, bucket: str) -> None:
         self.influx = influx
@@ -48,8 +51,8 @@ class InfluxEnrollment:
         self.influx.write(self.bucket, [encode(Point("enrollment", {"keyId": key_id}, dict(fields)))])
         return EnrollmentKey(key_id, note, now, expires_ns, uses, 0, False), secret
 
-    def _read(self, key_id: str | None) -> dict[str, tuple[EnrollmentKey, str, list[str]]]:
-        """Keys by id, with the hash of each and the devices that used it, the earliest first."""
+    def _read(self, key_id: str | None) -> dict[str, tuple[EnrollmentKey, str, list[tuple[int, str]]]]:
+        """Keys by id, with the hash of each and its uses: when, and by which device; the earliest first."""
         where, params = "", {"_bucket": self.bucket}
         if key_id is not None:
             where, params["_key"] = " and r.keyId == _key", key_id
@@ -63,7 +66,7 @@ class InfluxEnrollment:
         for name, point in points.items():
             if not point.get("hash"):
                 continue
-            devices = [device for _, device in sorted(users.get(name, ()))]
+            used = sorted(users.get(name, ()))
             uses = int(point["uses"]) if point.get("uses") else None
             key = EnrollmentKey(
                 name,
@@ -71,10 +74,10 @@ class InfluxEnrollment:
                 parse_time(point["createdAt"], 0),
                 parse_time(point["expiresAt"], 0) if point.get("expiresAt") else None,
                 uses,
-                len(devices) if uses is None else min(len(devices), uses),
+                len(used) if uses is None else min(len(used), uses),
                 bool(point.get("revokedAt")),
             )
-            found[name] = (key, point["hash"], devices)
+            found[name] = (key, point["hash"], used)
         return found
 
     def keys(self) -> Sequence[EnrollmentKey]:
@@ -86,20 +89,24 @@ class InfluxEnrollment:
         self.influx.write(self.bucket, [encode(Point("enrollment", {"keyId": key_id}, {"revokedAt": iso(now_ns())}))])
         return True
 
-    def use(self, secret: Secret | None, device_id: str) -> None:
-        """Count the device as one use. Raises EnrollmentError."""
+    def use(self, secret: Secret | None, device_id: str, removed_ns: int) -> None:
+        """Count one use, unless the device has one since it was last removed. Raises EnrollmentError."""
         key_id = enrollment_id(secret)
         entry = self._read(key_id).get(key_id) if key_id else None
         if entry is None or not matches(secret, entry[1]):
             raise EnrollmentError(refusal(secret))
-        key, _, devices = entry
-        if device_id not in devices:
+        key, _, used = entry
+        if not _mine(used, device_id, removed_ns):
             if not key.valid(now_ns()):
                 raise EnrollmentError(refusal(secret))
             point = Point("enrollment_use", {"keyId": key_id, "deviceId": device_id}, {"usedAt": iso(now_ns())})
             self.influx.write(self.bucket, [encode(point)])
-            devices = self._read(key_id)[key_id][2]
+            used = self._read(key_id)[key_id][2]
         elif key.revoked or (key.expires_ns is not None and now_ns() >= key.expires_ns):
             raise EnrollmentError(refusal(secret))
-        if key.uses is not None and device_id in devices[key.uses :]:
+        if key.uses is not None and not _mine(used[: key.uses], device_id, removed_ns):
             raise EnrollmentError(refusal(secret))
+
+
+def _mine(used: Sequence[tuple[int, str]], device_id: str, removed_ns: int) -> bool:
+    return any(user == device_id and at > removed_ns for at, user in used)

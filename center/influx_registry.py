@@ -74,10 +74,12 @@ class InfluxRegistry:
         needs_key: bool = False,
     ) -> Registered:
         check_device_id(device_id)
-        before = settle(self._claims(device_id))
+        claims = self._claims(device_id)
+        before = settle(claims)
         if before is None:
             if needs_key and not administrator:
-                self._enrollment.use(enrollment_key, device_id)
+                removed_ns = max((claim.time_ns for claim in claims), default=0)
+                self._enrollment.use(enrollment_key, device_id, removed_ns)
             kept, created = digest(secret), now_ns()
         else:
             kept, created = before.owner_hash, before.created_ns

@@ -180,6 +180,35 @@ def test_an_enrollment_key_is_not_asked_of_a_registered_device(registry, device)
     assert not registry.register(device, A, needs_key=True).new
 
 
+def test_a_removed_device_does_not_come_back_with_a_key_that_is_used_up(registry, device):
+    _, secret = registry.make_enrollment_key(uses=2)
+    for _ in range(2):
+        registry.register(device, A, enrollment_key=secret, needs_key=True)
+        registry.remove(device)
+    with pytest.raises(EnrollmentError, match="not valid"):
+        registry.register(device, A, enrollment_key=secret, needs_key=True)
+    assert registry.device(device) is None
+
+
+def test_no_more_devices_than_its_uses_register_with_a_key_at_once(registry, device):
+    _, secret = registry.make_enrollment_key(uses=3)
+    outcomes = []
+
+    def attempt(n):
+        try:
+            registry.register(f"{device}-{n}", A, enrollment_key=secret, needs_key=True)
+        except EnrollmentError as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=attempt, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == 5
+    assert registry.devices(search=f"{device}-").total == 3
+
+
 def test_missing_wrong_expired_and_revoked_enrollment_keys_are_refused(registry, device):
     _, expired = registry.make_enrollment_key(expires_ns=time.time_ns() - 1)
     key, revoked = registry.make_enrollment_key(uses=None)
