@@ -6,6 +6,7 @@ start. Entries stay until the points have long been dated: dating twice does no 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from typing import TYPE_CHECKING
@@ -22,15 +23,20 @@ FILE = "clock.byhand.json"
 
 
 def read(folder: Path) -> dict[str, int]:
-    """Unix time, in ns, when the boot clock read 0, by boot id. A file that is not readable counts as empty."""
+    """Unix time, in ns, when the boot clock read 0, by boot id. What is not readable is set aside: it is looked for
+    every second.
+    """
+    path = folder / FILE
     try:
-        data = json.loads(read_regular(folder / FILE))
+        data = json.loads(read_regular(path))
+        if not isinstance(data, dict):
+            raise ValueError("no table of boots")  # noqa: TRY004, TRY301 - as damaged as the others
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        _log.warning("%s is not readable (%s): give the times again with iot-agent buffer date", folder / FILE, error)
-        return {}
-    if not isinstance(data, dict):
+        with contextlib.suppress(OSError):
+            path.replace(path.with_name(f"{FILE}.damaged"))
+            _log.warning("%s is not readable (%s): give the times again with iot-agent buffer date", path, error)
         return {}
     return {name: start for name, start in data.items() if type(start) is int and abs(start) < 2**63}
 
@@ -41,4 +47,5 @@ def leave(folder: Path, starts: Mapping[str, int]) -> None:
 
 
 def remove(folder: Path) -> None:
-    (folder / FILE).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (folder / FILE).unlink(missing_ok=True)

@@ -51,7 +51,7 @@ class Delivery:
     """Thread-safe towards wake() and snapshot(); run() is the thread, and drain() must not run beside it.
 
     `target` gives where to deliver now (another URL or token: the backlog goes there), `on_unauthorised` is told that
-    the server refused the token.
+    the server refused the token, `on_authorised` that it takes it again.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Delivery:
         settings: DeliverySettings,
         on_unauthorised: Callable[[], None],
         *,
+        on_authorised: Callable[[], None] = lambda: None,
         device_id: str = "",
         loss_window: float = 10.0,
         rng: Random | None = None,
@@ -80,7 +81,9 @@ class Delivery:
         self._fine_at = -FINE_NS - 1  # when the last 204 came
         self._nothing_left = False
         self._troubles = Troubles()
-        self._settling = Settling(buffer, self._pace, self._troubles, now, on_unauthorised)
+        self._settling = Settling(
+            buffer, self._pace, self._troubles, now, on_unauthorised=on_unauthorised, on_authorised=on_authorised
+        )
         self._started = self._alive = now()
         self._call_since: int | None = None
         self._requests = self._bytes = 0

@@ -74,6 +74,13 @@ class FixedTarget:
             log.warning("%s; points are kept", text)
         self.wake()
 
+    def accepted(self) -> None:
+        """The server takes the token again: somebody has mended the bucket or the authorization."""
+        with self._lock:
+            if self._state == "refused":
+                self._refused = None
+                self._enter("registered", None)
+
     def snapshot(self) -> RegistrationStatus:
         with self._lock:
             return RegistrationStatus(

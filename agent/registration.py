@@ -132,6 +132,15 @@ class Registrar:
         log.warning("the server refused the token: renewing it%s", f" in {wait:.0f} s" if wait >= 1 else "")
         self.wake()
 
+    def accepted(self) -> None:
+        """The server takes the token after all: no other is needed."""
+        with self._lock:
+            if self._credentials is None or self._stale is None or self._credentials.token != self._stale:
+                return
+            self._stale, self._due, self._attempts = None, None, 0
+            self._enter("registered", None)
+        log.info("the server takes the token again")
+
     def snapshot(self) -> RegistrationStatus:
         with self._lock:
             now, target = self._now(), self._target

@@ -256,6 +256,7 @@ class Service:
             clock,
             settings.delivery,
             parts.registrar.renew,
+            on_authorised=parts.registrar.accepted,
             device_id=self.device_id,
             loss_window=settings.buffer.loss_window,
             connect=self._connect,

@@ -41,13 +41,16 @@ class Settling:
         pace: Pace,
         troubles: Troubles,
         now: Callable[[], int],
+        *,
         on_unauthorised: Callable[[], None],
+        on_authorised: Callable[[], None],
     ) -> None:
         self._buffer, self._pace, self._troubles, self._now = buffer, pace, troubles, now
-        self._on_unauthorised = on_unauthorised
+        self._on_unauthorised, self._on_authorised = on_unauthorised, on_authorised
         self._halvings = 0  # since the server last accepted anything
         self._same: OrderedDict[int, int] = OrderedDict()  # first key of a batch → how often it got a 500
         self._refused_again: list[Batch] = []
+        self._token_refused = False
         self.success: tuple[int, int] | None = None
         self.delivered = 0
 
@@ -98,6 +101,7 @@ class Settling:
         else:
             self._pace.server_failed(now, slow=True)
             if isinstance(outcome, Reauthorise):
+                self._token_refused = True
                 self._on_unauthorised()
         return False
 
@@ -117,6 +121,9 @@ class Settling:
             self._pace.backlog_failed(now)
 
     def _succeed(self, now: int, batch: Batch | None) -> None:
+        if self._token_refused:
+            self._token_refused = False
+            self._on_authorised()
         self._troubles.end(now)
         if batch is None:
             self._pace.server.clear()

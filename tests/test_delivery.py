@@ -72,7 +72,7 @@ class Rig:
         self.clock = NoClock(self.now)
         self.settings = DeliverySettings(**{"timeout": Seconds(5), **settings})
         self.target = Target(server.url, server.org, server.bucket, Secret(server.token))
-        self.refused = []
+        self.refused, self.taken_again = [], []
         self.buffer = self.delivery = None
         self.restart()
 
@@ -87,6 +87,7 @@ class Rig:
             self.clock,
             self.settings,
             lambda: self.refused.append(self.now()),
+            on_authorised=lambda: self.taken_again.append(self.now()),
             device_id="pi-1",
             rng=Random(7),
             now=self.now,
@@ -469,9 +470,11 @@ def test_promise_2_a_refused_token_keeps_all_and_is_renewed_without_a_tight_loop
     agent.run(seconds=3600)
     assert 5 < len(server.requests) < 100
     assert len(agent.refused) == len(server.requests)
+    assert not agent.taken_again
     server.always, server.token = None, "token-2"
     agent.target = Target(server.url, server.org, server.bucket, Secret("token-2"))
     assert agent.run(seconds=0.5, until=agent.empty)
+    assert len(agent.taken_again) == 1
 
 
 def test_a_missing_bucket_is_said_loudly_and_found_once_it_is_there(rig, server, caplog):

@@ -387,6 +387,22 @@ def test_a_refused_token_is_replaced_and_one_authorization_is_left(httpserver, r
     assert device.snapshot().renewals == 1
 
 
+def test_a_token_that_the_server_takes_again_is_kept_and_no_other_asked_for(httpserver, registrar, clock):
+    center = FakeCenter(httpserver)
+    device = registrar(center)
+    device.step()
+    device.accepted()  # nothing was wrong
+    token, asked = device.target().token, len(center.requests)
+    device.renew()
+    assert device.snapshot().state == "renewing"
+    device.accepted()
+    clock.now += 100
+    device.step()
+    assert (device.snapshot().state, device.snapshot().error) == ("registered", None)
+    assert device.target().token == token
+    assert len(center.requests) == asked
+
+
 @pytest.mark.parametrize("api", APIS)
 def test_a_revoked_registration_is_made_anew(httpserver, registrar, clock, api):
     center = FakeCenter(httpserver, api)

@@ -110,6 +110,15 @@ def test_a_refused_token_is_read_again_from_its_file(tmp_path):
     assert fixed.snapshot().state == "registered"
 
 
+def test_a_token_that_the_server_takes_again_is_not_shown_as_refused(tmp_path):
+    fixed = FixedTarget(influx(token=Secret("abc")), "pi-7", now=Clock())
+    fixed.renew()
+    fixed.step()
+    assert fixed.snapshot().state == "refused"
+    fixed.accepted()
+    assert (fixed.snapshot().state, fixed.snapshot().error) == ("registered", None)
+
+
 def test_a_token_that_works_is_not_read_again(tmp_path):
     path = tmp_path / "token"
     path.write_text("old")
