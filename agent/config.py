@@ -59,6 +59,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> s.Settings:
     """
     try:
         with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
             text = file.read(MAX_FILE + 1)
     except OSError as error:
         hint = "copy agent.toml.example and change it" if isinstance(error, FileNotFoundError) else "check its rights"
@@ -71,7 +72,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> s.Settings:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     except RecursionError as error:
         raise ConfigError(f"{path}: not valid TOML: brackets within brackets without end") from error
-    readable = bool(path.stat().st_mode & 0o004)  # its group may be the agent's: root:iot-agent 0640
+    readable = bool(mode & 0o004)  # its group may be the agent's: root:iot-agent 0640
     return parse(data, str(path), environ, readable_by_others=readable)
 
 

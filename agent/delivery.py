@@ -126,6 +126,11 @@ class Delivery:
             self._connection.close()
             self._connection = None
 
+    @property
+    def alive_boot_ns(self) -> int:
+        """When the loop last went round, for the watchdog."""
+        return self._alive
+
     def snapshot(self) -> DeliveryStatus:
         now, status, troubles = self._now(), self._buffer.snapshot(), self._troubles
         success = self._settling.success

@@ -49,7 +49,9 @@ def run_service(settings: Settings, context: Context) -> None:
 
 def _loop(service: Service, context: Context, signals: SimpleQueue[int]) -> None:
     told, stuck = 0, list[str]()
-    limit_s = min(STALLED_S, (systemd.watchdog_s() or STALLED_S * 2) * 5 / 6)
+    watchdog_s = systemd.watchdog_s()
+    limit_s = min(STALLED_S, (watchdog_s or STALLED_S * 2) * 5 / 6)
+    remedy = "the watchdog restarts the agent" if watchdog_s else "restart the agent"
     while True:
         asked = _wait(signals)
         if asked - {signal.SIGHUP}:
@@ -59,9 +61,7 @@ def _loop(service: Service, context: Context, signals: SimpleQueue[int]) -> None
         now = boot_ns()
         before, stuck = stuck, [name for name, at in service.alive_boot_ns().items() if now - at > limit_s * 1e9]
         if stuck != before:
-            text = (
-                f"not seen at work for {limit_s:.0f} s: the watchdog restarts the agent" if stuck else "at work again"
-            )
+            text = f"not seen at work for {limit_s:.0f} s: {remedy}" if stuck else "at work again"
             _log.log(logging.ERROR if stuck else logging.INFO, "%s: %s", ", ".join(stuck or before), text)
         systemd.notify("WATCHDOG=trigger" if stuck else "WATCHDOG=1")
         if now - told > STATUS_EVERY_S * 1e9:
@@ -83,7 +83,10 @@ def _reload(service: Service, context: Context) -> None:
     """New configuration is checked first; if it is bad, the old one stays."""
     systemd.reloading()
     try:
-        service.reload(load(context.config))
+        settings = load(context.config)
+        service.reload(settings)
+        if not context.debug:
+            logging.getLogger().setLevel(settings.log.level.upper())
     except AgentError as error:
         _log.error("the new configuration is not used, the old one stays: %s", error)
     systemd.notify("READY=1")

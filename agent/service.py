@@ -228,7 +228,7 @@ class Service:
             alive["committer"] = max(self._committer.alive_boot_ns, self._buffer.alive_boot_ns())
         if parts.delivery:
             patience_s = max(0.0, parts.settings.delivery.timeout - _USUAL_TIMEOUT_S)  # to connect, and for the answer
-            alive["delivery"] = parts.delivery.snapshot().alive_boot_ns + int(2e9 * patience_s)
+            alive["delivery"] = parts.delivery.alive_boot_ns + int(2e9 * patience_s)
         return alive
 
     def _measure(self, parts: Parts, drivers: list[Driver]) -> None:

@@ -90,11 +90,11 @@ class StatusPage:
         host, port = split_listen(self.settings.listen)
         try:
             self._server = _Server(host, port, self)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: of a name that is none
             log.warning(
                 'no status page on %s (%s): another program may have the port; set [status] listen, or "" for none',
                 self.settings.listen,
-                error.strerror or error,
+                getattr(error, "strerror", None) or error,
             )
             return
         self.address = host, self._server.server_address[1]

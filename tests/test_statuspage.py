@@ -146,6 +146,13 @@ class TestWhoMayRead:
 
 
 class TestListening:
+    def test_a_name_that_is_none_is_a_warning_not_an_end(self, caplog):
+        page = StatusPage(StatusSettings(listen="a..b:9528", public=True), dict)
+        page.start()
+        assert page.address is None
+        assert "no status page on a..b:9528" in caplog.text
+        page.close()
+
     def test_a_taken_port_is_a_warning_not_an_end(self, caplog):
         with socket.create_server(("127.0.0.1", 0)) as other:
             port = other.getsockname()[1]

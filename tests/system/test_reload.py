@@ -128,6 +128,18 @@ def test_a_bad_configuration_is_refused_with_the_reason_and_the_old_one_stays(ru
         assert "did you mean loss_window?" in command.stderr
 
 
+def test_another_level_of_the_log_takes_effect(running):
+    agent = running(url="http://127.0.0.1:9")
+    assert "new configuration" not in agent.log()
+    agent.write(CONFIG.format(**agent.values) + '[log]\nlevel = "error"\n')
+    agent.hangup()
+    agent.wait_for(lambda: "new configuration" in agent.log())
+    before = agent.log()
+    agent.hangup()
+    agent.hangup()
+    assert agent.log() == before
+
+
 def test_systemd_hears_of_the_reload_and_of_its_end(running):
     agent = running(url="http://127.0.0.1:9")
     agent.notified.listen()
