@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CHUNK = 5000
 ALL_HOURS = (-(2**62), 2**62)
 HOURS_AT_ONCE = 1000
+COLUMNS_AT_ONCE = 400
 
 
 def dirty(
@@ -37,33 +38,36 @@ def dirty(
 
 def roll_up(connection: sqlite3.Connection, writer: PointWriter, rows: Sequence[tuple[int, int]]) -> int:
     """Compute these hours of these series. Returns how many."""
-    shapes: dict[int, tuple[range, str]] = {}
+    shapes: dict[int, list[tuple[range, str]]] = {}
     for number, hour in rows:
         if number not in shapes:
             shapes[number] = _shape(connection, number)
-        columns, sums = shapes[number]
-        span = (number, hour * HOUR_NS, (hour + 1) * HOUR_NS)
-        found = connection.execute(f"SELECT {sums} FROM points WHERE series = ? AND t >= ? AND t < ?", span).fetchone()  # noqa: S608 - numbers
         connection.execute("DELETE FROM dirty WHERE series = ? AND hour = ?", (number, hour))
         writer.dirty.discard((number, hour))
-        for n in columns:
-            count, total, low, high = found[4 * n - 4 : 4 * n]
-            if count:
-                first, last = (_edge(connection, n, span, order) for order in ("ASC", "DESC"))
-                connection.execute(
-                    "INSERT OR REPLACE INTO hours VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (number, n, hour, count, total, low, high, first, last),
-                )
+        span = (number, hour * HOUR_NS, (hour + 1) * HOUR_NS)
+        for columns, sums in shapes[number]:
+            query = f"SELECT {sums} FROM points WHERE series = ? AND t >= ? AND t < ?"  # noqa: S608 - numbers
+            found = iter(connection.execute(query, span).fetchone())
+            for n, (count, total, low, high) in zip(columns, zip(found, found, found, found, strict=True), strict=True):
+                if count:
+                    first, last = (_edge(connection, n, span, order) for order in ("ASC", "DESC"))
+                    connection.execute(
+                        "INSERT OR REPLACE INTO hours VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        (number, n, hour, count, total, low, high, first, last),
+                    )
     return len(rows)
 
 
-def _shape(connection: sqlite3.Connection, series: int) -> tuple[range, str]:
-    """The columns of a series' measurement, and the sums of each."""
+def _shape(connection: sqlite3.Connection, series: int) -> list[tuple[range, str]]:
+    """The columns of a series' measurement, and the sums of each: so many in a query as SQLite can answer with."""
     count = connection.execute(
         "SELECT count(*) FROM series JOIN field USING (bucket, measurement) WHERE series.n = ?", (series,)
     ).fetchone()[0]
-    columns = range(1, count + 1)
-    return columns, ", ".join(f"count(f{n}), {summed(f'f{n}')}, min(f{n}), max(f{n})" for n in columns)
+    parts = [range(n, min(n + COLUMNS_AT_ONCE, count + 1)) for n in range(1, count + 1, COLUMNS_AT_ONCE)]
+    return [
+        (columns, ", ".join(f"count(f{n}), {summed(f'f{n}')}, min(f{n}), max(f{n})" for n in columns))
+        for columns in parts
+    ]
 
 
 def summed(column: str) -> str:

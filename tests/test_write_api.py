@@ -268,6 +268,8 @@ def test_a_thousand_fields_are_enough(fresh):
     assert "field limit" in answer.json["message"]
     (point,) = center.telemetry.latest("pi-1")
     assert point.fields["f999"] == 999.0
+    curves = center.telemetry.series(SeriesQuery("pi-1", -HOUR, 24 * HOUR, (), HOUR))  # rolled up
+    assert [curve.values[0] for curve in curves if curve.field in {"f0", "f500", "f999"}] == [0.0, 500.0, 999.0]
 
 
 def test_names_from_devices_never_become_sql(fresh):
