@@ -6,11 +6,15 @@ import logging
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from agent.cli_options import Context, common_options
 from agent.errors import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _log = logging.getLogger("agent")
 
@@ -22,7 +26,7 @@ def run(context: Context) -> None:
     from agent.runner import run_service  # noqa: PLC0415 - not needed by check and reload
 
     settings = context.settings()
-    logging.basicConfig(level=settings.log.level.upper(), format=_log_format(), stream=sys.stderr)
+    logging.basicConfig(level=settings.log.level.upper(), handlers=[log_handler(sys.stderr)])
     run_service(settings, context)
 
 
@@ -55,8 +59,22 @@ def reload(context: Context) -> None:
     click.echo(f"agent {running['pid']} reads its configuration again")
 
 
-def _log_format() -> str:
-    """Journald adds the time; a terminal does not."""
-    if os.environ.get("JOURNAL_STREAM"):
-        return "%(levelname)s %(name)s: %(message)s"
-    return "%(asctime)s %(levelname)s %(name)s: %(message)s"
+class JournalFormatter(logging.Formatter):
+    """Lines as journald wants them: it adds the time, and `<4>` in front tells it the priority (sd-daemon(3))."""
+
+    PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7))
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next((number for level, number in self.PRIORITIES if record.levelno >= level), 7)
+        return f"<{priority}>{super().format(record)}"
+
+
+def log_handler(stream: TextIO, environ: Mapping[str, str] = os.environ) -> logging.Handler:
+    """A handler that writes for journald where `stream` leads there (systemd.exec(5)), else for people."""
+    handler = logging.StreamHandler(stream)
+    status = os.fstat(stream.fileno())
+    if environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}":
+        handler.setFormatter(JournalFormatter("%(name)s: %(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    return handler

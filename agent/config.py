@@ -191,7 +191,9 @@ def _sensor_contradictions(sensors: tuple[s.SensorSettings, ...]) -> Iterator[st
         try:
             options_for(load_driver(sensor.driver), sensor.options)
         except OptionError as error:
-            yield f"{where}: {error}"
+            ours = get_close_matches(error.key or "", [f.name for f in fields(s.SensorSettings)], 1, 0.8)
+            hint = f"; did you mean {ours[0]}?" if ours and ours[0] != "options" else ""
+            yield f"{where}: {error}{hint}"
 
 
 def _nearest(key: str, known: Mapping[str, Any] | list[str]) -> str:

@@ -61,6 +61,7 @@ def test_the_environment_wins_as_the_existing_python_client_reads_it():
         ({"sensor": [{"driver": "virtual", "interval": "1ms"}]}, ["sensor[0].interval", '"50ms"']),
         ({"sensor": [{"driver": "bme208"}]}, ["sensor[0]", "bme208", "bme280"]),
         ({"sensor": [{"driver": "virtual", "colour": "red"}]}, ["sensor[0]", "colour"]),
+        ({"sensor": [{"driver": "virtual", "intervall": "1s"}]}, ["intervall", "did you mean interval?"]),
         ({"sensor": [{"driver": "virtual"}, {"driver": "virtual"}]}, ["sensor[0]", "needs a name"]),
         ({"sensor": [{"driver": "virtual", "name": "a"}] * 2}, ["sensor[1].name", "another sensor"]),
         ({"sensor": [{"driver": "virtual", "deadband": {"Temp": 1}}]}, ["deadband.Temp", "Temperature"]),

@@ -1,9 +1,11 @@
 """sd_notify messages as a service manager receives them."""
 
+import logging
 import os
 import socket
 
 from agent import systemd
+from agent.cli_run import log_handler
 
 
 def test_messages_arrive_at_the_socket_that_systemd_names(tmp_path):
@@ -33,3 +35,13 @@ def test_the_watchdog_is_ours_only_if_its_pid_is():
     assert systemd.watchdog_s({"WATCHDOG_USEC": "90000000", "WATCHDOG_PID": "1"}) is None
     assert systemd.watchdog_s({}) is None
     assert systemd.watchdog_s({"WATCHDOG_USEC": "soon"}) is None
+
+
+def test_the_journal_is_told_the_priority_and_a_terminal_the_time(tmp_path):
+    record = logging.LogRecord("agent.x", logging.WARNING, "", 0, "the %s is full", ("disk",), None)
+    with (tmp_path / "log").open("w") as stream:
+        status = os.fstat(stream.fileno())
+        journal = log_handler(stream, {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"})
+        assert journal.format(record) == "<4>agent.x: the disk is full"
+        for environ in ({}, {"JOURNAL_STREAM": "8:1"}):
+            assert log_handler(stream, environ).format(record).endswith("WARNING agent.x: the disk is full")
