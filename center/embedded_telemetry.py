@@ -227,21 +227,6 @@ class EmbeddedTelemetry:
         rows = windows(connection, asked)
         return rows if query.fn == "count" else [(t, field.value(value)) for t, value in rows]
 
-    def latest(self, device_id: str, *, limit: int = 20, measurement: str = ENVIRONMENT) -> Sequence[Point]:
-        fields = self._fields(measurement)
-        columns = "".join(f", f{f.n}" for f in fields)
-        found: list[tuple[int, Point]] = []
-        for series in self._series(device_id, measurement):
-            rows = self.database.read().execute(
-                f"SELECT t{columns} FROM points WHERE series = ? ORDER BY t DESC LIMIT ?",  # noqa: S608 - numbers
-                (series.n, limit),
-            )
-            for t, *values in rows:
-                present = {f.name: f.value(value) for f, value in zip(fields, values, strict=True) if value is not None}
-                found.append((t, Point(measurement, series.tags, present, t)))
-        found.sort(key=lambda pair: -pair[0])
-        return [point for _, point in found[:limit]]
-
     def count(self, device_id: str) -> int:
         connection = self.database.read()
         return sum(

@@ -17,7 +17,6 @@ from center.telemetry import (
     DAY_NS,
     ENVIRONMENT,
     MAX_VALUES,
-    SECOND_NS,
     Bucket,
     Curve,
     FieldSummary,
@@ -45,7 +44,6 @@ NEWEST = " ".join(
     f'%s |> filter(fn: (r) => r._field {sign} /^({INTEGERS})(_|$)/) {GROUPED} |> yield(name: "{name}")'
     for sign, name in (("!~", "floats"), ("=~", "integers"))
 )
-LATEST_NS = (60 * SECOND_NS, 3600 * SECOND_NS, 86_400 * SECOND_NS, 30 * 86_400 * SECOND_NS, 2**62)
 NUMERIC = {"mean", "min", "max", "median", "sum"}
 KEEP = '|> keep(columns: ["_time", "_value", "_field", "sensor", "clientId", "device"])'
 MERGE: dict[str, Callable[[Any, Any], Any]] = {
@@ -210,25 +208,6 @@ class InfluxTelemetry:
         """The fields in the range that are numbers: InfluxDB refuses the mean of a text, and with it the query."""
         head, params = self._from(device_ids, measurement, start_ns, stop_ns)
         return _numbers(self.influx.rows(f"{head} |> last()", params))
-
-    def latest(self, device_id: str, *, limit: int = 20, measurement: str = ENVIRONMENT) -> Sequence[Point]:
-        newest = self.last_values((device_id,), measurement=measurement).get(device_id)
-        if not newest:
-            return []
-        stop = max(last.time_ns for last in newest.values()) + 1
-        found: list[Point] = []
-        for back in LATEST_NS:
-            points: dict[tuple[int, tuple[tuple[str, str], ...]], dict[str, Value]] = {}
-            for span in self._uniform(device_id, measurement, stop - back, stop):
-                head, params = self._from((device_id,), measurement, *span)
-                ordered = f'{head} |> sort(columns: ["_time"], desc: true) |> limit(n: {limit:d})'
-                for row in self.influx.rows(ordered, params):
-                    points.setdefault((row["_time"], tags_of(row)), {})[row["_field"]] = row.get("_value", "")
-            found = [Point(measurement, dict(tags), fields, t) for (t, tags), fields in points.items()]
-            if len(found) >= limit:
-                break
-        found.sort(key=lambda point: -(point.time_ns or 0))
-        return found[:limit]
 
     def count(self, device_id: str) -> int:
         spans = self._uniform(device_id, ENVIRONMENT, -MAX_TIME, MAX_TIME)

@@ -16,7 +16,7 @@ from center.context import current_center
 from center.forms import RANGES, Query, RawFlux, Write, WriteLines
 from center.pages import is_number, pages
 from center.pages_dashboard import View, drawn, window_s
-from center.tables import csv_answer
+from center.tables import csv_answer, rows_of
 from center.telemetry import ENVIRONMENT, SECOND_NS, NotSupportedError, Point, RefusedError, SeriesQuery
 from center.times import now_ns, parse_every, parse_time
 from drivers.base import QUANTITIES
@@ -83,12 +83,8 @@ def _again(form: str) -> str:
 
 
 def _rows(curves: Sequence[Curve], fields: list[str]) -> tuple[list[tuple[int, str, list[Value | None]]], int]:
-    """The newest rows, one for each time and sensor with a cell for each field, and how many there are in all."""
-    place = {f: i for i, f in enumerate(fields)}
-    rows: dict[tuple[int, str], list[Value | None]] = {}
-    for curve in curves:
-        for at, value in zip(curve.times_ns, curve.values, strict=True):
-            rows.setdefault((at, curve.sensor or ""), [None] * len(fields))[place[curve.field]] = value
+    """The newest rows, and how many there are in all."""
+    rows = rows_of(curves, fields)
     newest = sorted(rows, key=lambda key: (-key[0], key[1]))[:ROWS_SHOWN]
     return [(at, sensor, rows[at, sensor]) for at, sensor in newest], len(rows)
 

@@ -13,7 +13,7 @@ from center.api import configuration
 from center.context import current_center
 from center.forms import CreateDevice
 from center.pages import health_alerts, is_number, newest, pages, problem, spark, state_of, temperature_sparks
-from center.pages_dashboard import charted
+from center.pages_dashboard import LOOK_BACK_NS, charted
 from center.registry import ConflictError, check_device_id
 from center.telemetry import DAY_NS, HEALTH, HOUR_NS, Curve, SeriesQuery
 from center.times import now_ns
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from center.registry import Registered
 
 PER_PAGE = 50
-LOOK_BACK_NS = 400 * DAY_NS
 
 
 @pages.get("/devices")

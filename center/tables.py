@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flask import Response
 
@@ -14,11 +14,11 @@ from center.times import iso
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from center.telemetry import Curve
+    from center.telemetry import Curve, Value
 
 
 def csv_answer(device_id: str, curves: Sequence[Curve], *, units: bool = True) -> Response:
-    response = Response(_rows(curves, units=units), content_type="text/csv; charset=utf-8")
+    response = Response(_lines(curves, units=units), content_type="text/csv; charset=utf-8")
     response.headers["Content-Disposition"] = f'attachment; filename="{device_id}.csv"'
     return response
 
@@ -28,15 +28,20 @@ def _cell(text: str) -> str:
     return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
 
 
-def _rows(curves: Sequence[Curve], *, units: bool) -> Iterator[str]:
-    """In pieces: a row for each time and sensor in their order, a column for each field."""
-    fields = presentation.ordered(c.field for c in curves)
+def rows_of(curves: Sequence[Curve], fields: Sequence[str]) -> dict[tuple[int, str], list[Value | None]]:
+    """A row for each time and sensor (or ""), with a cell for each field."""
     place = {f: i for i, f in enumerate(fields)}
-    rows: dict[tuple[int, str], list[Any]] = {}
+    rows: dict[tuple[int, str], list[Value | None]] = {}
     for curve in curves:
         for at, value in zip(curve.times_ns, curve.values, strict=True):
-            row = rows.setdefault((at, curve.sensor or ""), [None] * len(fields))
-            row[place[curve.field]] = value
+            rows.setdefault((at, curve.sensor or ""), [None] * len(fields))[place[curve.field]] = value
+    return rows
+
+
+def _lines(curves: Sequence[Curve], *, units: bool) -> Iterator[str]:
+    """The rows in their order, in pieces."""
+    fields = presentation.ordered(c.field for c in curves)
+    rows = rows_of(curves, fields)
     several = any(sensor for _, sensor in rows)
     piece = io.StringIO()
     writer = csv.writer(piece, lineterminator="\n")

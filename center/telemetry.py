@@ -170,10 +170,6 @@ class Telemetry(Protocol):
         """The curves of a query, ordered by field and sensor. Without `every_ns` at most a million values."""
         ...
 
-    def latest(self, device_id: str, *, limit: int = 20, measurement: str = ENVIRONMENT) -> Sequence[Point]:
-        """The newest points as they were written, the newest first."""
-        ...
-
     def count(self, device_id: str) -> int:
         """Points of measurement `environment`: series and time stamp together are one point."""
         ...

@@ -7,6 +7,8 @@ import secrets
 from agent.secret import Secret
 from center.app import open_stores
 from center.settings import EmbeddedSettings, InfluxSettings, ServerSettings, Settings
+from center.telemetry import SeriesQuery
+from center.times import MAX_TIME
 
 SECOND = 1_000_000_000
 HOUR = 3600 * SECOND
@@ -54,3 +56,12 @@ def stores(settings):
     finally:
         registry.close()
         telemetry.close()
+
+
+def points_of(telemetry, device_id):
+    """Time → field → value of everything that is stored of a device, in the order of time."""
+    found = {}
+    for curve in telemetry.series(SeriesQuery(device_id, -MAX_TIME, MAX_TIME)):
+        for at, value in zip(curve.times_ns, curve.values, strict=True):
+            found.setdefault(at, {})[curve.field] = value
+    return dict(sorted(found.items()))

@@ -14,7 +14,7 @@ from agent.secret import Secret
 from center.lineprotocol import encode, parse
 from center.registry import ConflictError, EnrollmentError
 from center.telemetry import Point, RefusedError, SeriesQuery
-from tests.center_helpers import DAY, HOUR, SECOND, embedded_settings, influx_settings, stores
+from tests.center_helpers import DAY, HOUR, SECOND, embedded_settings, influx_settings, points_of, stores
 
 A, B = Secret("a" * 32), Secret("b" * 32)
 NOW = time.time_ns() // HOUR * HOUR - 2 * HOUR
@@ -301,7 +301,6 @@ def test_a_field_that_was_an_integer_and_became_a_float_is_seen_whole(telemetry,
     assert (summary.minimum, summary.maximum, summary.last, summary.count) == (10.5, 43, 10.5, 48)
     assert summary.kind == "bme280"
     assert telemetry.count(device) == 48
-    assert len(telemetry.latest(device, limit=100)) == 48
 
 
 def test_a_device_that_fell_silent_as_an_integer_has_its_last_values_when_others_are_floats(telemetry, device):
@@ -447,24 +446,12 @@ def test_texts_and_truths_are_kept_and_left_out_of_the_means(telemetry, device):
     assert summary["Door"].last is True
 
 
-def test_the_newest_points_as_they_were_written(telemetry, device):
-    written = [
-        environment(device, NOW + n * 400 * SECOND, tags={"sensor": "a" if n % 2 else ""}, Temperature=float(n))
-        for n in range(30)
-    ]
-    telemetry.write(written)
-    assert list(telemetry.latest(device, limit=5)) == written[:-6:-1]
-    assert len(telemetry.latest(device, limit=100)) == 30
-    assert telemetry.latest("nobody") == []
-
-
 def test_points_of_one_series_and_time_are_one_point(telemetry, device):
     telemetry.write([environment(device, NOW, Temperature=20.0), environment(device, NOW, Humidity=40.0)])
     telemetry.write([environment(device, NOW, Temperature=21.0)])
     telemetry.write([environment(device, NOW + 1, Humidity=41.0)])
     assert telemetry.count(device) == 2
-    latest = telemetry.latest(device)
-    assert latest[1].fields == {"Temperature": 21.0, "Humidity": 40.0}
+    assert points_of(telemetry, device) == {NOW: {"Temperature": 21.0, "Humidity": 40.0}, NOW + 1: {"Humidity": 41.0}}
     assert telemetry.count("nobody") == 0
 
 
