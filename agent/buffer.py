@@ -21,7 +21,7 @@ from agent.errors import AgentError
 from agent.flush import Flusher
 from agent.folder import AlreadyRunning
 from agent.room import shrink
-from agent.rows import MAX_LINES, Kind, count_health, is_health
+from agent.rows import Kind, count_health, is_health
 from agent.state import State
 from agent.taking import batch_of, take_rows
 
@@ -111,19 +111,6 @@ class Buffer:
             early = before is None or due.crowded(state, self.settings)
         if early:
             self.wake.set()
-
-    def put_committed(self, lines: Sequence[Line]) -> None:
-        """Take points of any age and have them on disk when this returns. Raises DiskError if the disk refuses: the
-        points that are not on disk then wait in memory.
-        """
-        state = self._state
-        for start in range(0, len(lines), MAX_LINES):
-            encoded = [line.encode() for line in lines[start : start + MAX_LINES]]
-            with state.lock:
-                state.part(Kind.PENDING, encoded, (), self.clock.boot_ns())
-                state.ledger.count(counters.measured(len(encoded), count_health(encoded)))
-            if not self._flush(everything=False):
-                raise DiskError("io", self._flusher.health.problem or "the disk refused")
 
     # Batches go out
 

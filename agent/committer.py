@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import threading
+
     from agent.buffer import Buffer
 
 log = logging.getLogger(__name__)
@@ -65,10 +66,3 @@ class Committer:
             buffer.notice()
         deadline = buffer.next_deadline()
         return min(max((deadline - buffer.clock.boot_ns()) / 1e9, 0.005), self.tick)
-
-
-def start(buffer: Buffer, stop: threading.Event) -> threading.Thread:
-    """The committer's thread, started."""
-    thread = threading.Thread(target=Committer(buffer).run, args=(stop,), name="committer", daemon=True)
-    thread.start()
-    return thread

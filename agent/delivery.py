@@ -48,7 +48,7 @@ class Connection(Protocol):
 
 
 class Delivery:
-    """Thread-safe towards wake() and snapshot(); run() is the thread, and drain() must not run beside it.
+    """Thread-safe towards wake() and snapshot(); run() is the thread.
 
     `target` gives where to deliver now (another URL or token: the backlog goes there), `on_unauthorised` is told that
     the server refused the token, `on_authorised` that it takes it again.
@@ -79,7 +79,6 @@ class Delivery:
         self._connection: Connection | None = None
         self._probes, self._probe_at = 0, 0
         self._fine_at = -FINE_NS - 1  # when the last 204 came
-        self._nothing_left = False
         self._troubles = Troubles()
         self._settling = Settling(
             buffer, self._pace, self._troubles, now, on_unauthorised=on_unauthorised, on_authorised=on_authorised
@@ -97,19 +96,6 @@ class Delivery:
             self._wake.clear()
         self._settling.end_round()
         self.close()
-
-    def drain(self, deadline_boot_ns: int) -> bool:
-        """Deliver all that can be, at once: True when nothing is left, False when time is up. Not beside run()."""
-        while self._now() < deadline_boot_ns:
-            self._pace.flush_at = 0
-            wait = self._safe_step()
-            if self._nothing_left:
-                return True
-            left = (deadline_boot_ns - self._now()) / SECOND
-            if wait > 0:
-                self._wake.wait(max(0.0, min(wait, left, POLL_S / 4)))
-                self._wake.clear()
-        return False
 
     def wake(self) -> None:
         """End a wait now: there is a new target, or stop is set."""
@@ -172,7 +158,6 @@ class Delivery:
     def step(self) -> float:
         """Send at most one batch. Seconds until there can be something to do."""
         now = self._alive = self._now()
-        self._nothing_left = False
         target = self._target()
         if target != self._current:
             self._aim(target)
@@ -204,7 +189,6 @@ class Delivery:
             batch = self._buffer.take_backlog(self._pace.flow.allowed(self._pace.limit))
             if batch is not None:
                 return batch
-            self._nothing_left = True
         return self._settling.next_parked() if self._pace.parked_due(now) else None
 
     def _deliver(self, batch: Batch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from agent.beside import Beside
 from agent.buffer import open_buffer
+from agent.rows import MAX_LINES, Kind, pack
 from agent.schema import Line
 from agent.settings import BufferSettings
 
@@ -40,6 +42,15 @@ def measure(buffer, clock: HandClock, count: int, step_s: float = 1.0, device: s
     for number in range(count):
         buffer.put([line(clock, float(number), device)])
         clock.pass_s(step_s)
+
+
+def store(buffer, lines) -> None:
+    """Put points of any age on disk, as `iot-agent buffer import` does beside the running agent."""
+    encoded = [line.encode() for line in lines]
+    rows = [pack(encoded[n : n + MAX_LINES], Kind.PENDING) for n in range(0, len(encoded), MAX_LINES)]
+    with Beside(buffer._flusher.folder) as beside:
+        beside.add(rows)
+    assert buffer.notice()
 
 
 def open_at(folder, clock=None, wait=True, **settings):

@@ -82,7 +82,8 @@ def failing(folder, seed):
 
 def slow(folder, _):
     """Each sync takes 300 ms. Prints the longest that putting a point took, in ms, and the points."""
-    from agent.committer import start
+    from agent.committer import Committer
+    from agent.loops import thread_for
     from drivers.base import boot_ns
     from tests.buffers import HandClock, line, open_at
 
@@ -93,7 +94,7 @@ def slow(folder, _):
     clock, faults, done = RealClock(), Faults(), threading.Event()
     faults.set(delay_ms=300)
     buffer = open_at(folder / "buffer", clock, loss_window=0.5, wait=False)
-    thread = start(buffer, done)
+    thread = thread_for("committer", Committer(buffer), done)
     took = []
     for _ in range(400):
         before = time.perf_counter()

@@ -13,8 +13,9 @@ import pytest
 
 from agent import folder as folders
 from agent import salvage
-from agent.committer import start
+from agent.committer import Committer
 from agent.disk import DiskError
+from agent.loops import thread_for
 from agent.storage import DATABASE, FILES, Store
 from tests.buffers import HandClock, accounted, drain, line, measure, open_at
 
@@ -285,7 +286,7 @@ def test_after_an_unclean_stop_the_pages_are_checked_in_the_background(folder, m
     measure(buffer, HandClock(), 3)
     monkeypatch.setattr(Store, "sound", lambda _: "a page is used twice")
     stop = threading.Event()
-    thread = start(buffer, stop)
+    thread = thread_for("committer", Committer(buffer), stop)
     until = time.monotonic() + 10
     while not (folder / folders.DAMAGED / "1").exists() and time.monotonic() < until:
         time.sleep(0.02)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from agent import folder as folders
-from agent.committer import start
+from agent.committer import Committer
 from agent.disk import DiskError
+from agent.loops import thread_for
 from agent.storage import DATABASE
 from tests.buffers import SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at, pending_after
 
@@ -270,7 +271,7 @@ def test_promise_1_putting_waits_for_no_disk(folder, monkeypatch):
 
     store.transaction = slow
     stop = threading.Event()
-    thread = start(buffer, stop)
+    thread = thread_for("committer", Committer(buffer), stop)
     worst = 0.0
     clock = buffer.clock
     for _ in range(100):
@@ -306,7 +307,7 @@ def test_the_committer_keeps_the_window_and_goes_on_after_an_error(folder, monke
 
     monkeypatch.setattr(buffer, "commit", commit)
     stop = threading.Event()
-    thread = start(buffer, stop)
+    thread = thread_for("committer", Committer(buffer), stop)
     buffer.put([line(buffer.clock)])
     until = time.monotonic() + 10
     while buffer.snapshot().pending_disk == 0 and time.monotonic() < until:

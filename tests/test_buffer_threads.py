@@ -8,7 +8,8 @@ import pytest
 
 from agent.beside import Beside
 from agent.buffer import DeadLetter, Part
-from agent.committer import start
+from agent.committer import Committer
+from agent.loops import thread_for
 from agent.rows import Kind, pack
 from tests.buffers import UNIX_NS, HandClock, accounted, drain, line, open_at
 from tests.test_buffer_model import value
@@ -24,7 +25,7 @@ def test_all_at_once(tmp_path, seed, window):
     folder = tmp_path / "buffer"
     clock = RealClock(offset_ns=None)
     buffer = open_at(folder, clock, loss_window=window)
-    committed, stop = start(buffer, done := threading.Event()), threading.Event()
+    committed, stop = thread_for("committer", Committer(buffer), done := threading.Event()), threading.Event()
     put, arrived, dead = [], [], []
     errors = []
 

@@ -1,6 +1,5 @@
 """Delivery with the real buffer against a real server: what arrives, what it costs, and what is said about it."""
 
-import itertools
 import logging
 import math
 import threading
@@ -19,6 +18,7 @@ from agent.settings import BufferSettings, DeliverySettings
 from agent.settling import MAX_HALVINGS
 from agent.target import Target
 from agent.units import Seconds
+from tests.buffers import store
 from tests.servers import InfluxServer
 
 S = 1_000_000_000
@@ -100,7 +100,7 @@ class Rig:
     def store(self, count, bad=(), head=GOOD):
         """A backlog on disk; `bad` is index → head."""
         bad = dict(bad)
-        self.buffer.put_committed([Line(bad.get(n, head), 0, START + n * S) for n in range(count)])
+        store(self.buffer, [Line(bad.get(n, head), 0, START + n * S) for n in range(count)])
 
     def step(self):
         wait = self.delivery.step()
@@ -249,7 +249,7 @@ def test_promise_2_points_older_than_the_retention_cost_at_most_5_requests(rig, 
     server.retention_s = 3600
     agent = rig()
     now = time.time_ns()
-    agent.buffer.put_committed([Line(GOOD, 0, now - n * S - (7200 * S if n % 10 == 0 else 0)) for n in range(2000)])
+    store(agent.buffer, [Line(GOOD, 0, now - n * S - (7200 * S if n % 10 == 0 else 0)) for n in range(2000)])
     assert isolate(agent, server) <= 5
     assert len(server.points) == 1800
     assert agent.status.counters.rejected == 200
@@ -263,7 +263,7 @@ def test_promise_2_mixed_trouble_is_told_apart_kind_by_kind(rig, server):
     heads = {3: UNPARSABLE, 5: WRONG_TYPE, 7: GOOD + b",Humidity=5i", 8: GOOD + b",Humidity=5i"}
     server.types |= {(now // WEEK, b"environment", name): "float" for name in (b"Temperature", b"Humidity")}
     lines = [Line(heads.get(n, GOOD), 0, now + n * S - (7200 * S if n in (20, 30) else 0)) for n in range(1000)]
-    agent.buffer.put_committed(lines)
+    store(agent.buffer, lines)
     assert isolate(agent, server) <= 12
     assert len(server.points) == 1000 - 6
     assert agent.status.counters.rejected == 6
@@ -371,7 +371,7 @@ def test_too_large_a_request_is_halved_until_it_goes_through(rig, server):
     server.always = small_only
     agent.store(5000, head=GOOD.replace(b"pi-1", b"pi-2"))
     for n in range(20):  # rows that are not merged
-        agent.buffer.put_committed([Line(GOOD, 0, START + n * 1300 * S + m * S) for m in range(1300)])
+        store(agent.buffer, [Line(GOOD, 0, START + n * 1300 * S + m * S) for m in range(1300)])
     agent.run(until=agent.empty)
     assert len(server.points) == 31_000
     assert len([request for request in server.requests if request.status == 413]) <= 7  # then it knows
@@ -398,7 +398,7 @@ def test_promise_2_a_server_that_takes_no_point_does_not_have_the_buffer_cut_to_
     agent = rig()
     server.always = mute(server, marker=b"environment")
     for n in range(5):
-        agent.buffer.put_committed([Line(GOOD, 0, START + n * 5000 * S + m * S) for m in range(5000)])
+        store(agent.buffer, [Line(GOOD, 0, START + n * 5000 * S + m * S) for m in range(5000)])
     agent.run(seconds=3600)
     assert agent.status.pending == agent.status.parked == 25_000
     assert agent.status.rows <= MAX_HALVINGS + 5
@@ -588,7 +588,7 @@ def test_live_points_arrive_with_the_first_cycle_and_the_backlog_follows_oldest_
     agent = rig(batch_size=1000)
     server.always = server.answer(503)
     for n in range(20):
-        agent.buffer.put_committed([Line(GOOD, 0, START + n * 1000 * S + m * S) for m in range(1000)])
+        store(agent.buffer, [Line(GOOD, 0, START + n * 1000 * S + m * S) for m in range(1000)])
     for _ in range(60):
         agent.put()
         agent.run(seconds=1)
@@ -607,7 +607,7 @@ def test_live_points_arrive_with_the_first_cycle_and_the_backlog_follows_oldest_
 def test_during_a_long_backlog_the_newest_points_keep_their_rhythm(rig, server):
     agent = rig(backlog_rate=1000.0, flush_interval=Seconds(2))
     for n in range(20):
-        agent.buffer.put_committed([Line(GOOD, 0, START + n * 1000 * S + m * S) for m in range(1000)])
+        store(agent.buffer, [Line(GOOD, 0, START + n * 1000 * S + m * S) for m in range(1000)])
     agent.run(seconds=4)
     for _ in range(10):
         agent.put()
@@ -625,24 +625,11 @@ def test_a_request_without_an_answer_is_smaller_the_next_time(rig, server):
     agent = rig(timeout=Seconds(0.1))
     server.script.extend([server.hang, server.hang])
     for n in range(8):
-        agent.buffer.put_committed([Line(GOOD, 0, START + n * 500 * S + m * S) for m in range(500)])
+        store(agent.buffer, [Line(GOOD, 0, START + n * 500 * S + m * S) for m in range(500)])
     agent.run(until=lambda: len(server.requests) >= 3)
     sizes = [request.size for request in server.requests[:3]]
     assert sizes[0] > 1.5 * sizes[1] > 2 * sizes[2]
     agent.run(until=agent.empty)
-
-
-def test_a_drain_delivers_all_that_can_be_at_once(rig, server):
-    agent = rig()
-    agent.store(12_000)
-    agent.put(30)
-    assert agent.delivery.drain(agent.now() + 60 * S)
-    assert len(server.points) == 12_030
-    server.always = server.answer(503)
-    agent.put()
-    ticks = itertools.count(agent.now(), S)
-    agent.delivery._now = lambda: next(ticks)
-    assert not agent.delivery.drain(agent.now() + 60 * S)
 
 
 # The clock

@@ -22,6 +22,7 @@ from agent.schema import Line
 from agent.settings import BufferSettings
 from drivers.base import boot_ns
 from drivers.chip import Chip, Image
+from tests.buffers import store
 from tests.fake_center import FakeCenter
 from tests.fake_i2c_bus import FakeI2C, environment
 from tests.servers import InfluxServer
@@ -337,7 +338,7 @@ class StoppedClock:
 class TestBuffer:
     def fill(self, setup, points=100):
         buffer = open_buffer(setup.state / "buffer", BufferSettings(), StoppedClock())
-        buffer.put_committed([Line(b"environment,clientId=pi-7 Temperature=1.5", 0, n + 1) for n in range(points)])
+        store(buffer, [Line(b"environment,clientId=pi-7 Temperature=1.5", 0, n + 1) for n in range(points)])
         return buffer
 
     def test_what_waits_is_counted_and_nothing_is_changed(self, setup, influx):
