@@ -98,12 +98,16 @@ def read(context: Context, name: str | None, options: tuple[str, ...], count: in
     if options and name is None:
         raise click.UsageError("--option needs --driver")
     drivers = [(name, named_driver(name, options))] if name is not None else configured_drivers(context)
-    if not as_json:
-        _show(drivers, count)
-        return
-    for sensor, reading in rounds(drivers, count, 0):
-        record: dict[str, Any] = {"sensor": sensor} if len(drivers) > 1 else {}
-        click.echo(json.dumps(record | dict(reading.values)))
+    try:
+        if not as_json:
+            _show(drivers, count)
+            return
+        for sensor, reading in rounds(drivers, count, 0):
+            record: dict[str, Any] = {"sensor": sensor} if len(drivers) > 1 else {}
+            click.echo(json.dumps(record | dict(reading.values)))
+    except KeyboardInterrupt:
+        if count is not None:  # else it is how this ends
+            raise
 
 
 def _show(drivers: Sequence[tuple[str, Driver]], count: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ def status(context: Context, as_json: bool, watch: bool) -> None:
     if not watch:
         Console().print(render(look(context)))
         return
-    with Live(render(look(context)), auto_refresh=False) as live:
+    with contextlib.suppress(KeyboardInterrupt), Live(render(look(context)), auto_refresh=False) as live:
         while True:
             time.sleep(1)
             live.update(render(look(context)), refresh=True)

@@ -1,11 +1,15 @@
 """Signals at the worst moment: the agent hears the last one whatever it was doing."""
 
+import os
 import random
 import signal
+import subprocess
 import time
 
+import pytest
+
 from tests.servers import InfluxServer
-from tests.system.test_agent_run import Agent, wait_for
+from tests.system.test_agent_run import AGENT, Agent, wait_for
 
 
 def test_a_storm_of_reloads_loses_no_point_and_leaves_an_agent_that_can_be_stopped(tmp_path):
@@ -27,3 +31,21 @@ def test_a_storm_of_reloads_loses_no_point_and_leaves_an_agent_that_can_be_stopp
         ledger = wait_for(lambda: agent.status()["ledger"])
         assert ledger["measured"] == ledger["delivered"] + ledger["pending"]
         assert len(server.points) == ledger["delivered"]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("command", [["read", "--driver", "virtual"], ["status", "--watch"]], ids=["read", "watch"])
+def test_ctrl_c_is_how_a_live_table_ends_and_no_error(tmp_path, command):
+    terminal, screen = os.openpty()
+    where = ["--state-dir", str(tmp_path / "state")]
+    with subprocess.Popen([*AGENT, *command, *where], stdout=screen, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert os.read(terminal, 1)
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+            _, words = process.communicate(timeout=10)
+        finally:
+            process.kill()
+            os.close(terminal)
+            os.close(screen)
+    assert (process.returncode, words) == (0, "")
