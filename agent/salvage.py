@@ -28,6 +28,7 @@ _CHUNK = 200
 _CHUNK_BYTES = 2**20
 _SELECT = "SELECT rowid, key, tag, value FROM Cache WHERE rowid >= ? ORDER BY rowid LIMIT ?"
 _FAR = 2**40
+_WAL_HEADER = 32
 _KEYS, _LAST_KEY = 2**62, 2**53
 """Keys of points, and of dead letters above 2**62, are never greater than the last."""
 Item = tuple[object, object, object]
@@ -100,13 +101,16 @@ def broken_log(folder: Path) -> bytes | None:
     """
     path = folder / (DATABASE + "-wal")
     try:
-        if path.stat().st_size <= 32:
+        if path.stat().st_size <= _WAL_HEADER:
             return None
         wal = path.read_bytes()
         if (folder / DATABASE).stat().st_size < 512:
             return wal  # SQLite would delete the log of an empty database
         with contextlib.closing(sqlite3.connect(folder / DATABASE, timeout=5)) as connection:
             _, read, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            with path.open("rb") as file:  # gone, or begun anew: a command beside the agent is at work
+                if file.read(_WAL_HEADER) != wal[:_WAL_HEADER]:
+                    return None
     except Exception:  # noqa: BLE001 - then opening it fails too, and says why
         return None
     return wal if carving.lost_transactions(wal, read) > 1 else None

@@ -136,6 +136,30 @@ def test_a_log_damaged_in_the_middle_is_noticed_and_costs_little(folder, start):
     assert status.damaged_sets == 1
 
 
+@pytest.mark.parametrize("anew", [False, True], ids=["ends", "goes on"])
+def test_a_log_that_another_command_is_done_with_meanwhile_is_no_damage(folder, monkeypatch, anew):
+    """`buffer import` beside a starting agent: what it wrote is in the database, and the log is gone or begun anew."""
+    beside = sqlite3.connect(folder / DATABASE, isolation_level=None)
+    for number in range(20):
+        beside.execute("UPDATE Settings SET value = ? WHERE key = 'hits'", (number,))
+    connect = sqlite3.connect
+
+    def late(*arguments, **more):
+        if anew:
+            beside.execute("PRAGMA wal_checkpoint(RESTART)")
+            beside.execute("UPDATE Settings SET value = 0 WHERE key = 'hits'")
+        else:
+            beside.close()
+        return connect(*arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", late)
+        assert salvage.broken_log(folder) is None
+    beside.close()
+    old, status = works(folder)
+    assert (old, status.damaged_sets) == (OLD, 0)
+
+
 def test_a_log_cut_in_its_last_transaction_is_what_a_power_cut_leaves(folder):
     path = folder / (DATABASE + "-wal")
     os.truncate(path, path.stat().st_size - 500)
