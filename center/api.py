@@ -137,7 +137,7 @@ def environment(device_id: str) -> tuple[Response, int]:
     found, token = registry.device(_checked(device_id)), ""
     newly = found is None
     if found is None:
-        if request.args.get("register") == "false":
+        if request.args.get("register") == "false" or request.method == "HEAD":
             refusal = jsonify(
                 id=device_id, registered=False, code="forbidden", message=f"{device_id} is not registered"
             )

@@ -199,6 +199,11 @@ def test_the_environment_has_iot_center_v2s_fields(client, device):
     assert again["createdAt"] == first.json["createdAt"]
 
 
+def test_asking_for_the_head_of_the_environment_registers_nothing(client, device):
+    assert client.head(f"/api/env/{device}").status_code == 403
+    assert client.get(f"/api/devices/{device}").status_code == 404
+
+
 def test_the_environment_does_not_register_when_told_not_to(client, device):
     answer = client.get(f"/api/env/{device}?register=false")
     assert (answer.status_code, answer.json["id"], answer.json["registered"]) == (403, device, False)
