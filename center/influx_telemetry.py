@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from center import flux
 from center.influx_client import Influx, Row, explained, retention
+from center.influx_rows import curves_of, devices_of, numbers_of, shared, summaries
 from center.influx_types import FIRST_AND_LAST, tags_of, uniform
 from center.lineprotocol import encode
 from center.telemetry import (
@@ -24,14 +25,13 @@ from center.telemetry import (
     Point,
     RefusedError,
     SeriesQuery,
-    Value,
     kind_of,
 )
 from center.times import MAX_TIME, now_ns
 from drivers.base import QUANTITIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 WRITE_LINES = 5000
 FILTERED = 50  # devices in one filter: Flux takes no expression that is nested much deeper
@@ -46,17 +46,8 @@ NEWEST = " ".join(
 )
 NUMERIC = {"mean", "min", "max", "median", "sum"}
 KEEP = '|> keep(columns: ["_time", "_value", "_field", "sensor", "clientId", "device"])'
-BY_SENSOR = '|> group(columns: ["_field", "sensor"])'  # slow, and only so means and medians of several series are right
-MERGE: dict[str, Callable[[Any, Any], Any]] = {
-    "mean": lambda a, b: (a + b) / 2,  # near enough for a sparkline
-    "median": lambda a, b: (a + b) / 2,
-    "sum": lambda a, b: a + b,
-    "count": lambda a, b: a + b,
-    "min": min,
-    "max": max,
-    "first": lambda a, _: a,
-    "last": lambda _, b: b,
-}
+APART = {"mean", "median", "first", "last"}  # what cannot be told from the values of several series in one window
+BY_SENSOR = '|> group(columns: ["_field", "sensor"]) |> sort(columns: ["_time"])'  # slow: for those alone
 
 
 class InfluxTelemetry:
@@ -108,7 +99,7 @@ class InfluxTelemetry:
         def take(rows: Iterable[Row]) -> None:
             for row in rows:
                 last = LastValue(row.get("_value", ""), row["_time"], kind_of(row, row["_field"]))
-                for device in _devices(row) & wanted:
+                for device in devices_of(row) & wanted:
                     values = found.setdefault(device, {})
                     if row["_field"] not in values or last.time_ns > values[row["_field"]].time_ns:
                         values[row["_field"]] = last
@@ -120,7 +111,7 @@ class InfluxTelemetry:
                 hidden = [
                     (device, row["_field"])
                     for row in ask(quiet, "first()")
-                    for device in _devices(row) & wanted
+                    for device in devices_of(row) & wanted
                     if row["_field"] not in found.get(device, {})
                 ]
                 if hidden:
@@ -138,7 +129,7 @@ class InfluxTelemetry:
             rows = self.influx.rows(f"{head} {tail}", params)
         found: dict[str, int] = {}
         for row in rows:
-            for device in _devices(row):
+            for device in devices_of(row):
                 found[device] = max(found.get(device, row["_time"]), row["_time"])
         return found
 
@@ -151,9 +142,9 @@ class InfluxTelemetry:
         rows = self.influx.rows(f"{head} {_window('mean')}", params | {"_every": every_ns})
         by_device: dict[str, list[Row]] = {}
         for row in rows:
-            for device in _devices(row) & set(device_ids):
+            for device in devices_of(row) & set(device_ids):
                 by_device.setdefault(device, []).append(row)
-        return {device: _curves(found, "mean")[0] for device, found in by_device.items()}
+        return {device: curves_of(found, "mean")[0] for device, found in by_device.items()}
 
     def _uniform(self, device_id: str, measurement: str, start_ns: int, stop_ns: int) -> list[tuple[int, int]]:
         """The range, cut where a field changes its type."""
@@ -174,7 +165,7 @@ class InfluxTelemetry:
         """Count, last, and of numbers also min and max of each series, named in `result`: a pipeline for each."""
         head, params = self._from((device_id,), ENVIRONMENT, start_ns, stop_ns)
         rows = self.influx.rows(_yields(head, "count", "last"), params)
-        numbers = _numbers(row for row in rows if row["result"] == "last")
+        numbers = numbers_of(row for row in rows if row["result"] == "last")
         if numbers:
             head, params = self._from((device_id,), ENVIRONMENT, start_ns, stop_ns, numbers)
             rows += self.influx.rows(_yields(head, "min", "max"), params)
@@ -184,7 +175,7 @@ class InfluxTelemetry:
         rows: list[Row] = []
         for span in self._uniform(query.device_id, query.measurement, query.start_ns, query.stop_ns):
             rows += self._rows(query, *span)
-        return _curves(rows, query.fn if query.every_ns is not None else "last")
+        return curves_of(rows, query.fn if query.every_ns is not None else "last")
 
     def _rows(self, query: SeriesQuery, start_ns: int, stop_ns: int) -> list[Row]:
         asked = ((query.device_id,), query.measurement, start_ns, stop_ns)
@@ -194,7 +185,7 @@ class InfluxTelemetry:
         params["_every"] = query.every_ns
         try:
             rows = self.influx.rows(f"{head} {_window(query.fn)} {KEEP}", params)
-            if query.fn in {"mean", "median"} and _shared(rows):
+            if query.fn in APART and shared(rows):
                 rows = self.influx.rows(f"{head} {BY_SENSOR} {_window(query.fn)}", params)
             return rows  # noqa: TRY300 - the answer of either
         except RefusedError as error:
@@ -211,7 +202,7 @@ class InfluxTelemetry:
     def _numeric(self, device_ids: Sequence[str], measurement: str, start_ns: int, stop_ns: int) -> list[str]:
         """The fields in the range that are numbers: InfluxDB refuses the mean of a text, and with it the query."""
         head, params = self._from(device_ids, measurement, start_ns, stop_ns)
-        return _numbers(self.influx.rows(f"{head} |> last()", params))
+        return numbers_of(self.influx.rows(f"{head} |> last()", params))
 
     def count(self, device_id: str) -> int:
         spans = self._uniform(device_id, ENVIRONMENT, -MAX_TIME, MAX_TIME)
@@ -251,64 +242,9 @@ class InfluxTelemetry:
         self.influx.close()
 
 
-def _shared(rows: Sequence[Row]) -> bool:
-    """Whether several series of one sensor have values in one window."""
-    return len({(row["_field"], row.get("sensor"), row["_time"]) for row in rows}) < len(rows)
-
-
 def _window(fn: str) -> str:
     return f"|> aggregateWindow(every: duration(v: _every), fn: {fn}, createEmpty: false)"
 
 
 def _yields(head: str, *functions: str) -> str:
     return " ".join(f'{head} |> {fn}() |> yield(name: "{fn}")' for fn in functions)
-
-
-def _numbers(rows: Iterable[Row]) -> list[str]:
-    """The fields all of whose last values are numbers."""
-    kinds: dict[str, bool] = {}
-    for row in rows:
-        kinds[row["_field"]] = kinds.get(row["_field"], True) and type(row.get("_value")) in {int, float}
-    return sorted(field for field, number in kinds.items() if number)
-
-
-def summaries(rows: Iterable[Row]) -> list[FieldSummary]:
-    """Rows of count, last, min and max of series and parts of the range, brought together by field and sensor."""
-    groups: dict[tuple[str, str], dict[str, list[Row]]] = {}
-    for row in rows:
-        groups.setdefault((row["_field"], row.get("sensor", "")), {}).setdefault(row["result"], []).append(row)
-    found = []
-    for (field, sensor), by_name in sorted(groups.items()):
-        last = max(by_name["last"], key=lambda row: int(row["_time"]))
-        values = {name: [row["_value"] for row in by_name.get(name, ())] for name in ("min", "max", "count")}
-        found.append(
-            FieldSummary(
-                field,
-                sensor or None,
-                kind_of(last, field),
-                min(values["min"], default=None),
-                max(values["max"], default=None),
-                last.get("_value", ""),
-                last["_time"],
-                sum(values["count"]),
-            )
-        )
-    return found
-
-
-def _devices(row: Row) -> set[str]:
-    return {row[tag] for tag in ("clientId", "device") if tag in row}
-
-
-def _curves(rows: Iterable[Row], fn: str) -> list[Curve]:
-    """Rows of several series as one curve for each field and sensor, in the order of time."""
-    groups: dict[tuple[str, str], dict[int, Value]] = {}
-    for row in rows:
-        values = groups.setdefault((row["_field"], row.get("sensor", "")), {})
-        t, value = row["_time"], row.get("_value", "")
-        values[t] = MERGE[fn](values[t], value) if t in values else value
-    return [
-        Curve(field, sensor or None, tuple(times), tuple(values[t] for t in times))
-        for (field, sensor), values in sorted(groups.items())
-        for times in (sorted(values),)
-    ]

@@ -419,7 +419,7 @@ def test_one_sensor_whose_tags_changed_has_one_curve(telemetry, device):
         environment(device, NOW + n * SECOND, tags={"TemperatureSensor": "bme280"}, Temperature=9.0) for n in (2, 3)
     ]
     telemetry.write(more)
-    for fn, expected in (("mean", 5.25), ("median", 5.5), ("min", 1.0), ("count", 4)):
+    for fn, expected in (("mean", 5.25), ("median", 5.5), ("min", 1.0), ("first", 1.0), ("last", 9.0), ("count", 4)):
         (curve,) = telemetry.series(SeriesQuery(device, NOW, NOW + HOUR, (), HOUR, fn))
         assert list(curve.values) == [expected], fn
 
