@@ -25,24 +25,21 @@ from agent.health import Health
 from agent.history import History
 from agent.identity import device_id, state_folder_warning
 from agent.loops import Running, Spawn, thread_for
-from agent.point import line_for
 from agent.registration import Registrar
-from agent.sampler import Sampler
-from agent.sensors import Sensor, drivers_of
+from agent.sensors import Sensors, drivers_of
 from agent.status import build, ledger_of
 from agent.statuspage import StatusPage
 from agent.writer import Writer
 from drivers.base import boot_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from agent.delivery import Connection
-    from agent.remote import RemoteConfiguration
-    from agent.settings import Location, Settings
+    from agent.settings import Settings
     from agent.target import Target
-    from drivers.base import Driver, Reading
+    from drivers.base import Driver
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +53,7 @@ class Parts:
     """What a reload replaces: all that depends on the settings but the buffer and the clock."""
 
     settings: Settings
-    sensors: list[Sensor] = field(default_factory=list)
+    sensors: Sensors | None = None
     registrar: Registrar | FixedTarget | None = None
     delivery: Delivery | None = None
     stop_measuring: threading.Event = field(default_factory=threading.Event)
@@ -84,7 +81,6 @@ class Service:
         self._spawn, self._connect, self._with_control = spawn, connect, control
         self.started_boot_ns = boot_ns()
         self.device_id = ""
-        self._location: Location | None = settings.device.location
         self._buffer: Buffer | None = None
         self._clock: Clock | None = None
         self._control: ControlServer | None = None
@@ -106,7 +102,7 @@ class Service:
         self._clock = open_clock(self.state_dir, self.settings.clock)
         # Holds the folder against a second agent; the disk itself is opened by the committer, off the sensors' way.
         self._buffer = buffer = open_buffer(self.state_dir / "buffer", self.settings.buffer, self._clock, wait=False)
-        self._measure(self._parts, drivers)
+        sensors = self._measure(self._parts, drivers)
         self._committer = Committer(buffer)
         self._dating = Dating(self._clock, buffer, self.settings.clock.unanchored, self._hurry)
         self._base = [
@@ -119,7 +115,7 @@ class Service:
         if self._with_control:
             self._control = ControlServer(self.state_dir, self.snapshot)
         self._show()
-        _log.info("device %s: measuring with %s", self.device_id, ", ".join(self._describe()))
+        _log.info("device %s: measuring with %s", self.device_id, sensors.describe())
 
     def stop(self) -> None:
         """Stop measuring and commit everything; within 2 s, even if the network hangs (its thread is left behind)."""
@@ -170,9 +166,8 @@ class Service:
         drivers, old = drivers_of(settings), self._parts
         self.stop_measuring()
         self.settings, self._parts = settings, Parts(settings)
-        self._location = settings.device.location
         self.device_id = device_id(settings.device.id, self.state_dir)
-        self._measure(self._parts, drivers)  # first of all: what follows may wait for network and disk
+        sensors = self._measure(self._parts, drivers)  # first of all: what follows may wait for network and disk
         old.stop.set()
         self._wake(old)
         for loop in old.loops:
@@ -185,7 +180,7 @@ class Service:
         self._deliver(self._parts)
         if settings.status != old.settings.status:
             self._show()
-        _log.info("new configuration: measuring with %s", ", ".join(self._describe()))
+        _log.info("new configuration: measuring with %s", sensors.describe())
 
     def snapshot(self) -> dict[str, Any]:
         """What `status`, the metrics and the page show. After stop() what was last true."""
@@ -196,7 +191,7 @@ class Service:
             device_id=self.device_id,
             started_boot_ns=self.started_boot_ns,
             clock=self._clock,
-            sensors=[s.sampler.snapshot() for s in parts.sensors],
+            sensors=parts.sensors.snapshot() if parts.sensors else [],
             buffer=self._buffer.snapshot(),
             delivery=parts.delivery.snapshot() if parts.delivery else None,
             registration=parts.registrar.snapshot() if parts.registrar else None,
@@ -223,7 +218,7 @@ class Service:
     def alive_boot_ns(self) -> dict[str, int]:
         """When each loop that matters was last seen at work (boot clock), for the watchdog."""
         parts = self._parts
-        alive = {f"sensor {s.tag or s.driver.sensor}": s.sampler.snapshot().alive_boot_ns for s in parts.sensors}
+        alive = parts.sensors.alive_boot_ns() if parts.sensors else {}
         if self._committer and self._buffer:
             alive["committer"] = max(self._committer.alive_boot_ns, self._buffer.alive_boot_ns())
         if parts.delivery:
@@ -231,21 +226,24 @@ class Service:
             alive["delivery"] = parts.delivery.alive_boot_ns + int(2e9 * patience_s)
         return alive
 
-    def _measure(self, parts: Parts, drivers: list[Driver]) -> None:
-        kinds = [driver.sensor for driver in drivers]
-        for number, (settings, driver) in enumerate(zip(parts.settings.sensor, drivers, strict=True)):
-            tag = settings.name if kinds.count(driver.sensor) > 1 else None
-            sampler = Sampler(settings, driver, self._emit(driver, tag))
-            parts.sensors.append(Sensor(settings, driver, sampler, tag))
-            parts.loops.append(self._spawn(f"sensor {settings.name or number}", sampler, parts.stop_measuring))
+    def _measure(self, parts: Parts, drivers: list[Driver]) -> Sensors:
+        assert self._buffer is not None
+        parts.sensors = sensors = Sensors(parts.settings, self.device_id, drivers, self._buffer.put)
+        parts.loops += [self._spawn(name, sampler, parts.stop_measuring) for name, sampler in sensors.loops()]
+        return sensors
 
     def _deliver(self, parts: Parts) -> None:
         settings, clock, buffer = parts.settings, self._clock, self._buffer
         assert clock is not None
         assert buffer is not None
+        assert parts.sensors is not None
         if settings.center:
             parts.registrar = Registrar(
-                settings.center, self.device_id, self.state_dir, observe=clock.observe, on_remote=self._configure
+                settings.center,
+                self.device_id,
+                self.state_dir,
+                observe=clock.observe,
+                on_remote=parts.sensors.configure,
             )
         elif settings.influxdb:
             parts.registrar = FixedTarget(settings.influxdb, self.device_id)
@@ -288,40 +286,6 @@ class Service:
             self._clock.changed.set()
         if self._buffer:
             self._buffer.wake.set()
-
-    def _configure(self, remote: RemoteConfiguration) -> None:
-        """What the center sends changes the running agent; what agent.toml names wins, unless `remote = "prefer"`."""
-        settings = self._parts.settings
-        prefer = settings.center is not None and settings.center.remote == "prefer"
-        self._location = remote.place(settings.device.location, prefer=prefer)
-        for number, sensor in enumerate(self._parts.sensors):
-            named = sensor.settings.interval if f"sensor[{number}].interval" in settings.named else None
-            sensor.sampler.set_interval(remote.interval(named, sensor.settings.interval, prefer=prefer))
-
-    def _place(self, values: Mapping[str, float | int]) -> tuple[float, float] | None:
-        """Lat and Lon to add: what agent.toml says wins over what a sensor says, and that over what the center says."""
-        if "Lat" in values and not self._parts.settings.device.location:
-            return None
-        return (self._location.lat, self._location.lon) if self._location else None
-
-    def _emit(self, driver: Driver, tag: str | None) -> Callable[[Reading], None]:
-        def emit(reading: Reading) -> None:
-            line = line_for(
-                self.device_id,
-                driver.sensor,  # a BMP280 is known as one only once it is open
-                reading.values,
-                boot_ns=reading.boot_ns,
-                sensor_name=tag,
-                location=self._place(reading.values),
-            )
-            buffer = self._buffer
-            if buffer is not None:
-                buffer.put([line])
-
-        return emit
-
-    def _describe(self) -> list[str]:
-        return [s.driver.describe() for s in self._parts.sensors]
 
 
 def prepare(state_dir: Path) -> None:
