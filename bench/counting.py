@@ -96,7 +96,7 @@ def serve(connection: socket.socket, counts: Counts, answer: str) -> None:
             time.sleep(3600)
         date = formatdate(usegmt=True).encode()
         if answer == "503":
-            connection.sendall(b"HTTP/1.1 503 X\r\nDate: %s\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n" % date)
+            connection.sendall(b"HTTP/1.1 503 X\r\nDate: %s\r\nContent-Length: 0\r\n\r\n" % date)
         else:
             connection.sendall(b"HTTP/1.1 204 No Content\r\nDate: %s\r\n\r\n" % date)
 

@@ -14,7 +14,7 @@ from bench.sinks import counting, database
 if TYPE_CHECKING:
     from pathlib import Path
 
-QUICK = {"runs": 1, "seconds": 1.0}
+QUICK = {"runs": 1, "seconds": 0.3}
 SETTLE_S = 5.0
 """From the last start on, before the CPU is counted."""
 

@@ -18,7 +18,13 @@ def without_a_database(monkeypatch):
         monkeypatch.delenv(f"INFLUXDB_V2_{name}", raising=False)
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
+LONG = {"fleet"}
+
+
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(s, id=name_of(s), marks=pytest.mark.slow if name_of(s) in LONG else ()) for s in SCRIPTS],
+)
 def test_each_script_gives_its_figures(script, tmp_path):
     figures = script.measure(**{**script.QUICK, **SMALL.get(name_of(script), {})}, folder=tmp_path)
     assert figures
