@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from flask_wtf import FlaskForm
@@ -12,6 +13,7 @@ from wtforms.validators import InputRequired, Length, NumberRange, Optional, Val
 from center.presentation import look
 from center.registry import check_device_id
 from center.telemetry import FUNCTIONS
+from center.times import now_ns, parse_time
 from drivers.base import QUANTITIES
 
 RANGES = {
@@ -23,6 +25,7 @@ RANGES = {
     "90d": ("90 days", 90 * 86_400),
     "1y": ("1 year", 365 * 86_400),
 }
+MEASURED = [name for name in QUANTITIES if name not in {"DewPoint", "PressureSeaLevel"}]  # the others are computed
 WINDOWS = {
     "auto": "Automatic",
     "none": "None: every point",
@@ -48,6 +51,13 @@ def a_device_id(_: Any, field: StringField) -> None:
         raise ValidationError(
             "Use 1 to 64 letters, digits, dots, hyphens or underscores, and not dots alone."
         ) from error
+
+
+def a_time(_: Any, field: StringField) -> None:
+    try:
+        parse_time(field.data, now_ns())
+    except ValueError as error:
+        raise ValidationError(f"{error}.") from error
 
 
 class Login(FlaskForm):  # type: ignore[misc]  # Flask-WTF has no types
@@ -100,16 +110,26 @@ class Write(FlaskForm):  # type: ignore[misc]
     device = StringField("Device", [InputRequired("Name the device."), a_device_id], filters=[_stripped])
     time = StringField(
         "Time",
-        [Optional()],
+        [Optional(), a_time],
         description="Empty: now. Or -2h, or 2026-11-24T06:30:00Z (UTC unless it says otherwise).",
         filters=[_stripped],
     )
 
+    def values(self) -> dict[str, float | int]:
+        """What was typed in, by field."""
+        return {f: self[f].data for f in MEASURED if self[f].data is not None and math.isfinite(self[f].data)}
+
+    def validate(self, extra_validators: Any = None) -> bool:
+        right = bool(super().validate(extra_validators))
+        if right and not self.values():
+            self[MEASURED[0]].errors = ["Give at least one value."]
+            return False
+        return right
+
 
 def _quantity_fields() -> None:
-    for quantity in QUANTITIES.values():
-        if quantity.field in {"DewPoint", "PressureSeaLevel"}:
-            continue
+    for name in MEASURED:
+        quantity = QUANTITIES[name]
         kind = IntegerField if quantity.kind == "integer" else FloatField
         limits = f"From {quantity.low:g} to {quantity.high:g} {quantity.unit}."
         setattr(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -13,7 +12,7 @@ from flask import flash, redirect, render_template, request, url_for
 from center import lineprotocol, presentation
 from center.access import administrators_only
 from center.context import current_center
-from center.forms import RANGES, Query, RawFlux, Write, WriteLines
+from center.forms import MEASURED, RANGES, Query, RawFlux, Write, WriteLines
 from center.pages import is_number, pages
 from center.pages_dashboard import View, drawn, window_s
 from center.tables import csv_answer, rows_of
@@ -154,24 +153,14 @@ def write() -> Any:
             flash(f"{len(points)} {'point is' if len(points) == 1 else 'points are'} stored.", "success")
             return redirect(url_for("pages.write"))
     return render_template(
-        "write.html", form=form, lines=lines, devices=_ids(), quantities=[form[f] for f in QUANTITIES if f in form]
+        "write.html", form=form, lines=lines, devices=_ids(), quantities=[form[f] for f in MEASURED]
     ), 400 if chosen.errors else 200
 
 
 def _point(form: Write, now: int) -> Point:
-    values: dict[str, float | int | str | bool] = {
-        name: form[name].data
-        for name in QUANTITIES
-        if name in form and form[name].data is not None and math.isfinite(form[name].data)
-    }
-    if not values:
-        raise RefusedError("Give at least one value.")
-    try:
-        at = parse_time(form.time.data, now) if form.time.data else now
-    except ValueError as error:
-        raise RefusedError(str(error)) from error
+    at = parse_time(form.time.data, now) if form.time.data else now
     device = form.device.data
-    return Point(ENVIRONMENT, {"clientId": device, "device": device}, values, at)
+    return Point(ENVIRONMENT, {"clientId": device, "device": device}, form.values(), at)
 
 
 def _line_points(form: WriteLines) -> list[Point]:

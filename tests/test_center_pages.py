@@ -415,6 +415,11 @@ def test_what_cannot_be_written_says_what_would_be_right(client, center, data, s
     assert center.telemetry.count("pi-7") == 0
 
 
+def test_what_is_wrong_is_said_at_its_field(client):
+    assert 'id="time-error"' in client.post("/write", data={"device": "pi-7", "CO2": "400", "time": "soon"}).text
+    assert 'id="Temperature-error"' in client.post("/write", data={"device": "pi-7"}).text
+
+
 def test_lines_written_by_hand_are_there(client, center):
     lines = "environment,device=pi-7 Temperature=1 1000000000\r\nenvironment,device=pi-7 Temperature=2 2000000000\r\n"
     assert "2 points are stored" in text_of(client.post("/write", data={"lines": lines}, follow_redirects=True))
