@@ -57,6 +57,10 @@ class Beside:
                 folders.make(folder)
             if not create and not (folder / DATABASE).exists():
                 raise BufferUnavailable(f"there is no buffer in {folder}: has the agent run with this state folder?")
+            if write and folders.unread_sets(folder):  # their rows and counters are to come
+                raise BufferUnavailable(
+                    f"the buffer in {folder} is being saved from damage: try again later; if no agent runs, start it"
+                )
             self._store = Store(folder, owner=False, read_only=not write)
             self._ledger()
         except (DiskError, OSError, ValueError) as error:

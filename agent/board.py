@@ -30,11 +30,9 @@ class Board:
     """At one moment. Temperatures °C, sizes bytes, `throttled` the flags of THROTTLED_BITS, `load` runnable threads."""
 
     cpu_temperature: float | None = None
-    memory_total: int | None = None
     memory_available: int | None = None
     memory_process: int | None = None
     disk_free: int | None = None
-    disk_total: int | None = None
     uptime: float | None = None
     load: float | None = None
     throttled: int | None = None
@@ -48,11 +46,9 @@ def look(folder: Path | None = None, root: Path = ROOT) -> Board:
         disk = os.statvfs(folder) if folder is not None else None
     return Board(
         cpu_temperature=_temperature(root),
-        memory_total=memory.get("MemTotal"),
         memory_available=memory.get("MemAvailable"),
         memory_process=_resident(root),
         disk_free=disk.f_bavail * disk.f_frsize if disk else None,
-        disk_total=disk.f_blocks * disk.f_frsize if disk else None,
         uptime=_number(text_of(root / "proc/uptime").partition(" ")[0]),
         load=_number(text_of(root / "proc/loadavg").partition(" ")[0]),
         throttled=_throttled(root),

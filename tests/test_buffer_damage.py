@@ -13,6 +13,7 @@ import pytest
 
 from agent import folder as folders
 from agent import salvage
+from agent.beside import Beside, BufferUnavailable
 from agent.committer import Committer
 from agent.disk import DiskError
 from agent.loops import thread_for
@@ -393,6 +394,16 @@ def test_a_salvage_that_is_interrupted_goes_on_at_the_next_start(folder, monkeyp
     assert old == OLD
     assert status.counters.dropped == {}
     assert not list(folder.rglob(folders.UNREAD))
+
+
+def test_nothing_is_imported_into_a_buffer_that_is_not_saved_to_the_end_yet(folder):
+    folders.set_aside(folder, FILES, 10**9)
+    with pytest.raises(BufferUnavailable, match="saved from damage"):
+        Beside(folder, create=True)
+    old, status = works(folder)
+    assert old == OLD
+    assert status.counters.dropped == {}
+    Beside(folder)._store.close()
 
 
 class PowerCut(BaseException):
