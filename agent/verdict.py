@@ -15,7 +15,7 @@ def failing(snapshot: Mapping[str, Any], limit_s: float, now_boot_ns: int) -> li
     found = []
     for sensor in snapshot.get("sensors", []):
         since = sensor.get("failing_since_boot_ns")
-        last = sensor.get("boot_ns")
+        last = sensor.get("boot_ns") or sensor.get("alive_boot_ns")  # a driver may hang before the first reading
         silent_s = max(limit_s, 3 * float(sensor.get("interval") or 0))
         if since is not None and _over(since, limit_s, now_boot_ns):
             found.append(f"sensor {label(sensor)} fails for {_words(now_boot_ns - since)}: {sensor.get('problem')}")

@@ -203,8 +203,14 @@ class TestHealthz:
         lost = sensor(now, name="bench", failing_since_boot_ns=now - 301 * SECOND, problem="not found")
         hung = sensor(now, name="roof", boot_ns=now - 301 * SECOND)
         slow = sensor(now, name="soil", interval=600.0, boot_ns=now - 599 * SECOND)
-        found = failing(snapshot(now, sensors=[lost, hung, slow]), 300, now)
-        assert found == ["sensor bench fails for 5 min: not found", "sensor roof: no reading for 5 min"]
+        fresh = sensor(now, name="attic", boot_ns=None, alive_boot_ns=now - SECOND)
+        never = sensor(now, name="cellar", boot_ns=None, alive_boot_ns=now - 301 * SECOND)
+        found = failing(snapshot(now, sensors=[lost, hung, slow, fresh, never]), 300, now)
+        assert found == [
+            "sensor bench fails for 5 min: not found",
+            "sensor roof: no reading for 5 min",
+            "sensor cellar: no reading for 5 min",
+        ]
 
     def test_waiting_for_a_registration_counts_as_delivery_that_fails(self):
         now = 10**12
