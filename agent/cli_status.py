@@ -42,6 +42,8 @@ def look(context: Context) -> dict[str, Any]:
     """The running agent's snapshot, or what the state folder holds. Raises AgentError where we may not look."""
     from agent.control import ask  # noqa: PLC0415
 
+    if context.state_dir.exists() and not context.state_dir.is_dir():
+        raise AgentError(f"{context.state_dir} is not a folder: name another with --state-dir")
     try:
         running = ask(context.state_dir)
         if running is not None:

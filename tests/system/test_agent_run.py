@@ -178,6 +178,12 @@ def test_with_nothing_there_status_says_that_no_agent_ran(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_file_where_the_state_folder_should_be_is_said_to_be_one(tmp_path):
+    (tmp_path / "state").write_text("x")
+    result = cli("status", "--state-dir", tmp_path / "state")
+    assert (result.returncode, "is not a folder" in result.stderr) == (1, True)
+
+
 def test_backfill_beside_a_running_agent_is_delivered_and_counted(agent):
     with InfluxServer() as server:
         running = agent(server.url, window="1s")
