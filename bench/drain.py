@@ -73,8 +73,12 @@ def drain(folder: Path, sink: Sink) -> tuple[float, float]:
     delivery = Delivery(buffer, lambda: sink.target, clock, DeliverySettings(), lambda: None)
     thread = thread_for("committer", Committer(buffer), stop)
     opened = time.perf_counter()
-    while buffer.snapshot().pending and time.perf_counter() - opened < MOST_S:
-        time.sleep(min(delivery.step(), 0.25))
+    while time.perf_counter() - opened < MOST_S:
+        wait = delivery.step()
+        if wait > 0:
+            if not buffer.snapshot().pending:
+                break
+            time.sleep(min(wait, 0.25))
     seconds = time.perf_counter() - opened
     stop.set()
     buffer.wake.set()
