@@ -13,7 +13,7 @@ from center import access, errors, presentation
 from center.assets import PLOTLY_STYLE_HASHES, asset_url, assets, icon
 from center.context import current_center
 from center.registry import StoreError
-from center.security import is_administrator
+from center.security import is_administrator, store_down
 from center.telemetry import DAY_NS, HEALTH, HOUR_NS, SECOND_NS, LastValue, Value
 from center.times import now_ns
 from drivers.base import QUANTITIES
@@ -197,6 +197,7 @@ def _not_found(error: HTTPException) -> Any:
 @pages.errorhandler(StoreError)
 def _store_down(error: StoreError) -> Any:
     current_app.logger.warning("store: %s", error)
+    store_down()
     if wants_json():
         return errors.answer(503, str(error))
     return problem("The store does not answer", str(error), 503)

@@ -88,6 +88,12 @@ def is_open() -> bool:
     return bool(g.open)
 
 
+def store_down() -> None:
+    """For the rest of this request nobody is known and the store is not asked, so that a page can say what is wrong."""
+    g.open = False
+    g.store_down = True
+
+
 def check_password(password: Secret) -> Administrator | None:
     """The administrator, if this is the password. 429 after too many wrong ones."""
     attempts: Attempts = current_app.extensions[ATTEMPTS_EXTENSION]
@@ -139,6 +145,8 @@ def guard() -> None:
         request.max_content_length = min(center.settings.server.max_body, MAX_OTHER_BODY)
     if not host_trusted(request.host, trusted_hosts(center.settings)):
         abort(400, f"{request.host!r} is not a name of this center: add it to server.trusted_hosts or TRUSTED_HOSTS")
+    if request.blueprint == "assets":  # the same files for everyone, also while the store does not answer
+        return
     if not center.settings.loopback or not is_open():
         # With a login cookies are SameSite=Strict and forms carry a CSRF token; this guards the API as well.
         # GET /api/env/ID registers, so it is not a safe one.
@@ -177,6 +185,8 @@ def init_app(app: Flask, settings: Settings, session_key: Secret) -> None:
 
     @login.user_loader  # type: ignore[untyped-decorator] # Flask-Login has no types
     def load_user(user_id: str) -> Administrator | None:
+        if "store_down" in g:
+            return None
         kept = current_center().registry.password_hash()
         user = Administrator(kept) if kept else None
         return user if user and user.get_id() == user_id else None

@@ -574,6 +574,33 @@ def test_a_store_that_does_not_answer_is_a_page_not_a_traceback(app, client, cen
     assert "is it running?" in live.get_json()["message"]
 
 
+@pytest.mark.parametrize("who", ["open", "logged in", "public"])
+def test_a_store_that_goes_away_is_a_page_with_its_styles(request, client, center, monkeypatch, who):
+    """Also where it is the store that knows whether there is a password."""
+    from center.registry import StoreError
+
+    if who != "open":
+        client = request.getfixturevalue("guarded")
+        client.post("/login", data={"password": PASSWORD})
+    settings = replace(
+        center.settings, server=replace(center.settings.server, host="0.0.0.0" if who == "public" else "::1")
+    )
+    client.application.extensions[EXTENSION] = replace(center, settings=settings)
+    style = re.search(r'/assets/[^"]+app\.css', client.get("/help").text)[0]
+
+    def gone(*_):
+        raise StoreError("InfluxDB does not answer: is it running?")
+
+    monkeypatch.setattr(type(center.registry), "password_hash", gone)
+    for path in ("/", "/help", "/devices/pi-7", "/login"):
+        answer = client.get(path)
+        assert answer.status_code == 503, path
+        assert "The store does not answer InfluxDB does not answer: is it running?" in text_of(answer)
+    assert client.get(style).status_code == 200
+    answer = client.get("/api/devices")
+    assert (answer.status_code, answer.json["code"]) == (503, "unavailable")
+
+
 # ---------- presentation
 
 
