@@ -17,6 +17,7 @@ from agent import lines as protocol
 from agent.beside import Beside
 from agent.cli_clock import date
 from agent.cli_options import Context, common_options
+from agent.errors import printable
 from agent.rows import MAX_LINES, Kind, pack
 from agent.units import parse_duration
 
@@ -194,7 +195,7 @@ def import_(context: Context, file: Path, precision: str, dry_run: bool) -> None
         for block in protocol.blocks(pieces):
             good, wrong, number = checker.split(block, number)
             for line in wrong[: max(0, _SHOWN_BAD - bad)]:
-                shown = line.line[:80].decode(errors="replace")
+                shown = printable(line.line[:80].decode(errors="replace"))
                 click.echo(f"line {line.number}: {line.reason}: {shown}", err=True)
             bad += len(wrong)
             waiting += good

@@ -10,6 +10,7 @@ import click
 from agent.beside import Beside, Letter
 from agent.cli_buffer import folder_of, iso, since_option
 from agent.cli_options import Context, common_options
+from agent.errors import printable
 
 
 @click.group()
@@ -88,7 +89,7 @@ def show_letters(context: Context, numbers: tuple[str, ...], reason: str | None,
             shown += 1
             letter = item.letter
             click.echo(f"{item.number}  {iso(letter.time_ns)}  {letter.reason}: {letter.message}")
-            click.echo(f"    {letter.line.decode(errors='replace')}")
+            click.echo(f"    {printable(letter.line.decode(errors='replace'))}")
     if not shown:
         click.echo("No refused point matches.")
 

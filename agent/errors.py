@@ -7,6 +7,11 @@ EXIT_ALREADY_RUNNING = 3
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h; the systemd unit does not restart on it
 
 
+def printable(text: str) -> str:
+    """What others wrote, for a terminal or a log: those act on control characters, which become U+FFFD."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
 class AgentError(Exception):
     """Says what was tried, what came back and what to do next, in one line."""
 

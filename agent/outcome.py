@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from agent.backoff import http_date_ns, retry_after_s
 from agent.batches import DeadLetter, Part
+from agent.errors import printable
 from agent.isolate import halves, named_lines, trouble
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def message_of(answer: Answer) -> str:
 
 def short(text: str) -> str:
     """One line of at most MAX_TEXT characters, for a log or a dead letter."""
-    text = " ".join(text[: 4 * MAX_TEXT].split())
+    text = printable(" ".join(text[: 4 * MAX_TEXT].split()))
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 
 

@@ -102,6 +102,13 @@ def test_bad_lines_are_reported_with_number_and_reason_and_the_rest_is_taken(sta
     assert "1 points imported" in output
 
 
+def test_a_bad_line_cannot_steer_the_terminal(state, tmp_path):
+    output = run(buffer_command, state, "import", lines_file(tmp_path / "f", b"\x1b]0;owned\x07\x1b[2J"), code=1)
+    assert "line 1" in output
+    assert "\x1b" not in output
+    assert "\x07" not in output
+
+
 def test_a_dry_run_takes_nothing(state, tmp_path):
     run(buffer_command, state, "import", "--dry-run", lines_file(tmp_path / "f", GOOD))
     assert json.loads(run(buffer_command, state, "show", "--json"))["measured"] == 0

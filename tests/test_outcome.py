@@ -361,3 +361,7 @@ def test_texts_are_bounded_and_on_one_line():
 def test_recorded_cases_are_all_looked_at():
     assert len(WRITES) > 35
     assert gzip.compress(b"")
+
+
+def test_what_a_server_says_cannot_steer_the_terminal_that_shows_a_log():
+    assert short("a\x1b[2J\nb\x07") == "a\ufffd[2J b\ufffd"
