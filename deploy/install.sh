@@ -219,7 +219,9 @@ for folder in "$opt"/*-*/; do
   folder=${folder%/}
   if [ -d "$folder" ] && [ "$folder" != "$new" ] && [ "$folder" != "$old" ]; then run rm -rf "$folder"; fi
 done
-if [ "$start" = yes ]; then
+if [ "$dry" = yes ]; then
+  say "nothing was changed: this was --dry-run"
+elif [ "$start" = yes ]; then
   say "iot-agent runs. Look at it with: sudo iot-agent status, sudo iot-agent doctor, journalctl -u iot-agent"
 else
   say "iot-agent is installed and starts with the next boot"

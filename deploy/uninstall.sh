@@ -36,6 +36,10 @@ run rm -rf "$opt"
 if [ "$purge" = yes ]; then
   run rm -rf "$etc" /etc/systemd/system/iot-agent.service.d "$state"
   if getent passwd iot-agent >/dev/null; then run userdel iot-agent; fi
+fi
+if [ "$dry" = yes ]; then
+  echo "nothing was changed: this was --dry-run"
+elif [ "$purge" = yes ]; then
   echo "iot-agent and all its data are gone. Its registration at the center is not: its administrator can remove it."
 else
   echo "iot-agent is gone. $etc and $state (configuration, buffer, token) stay; --purge removes them."
