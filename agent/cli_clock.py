@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agent.batches import UndatedBoot
 
 
-@click.command()
+@click.command(short_help="Give the points of a boot that had no clock their time.")
 @click.option("--boot", metavar="N", help="Which boot: its number in the list, or the first letters of its id.")
 @click.option("--at", metavar="TIME", help="When that boot began: 2026-05-01T10:30, local unless it says +02:00.")
 @common_options

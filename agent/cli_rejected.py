@@ -32,7 +32,7 @@ def _chosen(reason: str | None, since: int | None, numbers: tuple[str, ...]) -> 
 def _choice(command: Any) -> Any:
     """The options that choose letters."""
     for option in (
-        click.option("--reason", help="Only letters with this reason, as `list` shows it."),
+        click.option("--reason", help="Only points with this reason, as `list` shows it."),
         click.option("--since", callback=since_option, help="Only points refused from then on: 2h, or a date."),
         click.argument("numbers", nargs=-1),
     ):
@@ -94,7 +94,7 @@ def show_letters(context: Context, numbers: tuple[str, ...], reason: str | None,
         click.echo("No refused point matches.")
 
 
-@rejected.command("export")
+@rejected.command("export", short_help="Write refused points as line protocol or JSON.")
 @common_options
 @_choice
 @click.option("--format", "kind", type=click.Choice(["lp", "jsonl"]), default="lp", show_default=True)
@@ -115,7 +115,7 @@ def export_letters(  # noqa: PLR0917 - click passes them by name
                 output.write(json.dumps(row | {"message": letter.message, "line": text}).encode() + b"\n")
 
 
-@rejected.command("replay")
+@rejected.command("replay", short_help="Let the agent deliver refused points again.")
 @common_options
 @_choice
 def replay(context: Context, numbers: tuple[str, ...], reason: str | None, since: int | None) -> None:
@@ -125,7 +125,7 @@ def replay(context: Context, numbers: tuple[str, ...], reason: str | None, since
     click.echo(f"{done:,} points wait to be delivered again")
 
 
-@rejected.command("purge")
+@rejected.command("purge", short_help="Remove refused points for good.")
 @common_options
 @_choice
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -91,7 +91,7 @@ def serve(
         ended.get()
 
 
-@main.command()
+@main.command(short_help="Make what InfluxDB lacks: buckets, first user and token.")
 @_options
 @click.option("--retention", default="never", show_default=True, help='How long measurements are kept, like "365d".')
 @click.option("--username", default="admin", show_default=True, help="InfluxDB's first user, if it is fresh.")
@@ -128,7 +128,7 @@ def setup(
 @_options
 @click.option("--sweep", is_flag=True, help="Delete authorizations that no registration refers to.")
 def check_command(*, config: Path | None, embedded: bool, data: Path | None, debug: bool, sweep: bool) -> None:
-    """Say what is missing, and of what the center has one too many."""
+    """Say what is missing, and which authorizations no device holds."""
     del debug
     settings = _settings(config, embedded, data)
     check(settings)
@@ -168,7 +168,7 @@ def _ask(prompt: str) -> str:
     return sys.stdin.readline().rstrip("\n")
 
 
-@main.command()
+@main.command(short_help="Set the administrator's password.")
 @_options
 @click.option("--clear", is_flag=True, help="No password any more: loopback only.")
 def password(*, config: Path | None, embedded: bool, data: Path | None, debug: bool, clear: bool) -> None:
@@ -191,7 +191,7 @@ def password(*, config: Path | None, embedded: bool, data: Path | None, debug: b
     click.echo("the password is cleared" if clear else "the password is set; earlier logins have ended")
 
 
-@main.command()
+@main.command(short_help="Make, list or revoke enrollment keys of devices.")
 @_options
 @click.option("--uses", type=click.IntRange(1), default=1, show_default=True, help="Devices it lets register.")
 @click.option("--unlimited", is_flag=True, help="Any number of devices.")
