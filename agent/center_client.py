@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -257,5 +258,9 @@ def _innermost(error: BaseException) -> str:
         if inner is None:
             break
         found, seen = inner, seen + 1
+    if isinstance(found, ConnectionRefusedError):
+        return "Connection refused: does the center run there, and is the port right?"
+    if isinstance(found, socket.gaierror):
+        return f"{found.strerror}: is the name of the host spelled right? iot-agent doctor looks further"
     text = found.strerror if isinstance(found, OSError) and found.strerror else str(found)
     return " ".join(f"{type(found).__name__}: {text}".split())[:200]

@@ -40,9 +40,10 @@ def registration(patient: Patient) -> Iterator[Finding]:
         with contextlib.closing(_client(patient, settings.center)) as center:
             found = DIALECTS["iot-center-v2"].refresh(center, device)
     except NotRegisteredError:
-        yield warning(
-            name, f"{settings.center.url} does not know {device} yet", "start the agent, or: iot-agent register"
-        )
+        remedy = "start the agent, or: iot-agent register"
+        if settings.center.enrollment_key_file is None:
+            remedy += "; where the center asks for an enrollment key, set [center] enrollment_key_file"
+        yield warning(name, f"{settings.center.url} does not know {device} yet", remedy)
     except (RegistrationError, CredentialsError) as error:
         yield failed(name, *_parts(str(error)))
     else:

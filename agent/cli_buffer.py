@@ -66,7 +66,7 @@ def buffer() -> None:
 buffer.add_command(date)
 
 
-@buffer.command("show")
+@buffer.command("show", short_help="How many points wait on disk, and the counters.")
 @common_options
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def show(context: Context, as_json: bool) -> None:
@@ -164,7 +164,7 @@ def _write_points(dated: Any, kind: str, output: IO[bytes]) -> None:
             table.writerow([iso(point.stamp), point.measurement, *(point.tags.get(t, "") for t in tags), *values])
 
 
-@buffer.command("import")
+@buffer.command("import", short_help="Take points from a file of line protocol.")
 @common_options
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
 @click.option("--precision", type=click.Choice(list(protocol.NANOSECONDS)), default="ns", show_default=True)
@@ -206,7 +206,7 @@ def import_(context: Context, file: Path, precision: str, dry_run: bool) -> None
         click.echo(f"… and {bad - _SHOWN_BAD:,} more bad lines", err=True)
     seconds = max(time.monotonic() - began, 1e-9)
     verb = "would be imported" if dry_run else "imported"
-    click.echo(f"{taken:,} points {verb} in {seconds:.1f} s ({taken / seconds:,.0f}/s), {bad:,} bad lines left out")
+    click.echo(f"{taken:,} points {verb} in {seconds:.1f} s ({taken / seconds:,.0f}/s), bad lines left out: {bad:,}")
     if bad:
         raise click.exceptions.Exit(1)
 

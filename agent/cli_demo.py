@@ -66,7 +66,7 @@ def demo(
         folder.mkdir(parents=True, exist_ok=True)
         _log_to(folder / "agent.log", debug=context.debug)
         stop = stack.enter_context(_stop_on_signals())
-        plan = Plan(duration, outage, port, live=not as_json, browser=not no_browser)
+        plan = Plan(duration, outage, port, live=not as_json and sys.stdout.isatty(), browser=not no_browser)
         result = _run(folder, stop, plan)
     if as_json:
         click.echo(json.dumps(result))

@@ -65,7 +65,7 @@ class Duration(click.ParamType[Seconds]):
         try:
             seconds = parse_duration(value)
         except ValueError as error:
-            self.fail(f"{value!r}: must be {error}", param, ctx)
+            self.fail(f"{value!r}: must be {error}".replace(" in quotes", ""), param, ctx)
         if seconds <= 0:
             self.fail(f"{value!r}: must be above 0", param, ctx)
         return seconds

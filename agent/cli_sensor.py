@@ -94,7 +94,7 @@ def rounds(drivers: Sequence[tuple[str, Driver]], count: int | None, pause: floa
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a reading, as fast as the driver gives them.")
 @common_options
 def read(context: Context, name: str | None, options: tuple[str, ...], count: int | None, as_json: bool) -> None:
-    """Show readings of the sensors, unfiltered and at full precision."""
+    """Show readings of the sensors, unfiltered; with --json at full precision."""
     if options and name is None:
         raise click.UsageError("--option needs --driver")
     drivers = [(name, named_driver(name, options))] if name is not None else configured_drivers(context)
@@ -117,16 +117,20 @@ def _show(drivers: Sequence[tuple[str, Driver]], count: int | None) -> None:
 
     latest: dict[str, Reading] = {}
     titles = dict(drivers)
+    end = "" if count else "; Ctrl-C ends"
     with Live(auto_refresh=False) as live:
         for number, (sensor, reading) in enumerate(rounds(drivers, count, PAUSE_S), 1):
             latest[sensor] = reading
-            table = Table("sensor", "quantity", "value", "unit", caption=f"{number} readings; Ctrl-C ends")
+            plural = "" if number == 1 else "s"
+            table = Table("sensor", "quantity", "value", "unit", caption=f"{number} reading{plural}{end}")
             for name, shown in latest.items():
                 for field, value in shown.values.items():
                     known = QUANTITIES.get(field)
                     text = f"{value:.{known.decimals}f}" if known else str(value)
                     table.add_row(titles[name].describe(), field, text, known.unit if known else "")
             live.update(table, refresh=True)
+    if not live.console.is_terminal:
+        click.echo()
 
 
 @click.command("scan")

@@ -84,7 +84,7 @@ def rows(snapshot: dict[str, Any]) -> list[tuple[str, str]]:
         result.append(("Clock", escape(snapshot["clock"]["words"])))
     if registration := snapshot.get("registration"):
         where = f" {registration['url']}, bucket {registration['bucket']}" if registration.get("url") else ""
-        wrong = f" [red]{escape(registration['error'])}[/red]" if registration.get("error") else ""
+        wrong = f"\n[red]{escape(registration['error'])}[/red]" if registration.get("error") else ""
         refused = "".join(f"\n[yellow]refused: {escape(text)}[/yellow]" for text in registration["refused"])
         result.append(("Registration", f"{registration['state']}{escape(where)}{wrong}{refused}"))
     if snapshot["running"]:

@@ -62,14 +62,19 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> s.Settings:
             mode = os.fstat(file.fileno()).st_mode
             text = file.read(MAX_FILE + 1)
     except OSError as error:
-        hint = "copy agent.toml.example and change it" if isinstance(error, FileNotFoundError) else "check its rights"
+        hint = (
+            "copy agent.toml.example to it or to ./agent.toml, and change it"
+            if isinstance(error, FileNotFoundError)
+            else "check its rights"
+        )
         raise ConfigError(f"{path}: cannot be read ({error.strerror}): {hint}, or name another by --config") from error
     if len(text) > MAX_FILE:
         raise ConfigError(f"{path}: larger than {MAX_FILE} bytes: is it a configuration? Name another by --config")
     try:
         data = tomllib.loads(text.decode("utf-8-sig"))  # Windows' Notepad begins a file with a byte order mark
     except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, and a number of thousands of digits
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+        hint = ": texts stand in quotes" if "Invalid value" in str(error) else ""
+        raise ConfigError(f"{path}: not valid TOML: {error}{hint}") from error
     except RecursionError as error:
         raise ConfigError(f"{path}: not valid TOML: brackets within brackets without end") from error
     readable = bool(mode & 0o004)  # its group may be the agent's: root:iot-agent 0640

@@ -48,7 +48,7 @@ class Troubles:
 
     def refused(self, now: int, points: int, text: str) -> None:
         if points and (said := self._tell(now, "refused", points, text)):
-            log.warning("%d points refused for good and kept as dead letters (iot-agent rejected list): %s", said, text)
+            log.warning("%d points refused for good and kept (iot-agent rejected list): %s", said, text)
 
     def parked(self, now: int, points: int, text: str) -> None:
         if said := self._tell(now, "parked", points, text):

@@ -74,9 +74,10 @@ def hash_password(password: Secret) -> str:
 def check_bind(settings: Settings, password_hash: str | None) -> None:
     """Raises SettingsError for an address other than loopback while no password is set."""
     if not settings.loopback and not password_hash:
+        command = "iot-center password" + (" --embedded" if settings.embedded else "")
         raise SettingsError(
             f"it would listen on {settings.server.host} without a login: set the administrator's password with "
-            "`iot-center password`, or listen on 127.0.0.1"
+            f"`{command}`, or listen on 127.0.0.1"
         )
 
 
