@@ -156,11 +156,6 @@ def count_health(lines: Iterable[bytes]) -> int:
     return sum(map(is_health, lines))
 
 
-def stamp_of(line: bytes) -> int:
-    """The trailing integer of a line. Raises ValueError if there is none."""
-    return int(line[line.rindex(b" ") + 1 :])
-
-
 def pack(lines: Sequence[bytes], kind: Kind, *, boot: str = "", thin: int = 0) -> Row:
     """A row of these lines."""
     text = b"\n".join(lines) + b"\n"

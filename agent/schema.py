@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from drivers.base import QUANTITIES, Quantity
 
@@ -35,9 +35,6 @@ class Line:
     def series(self) -> bytes:
         """Measurement and tags: everything before the first space that is not escaped."""
         return series_of(self.head)
-
-    def dated(self, time_ns: int) -> Line:
-        return replace(self, time_ns=time_ns)
 
     def encode(self) -> bytes:
         """The whole line without a newline. Raises ValueError while it has no time."""
