@@ -1,7 +1,6 @@
 """The clock with the real buffer: what is delivered is in order, right within the stated error, and never twice."""
 
 import itertools
-import os
 import re
 
 from hypothesis import HealthCheck, given, settings
@@ -64,8 +63,7 @@ class Device:
     def restart(self, cut):
         if cut:  # what is not on disk is lost
             self.buffer._flusher.close()
-            os.close(self.buffer._held)
-            self.buffer._held = None
+            self.buffer._hold.release()
         else:
             self.dating.apply()
             self.buffer.close()
