@@ -61,6 +61,13 @@ class _Group(click.Group):
             text = error.strerror if isinstance(error, OSError) and error.filename is None else None
             click.echo(f"iot-center: {text or error}", err=True)
             sys.exit(EX_CONFIG if isinstance(error, SettingsError) else EX_UNAVAILABLE)
+        except ModuleNotFoundError as error:  # the agent is installed without what only the center needs
+            if "--debug" in sys.argv:
+                raise
+            click.echo(
+                f"iot-center: {error.name} is not installed: in the project's folder, pip install '.[center]'", err=True
+            )
+            sys.exit(EX_UNAVAILABLE)
 
 
 @click.group(cls=_Group)
