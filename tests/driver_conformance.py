@@ -103,5 +103,10 @@ if __name__ == "__main__":
     name, *texts = sys.argv[1:]
     driver = load(name)
     given = dict(text.split("=", 1) for text in texts)
+    try:
+        with driver(options_for(driver, given)):
+            pass
+    except (OptionError, SensorError) as error:
+        sys.exit(f"{name} cannot be tried: {error}")
     check(driver, lambda: driver(options_for(driver, given)))
     print(f"{name} keeps the contract")
