@@ -87,7 +87,8 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
         except AgentError as error:
             if debug:
                 raise
-            click.echo(f"iot-agent: {error}", err=True)
+            for line in str(error).splitlines():
+                click.echo(f"iot-agent: {line}", err=True)
             raise click.exceptions.Exit(error.exit_code) from error
 
     return wrapped

@@ -86,7 +86,9 @@ def rows(snapshot: dict[str, Any]) -> list[tuple[str, str]]:
         where = f" {registration['url']}, bucket {registration['bucket']}" if registration.get("url") else ""
         wrong = f"\n[red]{escape(registration['error'])}[/red]" if registration.get("error") else ""
         refused = "".join(f"\n[yellow]refused: {escape(text)}[/yellow]" for text in registration["refused"])
-        result.append(("Registration", f"{registration['state']}{escape(where)}{wrong}{refused}"))
+        by_hand = registration["state"] == "registered" and not registration["dialect"]  # [influxdb], a token by hand
+        state = "" if by_hand else registration["state"]
+        result.append(("Target" if by_hand else "Registration", f"{state}{escape(where)}{wrong}{refused}".strip()))
     if snapshot["running"]:
         result.append(("Delivery", _delivery(snapshot["delivery"])))
     result.append(("Buffer", _buffer(snapshot["buffer"])))

@@ -6,6 +6,7 @@ import os
 import tomllib
 from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_origin
 
 from cattrs import Converter
@@ -23,7 +24,6 @@ from drivers.base import load as load_driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
 DEVICE_ID_RULE = "1 to 64 of A-Z a-z 0-9 . _ -, and not . or .."
 _DAY = 86_400
@@ -78,7 +78,8 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> s.Settings:
     except RecursionError as error:
         raise ConfigError(f"{path}: not valid TOML: brackets within brackets without end") from error
     readable = bool(mode & 0o004)  # its group may be the agent's: root:iot-agent 0640
-    return parse(data, str(path), environ, readable_by_others=readable)
+    settings = parse(data, str(path), environ, readable_by_others=readable)
+    return replace(settings, warnings=(*settings.warnings, *_missing_files(settings)))
 
 
 def parse(
@@ -97,6 +98,15 @@ def parse(
     if readable_by_others and settings.influxdb and settings.influxdb.token:
         warnings.append(f"{name} holds a token and others can read it: chmod 600 {name}, or use token_file")
     return replace(settings, warnings=tuple(warnings), named=frozenset(_named(data)))
+
+
+def _missing_files(settings: s.Settings) -> Iterator[str]:
+    """Files that are named and not there. The agent waits for them: they may come with a mount or another package."""
+    for name, section in (("center", settings.center), ("influxdb", settings.influxdb)):
+        for key in ("token_file", "ca_file"):
+            file = getattr(section, key, None)
+            if file and not Path(file).exists():
+                yield f"{name}.{key} = {file!r}: there is no such file (yet)"
 
 
 def _named(data: Mapping[str, Any]) -> Iterator[str]:

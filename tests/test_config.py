@@ -216,3 +216,13 @@ def test_the_defaults_that_the_example_shows_are_the_defaults():
         for f in fields(shown):
             if (name, f.name) not in examples_only and f.name != "options":
                 assert getattr(shown, f.name) == getattr(default, f.name), (name, f.name)
+
+
+def test_a_file_that_is_named_and_not_there_is_a_warning(tmp_path):
+    file = tmp_path / "agent.toml"
+    file.write_text(
+        f'[influxdb]\nurl="http://i"\norg="o"\nbucket="b"\ntoken_file="{tmp_path}/token"\n[[sensor]]\ndriver="virtual"\n'
+    )
+    assert "there is no such file" in load(file, {}).warnings[0]
+    (tmp_path / "token").write_text("t")
+    assert load(file, {}).warnings == ()

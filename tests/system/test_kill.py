@@ -71,7 +71,13 @@ def outages(server, stop, rng):
     server.always = None
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(400)])])
+@pytest.mark.parametrize(
+    "kills",
+    [
+        pytest.param(6, marks=pytest.mark.timeout(300)),
+        pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(400)]),
+    ],
+)
 def test_promise_1_kills_during_outages_lose_at_most_the_loss_window_each(tmp_path, kills):
     seed = 20
     with InfluxServer() as server:
