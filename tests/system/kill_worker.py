@@ -8,10 +8,11 @@ import threading
 import time
 from pathlib import Path
 
-from agent import committer
 from agent.buffer import open_buffer
 from agent.clock import ClockState
+from agent.committer import Committer
 from agent.delivery import Delivery
+from agent.loops import thread_for
 from agent.schema import Line
 from agent.secret import Secret
 from agent.settings import BufferSettings, DeliverySettings
@@ -45,7 +46,7 @@ def main():
     clock = SteadyClock()
     buffer = open_buffer(folder / "buffer", BufferSettings(loss_window=Seconds(window)), clock, wait=False)
     stop = threading.Event()
-    committer.start(buffer, stop)
+    thread_for("committer", Committer(buffer), stop)
     target = Target(url, "my-org", "iot_center", Secret("token-1"))
     settings = DeliverySettings(flush_interval=Seconds(window / 2), timeout=Seconds(1))
     delivery = Delivery(buffer, lambda: target, clock, settings, lambda: None, loss_window=window)

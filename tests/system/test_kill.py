@@ -39,6 +39,7 @@ class Killer:
         process = self.start()
         until = time.monotonic() + 20
         while len(self.measured()) == before and time.monotonic() < until:
+            assert process.poll() is None, "the worker ended by itself"
             time.sleep(0.01)
         time.sleep(self.rng.uniform(0.05, 2.5 * WINDOW_S))
         at = boot_ns()
