@@ -8,15 +8,16 @@ import signal
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from agent import systemd
-from agent.config import load
-from agent.errors import AgentError
+from agent.config.parse import load
 from agent.service import Service
+from agent.util import systemd
+from agent.util.errors import AgentError
 from drivers.base import boot_ns
 
 if TYPE_CHECKING:
-    from agent.cli_options import Context
-    from agent.settings import Settings
+    from pathlib import Path
+
+    from agent.config.settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -27,16 +28,16 @@ STALLED_S = 150.0
 Less only where the watchdog itself waits less (WatchdogSec of the unit is 180 s)."""
 
 
-def run_service(settings: Settings, context: Context) -> None:
-    """Run until a signal says stop. Raises AgentError where it cannot start."""
+def run_service(settings: Settings, config: Path, state_dir: Path, *, debug: bool = False) -> None:
+    """Run until a signal says stop; SIGHUP reads `config` again. Raises AgentError where it cannot start."""
     signals: SimpleQueue[int] = SimpleQueue()  # what a handler may use: the main thread can hold an Event's lock
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, _: signals.put(number))
-    service = Service(settings, context.state_dir)
+    service = Service(settings, state_dir)
     service.start()
     systemd.notify("READY=1", "STATUS=measuring")
     try:
-        _loop(service, context, signals)
+        _loop(service, config, signals, debug=debug)
     finally:
         service.stop()
         ledger = service.ledger()
@@ -47,7 +48,7 @@ def run_service(settings: Settings, context: Context) -> None:
         )
 
 
-def _loop(service: Service, context: Context, signals: SimpleQueue[int]) -> None:
+def _loop(service: Service, config: Path, signals: SimpleQueue[int], *, debug: bool) -> None:
     told, stuck = 0, list[str]()
     watchdog_s = systemd.watchdog_s()
     limit_s = min(STALLED_S, (watchdog_s or STALLED_S * 2) * 5 / 6)
@@ -57,7 +58,7 @@ def _loop(service: Service, context: Context, signals: SimpleQueue[int]) -> None
         if asked - {signal.SIGHUP}:
             return
         if asked:
-            _reload(service, context)
+            _reload(service, config, debug=debug)
         now = boot_ns()
         before, stuck = stuck, [name for name, at in service.alive_boot_ns().items() if now - at > limit_s * 1e9]
         if stuck != before:
@@ -79,13 +80,13 @@ def _wait(signals: SimpleQueue[int]) -> set[int]:
     return asked
 
 
-def _reload(service: Service, context: Context) -> None:
+def _reload(service: Service, config: Path, *, debug: bool) -> None:
     """New configuration is checked first; if it is bad, the old one stays."""
     systemd.reloading()
     try:
-        settings = load(context.config)
+        settings = load(config)
         service.reload(settings)
-        if not context.debug:
+        if not debug:
             logging.getLogger().setLevel(settings.log.level.upper())
     except AgentError as error:
         _log.error("the new configuration is not used, the old one stays: %s", error)

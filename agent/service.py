@@ -12,33 +12,33 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from agent import systemd
-from agent.buffer import Buffer, open_buffer
-from agent.clock import Clock, open_clock
-from agent.committer import Committer
-from agent.control import ControlServer
-from agent.dating import Dating
-from agent.delivery import Delivery
-from agent.errors import AgentError
-from agent.fixed import FixedTarget
-from agent.health import Health
-from agent.history import History
-from agent.identity import device_id, state_folder_warning
-from agent.loops import Running, Spawn, thread_for
-from agent.registration import Registrar
-from agent.sensors import Sensors, drivers_of
-from agent.status import build, ledger_of
-from agent.statuspage import StatusPage
-from agent.writer import Writer
+from agent.buffer.buffer import Buffer, open_buffer
+from agent.buffer.committer import Committer
+from agent.clock.backdating import Dating
+from agent.clock.clock import Clock, open_clock
+from agent.delivery.delivery import Delivery
+from agent.delivery.writer import Writer
+from agent.registration.device_id import device_id, state_folder_warning
+from agent.registration.registrar import Registrar
+from agent.registration.static_token import FixedTarget
+from agent.sensing.sensors import Sensors, drivers_of
+from agent.status.history import History
+from agent.status.http import StatusPage
+from agent.status.self_telemetry import Health
+from agent.status.snapshot import build, ledger_of
+from agent.status.socket import ControlServer
+from agent.util import systemd
+from agent.util.errors import AgentError
+from agent.util.loops import Running, Spawn, thread_for
 from drivers.base import boot_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from agent.delivery import Connection
-    from agent.settings import Settings
-    from agent.target import Target
+    from agent.config.settings import Settings
+    from agent.delivery.delivery import Connection
+    from agent.registration.target import Target
     from drivers.base import Driver
 
 _log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agent.target import Target
+    from agent.registration.target import Target
 
 AGENT = (sys.executable, "-m", "agent.cli")
 NOWHERE = "http://127.0.0.1:9"
@@ -59,7 +59,7 @@ class Agent:
 
     def status(self) -> dict[str, Any]:
         """What it says of itself, without starting another program; empty while it is not there yet."""
-        from agent.control import ask
+        from agent.status.socket import ask
 
         try:
             return dict(ask(self.folder / "state") or {})

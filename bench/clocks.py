@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from agent.boots import current_boot_id
-from agent.buffer import Buffer, open_buffer
-from agent.settings import BufferSettings
-from agent.units import Bytes, Seconds
+from agent.buffer.buffer import Buffer, open_buffer
+from agent.clock.boots import current_boot_id
+from agent.config.settings import BufferSettings
+from agent.config.units import Bytes, Seconds
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,16 +10,16 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from agent.beside import Beside
-from agent.boots import Boots, current_boot_id
-from agent.buffer import open_buffer
-from agent.clock import Clock
-from agent.committer import Committer
-from agent.delivery import Delivery
-from agent.loops import thread_for
-from agent.rows import Kind, pack
-from agent.settings import BufferSettings, DeliverySettings
-from agent.units import Bytes
+from agent.buffer.buffer import open_buffer
+from agent.buffer.committer import Committer
+from agent.buffer.offline import Beside
+from agent.buffer.rows import Kind, pack
+from agent.clock.boots import Boots, current_boot_id
+from agent.clock.clock import Clock
+from agent.config.settings import BufferSettings, DeliverySettings
+from agent.config.units import Bytes
+from agent.delivery.delivery import Delivery
+from agent.util.loops import thread_for
 from bench import agents, points, references, table
 from bench.measure import Figure, Runs, timed
 from bench.sinks import Sink, counting, database

@@ -28,7 +28,7 @@ def measure(runs: int, folder: Path, devices: int = DEVICES, seconds: int = SECO
     """1,000 devices at 10 s on one machine, center included. One run, whatever `runs` says: it takes a minute."""
     del runs
     name = f"{devices:,} devices at 10 s"
-    if importlib.util.find_spec("agent.simulate") is None:
+    if importlib.util.find_spec("agent.fleet.simulate") is None:
         return [unmeasured(name, "", "iot-agent simulate is not here")]
     options = ["--devices", str(devices), "--interval", "10s" if devices > 100 else "1s", "--duration", f"{seconds}s"]
     found = agents.output_of(*agents.AGENT, "simulate", *options, "--json", "--state-dir", str(folder / "fleet"))

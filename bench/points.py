@@ -7,8 +7,8 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING
 
-from agent.point import line_for
-from agent.schema import Line
+from agent.points.point import line_for
+from agent.points.schema import Line
 from drivers.virtual import Virtual
 
 if TYPE_CHECKING:

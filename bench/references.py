@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from agent.target import Target
+    from agent.registration.target import Target
 
 LOOP, BATCHING, APPEND, TELEGRAF = "plain client in a loop", "WriteApi batching", "append + fdatasync", "Telegraf"
 NO_TELEGRAF = "no telegraf on PATH"

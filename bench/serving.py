@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
-from agent.rows import compress
+from agent.buffer.rows import compress
 from bench import points, table
 from bench.measure import Figure, Reference, Runs, unmeasured
 from bench.sinks import Sink, database

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agent.secret import Secret
-from agent.target import Target
+from agent.registration.target import Target
+from agent.util.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.secret import Secret
-from agent.target import Target
+from agent.registration.target import Target
+from agent.util.secret import Secret
 from bench import agents, points, table
 from bench.drain import drain, fill
 from bench.measure import Figure, Runs, Sample, memory_mb

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent.writer import Writer
+from agent.delivery.writer import Writer
 from bench import clocks, points, references, table
 from bench.measure import Figure, Runs
 from bench.sinks import counting

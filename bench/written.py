@@ -11,9 +11,9 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from agent.boots import Boots
-from agent.clock import Clock
-from agent.schema import Line
+from agent.clock.boots import Boots
+from agent.clock.clock import Clock
+from agent.points.schema import Line
 from bench import agents, clocks, points, references, table
 from bench.measure import Figure, Reference, Runs, unmeasured, why_not_here, written_bytes
 from bench.sinks import counting

@@ -19,21 +19,23 @@ from waitress import wasyncore
 from waitress.server import create_server
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from agent.secret import Secret
-from center import api, errors, pages, security
+from agent.util.secret import Secret
+from center import errors, security
+from center.api import registration
 from center.context import EXTENSION, Center, current_center
-from center.embedded import open_embedded
-from center.embedded_registry import EmbeddedRegistry
-from center.embedded_telemetry import EmbeddedTelemetry
-from center.registry import StoreError
+from center.embedded.registry import EmbeddedRegistry
+from center.embedded.stores import open_embedded
+from center.embedded.telemetry import EmbeddedTelemetry
+from center.embedded.write_api import WriteApi
+from center.pages import blueprint
 from center.settings import Settings, check, load
-from center.writeapi import WriteApi
+from center.stores.registry import StoreError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from center.registry import Registry
-    from center.telemetry import Telemetry
+    from center.stores.registry import Registry
+    from center.stores.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 GRACE_S = 5.0
@@ -77,11 +79,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions[EXTENSION] = Center(settings, registry, telemetry)
     security.init_app(app, settings, session_key)
     errors.init_app(app)
-    app.register_blueprint(api.blueprint)
+    app.register_blueprint(registration.blueprint)
     if settings.server.proxies:
         n = settings.server.proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=n, x_proto=n, x_host=n)  # type: ignore[method-assign] # as documented
-    pages.init_app(app)
+    blueprint.init_app(app)
     atexit.register(close, app)
     return app
 
@@ -99,7 +101,7 @@ def open_stores(settings: Settings) -> tuple[Registry, Telemetry]:
     """The stores that the settings name; the caller closes both. Raises StoreError."""
     if settings.embedded:
         return open_embedded(settings)
-    from center.influx import open_influx  # noqa: PLC0415 - 0.3 s that the embedded store does not need
+    from center.influx.stores import open_influx  # noqa: PLC0415 - 0.3 s that the embedded store does not need
 
     return open_influx(settings)
 

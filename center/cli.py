@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.secret import Secret
-from agent.units import parse_duration
+from agent.config.units import parse_duration
+from agent.util.secret import Secret
 from center.settings import Settings, SettingsError, check, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 if TYPE_CHECKING:
-    from center.influx_setup import Finding
+    from center.influx.setup import Finding
 
 EX_CONFIG = 78
 EX_UNAVAILABLE = 69
@@ -51,7 +51,7 @@ class _Group(click.Group):
     """One line on stderr and an exit code for what an operator can mend; a traceback only with --debug."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from center.registry import StoreError  # noqa: PLC0415 - beside the others
+        from center.stores.registry import StoreError  # noqa: PLC0415 - beside the others
 
         try:
             return super().invoke(ctx)
@@ -106,7 +106,7 @@ def setup(
     *, config: Path | None, embedded: bool, data: Path | None, debug: bool, retention: str, username: str
 ) -> None:
     """Make what InfluxDB lacks: the two buckets and, if it is fresh, its first user, organisation and token."""
-    from center import influx_setup  # noqa: PLC0415 - as above
+    from center.influx import setup  # noqa: PLC0415 - as above
 
     del debug
     settings = _settings(config, embedded, data)
@@ -116,19 +116,19 @@ def setup(
         kept = 0 if retention == "never" else round(parse_duration(retention))
     except ValueError as error:
         raise SettingsError(f"--retention {retention!r}: should be {error}, or never") from error
-    fresh = bool(settings.influxdb.url) and influx_setup.is_fresh(settings)
+    fresh = bool(settings.influxdb.url) and setup.is_fresh(settings)
     if not (fresh and not settings.influxdb.token):
         check(settings)
     if fresh:
-        token = influx_setup.onboard(settings, username, Secret(_ask("Password for InfluxDB's first user")), kept)
+        token = setup.onboard(settings, username, Secret(_ask("Password for InfluxDB's first user")), kept)
         if token is not None and not settings.influxdb.token:
             click.echo("InfluxDB made this token for the center; keep it in center.toml, it is not shown again:")
             click.echo(token.reveal())
-            settings = influx_setup.with_token(settings, token)
+            settings = setup.with_token(settings, token)
         click.echo(f"InfluxDB is set up: user {username}, organisation {settings.influxdb.org}")
-    for line in influx_setup.make_buckets(settings, kept):
+    for line in setup.make_buckets(settings, kept):
         click.echo(line)
-    _report(influx_setup.check(settings))
+    _report(setup.check(settings))
 
 
 @main.command("check")
@@ -144,12 +144,12 @@ def check_command(*, config: Path | None, embedded: bool, data: Path | None, deb
         if settings.embedded:
             click.echo(f"✓ the embedded store in {settings.data_dir} opens; {registry.devices().total} devices")
         else:
-            from center import influx_setup  # noqa: PLC0415 - as above
+            from center.influx import setup  # noqa: PLC0415 - as above
 
-            _report(influx_setup.check(settings))
+            _report(setup.check(settings))
             if sweep:
                 click.echo(f"✓ {len(registry.sweep())} authorizations without a registration are deleted")
-            _report(influx_setup.devices(settings))
+            _report(setup.devices(settings))
         if not settings.loopback and not registry.password_hash():
             click.echo(f"✗ no password is set, so it will not serve on {settings.server.host}: iot-center password")
             sys.exit(1)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, cast
 from flask import current_app
 
 if TYPE_CHECKING:
-    from center.registry import Registry
     from center.settings import Settings
-    from center.telemetry import Telemetry
+    from center.stores.registry import Registry
+    from center.stores.telemetry import Telemetry
 
 EXTENSION = "iot-center"
 

@@ -7,8 +7,8 @@ import logging
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from center.registry import ConflictError, EnrollmentError, StoreError
-from center.telemetry import NotSupportedError, RefusedError
+from center.stores.registry import ConflictError, EnrollmentError, StoreError
+from center.stores.telemetry import NotSupportedError, RefusedError
 
 log = logging.getLogger(__name__)
 CODES = {

@@ -17,7 +17,7 @@ from flask.sessions import SecureCookieSessionInterface
 from flask_login import LoginManager, UserMixin, current_user
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from agent.secret import Secret
+from agent.util.secret import Secret
 from center.context import current_center
 from center.settings import Settings, SettingsError
 

@@ -18,9 +18,9 @@ from typing import Any
 import cattrs
 from cattrs.gen import make_dict_structure_fn
 
-from agent.secret import TOKEN, Secret
-from agent.target import check_url
-from agent.units import Bytes, Seconds, parse_duration, parse_size
+from agent.config.limits import check_url
+from agent.config.units import Bytes, Seconds, parse_duration, parse_size
+from agent.util.secret import TOKEN, Secret
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 INI_KEYS = {

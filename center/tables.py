@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from flask import Response
 
-from center import presentation
+from center.pages import presentation
 from center.times import iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from center.telemetry import Curve, Value
+    from center.stores.telemetry import Curve, Value
 
 
 def csv_answer(device_id: str, curves: Sequence[Curve], *, units: bool = True) -> Response:

@@ -6,7 +6,7 @@ import re
 import time
 from datetime import UTC, datetime
 
-from agent.units import parse_duration
+from agent.config.units import parse_duration
 
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d\d:\d\d)?")
 _RELATIVE = re.compile(r"-\s*(\d+(?:\.\d+)?\s*[a-z]+)")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from agent.beside import Beside
-from agent.buffer import open_buffer
-from agent.rows import MAX_LINES, Kind, pack
-from agent.schema import Line
-from agent.settings import BufferSettings
+from agent.buffer.buffer import open_buffer
+from agent.buffer.offline import Beside
+from agent.buffer.rows import MAX_LINES, Kind, pack
+from agent.config.settings import BufferSettings
+from agent.points.schema import Line
 
 BOOT = "11111111-2222-4333-8444-555555555555"
 OTHER_BOOT = "99999999-2222-4333-8444-555555555555"

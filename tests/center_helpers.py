@@ -4,10 +4,10 @@ import contextlib
 import os
 import secrets
 
-from agent.secret import Secret
+from agent.util.secret import Secret
 from center.app import open_stores
 from center.settings import EmbeddedSettings, InfluxSettings, ServerSettings, Settings
-from center.telemetry import SeriesQuery
+from center.stores.telemetry import SeriesQuery
 from center.times import MAX_TIME
 
 SECOND = 1_000_000_000
@@ -26,7 +26,7 @@ def influx_settings(**server):
     """Settings of two fresh buckets, removed with their authorizations afterwards."""
     from influxdb_client.client.influxdb_client import InfluxDBClient
 
-    from center.influx_client import find_org
+    from center.influx.client import find_org
 
     url, token, org = (os.environ[f"INFLUXDB_V2_{name}"] for name in ("URL", "TOKEN", "ORG"))
     suffix = secrets.token_hex(4)

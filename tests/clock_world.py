@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from agent.adjtimex import MAX_ERROR_NS, KernelClock
-from agent.boots import Boots
-from agent.clock import Clock
-from agent.evidence import SECOND
+from agent.clock.boots import Boots
+from agent.clock.clock import Clock
+from agent.clock.kernel import MAX_ERROR_NS, KernelClock
+from agent.clock.sources import SECOND
 
 NOW_NS = 1_800_000_000 * SECOND  # 2027-01-15
 HOUR = 3600 * SECOND

@@ -82,8 +82,8 @@ def failing(folder, seed):
 
 def slow(folder, _):
     """Each sync takes 300 ms. Prints the longest that putting a point took, in ms, and the points."""
-    from agent.committer import Committer
-    from agent.loops import thread_for
+    from agent.buffer.committer import Committer
+    from agent.util.loops import thread_for
     from drivers.base import boot_ns
     from tests.buffers import HandClock, line, open_at
 

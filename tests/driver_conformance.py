@@ -9,8 +9,8 @@ import math
 import sys
 from dataclasses import MISSING, fields, is_dataclass
 
-from agent.point import line_for
-from agent.schema import check_tag
+from agent.points.point import line_for
+from agent.points.schema import check_tag
 from drivers.base import QUANTITIES, Driver, OptionError, Reading, SensorError, boot_ns, load, options_for
 
 

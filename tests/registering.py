@@ -2,8 +2,8 @@
 
 import random
 
-from agent.registration import Registrar
-from agent.settings import CenterSettings
+from agent.config.settings import CenterSettings
+from agent.registration.registrar import Registrar
 
 APIS = ["iot-center", "iot-center-v2", "iot-api"]
 

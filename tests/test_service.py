@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from agent import opening
-from agent.config import parse
-from agent.control import ask
-from agent.errors import AgentError
+from agent.buffer import opening
+from agent.config.parse import parse
 from agent.service import Service
+from agent.status.socket import ask
+from agent.util.errors import AgentError
 from drivers.base import boot_ns
 from drivers.virtual import Virtual
 

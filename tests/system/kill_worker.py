@@ -8,16 +8,16 @@ import threading
 import time
 from pathlib import Path
 
-from agent.buffer import open_buffer
-from agent.clock import ClockState
-from agent.committer import Committer
-from agent.delivery import Delivery
-from agent.loops import thread_for
-from agent.schema import Line
-from agent.secret import Secret
-from agent.settings import BufferSettings, DeliverySettings
-from agent.target import Target
-from agent.units import Seconds
+from agent.buffer.buffer import open_buffer
+from agent.buffer.committer import Committer
+from agent.clock.clock import ClockState
+from agent.config.settings import BufferSettings, DeliverySettings
+from agent.config.units import Seconds
+from agent.delivery.delivery import Delivery
+from agent.points.schema import Line
+from agent.registration.target import Target
+from agent.util.loops import thread_for
+from agent.util.secret import Secret
 from drivers.base import boot_ns
 
 

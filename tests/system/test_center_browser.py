@@ -19,12 +19,12 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
-from agent.secret import Secret
+from agent.util.secret import Secret
 from center.app import serve
 from center.context import EXTENSION
-from center.pages_virtual import point_at
+from center.pages.virtual import point_at
 from center.security import hash_password
-from center.telemetry import Point
+from center.stores.telemetry import Point
 from center.times import now_ns
 from tests.center_helpers import embedded_settings, influx_settings
 

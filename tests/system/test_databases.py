@@ -12,14 +12,14 @@ import uuid
 
 import pytest
 
-from agent.boots import Boots, current_boot_id
-from agent.buffer import open_buffer
-from agent.clock import Clock
-from agent.delivery import Delivery
-from agent.schema import Line
-from agent.secret import Secret
-from agent.settings import BufferSettings, DeliverySettings
-from agent.target import Target
+from agent.buffer.buffer import open_buffer
+from agent.clock.boots import Boots, current_boot_id
+from agent.clock.clock import Clock
+from agent.config.settings import BufferSettings, DeliverySettings
+from agent.delivery.delivery import Delivery
+from agent.points.schema import Line
+from agent.registration.target import Target
+from agent.util.secret import Secret
 from tests.buffers import store
 
 COUNT = 200_000

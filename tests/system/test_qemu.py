@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.status import from_disk
+from agent.status.snapshot import from_disk
 from tests.system.machines import Machine
 from tests.system.virtual_machine import VirtualMachine, look_into, make_disk
 
@@ -35,7 +35,7 @@ enabled = false
 # In place: a new file would be written out with the next sync of whatever else.
 MONITOR = """
 import json, os, subprocess, time
-from agent.control import ask
+from agent.status.socket import ask
 from pathlib import Path
 from drivers.base import boot_ns
 controls = log = None

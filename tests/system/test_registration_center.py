@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import requests
 
-from agent.secret import Secret
-from agent.units import Seconds
+from agent.config.units import Seconds
+from agent.util.secret import Secret
 from center.app import serve
 from center.context import EXTENSION
 from center.security import hash_password
@@ -156,9 +156,9 @@ KILLED_AT = """
 import functools, os, random, signal, sys
 from pathlib import Path
 import requests
-from agent import atomic
-from agent.registration import Registrar
-from agent.settings import CenterSettings
+from agent.util import atomic
+from agent.registration.registrar import Registrar
+from agent.config.settings import CenterSettings
 
 left = int(sys.argv[1])
 

@@ -12,7 +12,6 @@ import urllib.request
 
 import pytest
 
-from agent import control
 from tests.servers import InfluxServer
 
 CONFIG = """
@@ -68,7 +67,7 @@ def status(tmp_path):
     def ask(condition):
         def reached():
             try:
-                found = control.ask(tmp_path / "state")
+                found = ask(tmp_path / "state")
             except (OSError, ValueError):
                 return None
             return found if found and condition(found) else None

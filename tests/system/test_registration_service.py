@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from agent import control
+from agent.status.socket import ask
 from center.app import serve
 from center.context import EXTENSION
 from center.settings import EmbeddedSettings, Settings
@@ -59,7 +59,7 @@ class Agent:
 
     def status(self):
         try:
-            found = control.ask(self.state)
+            found = ask(self.state)
         except (OSError, ValueError):
             return None
         if found:

@@ -90,8 +90,8 @@ class Agent:
     ("hang", "loop"),
     [
         ("drivers.virtual:Virtual:read", "sensor"),
-        ("agent.buffer:Buffer:commit_due", "committer"),
-        ("agent.writer:Writer:write", "delivery"),
+        ("agent.buffer.buffer:Buffer:commit_due", "committer"),
+        ("agent.delivery.writer:Writer:write", "delivery"),
     ],
 )
 def test_a_hung_loop_is_restarted_by_the_watchdog_and_named_in_the_log(tmp_path, hang, loop):

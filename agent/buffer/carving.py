@@ -1,0 +1,225 @@
+"""Reading rows straight from the pages of a damaged database and its log, where SQLite itself gives up.
+
+SQLite file format, sections 1.6 (b-tree pages), 2.1 (records) and 4.1 (the write-ahead log). Every row carries a CRC,
+so a guess that is wrong does no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import struct
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent.buffer.ledger import Saved
+from agent.buffer.rows import DamagedRow, check
+from agent.buffer.store import DATABASE, PAGE_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_WAL_HEADER, _FRAME_HEADER = 32, 24
+_MAGIC = (0x377F0682, 0x377F0683)
+_LEAF = 0x0D
+_COLUMNS = 12
+_KEY, _TAG, _VALUE = 1, 7, 11
+_MAX_VALUE = 64 * 2**20
+
+
+class Frame(NamedTuple):
+    """A page in the log. `commits`: a transaction ends here."""
+
+    page: int
+    commits: bool
+    offset: int
+
+
+def frames(wal: bytes, page_size: int) -> list[Frame]:
+    """The frames of the log's present round, up to the last complete transaction. Checksums are not asked for."""
+    found: list[Frame] = []
+    offsets = range(_WAL_HEADER, len(wal) - _FRAME_HEADER - page_size + 1, _FRAME_HEADER + page_size)
+    salts = wal[16:24]
+    if int.from_bytes(wal[:4], "big") not in _MAGIC and offsets:
+        ((salts, _),) = Counter(wal[offset + 8 : offset + 16] for offset in offsets).most_common(1)
+    for offset in offsets:
+        page, size = struct.unpack_from(">II", wal, offset)
+        if wal[offset + 8 : offset + 16] == salts and page:
+            found.append(Frame(page, size != 0, offset + _FRAME_HEADER))
+    last = max((n for n, frame in enumerate(found) if frame.commits), default=-1)
+    return found[: last + 1]
+
+
+def lost_transactions(wal: bytes, read: int) -> int:
+    """How many whole transactions stand in the log behind the `read` frames that SQLite accepts.
+
+    A power cut leaves at most the one that was being written. More means that something in the middle was damaged,
+    and SQLite would silently go on without them.
+    """
+    size = int.from_bytes(wal[8:12], "big")
+    size = size if size in _sizes() else PAGE_BYTES
+    offset = _WAL_HEADER + read * (_FRAME_HEADER + size)
+    return sum(frame.commits for frame in frames(wal, size) if frame.offset > offset)
+
+
+def _sizes() -> set[int]:
+    return {2**n for n in range(9, 17)}
+
+
+class Pages:
+    """The newest version of each page: from the log, else from the database file."""
+
+    def __init__(self, home: Path) -> None:
+        self._data = _mapped(home / DATABASE)
+        wal = _bytes(home / (DATABASE + "-wal.lost")) or _bytes(home / (DATABASE + "-wal"))
+        sizes = (int.from_bytes(self._data[16:18], "big"), int.from_bytes(wal[8:12], "big"), PAGE_BYTES)
+        self.size = next(size for size in sizes if size in _sizes())
+        self._wal = wal
+        self._newest = {frame.page: frame.offset for frame in frames(wal, self.size)}
+        self.numbers = sorted({*range(1, len(self._data) // self.size + 1), *self._newest})
+
+    def get(self, number: int) -> bytes:
+        """A page, numbered from 1; empty if there is none."""
+        if number in self._newest:
+            start = self._newest[number]
+            return self._wal[start : start + self.size]
+        return self._data[(number - 1) * self.size : number * self.size] if number > 0 else b""
+
+    def free(self) -> set[int]:
+        """The pages that hold nothing any more, as far as the list of them can be followed."""
+        free: set[int] = set()
+        trunk = int.from_bytes(self.get(1)[32:36], "big")
+        while trunk and trunk not in free and self.get(trunk):
+            free.add(trunk)
+            page = self.get(trunk)
+            count = min(int.from_bytes(page[4:8], "big"), len(page) // 4 - 2)
+            free.update(struct.unpack_from(f">{max(count, 0)}I", page, 8) if len(page) >= 8 else ())
+            trunk = int.from_bytes(page[:4], "big")
+        return free
+
+
+def _mapped(path: Path) -> bytes | mmap.mmap:
+    """A file that may be large, without reading it at once."""
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):  # not there, or empty
+        return b""
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    number = 0
+    for step in range(9):
+        byte = data[at + step]
+        if step == 8:
+            return number << 8 | byte, at + 9
+        number = number << 7 | byte & 0x7F
+        if byte < 0x80:
+            return number, at + step + 1
+    raise IndexError
+
+
+def _payload(pages: Pages, page: bytes, at: int) -> bytes:
+    """What a cell of a leaf holds, its overflow pages included. Raises IndexError for what cannot be."""
+    length, at = _varint(page, at)
+    _, at = _varint(page, at)
+    if length > _MAX_VALUE:
+        raise IndexError
+    most, least = pages.size - 35, (pages.size - 12) * 32 // 255 - 23
+    local = length
+    if length > most:
+        local = least + (length - least) % (pages.size - 4)
+        local = local if local <= most else least
+    parts = [page[at : at + local]]
+    missing = length - len(parts[0])
+    following = int.from_bytes(page[at + local : at + local + 4], "big") if missing else 0
+    while missing > 0:
+        more = pages.get(following)
+        if not more:
+            raise IndexError
+        parts.append(more[4 : 4 + missing])
+        missing -= len(parts[-1])
+        following = int.from_bytes(more[:4], "big")
+    return b"".join(parts)
+
+
+def _record(payload: bytes) -> list[object]:
+    """The columns of a record: numbers, texts and blobs; others are None."""
+    end, at = _varint(payload, 0)
+    kinds = []
+    while at < end:
+        kind, at = _varint(payload, at)
+        kinds.append(kind)
+    if len(kinds) != _COLUMNS:
+        raise IndexError
+    columns: list[object] = []
+    for kind in kinds:
+        size = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0, 0, 0)[kind] if kind < 12 else (kind - 12) // 2
+        raw = payload[at : at + size]
+        at += size
+        if 1 <= kind <= 6:
+            columns.append(int.from_bytes(raw, "big", signed=True))
+        elif kind >= 12:
+            columns.append(raw if kind % 2 == 0 else raw.decode("utf-8", "replace"))
+        else:
+            columns.append(kind - 8 if kind in (8, 9) else None)
+    return columns
+
+
+class Cell(NamedTuple):
+    """A row found in a page: where it is, and what stands in it."""
+
+    page: int
+    at: int
+    key: object
+    tag: object
+    value: object
+
+
+def cells(pages: Pages) -> Iterator[Cell]:
+    """All that looks like a row of the buffer, in the order of the pages."""
+    free = pages.free()
+    for number in pages.numbers:
+        page = pages.get(number)
+        start = 100 if number == 1 else 0
+        if number in free or len(page) < pages.size or page[start] != _LEAF:
+            continue
+        count = min(int.from_bytes(page[start + 3 : start + 5], "big"), (pages.size - start - 8) // 2)
+        for cell in range(count):
+            (at,) = struct.unpack_from(">H", page, start + 8 + 2 * cell)
+            with contextlib.suppress(IndexError):
+                yield _cell(pages, number, at)
+
+
+def _cell(pages: Pages, number: int, at: int) -> Cell:
+    columns = _record(_payload(pages, pages.get(number), at))
+    return Cell(number, at, columns[_KEY], columns[_TAG], columns[_VALUE])
+
+
+def carve(home: Path, ledger_key: str) -> tuple[Iterator[tuple[object, object, object]], list[Saved]]:
+    """The sound rows by rising key, and the ledgers that were found. Of two rows with one key, the one that was
+    thinned more, or else the longer one, is the later.
+    """
+    pages = Pages(home)
+    best: dict[int, tuple[tuple[int, int], int, int]] = {}
+    ledgers: list[Saved] = []
+    for cell in cells(pages):
+        if cell.key == ledger_key:
+            with contextlib.suppress(ValueError):
+                ledgers.append(Saved.decode(cell.value))
+        elif isinstance(cell.key, int):
+            with contextlib.suppress(DamagedRow):
+                header = check(cell.tag, cell.value)
+                rank = header.thin, header.count
+                if cell.key not in best or rank > best[cell.key][0]:
+                    best[cell.key] = rank, cell.page, cell.at
+    chosen = (_cell(pages, page, at) for _, (_, page, at) in sorted(best.items()))
+    return ((cell.key, cell.tag, cell.value) for cell in chosen), ledgers

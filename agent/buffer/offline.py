@@ -1,0 +1,176 @@
+"""The buffer's database as a command uses it, beside a running agent or without one: each change is one transaction
+over rows and counters, and the agent reads again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Self
+
+from agent.buffer import dead_letters
+from agent.buffer import folder as folders
+from agent.buffer import ledger as counters
+from agent.buffer.disk import DiskError
+from agent.buffer.ledger import Counters, Saved
+from agent.buffer.opening import LEDGER
+from agent.buffer.rows import DamagedRow, Header, Kind, count_health, pack, read_header, unpack
+from agent.buffer.store import DATABASE, Store
+from agent.util.errors import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from agent.buffer.batch import DeadLetter
+    from agent.buffer.rows import Row
+
+
+class BufferUnavailable(AgentError):  # noqa: N818 - says what it is
+    """The buffer cannot be used from here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A row that waits."""
+
+    header: Header
+    lines: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter and its number, `ROW.POSITION`, which stays the same until others of its row are removed."""
+
+    number: str
+    letter: DeadLetter
+
+
+class Beside:
+    """Opens no lock and no socket. Raises BufferUnavailable when the database is damaged, missing or refuses."""
+
+    def __init__(self, folder: Path, *, create: bool = False, write: bool = True) -> None:
+        """Without `write` the card is spared the 260 kB that an opening writes. `create` makes what is missing."""
+        self._write = write
+        try:
+            if create:
+                folders.make(folder)
+            if not create and not (folder / DATABASE).exists():
+                raise BufferUnavailable(f"there is no buffer in {folder}: has the agent run with this state folder?")
+            if write and folders.unread_sets(folder):  # their rows and counters are to come
+                raise BufferUnavailable(
+                    f"the buffer in {folder} is being saved from damage: try again later; if no agent runs, start it"
+                )
+            self._store = Store(folder, owner=False, read_only=not write)
+            self._ledger()
+        except (DiskError, OSError, ValueError) as error:
+            raise BufferUnavailable(
+                f"the buffer in {folder} cannot be used ({error}): starting the agent repairs a damaged one"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._store.close()
+
+    def _ledger(self) -> Saved:
+        value = self._store.get(LEDGER) if self._write else self._store.read_named(LEDGER)
+        return Saved() if value is None else Saved.decode(value)
+
+    def _change(self, change: Callable[[Saved], tuple[Saved, Counters]]) -> None:
+        """Run `change` inside a transaction; it returns the ledger with the keys it gave out, and what to count."""
+        try:
+            with self._store.transaction():
+                saved, counted = change(self._ledger())
+                saved = replace(saved, counters=saved.counters + counted, generation=saved.generation + 1)
+                self._store.put(LEDGER, saved.encode())
+        except DiskError as error:
+            raise BufferUnavailable(f"the disk refuses: {error}") from error
+
+    # What waits
+
+    def waiting(self) -> Iterator[Waiting]:
+        """The rows that wait, oldest first. Damaged ones are left to the agent."""
+        for found in self._store.scan(before=dead_letters.BASE):
+            try:
+                yield Waiting(read_header(found.tag), unpack(*(self._store.read(found.key) or (None, None))))
+            except DamagedRow:
+                continue
+
+    def headers(self) -> Iterator[Header]:
+        """The same, without the lines."""
+        for found in self._store.scan(before=dead_letters.BASE):
+            try:
+                yield read_header(found.tag)
+            except DamagedRow:
+                continue
+
+    def counters(self) -> Counters:
+        """As last saved."""
+        try:
+            return self._ledger().counters
+        except ValueError as error:
+            raise BufferUnavailable(f"the counters cannot be read: {error}") from error
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Store rows of points that were measured elsewhere, in one transaction."""
+
+        def change(saved: Saved) -> tuple[Saved, Counters]:
+            key = saved.last_key
+            counted = Counters()
+            for row in rows:
+                key += 1
+                self._store.put(key, row.value, row.tag)
+                counted += counters.measured(row.header.count, row.header.health)
+            return replace(saved, last_key=key), counted
+
+        self._change(change)
+
+    # Dead letters
+
+    def letters(self) -> Iterator[Letter]:
+        """Oldest first."""
+        for found in self._store.scan(after=dead_letters.BASE):
+            try:
+                letters = dead_letters.unpack(*(self._store.read(found.key) or (None, None)))
+            except DamagedRow:
+                continue
+            for position, letter in enumerate(letters, 1):
+                yield Letter(f"{found.key - dead_letters.BASE}.{position}", letter)
+
+    def remove(self, chosen: Callable[[Letter], bool], *, replay: bool) -> int:
+        """Remove the chosen letters; with `replay` they wait to be delivered again. One transaction a row of letters.
+
+        Returns how many. Purged points stay counted as rejected.
+        """
+        done = 0
+        for found in list(self._store.scan(after=dead_letters.BASE)):
+            try:
+                letters = dead_letters.unpack(*(self._store.read(found.key) or (None, None)))
+            except DamagedRow:
+                continue
+            out: list[DeadLetter] = []
+            kept: list[DeadLetter] = []
+            for position, letter in enumerate(letters, 1):
+                number = f"{found.key - dead_letters.BASE}.{position}"
+                (out if chosen(Letter(number, letter)) else kept).append(letter)
+            if out:
+                self._change(partial(self._take, found.key, out, kept, replay))
+                done += len(out)
+        return done
+
+    def _take(
+        self, key: int, out: list[DeadLetter], kept: list[DeadLetter], replay: bool, saved: Saved
+    ) -> tuple[Saved, Counters]:
+        if kept:
+            (row,) = dead_letters.pack(kept)
+            self._store.put(key, row.value, row.tag)
+        else:
+            self._store.delete(key)
+        if not replay:
+            return saved, Counters()
+        lines = [letter.line for letter in out]
+        row = pack(lines, Kind.PENDING)
+        self._store.put(saved.last_key + 1, row.value, row.tag)
+        return replace(saved, last_key=saved.last_key + 1), -counters.rejected(len(lines), count_health(lines))

@@ -1,0 +1,277 @@
+"""The disk under the buffer: a diskcache on one SQLite file, made so that a row that was committed stays committed.
+
+Each setting and rule here avoids a trap that was met or read in diskcache 5.6.3: tests/buffer/test_store.py has them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import diskcache
+
+from agent.buffer import folder as folders
+from agent.buffer.disk import MODE_RAW, DiskError, RowDisk, disk_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["DATABASE", "FILES", "PAGE_BYTES", "SETTINGS", "DiskError", "Store"]
+
+DATABASE = "cache.db"
+FILES = (DATABASE, DATABASE + "-wal", DATABASE + "-shm", DATABASE + "-journal")
+PAGE_BYTES = 1024
+"""Small pages halve what is written per commit; must be set before diskcache makes its tables."""
+SETTINGS: dict[str, int | str] = {
+    "eviction_policy": "none",  # the default drops rows
+    "cull_limit": 0,
+    "size_limit": 2**62,
+    "statistics": 0,  # else every read is a write
+    "tag_index": 0,
+    "disk_min_file_size": 2**62,  # values stay in the database
+    "disk_pickle_protocol": 0,
+    "sqlite_auto_vacuum": 0,
+    "sqlite_cache_size": -2000,  # KiB; with the default, memory grows by 97 MB
+    "sqlite_journal_mode": "wal",
+    "sqlite_journal_size_limit": 2**20,
+    "sqlite_mmap_size": 0,
+    "sqlite_synchronous": 2,  # FULL: each commit is synced
+}
+_METADATA = ("count", "size", "hits", "misses")
+_OBJECTS = {
+    "Settings", "Cache", "sqlite_autoindex_Settings_1", "Cache_key_raw", "Cache_expire_time", "Settings_count_insert",
+    "Settings_count_delete", "Settings_size_insert", "Settings_size_update", "Settings_size_delete",
+}  # fmt: skip
+_SCAN_ROWS = 500
+
+
+class Found(NamedTuple):
+    """A row as a scan finds it: everything but the value."""
+
+    key: int
+    tag: object
+    size: int
+
+
+def _create(path: Path) -> None:
+    """The file with its page size, readable by its owner only, before diskcache sees it."""
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600))
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
+        connection.execute("PRAGMA auto_vacuum=0")
+        connection.execute("PRAGMA journal_mode=wal")
+        connection.execute("CREATE TABLE IF NOT EXISTS Settings ( key TEXT NOT NULL UNIQUE, value)")
+
+
+def _vet(path: Path) -> None:
+    """Refuse a database of another make, and clear the settings of what diskcache would believe.
+
+    A row named `volume` there replaces the method, `sqlite_…` runs as a PRAGMA, a count may be -7.
+    """
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=60)) as connection:
+        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master").fetchall()}
+        if "Settings" not in names or not names <= _OBJECTS:
+            raise DiskError("damaged", f"not a buffer: it has {sorted(map(str, names ^ _OBJECTS))[:3]}")
+        columns = [str(row[1]) for row in connection.execute("PRAGMA table_info(Cache)").fetchall()]
+        if columns and not {"key", "raw", "tag", "mode", "filename", "value"} <= set(columns):
+            raise DiskError("damaged", f"not a buffer: its rows have {columns}")
+        for key, value in connection.execute("SELECT key, value FROM Settings").fetchall():
+            if key in _METADATA:
+                if type(value) is not int or value < 0:
+                    connection.execute("UPDATE Settings SET value = 0 WHERE key = ?", (key,))
+            elif SETTINGS.get(key) != value:
+                connection.execute("DELETE FROM Settings WHERE key = ?", (key,))
+
+
+class Store:
+    """An open buffer on disk. `owner`: the agent itself, which holds the folder; else a command beside it.
+
+    Writes go through transaction() and one thread at a time; close() it in each thread that wrote. Reads have a
+    connection of their own, guarded by a lock. Every method raises DiskError.
+    """
+
+    def __init__(self, folder: Path, *, owner: bool = True, read_only: bool = False) -> None:
+        self.folder = folder
+        self.read_only = read_only
+        self._read_lock = threading.Lock()
+        self._closed = False
+        self._reader: sqlite3.Connection | None = None
+        self._cache: Any = None
+        path = folder / DATABASE
+        if read_only:
+            return
+        try:
+            if not path.exists() or not path.stat().st_size:  # empty: a full disk took no more than its name
+                _create(path)
+            _vet(path)
+            # Each setting is stored, one sync apiece: on a slow card seconds, so the syncs begin after the opening. A
+            # second process must not do that, as the agent's next connection would take it over.
+            settings = SETTINGS | ({"sqlite_synchronous": 1} if owner else {})
+            self._cache = diskcache.Cache.__new__(diskcache.Cache)  # so that it can be closed if opening fails
+            self._cache.__init__(str(folder), timeout=5, disk=RowDisk, **settings)
+            self._cache.reset("sqlite_synchronous", 2)
+            self._identity = self._stat()
+            folders.sync_folder(folder)
+        except Exception as error:  # what stands in the file is unchecked input
+            self.release()
+            raise disk_error(error) from error
+
+    def _stat(self) -> tuple[int, int]:
+        status = os.stat(self.folder / DATABASE)  # noqa: PTH116 - twice as fast, and called with every commit
+        return status.st_dev, status.st_ino
+
+    def _check_identity(self) -> None:
+        """A deleted file goes on taking rows, and all are lost in the end."""
+        try:
+            same = self._stat() == self._identity
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise DiskError("unlinked", "the database was deleted under the agent")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, synced at the end. After an error the connection is given up: a failed COMMIT or ROLLBACK
+        would leave it inside a transaction for ever.
+        """
+        if self.read_only:
+            raise DiskError("readonly", "the disk can only be read")
+        try:
+            self._check_identity()
+            self._cache.reset("sqlite_synchronous", 2, update=False)
+            with self._cache.transact(retry=False):
+                yield
+        except (DiskError, sqlite3.Error, OSError, diskcache.Timeout) as error:
+            self.release()
+            raise disk_error(error) from error
+        except BaseException:
+            self.release()
+            raise
+
+    def put(self, key: int | str, value: bytes, tag: bytes | None = None) -> None:
+        """Store a row; inside a transaction."""
+        self._cache.set(key, value, tag=tag, retry=False)  # c[k] = v would retry for ever
+
+    def delete(self, key: int | str) -> None:
+        self._cache.delete(key, retry=False)
+
+    def get(self, key: int | str) -> bytes | None:
+        """The value of a row as the transaction sees it."""
+        try:
+            value = self._cache.get(key, retry=False)
+        except ValueError as error:  # a pickle, or a file
+            raise DiskError("damaged", str(error)) from error
+        return value if isinstance(value, bytes) else None
+
+    def _connect(self) -> sqlite3.Connection:
+        """A connection that reads. On a read-only disk SQLite cannot read the log if its index is not there: then what
+        is in the database file alone.
+        """
+        for mode in ("mode=ro", "immutable=1") if self.read_only else ("mode=ro",):
+            uri = (self.folder / DATABASE).absolute().as_uri() + "?" + mode
+            connection = sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None, check_same_thread=False)
+            try:
+                connection.execute("PRAGMA cache_size=-500")
+                connection.execute("SELECT key FROM Cache LIMIT 1").fetchall()
+            except sqlite3.Error:
+                connection.close()
+                if mode == "immutable=1" or not self.read_only:
+                    raise
+            else:
+                return connection
+        raise DiskError("readonly", "the disk cannot be read")
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with self._read_lock:
+                if self._closed:
+                    raise DiskError("io", "the buffer's disk is closed")  # noqa: TRY301
+                if self._reader is None:
+                    self._reader = self._connect()
+                yield self._reader
+        except Exception as error:
+            self._close_reader()
+            raise disk_error(error) from error
+
+    def read(self, key: int) -> tuple[object, object] | None:
+        """Header and value of a row, as last committed. Rows that name a file or a pickle are as good as damaged."""
+        with self._reading() as reader:
+            rows = reader.execute(
+                "SELECT tag, value, mode, filename FROM Cache WHERE key = ? AND raw = 1", (key,)
+            ).fetchall()
+        if not rows:
+            return None
+        tag, value, mode, filename = rows[0]
+        return (tag, value) if mode == MODE_RAW and filename is None else (tag, None)
+
+    def read_named(self, key: str) -> object:
+        """The value of a row with a name."""
+        with self._reading() as reader:
+            rows = reader.execute("SELECT value FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchall()
+        return rows[0][0] if rows else None
+
+    def scan(self, after: int = 0, before: int = 2**63 - 1) -> Iterator[Found]:
+        """The rows with after < key < before, by rising key, values unread, in short queries."""
+        while True:
+            with self._reading() as reader:  # an open cursor would keep the log from being reused
+                rows = reader.execute(
+                    "SELECT key, tag, length(value) FROM Cache"
+                    " WHERE key > ? AND key < ? AND raw = 1 ORDER BY key LIMIT ?",
+                    (after, before, _SCAN_ROWS),
+                ).fetchall()
+            for key, tag, size in rows:
+                if type(key) is int:
+                    yield Found(key, tag, size if type(size) is int else 0)
+            if len(rows) < _SCAN_ROWS:
+                return
+            after = rows[-1][0]
+
+    def version(self) -> int:
+        """Changes when any connection but the reader's commits."""
+        with self._reading() as reader:
+            return int(reader.execute("PRAGMA data_version").fetchone()[0])
+
+    def usage(self) -> tuple[int, int]:
+        """Bytes in use, and bytes of the file, which never shrinks but is filled again."""
+        with self._reading() as reader:
+            size, pages, free = (
+                int(reader.execute(f"PRAGMA {name}").fetchone()[0])
+                for name in ("page_size", "page_count", "freelist_count")
+            )
+        return size * (pages - free), size * pages
+
+    def sound(self) -> str | None:
+        """What `PRAGMA quick_check` finds, on a connection of its own; None when all is well. Seconds for 100 MB."""
+        try:
+            uri = (self.folder / DATABASE).absolute().as_uri() + "?mode=ro"
+            with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=5)) as connection:
+                connection.execute("PRAGMA cache_size=-500")
+                found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+        except Exception as error:  # noqa: BLE001 - a check that fails is a finding
+            problem = disk_error(error)
+            return str(problem) if problem.trouble == "damaged" else None
+        return None if found == "ok" else found
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            with contextlib.suppress(Exception):
+                self._reader.close()
+            self._reader = None
+
+    def release(self) -> None:
+        """Close the connection that this thread writes with."""
+        with contextlib.suppress(Exception):
+            self._cache.close()
+
+    def close(self) -> None:
+        """Close this thread's connection and the reader."""
+        with self._read_lock:
+            self._closed = True
+            self._close_reader()
+        self.release()

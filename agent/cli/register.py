@@ -1,0 +1,100 @@
+"""`iot-agent register` and `unregister`."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from agent.cli.options import common_options
+from agent.status.socket import ask
+from agent.util.errors import AgentError, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agent.cli.options import Context
+    from agent.config.settings import CenterSettings
+    from agent.registration.credentials import CredentialStore
+
+
+@click.command()
+@click.option("--force", is_flag=True, help="Get a new token, also when there is one.")
+@common_options
+def register(context: Context, force: bool) -> None:
+    """Register with the center now. A running agent takes up the new token by itself."""
+    from agent.registration.client import connect  # noqa: PLC0415 - requests takes 0.5 s on a Pi Zero; --help does not need it
+    from agent.registration.dialects import register as ask  # noqa: PLC0415 - see above
+    from agent.registration.policy import credentials_of, target_of, warnings_of  # noqa: PLC0415 - see above
+    from agent.registration.remote_config import RemoteConfiguration  # noqa: PLC0415 - see above
+
+    settings, device_id, store = _center(context)
+    with _alone(store):
+        old = store.load()
+        if old and (old.center, old.device_id) != (settings.url, device_id):
+            old = None
+        if old and not force:
+            where = target_of(settings, old)
+            click.echo(f"{device_id} is registered with {settings.url} ({old.dialect}); it writes to {where.url}")
+            click.echo("register --force gets a new token")
+            return
+        with contextlib.closing(connect(settings, store)) as center:
+            known, stale = (old.dialect, old.token) if old else (None, None)
+            dialect, found = ask(center, device_id, settings.api, known, stale)
+        credentials, refused = credentials_of(settings.url, device_id, dialect.name, found, RemoteConfiguration())
+        store.save(credentials)
+    for text in refused:
+        click.echo(f"warning: {text}", err=True)
+    where = target_of(settings, credentials)
+    for text in warnings_of(settings, store.folder, where):
+        click.echo(f"warning: {text}", err=True)
+    click.echo(f"registered {device_id} with {settings.url} ({dialect.name})")
+    click.echo(f"it writes to {where.url}, organization {where.org}, bucket {where.bucket}")
+
+
+@click.command()
+@common_options
+def unregister(context: Context) -> None:
+    """Remove this device's registration at the center, and the token here. What was measured stays."""
+    from agent.registration.client import connect  # noqa: PLC0415 - requests takes 0.5 s on a Pi Zero; --help does not need it
+    from agent.registration.dialects import DIALECTS  # noqa: PLC0415 - see above
+
+    settings, device_id, store = _center(context)
+    if ask(context.state_dir) is not None:
+        raise AgentError("the agent is running and would register again: stop it first (systemctl stop iot-agent)")
+    with _alone(store):
+        old = store.load()
+        name = settings.api if settings.api != "auto" else old.dialect if old else "iot-center-v2"
+        with contextlib.closing(connect(settings, store)) as center:
+            there = DIALECTS[name].unregister(center, device_id)
+        store.forget()
+    if there:
+        click.echo(f"removed {device_id} at {settings.url}: its token is worth nothing any more")
+    else:
+        click.echo(f"{settings.url} had no registration of {device_id}")
+    click.echo("What stays: on the server every point that was delivered; here the points that wait, and the device")
+    click.echo(
+        f"secret in {store.secret_path}. `iot-agent run` registers anew, with an enrollment key where one is asked."
+    )
+
+
+def _center(context: Context) -> tuple[CenterSettings, str, CredentialStore]:
+    from agent.registration.credentials import CredentialStore  # noqa: PLC0415 - not for --help
+    from agent.registration.device_id import device_id  # noqa: PLC0415 - not for --help
+
+    settings = context.settings()
+    if settings.center is None:
+        raise ConfigError(f"{context.config} has no [center]: with [influxdb] there is nothing to register")
+    center = replace(settings.center, url=settings.center.url.rstrip("/"))
+    return center, device_id(settings.device.id, context.state_dir), CredentialStore(context.state_dir)
+
+
+@contextlib.contextmanager
+def _alone(store: CredentialStore) -> Iterator[None]:
+    try:
+        with store.exclusive():
+            yield
+    except BlockingIOError:
+        raise AgentError("another process is registering this device just now: try again") from None

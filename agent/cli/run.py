@@ -1,0 +1,80 @@
+"""`iot-agent run`, `check` and `reload`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from agent.cli.options import Context, common_options
+from agent.util.errors import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_log = logging.getLogger("agent")
+
+
+@click.command()
+@common_options
+def run(context: Context) -> None:
+    """Measure, buffer and deliver until stopped (SIGTERM, Ctrl-C). SIGHUP reads the configuration again."""
+    from agent.runner import run_service  # noqa: PLC0415 - not needed by check and reload
+
+    settings = context.settings()
+    logging.basicConfig(level=settings.log.level.upper(), handlers=[log_handler(sys.stderr)])
+    run_service(settings, context.config, context.state_dir, debug=context.debug)
+
+
+@click.command()
+@common_options
+def check(context: Context) -> None:
+    """Check the configuration without hardware or network. Exit 78 if something in it is wrong."""
+    from agent.config.units import format_duration  # noqa: PLC0415
+
+    settings = context.settings()
+    where = settings.center.url if settings.center else settings.influxdb.url if settings.influxdb else ""
+    sensors = ", ".join(f"{s.name or s.driver} every {format_duration(s.interval)}" for s in settings.sensor)
+    click.echo(f"{context.config} is right: {sensors}, to {where}")
+
+
+@click.command()
+@common_options
+def reload(context: Context) -> None:
+    """Make the running agent read its configuration again. A bad one is refused here, and the old one stays."""
+    from agent.status.socket import ask  # noqa: PLC0415
+
+    context.settings()
+    try:
+        running = ask(context.state_dir)
+    except PermissionError as error:
+        raise AgentError(f"{context.state_dir} belongs to another user: run this as that user, or with sudo") from error
+    if running is None:
+        raise AgentError(f"no agent runs on {context.state_dir}: start it with iot-agent run")
+    os.kill(int(running["pid"]), signal.SIGHUP)
+    click.echo(f"agent {running['pid']} reads its configuration again")
+
+
+class JournalFormatter(logging.Formatter):
+    """Lines as journald wants them: it adds the time, and `<4>` in front tells it the priority (sd-daemon(3))."""
+
+    PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7))
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next((number for level, number in self.PRIORITIES if record.levelno >= level), 7)
+        return f"<{priority}>{super().format(record)}"
+
+
+def log_handler(stream: TextIO, environ: Mapping[str, str] = os.environ) -> logging.Handler:
+    """A handler that writes for journald where `stream` leads there (systemd.exec(5)), else for people."""
+    handler = logging.StreamHandler(stream)
+    status = os.fstat(stream.fileno())
+    if environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}":
+        handler.setFormatter(JournalFormatter("%(name)s: %(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    return handler

@@ -1,0 +1,255 @@
+"""Gives points their time once it is known: this boot's by its offset, earlier boots' as `[clock] unanchored` says.
+
+Wiring, in service.py:
+
+    clock = open_clock(state_folder, settings.clock)
+    buffer = open_buffer(state_folder, settings.buffer, clock)
+    dating = Dating(clock, buffer, settings.clock.unanchored, hurry)  # hurry: Delivery.hurry()
+    threading.Thread(target=dating.run, args=(stop,), name="clock").start()
+    …
+    a reload: clock.configure(settings.clock.trust); dating.configure(settings.clock.unanchored); dating.wake()
+    stop.set(); dating.wake(); the thread joined, buffer closed; then clock.close()
+
+dating.run() is the only one who needs to call clock.poll(): every second while the time is not known, every minute
+after, and at once when an answer of a server settled it. delivery and registration call clock.observe() for every
+answer that has a Date header or a serverTime, whatever its status; and delivery, while clock.probe_in() is not None,
+makes an empty write after that many seconds, before it sends the first points and also when no point can be sent
+because none is dated. Nothing else is needed: `status` shows words(clock.state(), clock.boot_ns()).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from agent.clock.manual_times import read, remove
+from agent.clock.sources import SECOND
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from threading import Event
+
+    from agent.clock.boots import Boot
+    from agent.clock.clock import Clock, ClockState
+
+_log = logging.getLogger(__name__)
+
+POLL_GOOD_NS = 60 * SECOND
+Unanchored = Literal["estimate", "hold", "discard"]
+NO_TIME = "no_time"
+_CALM_POLLS = 10
+
+
+class Waiting(Protocol):
+    """A boot of which `count` points have no time yet, the last one at `last_ns` on the boot clock.
+
+    `key` orders the boots by age.
+    """
+
+    @property
+    def boot_id(self) -> str: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def last_ns(self) -> int: ...
+    @property
+    def key(self) -> int: ...
+
+
+class Disk(Protocol):
+    @property
+    def disk_ok(self) -> bool: ...
+
+
+class Undated(Protocol):
+    """What dating needs of the buffer. undated() leaves out the boots that it was told the time of."""
+
+    def undated(self) -> Sequence[Waiting]: ...
+    def heal(self, boot_id: str, offset_ns: int) -> object: ...
+    def date_boot(self, boot_id: str, offset_ns: int, estimated: bool = True) -> object: ...
+    def discard_boot(self, boot_id: str, reason: str) -> object: ...
+    def snapshot(self) -> Disk: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a boot goes: Unix time when its boot clock read 0, and whether that is only estimated."""
+
+    boot_id: str
+    offset_ns: int
+    estimated: bool
+
+
+def merged(order: Sequence[Boot], waiting: Sequence[Waiting]) -> list[tuple[str, Boot | None]]:
+    """The boots in order with those that only the buffer knows, each before the next that both know."""
+    known = {b.id: b for b in order}
+    result: list[tuple[str, Boot | None]] = [(b.id, b) for b in order]
+    at = len(result) - 1  # the last one is the present boot
+    for boot_id in reversed([w.boot_id for w in waiting]):
+        if boot_id in known:
+            at = min(at, next(i for i, (name, _) in enumerate(result) if name == boot_id))
+        else:
+            result.insert(at, (boot_id, None))
+    return result
+
+
+def place(order: Sequence[Boot], waiting: Sequence[Waiting]) -> list[Placed]:
+    """Where the earlier boots go that points wait of. The last of `order` is the present boot, and good.
+
+    A boot whose own offset is known is dated by it. Others lie in boot order between the last moment that a boot before
+    them is known to have dated and the start of the next good boot; the time that the board was off is unknown and
+    shared out evenly. Without a good boot before them they end where the next good one starts.
+    """
+    spans = {w.boot_id: w.last_ns for w in waiting}
+    placed: list[Placed] = []
+    before: Boot | None = None
+    run: list[str] = []
+    for boot_id, boot in merged(order, waiting):
+        if boot is None or not boot.good:
+            if boot and boot.placed_ns and boot_id in spans:
+                placed.append(Placed(boot_id, boot.placed_ns, estimated=True))
+            elif boot_id in spans:
+                run.append(boot_id)
+            continue
+        placed += _between(before, boot, [(name, spans[name]) for name in run])
+        if boot_id in spans and boot is not order[-1]:
+            placed.append(Placed(boot_id, boot.first_offset_ns, estimated=False))
+        before, run = boot, []
+    return placed
+
+
+def _between(before: Boot | None, after: Boot, run: Sequence[tuple[str, int]]) -> list[Placed]:
+    end = after.offset_ns
+    total = sum(span for _, span in run)
+    if before is None:
+        start, gap = end - total, 0
+    else:
+        start = before.known_until_ns
+        if start + total > end:  # it may have ended before what was reserved for it
+            start = max(before.saved_boot_ns + before.offset_ns, end - total)
+        gap = max(0, end - start - total) // (len(run) + 1)
+    placed = []
+    for boot_id, span in run:
+        start += gap
+        placed.append(Placed(boot_id, start, estimated=True))
+        start += span
+    return placed
+
+
+class Dating:
+    """Applies what the clock knows to what waits in the buffer.
+
+    `on_dated` is called when this boot's points were dated: they have waited long enough to be sent at once.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        buffer: Undated,
+        unanchored: Unanchored = "estimate",
+        on_dated: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._clock, self._buffer, self._unanchored, self._on_dated = clock, buffer, unanchored, on_dated
+        self._healed: int | None = None
+        self._held: set[str] = set()
+        self._calm = 0
+        self._broken = False
+
+    def run(self, stop: Event) -> None:
+        """Look at the clock and date what can be dated, until `stop`."""
+        while not stop.is_set():
+            due = self._clock.boot_ns() + self.step()
+            while not (self._clock.changed.wait(1.0) or stop.is_set()) and self._clock.boot_ns() < due:
+                pass
+
+    def step(self) -> int:
+        """Look once; nanoseconds until the next look, unless the clock changes before."""
+        changed = self._clock.changed
+        news = changed.is_set()
+        changed.clear()
+        good = False
+        try:
+            good = self._clock.poll().good
+            self.apply()
+            self._broken = False
+        except Exception:  # noqa: BLE001 - whatever the disk does, the clock goes on
+            if not self._broken:
+                _log.exception("Dating the waiting points failed; tried again")
+            self._broken = True
+        # after news once more soon: a reading may have been on its way without a time
+        return POLL_GOOD_NS if good and not news else 0
+
+    def wake(self) -> None:
+        """Look at once."""
+        self._clock.changed.set()
+
+    def apply(self) -> None:
+        """Date what can be dated: by hand what a person gave the time of, and all else if the time is known."""
+        boots = self._clock.boots
+        by_hand = read(boots.folder) if boots.folder else {}
+        for waiting in self._buffer.undated():
+            if waiting.boot_id in by_hand:
+                self._buffer.date_boot(waiting.boot_id, by_hand[waiting.boot_id], estimated=True)
+                _log.info("%d points of an earlier boot are dated by hand (clock=estimated)", waiting.count)
+        state = self._clock.state()
+        offset = self._clock.first_offset_ns()
+        if offset is None:
+            self._healed = None
+            return
+        waits = sorted(self._buffer.undated(), key=lambda w: w.key)
+        here = self._clock.boot_id
+        if self._healed != state.since_boot_ns or any(w.boot_id == here for w in waits):
+            self._buffer.heal(here, offset)
+            self._healed = state.since_boot_ns
+            self._on_dated()
+        order = boots.order()
+        if earlier := [w for w in waits if w.boot_id != here]:
+            self._earlier(earlier, place(order, earlier))
+        self._tidy(order)
+
+    def configure(self, unanchored: Unanchored) -> None:
+        """Another `[clock] unanchored`: held points are dealt with at the next look."""
+        self._unanchored = unanchored
+
+    def _earlier(self, waiting: Sequence[Waiting], placed: Sequence[Placed]) -> None:
+        points = {w.boot_id: w.count for w in waiting}
+        if self._unanchored == "estimate":
+            self._clock.boots.place({p.boot_id: p.offset_ns for p in placed if p.estimated})
+        for where in placed:
+            count = points[where.boot_id]
+            if not where.estimated:
+                self._buffer.date_boot(where.boot_id, where.offset_ns, estimated=False)
+            elif self._unanchored == "estimate":
+                self._buffer.date_boot(where.boot_id, where.offset_ns, estimated=True)
+                _log.warning(
+                    "%d points of an earlier boot, whose time was never known, are dated by estimate (clock=estimated)",
+                    count,
+                )
+            elif self._unanchored == "discard":
+                self._buffer.discard_boot(where.boot_id, NO_TIME)
+                _log.warning("%d points of an earlier boot, whose time was never known, are dropped", count)
+            elif where.boot_id not in self._held:
+                self._held.add(where.boot_id)
+                _log.warning("%d points of an earlier boot wait for a time: iot-agent buffer date", count)
+
+    def _tidy(self, order: Sequence[Boot]) -> None:
+        """Forget boots that nothing waits for, once it is sure that the disk was read and written since."""
+        left = {w.boot_id for w in self._buffer.undated()}
+        self._calm = self._calm + 1 if self._buffer.snapshot().disk_ok else 0
+        if self._calm >= _CALM_POLLS:
+            boots = self._clock.boots
+            boots.forget(b.id for b in order[:-1] if b.id not in left)
+            if boots.folder:
+                remove(boots.folder)
+
+
+def words(state: ClockState, now_boot_ns: int) -> str:
+    """One line for `status` and `doctor`: good or not, by what evidence, since when, how well."""
+    if not state.good or state.evidence is None:
+        text = "not good yet: nobody vouches for the time; points wait without one"
+    else:
+        by = {"kernel": "the kernel", "servers": "the servers' dates", "always": 'trust = "always"'}[state.evidence]
+        ago = (now_boot_ns - (state.since_boot_ns or 0)) / SECOND
+        text = f"good by {by} for {ago:.0f} s, within {(state.error_ns or 0) / SECOND:.3f} s"
+    return f"{text}; {state.warning}" if state.warning else text

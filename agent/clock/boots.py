@@ -1,0 +1,231 @@
+"""What is known of this boot and the ones before it: their order and when their time was good.
+
+Kept in `clock.json` in the state folder, written whole when the time becomes good and then at most every 15 minutes,
+to spare the flash. A damaged file is set aside.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import sys
+import uuid
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, cast, get_args
+
+from agent.clock.sources import SECOND, Anchor, Evidence, aged
+from agent.util.atomic import read_regular, sweep_temporaries, write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_log = logging.getLogger(__name__)
+
+FILE = "clock.json"
+SAVE_EVERY_NS = 900 * SECOND
+MOVED_FAR_NS = SECOND // 10  # less than a restart takes: the order of times holds also without it
+_KEPT = 512
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def current_boot_id() -> str:
+    """The kernel's id of this boot; where it is hidden, an id of this process (each start then counts as a boot)."""
+    try:
+        if sys.platform == "darwin":
+            text = ctypes.create_string_buffer(64)
+            size = ctypes.c_size_t(64)
+            if not ctypes.CDLL(None).sysctlbyname(b"kern.bootsessionuuid", text, ctypes.byref(size), None, 0):
+                return str(uuid.UUID(text.value.decode()))
+        return str(uuid.UUID(_BOOT_ID.read_text().strip()))
+    except (OSError, ValueError, AttributeError):
+        return str(uuid.uuid4())
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """A boot. While its time was never known, only its id.
+
+    `offset_ns` (Unix time less boot clock) with `evidence` and `error_ns` is the last good one, saved at
+    `saved_boot_ns`; it was good since `since_boot_ns`. No point of it that was dated is later than `until_boot_ns`.
+    """
+
+    id: str
+    evidence: Evidence | None = None
+    offset_ns: int = 0
+    error_ns: int = 0
+    since_boot_ns: int = 0
+    saved_boot_ns: int = 0
+    until_boot_ns: int = 0
+    given_ns: int = 0
+    first_offset_ns: int = 0
+    first_error_ns: int = 0
+    placed_ns: int = 0
+
+    @property
+    def good(self) -> bool:
+        return self.evidence is not None
+
+    def known(self) -> Known | None:
+        """What a clock of this boot knows at `saved_boot_ns`."""
+        if self.evidence is None:
+            return None
+        anchor = Anchor(self.offset_ns, self.evidence, self.error_ns, self.saved_boot_ns)
+        first = Anchor(self.first_offset_ns, self.evidence, self.first_error_ns, self.since_boot_ns)
+        return Known(anchor, self.since_boot_ns, first, self.given_ns)
+
+    @property
+    def known_until_ns(self) -> int:
+        """Unix time that no dated point of this boot is later than."""
+        return self.until_boot_ns + max(self.offset_ns, self.given_ns - self.saved_boot_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a clock knows: its anchor, since when it is good, the anchor of what was before, and the time of now."""
+
+    anchor: Anchor
+    since_boot_ns: int
+    first: Anchor
+    given_ns: int
+
+
+class Boots:
+    """The boots in order, this one last. Thread-safe. The disk raises nothing: a failed save is tried again."""
+
+    def __init__(self, folder: Path | None, boot_id: str) -> None:
+        self.boot_id = boot_id
+        self.folder = folder
+        self._path = folder / FILE if folder else None
+        self._lock = Lock()
+        self._failing = False
+        found = self._load()
+        self._here = next((b for b in found if b.id == boot_id), Boot(boot_id))
+        self._before = tuple(b for b in found if b.id != boot_id)
+        self._due = self._here not in found
+
+    def order(self) -> tuple[Boot, ...]:
+        """All known boots, oldest first; the last one is this."""
+        with self._lock:
+            return (*self._before, self._here)
+
+    def recall(self) -> Known | None:
+        """What is known of this boot's time."""
+        return self._here.known()
+
+    def remember(self, known: Known, now_boot_ns: int) -> None:
+        """Save now when the time became good or by other evidence, or moved by over 0.1 s; else every 15 min."""
+        with self._lock:
+            here = self._here
+            due = (
+                self._due
+                or here.evidence != known.anchor.evidence
+                or here.since_boot_ns != known.since_boot_ns
+                or abs(here.offset_ns - known.anchor.offset_ns) > MOVED_FAR_NS
+                or now_boot_ns - here.saved_boot_ns >= SAVE_EVERY_NS
+            )
+            if due:
+                self._note(known, now_boot_ns, now_boot_ns + SAVE_EVERY_NS)
+
+    def begin(self) -> None:
+        """Save that this boot comes after the others, if that is not yet known: once a boot."""
+        with self._lock:
+            if self._due:
+                self._save()
+
+    def close(self, known: Known, now_boot_ns: int) -> None:
+        """A clean end: nothing of this boot is dated later than now."""
+        with self._lock:
+            self._note(known, now_boot_ns, now_boot_ns)
+
+    def place(self, starts: Mapping[str, int]) -> None:
+        """Save where boots were put, before points are dated by that: after a power cut it must be the same."""
+        with self._lock:
+            before = tuple(replace(b, placed_ns=starts.get(b.id, b.placed_ns)) for b in self._before)
+            if before != self._before:
+                self._before = before
+                self._save()
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Drop earlier boots that nothing waits for, but the last good one. Written with the next save."""
+        with self._lock:
+            last_good = next((b.id for b in reversed(self._before) if b.good), None)
+            gone = set(ids) - {last_good}
+            self._before = tuple(b for b in self._before if b.id not in gone)
+
+    def _note(self, known: Known, now_boot_ns: int, until_boot_ns: int) -> None:
+        self._here = Boot(
+            self.boot_id,
+            evidence=known.anchor.evidence,
+            offset_ns=known.anchor.offset_ns,
+            error_ns=aged(known.anchor, now_boot_ns).error_ns,
+            since_boot_ns=known.since_boot_ns,
+            saved_boot_ns=now_boot_ns,
+            until_boot_ns=until_boot_ns,
+            given_ns=known.given_ns,
+            first_offset_ns=known.first.offset_ns,
+            first_error_ns=aged(known.first, known.since_boot_ns).error_ns,
+        )
+        self._save()
+
+    def _load(self) -> list[Boot]:
+        if self._path is None:
+            return []
+        try:
+            sweep_temporaries(self._path)
+            data = json.loads(read_regular(self._path))
+            return [_boot(b) for b in data["boots"]][-_KEPT:]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            _log.warning("%s cannot be read (%s): the order of earlier boots is not known", self._path, error.strerror)
+            return []
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            aside = self._path.with_name(f"{FILE}.damaged")
+            _log.warning("%s is damaged (%s): set aside as %s", self._path, error, aside.name)
+            try:
+                self._path.replace(aside)
+            except OSError as problem:
+                _log.warning("It cannot be set aside: %s", problem)
+            return []
+
+    def _save(self) -> None:
+        if self._path is None:
+            self._due = False
+            return
+        data = {"version": 1, "boots": [asdict(b) for b in (*self._before, self._here)[-_KEPT:]]}
+        try:
+            write_atomic(self._path, json.dumps(data, separators=(",", ":")).encode())
+        except OSError as error:
+            if not self._failing:
+                _log.warning("%s cannot be written (%s): tried again", self._path, error.strerror)
+            self._failing = self._due = True
+            return
+        self._failing = self._due = False
+
+
+_NUMBERS = (
+    "offset_ns",
+    "error_ns",
+    "since_boot_ns",
+    "saved_boot_ns",
+    "until_boot_ns",
+    "given_ns",
+    "first_offset_ns",
+    "first_error_ns",
+    "placed_ns",
+)
+
+
+def _boot(data: object) -> Boot:
+    """A Boot of what the file says. Raises ValueError, TypeError or KeyError for anything else."""
+    saved = cast("Mapping[str, object]", data)
+    evidence, name = saved["evidence"], saved["id"]
+    numbers = [saved[k] for k in _NUMBERS]
+    if not isinstance(name, str) or not (evidence is None or evidence in get_args(Evidence)):
+        raise ValueError("not a boot")
+    if not all(type(n) is int and abs(n) < 2**63 for n in numbers):
+        raise ValueError("not a time")
+    return Boot(name, cast("Evidence | None", evidence), *cast("list[int]", numbers))

@@ -1,0 +1,51 @@
+"""Times of boots that a person gave: `iot-agent buffer date` leaves them here for whoever runs the agent.
+
+A file of its own, `clock.byhand.json`, so that the running agent picks it up within a minute and a stopped one at its
+start. Entries stay until the points have long been dated: dating twice does no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from typing import TYPE_CHECKING
+
+from agent.util.atomic import read_regular, write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+FILE = "clock.byhand.json"
+
+
+def read(folder: Path) -> dict[str, int]:
+    """Unix time, in ns, when the boot clock read 0, by boot id. What is not readable is set aside: it is looked for
+    every second.
+    """
+    path = folder / FILE
+    try:
+        data = json.loads(read_regular(path))
+        if not isinstance(data, dict):
+            raise ValueError("no table of boots")  # noqa: TRY004, TRY301 - as damaged as the others
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        with contextlib.suppress(OSError):
+            path.replace(path.with_name(f"{FILE}.damaged"))
+            _log.warning("%s is not readable (%s): give the times again with iot-agent buffer date", path, error)
+        return {}
+    return {name: start for name, start in data.items() if type(start) is int and abs(start) < 2**63}
+
+
+def leave(folder: Path, starts: Mapping[str, int]) -> None:
+    """Add times of boots. Raises OSError."""
+    write_atomic(folder / FILE, json.dumps({**read(folder), **starts}).encode())
+
+
+def remove(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        (folder / FILE).unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""From agent.toml to checked, frozen settings: parse.load() is the door."""

@@ -1,0 +1,168 @@
+"""What settings must satisfy beyond their types: limits, what excludes what, files that are named and not there."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from agent.config import settings as s
+from drivers.base import QUANTITIES, OptionError, options_for
+from drivers.base import load as load_driver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+DEVICE_ID_RULE = "1 to 64 of A-Z a-z 0-9 . _ -, and not . or .."
+_DAY = 86_400
+# Limits, in the unit of the setting. What lies outside has no sensible meaning, or would break a promise.
+LIMITS: Mapping[str, tuple[float, float, str]] = {
+    "device.location.lat": (-90, 90, "degrees from -90 to 90"),
+    "device.location.lon": (-180, 180, "degrees from -180 to 180"),
+    "sensor.interval": (0.05, 7 * _DAY, 'from "50ms" to "7d"'),
+    "sensor.sample_every": (0.05, _DAY, 'from "50ms" to "1d"'),
+    "sensor.heartbeat": (1, 7 * _DAY, 'from "1s" to "7d"'),
+    "sensor.stuck_after": (0, 1_000_000, "0 (never) to 1000000 readings"),
+    "center.timeout": (0.1, 300, 'from "100ms" to "5m"'),
+    "buffer.loss_window": (0, 3600, 'from "0s" to "1h"'),
+    "buffer.max_size": (1_000_000, 10**12, 'from "1MB" to "1000GB"'),
+    "buffer.max_age": (60, 3660 * _DAY, 'from "1m" to "3660d"'),
+    "buffer.max_rejected": (0, 10**10, 'from "0MB" to "10GB"'),
+    "buffer.memory_points": (100, 10_000_000, "100 to 10000000 points"),
+    "delivery.flush_interval": (0.05, 3600, 'from "50ms" to "1h"'),
+    "delivery.batch_size": (1, 50_000, "1 to 50000 points"),
+    "delivery.backlog_rate": (0, 10_000_000, "points per second, 0 for full speed"),
+    "delivery.timeout": (0.1, 300, 'from "100ms" to "5m"'),
+    "status.unhealthy_after": (1, 30 * _DAY, 'from "1s" to "30d"'),
+    "health.interval": (1, _DAY, 'from "1s" to "1d"'),
+}
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def check_id(text: str) -> str:
+    """The id, if it is one on both sides: `[A-Za-z0-9._-]{1,64}`, not `.` or `..`. Else ValueError."""
+    if not _ID.fullmatch(text) or text in (".", ".."):
+        raise ValueError(f"{text[:80]!r} is no device id: 1 to 64 of the characters A-Z a-z 0-9 . _ -, and not . or ..")
+    return text
+
+
+def check_url(text: str) -> str:
+    """The URL without a slash at its end. ValueError unless it is http(s)://host[:port][/path] and nothing more."""
+    if "@" in text:  # first: what other messages repeat could be a password
+        raise ValueError("a URL with a user or password in it: put the secret in a file of its own")
+    try:
+        parts = urlsplit(text)
+        port_ok = parts.port is None or parts.port > 0
+    except ValueError:
+        port_ok = False
+    if not port_ok or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(f"{text[:200]!r} is not a URL like http://host:8086")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{text[:200]!r} is not a URL like http://host:8086")
+    if parts.query or parts.fragment:
+        raise ValueError(f"{text[:200]!r} has a query or fragment: only http://host:port/path")
+    return text.rstrip("/")
+
+
+def _wrong(check: Callable[[str], str], text: str) -> str | None:
+    """What a check has against a text, or None."""
+    try:
+        check(text)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def out_of_limits(settings: s.Settings) -> Iterator[str]:
+    for path, key, value in _walk(settings, ""):
+        limits = LIMITS.get(key)
+        if limits and not limits[0] <= value <= limits[1]:
+            yield f"{path} = {value:g}: must be {limits[2]}"
+
+
+def _walk(record: Any, prefix: str) -> Iterator[tuple[str, str, float]]:
+    """(path with indexes, key without) of every number in the settings."""
+    for attribute in fields(record):
+        value = getattr(record, attribute.name)
+        path = f"{prefix}{attribute.name}"
+        if is_dataclass(value):
+            yield from _walk(value, f"{path}.")
+        elif attribute.name == "sensor":
+            for index, sensor in enumerate(value):
+                for sub, key, number in _walk(sensor, "sensor."):
+                    yield sub.replace("sensor.", f"sensor[{index}].", 1), key, number
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield path, path, value
+
+
+def contradictions(settings: s.Settings) -> Iterator[str]:
+    if settings.center and settings.influxdb:
+        yield "[center] and [influxdb] are both there: keep [center] to register with an IoT Center, or [influxdb]"
+    if not settings.center and not settings.influxdb:
+        yield "neither [center] nor [influxdb] is there: points need a place to go; add [center] with its url"
+    if settings.device.id is not None and _wrong(check_id, settings.device.id):
+        yield f"device.id = {settings.device.id!r}: must be {DEVICE_ID_RULE}"
+    for name, section in (("center", settings.center), ("influxdb", settings.influxdb)):
+        if section and (wrong := _wrong(check_url, section.url)):
+            yield f"{name}.url: {wrong}"
+        elif section and section.require_tls and not section.url.startswith("https:"):
+            yield f"{name}.url = {section.url!r}: must begin with https:// because {name}.require_tls is true"
+    if settings.center and settings.center.influx_url and (wrong := _wrong(check_url, settings.center.influx_url)):
+        yield f"center.influx_url: {wrong}"
+    if (influx := settings.influxdb) and influx.token and influx.token_file:
+        yield "influxdb.token and influxdb.token_file are both there: keep one"
+    if settings.status.listen:
+        host, _, port = settings.status.listen.rpartition(":")
+        if not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
+            yield f'status.listen = {settings.status.listen!r}: must be "address:port" like "127.0.0.1:9528", or ""'
+        elif host not in {"127.0.0.1", "localhost", "[::1]"} and not settings.status.public:
+            yield f"status.listen = {settings.status.listen!r}: set status.public = true to show it beyond this machine"
+    yield from _sensor_contradictions(settings.sensor)
+
+
+def _sensor_contradictions(sensors: tuple[s.SensorSettings, ...]) -> Iterator[str]:
+    if not sensors:
+        yield "sensor = []: at least one [[sensor]] is needed"
+    names: set[str] = set()
+    for index, sensor in enumerate(sensors):
+        where = f"sensor[{index}]"
+        if len(sensors) > 1 and not sensor.name:
+            yield f'{where}: with several sensors each needs a name, like name = "bench"'
+        if sensor.name is not None:
+            if _wrong(check_id, sensor.name):
+                yield f"{where}.name = {sensor.name!r}: must be {DEVICE_ID_RULE}"
+            if sensor.name in names:
+                yield f"{where}.name = {sensor.name!r}: another sensor has this name"
+            names.add(sensor.name)
+        if sensor.sample_every and sensor.sample_every > sensor.interval:
+            yield f"{where}.sample_every = {sensor.sample_every:g} s: must be at most the interval"
+        for table in ("deadband", "max_rate"):
+            for field, value in getattr(sensor, table).items():
+                if field not in QUANTITIES:
+                    yield f"{where}.{table}.{field}: no such quantity{nearest(field, QUANTITIES)}"
+                elif not value > 0:
+                    yield f"{where}.{table}.{field} = {value:g}: must be above 0"
+        try:
+            options_for(load_driver(sensor.driver), sensor.options)
+        except OptionError as error:
+            ours = get_close_matches(error.key or "", [f.name for f in fields(s.SensorSettings)], 1, 0.8)
+            hint = f"; did you mean {ours[0]}?" if ours and ours[0] != "options" else ""
+            yield f"{where}: {error}{hint}"
+
+
+def nearest(key: str, known: Mapping[str, Any] | list[str]) -> str:
+    near = get_close_matches(key, list(known), 1, 0.5)
+    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+
+
+def missing_files(settings: s.Settings) -> Iterator[str]:
+    """Files that are named and not there. The agent waits for them: they may come with a mount or another package."""
+    for name, section in (("center", settings.center), ("influxdb", settings.influxdb)):
+        for key in ("token_file", "ca_file"):
+            file = getattr(section, key, None)
+            if file and not Path(file).exists():
+                yield f"{name}.{key} = {file!r}: there is no such file (yet)"

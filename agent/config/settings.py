@@ -1,0 +1,129 @@
+"""The settings of agent.toml as frozen records. Durations are seconds, sizes bytes; see agent.toml.example."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping  # noqa: TC003 - cattrs reads these annotations
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from agent.config.units import Bytes, Seconds
+from agent.util.secret import Secret  # noqa: TC001 - cattrs reads these annotations
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where the device stands, in degrees (WGS 84)."""
+
+    lat: float
+    lon: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSettings:
+    id: str | None = None
+    location: Location | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SensorSettings:
+    """One [[sensor]]. What is not named here is an option of the driver and ends up in `options`."""
+
+    driver: str = "bme280"
+    name: str | None = None
+    interval: Seconds = Seconds(10)
+    sample_every: Seconds | None = None
+    report: Literal["mean", "mean_min_max"] = "mean"
+    deadband: Mapping[str, float] = field(default_factory=dict)
+    heartbeat: Seconds = Seconds(600)
+    max_rate: Mapping[str, float] = field(default_factory=dict)
+    stuck_after: int = 360
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CenterSettings:
+    url: str
+    api: Literal["auto", "iot-center", "iot-center-v2", "iot-api"] = "auto"
+    enrollment_key_file: str | None = None
+    ca_file: str | None = None
+    require_tls: bool = False
+    influx_url: str | None = None
+    influx_org: str | None = None
+    influx_bucket: str | None = None
+    remote: Literal["local", "prefer"] = "local"
+    timeout: Seconds = Seconds(10)
+
+
+@dataclass(frozen=True, slots=True)
+class InfluxSettings:
+    url: str
+    org: str
+    bucket: str
+    token: Secret | None = None
+    token_file: str | None = None
+    ca_file: str | None = None
+    require_tls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BufferSettings:
+    loss_window: Seconds = Seconds(10)
+    max_size: Bytes = Bytes(256_000_000)
+    max_age: Seconds | None = None
+    when_full: Literal["thin", "drop_oldest", "drop_newest"] = "thin"
+    max_rejected: Bytes = Bytes(16_000_000)
+    memory_points: int = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverySettings:
+    flush_interval: Seconds = Seconds(5)
+    batch_size: int = 5000
+    backlog_rate: float = 0.0
+    timeout: Seconds = Seconds(10)
+
+
+@dataclass(frozen=True, slots=True)
+class ClockSettings:
+    trust: Literal["auto", "always"] = "auto"
+    unanchored: Literal["estimate", "hold", "discard"] = "estimate"
+
+
+@dataclass(frozen=True, slots=True)
+class StatusSettings:
+    listen: str = "127.0.0.1:9528"
+    public: bool = False
+    unhealthy_after: Seconds = Seconds(300)
+
+
+@dataclass(frozen=True, slots=True)
+class HealthSettings:
+    enabled: bool = True
+    interval: Seconds = Seconds(60)
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole of agent.toml. Exactly one of `center` and `influxdb` is set.
+
+    `named` are the keys that the file itself sets (`device.location`, `sensor[0].interval`): the center does not
+    overrule those unless `remote = "prefer"`.
+    """
+
+    device: DeviceSettings = field(default_factory=DeviceSettings)
+    sensor: tuple[SensorSettings, ...] = (SensorSettings(),)
+    center: CenterSettings | None = None
+    influxdb: InfluxSettings | None = None
+    buffer: BufferSettings = field(default_factory=BufferSettings)
+    delivery: DeliverySettings = field(default_factory=DeliverySettings)
+    clock: ClockSettings = field(default_factory=ClockSettings)
+    status: StatusSettings = field(default_factory=StatusSettings)
+    health: HealthSettings = field(default_factory=HealthSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    warnings: tuple[str, ...] = ()
+    named: frozenset[str] = frozenset()

@@ -1,0 +1,189 @@
+"""Finding the bad lines of a refused batch. Pure: own lines are matched against what the server says.
+
+The server's message is never cut up to get lines out of it (InfluxDB 2.9.1, recorded): lines are quoted as they are,
+raw newlines in strings included, but without leading spaces, with U+FFFD for bad UTF-8, and a quote that is not closed
+swallows the lines after it.
+
+Cost, in requests, of a batch of n lines with k bad ones. The message names lines (400), or field and type or the
+retention (422): 2, or 3 for each kind of trouble. It helps nothing: 1 for the question whether the request as such is
+refused, then halving: at most 1 + 2k (⌈log₂(n / k)⌉ + 2); 28 for one among 5,000.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from agent.points.schema import series_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_MARK = "unable to parse '"
+_END = "': "
+_MAX_ENDS = 100
+_BAD_UTF8 = re.compile("\ufffd+")  # one for each byte or one for a run of them, as each JSON library likes
+_WHOLE = re.compile(rb"(?:[^\\, ]|\\.)+(?:,(?:[^\\ ]|\\.)+)? (?:[^\\=]|\\.)+=.* -?\d+\s*$", re.DOTALL)
+_MEASUREMENT = re.compile(rb"(?:[^\\,]|\\.)*", re.DOTALL)
+_FIELD = re.compile(rb'((?:[^\\=,]|\\.)+)=("(?:[^"\\]|\\.)*"|[^, ]*)', re.DOTALL)
+_ESCAPED = re.compile(rb"\\([,= ])")
+_STAMP = re.compile(rb" (-?\d{1,19})\s*$")
+_CONFLICT = re.compile(
+    r'input field "(?P<field>.*?)" on measurement "(?P<measurement>.*?)" is '
+    r"(?:type (?P<kind>\w+), already exists as type \w+|(?P<name>invalid))",
+    re.DOTALL,
+)
+_BOUND = re.compile(r"(?P<side>Lower|Upper) Bound at (?P<at>\S+?Z)")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z")
+_BOOLEANS = (b"t", b"T", b"true", b"True", b"TRUE", b"f", b"F", b"false", b"False", b"FALSE")
+
+
+class Trouble(NamedTuple):
+    """What a 422 names. `reason` is the dead letter's short code, `lines` the indexes of own lines it applies to."""
+
+    reason: str
+    lines: list[int]
+
+
+def as_quoted(line: bytes) -> str:
+    """A line as the server would quote it."""
+    return _comparable(line.decode("utf-8", "replace").lstrip(" \t\0").rstrip("\r"))
+
+
+def _comparable(text: str) -> str:
+    return _BAD_UTF8.sub("\ufffd", text)
+
+
+def is_whole(line: bytes) -> bool:
+    """Whether a line looks like a point with a time stamp, and not like the rest of a string with a raw newline."""
+    return _WHOLE.match(line) is not None
+
+
+def named_lines(lines: Sequence[bytes], message: str) -> dict[int, str]:
+    """Index → reason of the own lines that a 400's message says it cannot parse. Never a line only quoted in passing.
+
+    A line counts when it stands right after the mark and ends at `': ` or, where it swallowed what follows, at a
+    newline; then lines that continue it and are no points of their own go with it.
+    """
+    index: dict[str, list[int]] = {}
+    for number, line in enumerate(lines):
+        index.setdefault(as_quoted(line), []).append(number)
+    text = _comparable(message)
+    found: dict[int, str] = {}
+    at = text.find(_MARK)
+    while at >= 0:
+        start = at + len(_MARK)
+        stop = text.find("\n", start)
+        stop = len(text) if stop < 0 else stop
+        end = next((end for end in _ends(text, start, stop) if text[start:end].rstrip("\r") in index), None)
+        if end is not None:
+            reason = text[end + len(_END) : stop] if end < stop else "swallows the lines after it"
+            for number in index[text[start:end].rstrip("\r")]:
+                found[number] = reason
+                if end == stop:
+                    found.update(dict.fromkeys(_continuation(lines, number, text, stop), reason))
+        at = text.find(_MARK, start if end is None else end)
+    return found
+
+
+def _ends(text: str, start: int, stop: int) -> Iterator[int]:
+    """Where the quoted line can end, the longest first: at the line's end, or before one of its `': `."""
+    if stop < len(text):  # not where a message was cut short: a piece of one line can equal another
+        yield stop
+    ends: list[int] = []
+    end = text.find(_END, start, stop)
+    while end >= 0 and len(ends) < _MAX_ENDS:
+        ends.append(end)
+        end = text.find(_END, end + 1, stop)
+    yield from reversed(ends)
+
+
+def _continuation(lines: Sequence[bytes], number: int, text: str, at: int) -> Iterator[int]:
+    for follower in range(number + 1, len(lines)):
+        quoted = as_quoted(lines[follower])
+        if is_whole(lines[follower]) or not text.startswith(quoted, at + 1):
+            return
+        yield follower
+        at += 1 + len(quoted)
+
+
+def kinds_of(line: bytes) -> tuple[str, dict[str, str]]:
+    """Measurement and field → type name as InfluxDB calls it (float, integer, unsigned, string, boolean) of a line."""
+    series = series_of(line)
+    measurement = _MEASUREMENT.match(series)
+    fields: dict[str, str] = {}
+    at = len(series) + 1
+    while match := _FIELD.match(line, at):
+        key, value = match.groups()
+        fields[_name(key.lstrip(b" "))] = _kind(value)
+        at = match.end() + 1
+        if line[match.end() : at] != b",":
+            break
+    return _name(measurement.group() if measurement else series), fields
+
+
+def _name(key: bytes) -> str:
+    return as_quoted(_ESCAPED.sub(rb"\1", key))
+
+
+def _kind(value: bytes) -> str:
+    if value.startswith(b'"'):
+        return "string"
+    if value in _BOOLEANS:
+        return "boolean"
+    return {b"i": "integer", b"u": "unsigned"}.get(value[-1:], "float")
+
+
+def stamp_of(line: bytes) -> int | None:
+    """The time stamp of a line as it stands, or None if it has none."""
+    match = _STAMP.search(line)
+    return int(match[1]) if match else None
+
+
+def trouble(lines: Sequence[bytes], message: str) -> Trouble | None:
+    """What a 422's message names and the own lines that can be meant; None for a text that is not known.
+
+    Only the first of several kinds of trouble is named: what remains has to be sent again.
+    """
+    match = _CONFLICT.search(message)
+    if match and "partial write" in message:
+        wanted = _comparable(match["measurement"]), _comparable(match["field"]), match["kind"]
+        reason = "field_name" if match["name"] else "type_conflict"
+        return Trouble(reason, [n for n, line in enumerate(lines) if _conflicts(line, *wanted)])
+    if "outside retention policy" in message and "partial write" in message:
+        lower = [at for side, at in _bounds(message) if side == "Lower"]
+        upper = [at for side, at in _bounds(message) if side == "Upper"]
+        meant = []
+        for number, line in enumerate(lines):
+            stamp = stamp_of(line)
+            if stamp is not None and ((lower and stamp < max(lower)) or (upper and stamp > min(upper))):
+                meant.append(number)
+        return Trouble("retention", meant)
+    return None
+
+
+def _conflicts(line: bytes, measurement: str, field: str, kind: str | None) -> bool:
+    own_measurement, fields = kinds_of(line)
+    return own_measurement == measurement and field in fields and kind in (None, fields[field])
+
+
+def _bounds(message: str) -> list[tuple[str, int]]:
+    bounds = []
+    for match in _BOUND.finditer(message):
+        time = _TIME.fullmatch(match["at"])
+        if time is None:
+            continue
+        try:
+            seconds = int(datetime.fromisoformat(time[1] + "+00:00").timestamp())
+        except ValueError:  # digits, but no date
+            continue
+        bounds.append((match["side"], seconds * 1_000_000_000 + int((time[2] or "0").ljust(9, "0"))))
+    return bounds
+
+
+def halves(lines: Sequence[bytes]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """Two parts of two lines or more, cut where a point begins if there is such a place after the middle."""
+    middle = len(lines) // 2
+    cut = next((n for n in range(middle, middle + len(lines) // 4 + 1) if is_whole(lines[n])), middle)
+    return tuple(lines[:cut]), tuple(lines[cut:])

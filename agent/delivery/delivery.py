@@ -1,0 +1,251 @@
+"""The delivery thread: takes batches from the buffer, sends them, and does what each answer asks for.
+
+A server can hold a call for as long as it likes: this thread may hang, nobody waits for it. What is decided is in
+outcome.py, when it may be sent in pacing.py, what becomes of it in settling.py; here is the loop around them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from random import Random
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from agent.delivery.delivery_status import DeliveryStatus
+from agent.delivery.outage_log import Troubles
+from agent.delivery.outcome import Delivered, Park, decide
+from agent.delivery.pacing import Pace, flush_interval_s
+from agent.delivery.settling import Settling, is_blind
+from agent.delivery.writer import Writer
+from drivers.base import boot_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.buffer.batch import Batch
+    from agent.buffer.buffer import Buffer
+    from agent.clock.clock import Clock
+    from agent.config.settings import DeliverySettings
+    from agent.delivery.outcome import Answer, Outcome
+    from agent.registration.target import Target
+
+log = logging.getLogger(__name__)
+
+POLL_S = 1.0
+"""Longest wait without a look at the target and at stop."""
+FINE_NS = 60 * 1_000_000_000
+"""So long after a 204 a refusal is about the points; later an empty write asks first whether it is the request."""
+MAX_PROBES, PROBE_GAP_S, PROBE_SLOWLY_S = 4, 0.5, 60.0
+SECOND = 1_000_000_000
+
+
+class Connection(Protocol):
+    """What sends a body and brings an answer: agent.delivery.writer.Writer."""
+
+    def write(self, body: bytes) -> Answer: ...
+    def close(self) -> None: ...
+
+
+class Delivery:
+    """Thread-safe towards wake() and snapshot(); run() is the thread.
+
+    `target` gives where to deliver now (another URL or token: the backlog goes there), `on_unauthorised` is told that
+    the server refused the token, `on_authorised` that it takes it again.
+    """
+
+    def __init__(
+        self,
+        buffer: Buffer,
+        target: Callable[[], Target | None],
+        clock: Clock,
+        settings: DeliverySettings,
+        on_unauthorised: Callable[[], None],
+        *,
+        on_authorised: Callable[[], None] = lambda: None,
+        device_id: str = "",
+        loss_window: float = 10.0,
+        rng: Random | None = None,
+        now: Callable[[], int] = boot_ns,
+        connect: Callable[[Target, float], Connection] = Writer,
+    ) -> None:
+        self._buffer, self._target, self._clock, self._settings = buffer, target, clock, settings
+        self._now, self._connect = now, connect
+        interval_s = flush_interval_s(settings.flush_interval, loss_window)
+        rng = rng or Random()  # noqa: S311 - spreads load, guards nothing
+        self._pace = Pace(interval_s, settings.batch_size, settings.backlog_rate, device_id, rng)
+        self._wake = threading.Event()
+        self._current: Target | None = None
+        self._connection: Connection | None = None
+        self._probes, self._probe_at = 0, 0
+        self._fine_at = -FINE_NS - 1  # when the last 204 came
+        self._troubles = Troubles()
+        self._settling = Settling(
+            buffer, self._pace, self._troubles, now, on_unauthorised=on_unauthorised, on_authorised=on_authorised
+        )
+        self._started = self._alive = now()
+        self._call_since: int | None = None
+        self._requests = self._bytes = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set, which wake() makes it see at once unless a call is under way."""
+        while not stop.is_set():
+            wait = self._safe_step()
+            if wait > 0 and not stop.is_set():
+                self._wake.wait(min(wait, POLL_S))
+            self._wake.clear()
+        self._settling.end_round()
+        self.close()
+
+    def wake(self) -> None:
+        """End a wait now: there is a new target, or stop is set."""
+        self._wake.set()
+
+    def hurry(self) -> None:
+        """Send the live tail now and not at the next flush: measuring is over, or somebody waits."""
+        self._pace.flush_at = 0
+        self._wake.set()
+
+    def close(self) -> None:
+        """Drop the connection. Twice is fine."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @property
+    def alive_boot_ns(self) -> int:
+        """When the loop last went round, for the watchdog."""
+        return self._alive
+
+    def snapshot(self) -> DeliveryStatus:
+        now, status, troubles = self._now(), self._buffer.snapshot(), self._troubles
+        success = self._settling.success
+        backlog = status.pending_disk - status.undated - status.parked
+        rate = self._pace.flow.rate(now)
+        state: Literal["delivering", "waiting", "failing"] = "delivering"
+        if troubles.kind is not None:
+            state = "failing"
+        elif self._current is None:
+            state = "waiting"
+        return DeliveryStatus(
+            state=state,
+            since_boot_ns=troubles.changed_ns or self._started,
+            alive_boot_ns=self._alive,
+            call_since_boot_ns=self._call_since,
+            last_success_boot_ns=success[0] if success else None,
+            last_success_ns=success[1] if success else None,
+            last_error=troubles.text,
+            failures=troubles.count,
+            next_attempt_s=self._pace.server.left_s(now),
+            backlog=max(0, backlog),
+            backlog_rate=rate,
+            eta_s=backlog / rate if backlog > 0 and rate > 0 else None,
+            parked=status.parked,
+            requests=self._requests,
+            bytes_sent=self._bytes,
+            delivered=self._settling.delivered,
+        )
+
+    def _safe_step(self) -> float:
+        try:
+            return self.step()
+        except Exception as error:  # noqa: BLE001 - a mistake here must not end delivery: the points are kept
+            now = self._now()
+            self._settling.fail("mistake", f"{type(error).__name__} in delivery", error=error)
+            self._pace.server_failed(now, slow=True)
+            return self._pace.server.left_s(now)
+
+    def step(self) -> float:
+        """Send at most one batch. Seconds until there can be something to do."""
+        now = self._alive = self._now()
+        target = self._target()
+        if target != self._current:
+            self._aim(target)
+        if target is None:
+            return POLL_S
+        if self._pace.server.until > now:
+            return self._pace.server.left_s(now)
+        probe_s = self._probe_in(now)
+        if probe_s == 0:
+            self._probes += 1
+            self._probe_at = now
+            self._settling.apply(self._send(b"", None), None)
+            return 0.0
+        batch = self._next(now)
+        if batch is not None:
+            self._deliver(batch)
+            return 0.0
+        wait_s = self._pace.wait_s(now)
+        return wait_s if probe_s is None else min(wait_s, probe_s)
+
+    def _next(self, now: int) -> Batch | None:
+        """The live tail when it is due; else the backlog, oldest first; else, rarely, what is parked."""
+        if self._pace.live_due(now):
+            live = self._buffer.take_live(self._pace.limit)
+            self._pace.flushed(now, live.count if live else 0)
+            if live is not None:
+                return live
+        if self._pace.backlog_due(now):
+            batch = self._buffer.take_backlog(self._pace.flow.allowed(self._pace.limit))
+            if batch is not None:
+                return batch
+        return self._settling.next_parked() if self._pace.parked_due(now) else None
+
+    def _deliver(self, batch: Batch) -> None:
+        settled = False
+        try:
+            outcome = self._send(batch.body, batch)
+            if outcome.kind == "400" and is_blind(outcome) and self._now() > self._fine_at + FINE_NS:
+                asked = self._send(b"", None)  # is it the request as such that is refused, and not its points?
+                outcome = outcome if isinstance(asked, Delivered) else asked
+            settled = self._settling.apply(outcome, batch)
+        finally:
+            if not settled:
+                self._buffer.keep(batch)
+
+    def _send(self, body: bytes, batch: Batch | None) -> Outcome:
+        assert self._current is not None
+        if self._connection is None:
+            self._connection = self._connect(self._current, self._settings.timeout)
+        sent = self._call_since = self._now()
+        self._requests += 1
+        self._bytes += len(body)
+        try:
+            answer = self._connection.write(body)
+        finally:
+            self._call_since = None
+        received = self._alive = self._now()
+        if answer.date_ns is not None:
+            self._clock.observe(answer.date_ns, SECOND, sent, received)
+        if answer.status == 204:
+            self._fine_at = received
+        again, may_halve = self._settling.again(batch), self._settling.may_halve
+        try:
+            return decide(answer, batch, now_ns=time.time_ns(), again=again, may_halve=may_halve)
+        except Exception as error:
+            if batch is None:
+                raise
+            log.exception("an answer of status %s was not understood", answer.status)
+            return Park("mistake", f"{type(error).__name__} over an answer of status {answer.status}")
+
+    def _aim(self, target: Target | None) -> None:
+        """Deliver somewhere else from now on, or with another token: whatever was wrong may be right there."""
+        self.close()
+        if self._current is not None and target is not None and target.url != self._current.url:
+            log.info("delivering to %s from now on", target.url)
+        self._current = target
+        self._troubles.url = target.url if target else ""
+        if self._troubles.kind is None:
+            self._troubles.changed_ns = self._now()
+        self._settling.start_again()
+        self._probes = 0
+        self._fine_at = -FINE_NS - 1
+
+    def _probe_in(self, now: int) -> float | None:
+        """Seconds until the clock wants a server's date. Bounded here: a server need not send one."""
+        wanted = self._clock.probe_in()
+        if wanted is None:
+            return None
+        gap = PROBE_GAP_S if self._probes < MAX_PROBES else PROBE_SLOWLY_S
+        own = max(0.0, gap - (now - self._probe_at) / SECOND) if self._probes else 0.0
+        return max(wanted, own)

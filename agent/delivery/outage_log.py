@@ -1,0 +1,72 @@
+"""What delivery says about its troubles: once when one begins, changes and ends, with counts."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from agent.config.units import format_duration
+
+log = logging.getLogger("agent.delivery")
+
+AGAIN_NS = 3600 * 1_000_000_000
+"""Refused and parked points are told of at once when the reason is new, else once an hour."""
+REASONS = 32
+"""That are remembered for it, the latest."""
+
+
+@dataclass(slots=True)
+class Troubles:
+    """The failure of now (`kind` None: none), and what was refused since it was last said. Boot-clock nanoseconds."""
+
+    kind: str | None = None
+    text: str | None = None
+    count: int = 0
+    url: str = ""
+    changed_ns: int = 0
+    _began_ns: int = 0
+    _said: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+
+    def begin(self, now: int, kind: str, text: str, *, loud: bool, error: Exception | None = None) -> None:
+        """A failure, perhaps the same as before. `loud`: it ends only when somebody does something."""
+        level = logging.ERROR if loud else logging.WARNING
+        if self.kind is None:
+            self._began_ns = self.changed_ns = now
+            log.log(level, "delivery to %s fails: %s; all points are kept", self.url, text, exc_info=error)
+        elif self.kind != kind:
+            log.log(level, "delivery to %s now fails otherwise: %s (after %d attempts)", self.url, text, self.count)
+        self.kind, self.text = kind, text
+        self.count += 1
+
+    def end(self, now: int) -> None:
+        """Something got through."""
+        if self.kind is not None:
+            seconds = round((now - self._began_ns) / 1e9)
+            log.info("delivery works again after %s and %d attempts", format_duration(seconds), self.count)
+            self.changed_ns = now
+        self.kind, self.text, self.count = None, None, 0
+
+    def refused(self, now: int, points: int, text: str) -> None:
+        if points and (said := self._tell(now, "refused", points, text)):
+            log.warning("%d points refused for good and kept (iot-agent rejected list): %s", said, text)
+
+    def parked(self, now: int, points: int, text: str) -> None:
+        if said := self._tell(now, "parked", points, text):
+            log.warning("%d points refused for a reason that is not known, kept and retried slowly: %s", said, text)
+
+    def held(self, now: int, points: int, text: str) -> None:
+        if said := self._tell(now, "held", points, text):
+            log.warning("%d points of the backlog did not go through and are tried again: %s", said, text)
+
+    def _tell(self, now: int, what: str, points: int, text: str) -> int:
+        """How many points to speak of now; 0: not yet."""
+        reason = what, "".join(c for c in text if not c.isdigit())
+        last, silent = self._said.pop(reason, (None, 0))
+        points += silent
+        if last is not None and now - last < AGAIN_NS:
+            self._said[reason] = (last, points)
+            return 0
+        self._said[reason] = (now, 0)
+        if len(self._said) > REASONS:
+            del self._said[next(iter(self._said))]
+        return points

@@ -1,0 +1,216 @@
+"""From an answer to what is to be done. Pure: status, headers, body and the batch in, one outcome out.
+
+The texts are those of InfluxDB 2.9.1 (tests/data/influxdb-2.9.1.json). A text that is not known is never a reason to
+drop a point: its line is parked, which counts as pending, is retried slowly and shown.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from agent.buffer.batch import DeadLetter, Part
+from agent.delivery.bad_lines import halves, named_lines, trouble
+from agent.util.backoff import http_date_ns, retry_after_s
+from agent.util.errors import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agent.buffer.batch import Batch
+
+MAX_TEXT = 300
+SAME_BYTES = 3  # a 500 can be the sender's fault: after so many of them on the same bytes the batch is halved
+_DROPPED = re.compile(r"dropped=(\d{1,18})\b")
+_ESCAPE_CUT = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?$")
+_MESSAGE = re.compile(r'"message"\s*:\s*"')
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back. `status` None: nothing did, and `error` says why. Header names are in lower case."""
+
+    status: int | None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    error: str = ""
+    timed_out: bool = False
+    cut: bool = False  # the body was longer than is read
+
+    @property
+    def date_ns(self) -> int | None:
+        """The Date header in Unix nanoseconds, to the second."""
+        return http_date_ns(self.headers.get("date", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """204: stored. The same series and time stamps again would only overwrite."""
+
+    kind: str = "204"
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Keep; try again after a back-off. `server`: nothing would go through now, else it can be these bytes alone."""
+
+    kind: str
+    text: str
+    server: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Keep; the server says for how many seconds."""
+
+    kind: str
+    text: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reauthorise:
+    """Keep; the credential must be renewed."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """Keep; somebody has to do something about it: say so loudly and retry slowly."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """In the batch's place: `parts` to be sent each for itself, `dead` lines kept with the server's reason.
+
+    No parts: rejected whole. `blind`: halved because nothing told the bad lines from the good ones.
+    """
+
+    kind: str
+    text: str
+    parts: tuple[Part, ...]
+    dead: tuple[DeadLetter, ...] = ()
+    blind: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Refused for a reason that is not known: set aside as it is, retried slowly."""
+
+    kind: str
+    text: str
+
+
+Outcome = Delivered | Retry | Wait | Reauthorise | Slow | Split | Park
+
+
+def message_of(answer: Answer) -> str:
+    """The server's words, whole: the `message` of its JSON (also of one cut short), else the body as text."""
+    text = answer.body.decode("utf-8", "replace")
+    try:
+        document = json.loads(text, strict=False)
+        if isinstance(document, dict):
+            return str(document.get("message") or document.get("error") or "")
+    except (ValueError, RecursionError):
+        start = _MESSAGE.search(text)
+        if answer.cut and start:
+            rest = _ESCAPE_CUT.sub("", text[start.end() :])
+            try:
+                return str(json.loads(f'"{rest}"', strict=False))
+            except ValueError:
+                return rest
+    return text
+
+
+def short(text: str) -> str:
+    """One line of at most MAX_TEXT characters, for a log or a dead letter."""
+    text = printable(" ".join(text[: 4 * MAX_TEXT].split()))
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+
+
+def decide(answer: Answer, batch: Batch | None, *, now_ns: int, again: int = 0, may_halve: bool = True) -> Outcome:
+    """The outcome of sending `batch` (None: an empty write).
+
+    `again`: how often a 500 came for the same bytes before; `may_halve`: False once halving leads nowhere, because the
+    server accepts nothing at all; `now_ns`: Unix time for dead letters and for a Retry-After date without a Date.
+    """
+    status, kind = answer.status, str(answer.status)
+    if status is None:
+        return Retry("timeout" if answer.timed_out else "no answer", short(answer.error) or "no answer")
+    if status == 204:
+        return Delivered()
+    message = message_of(answer)
+    text = f"{status} {short(message)}".strip()
+    html = "html" in answer.headers.get("content-type", "").lower()
+    if status < 300:
+        what = answer.headers.get("content-type", "no content type")
+        return Retry(kind, f"{status} ({short(what)}) instead of 204: a captive portal or proxy answers for the server")
+    if status < 400:
+        there = short(answer.headers.get("location", "nowhere"))
+        return Slow(kind, f"{status} redirect to {there}: not followed, the token goes nowhere else; correct the url")
+    if status in (401, 403):
+        return Reauthorise(kind, text)
+    if status in (429, 503):
+        seconds = retry_after_s(answer.headers.get("retry-after"), answer.date_ns or now_ns)
+        return Retry(kind, text) if seconds is None else Wait(kind, text, seconds)
+    if status == 500:
+        if batch is None or again + 1 < SAME_BYTES:
+            return Retry(kind, text, server=batch is None)
+        if batch.count == 1:
+            return Park(kind, text)
+        return _halved(kind, text, batch.lines()) if may_halve else Retry(kind, text, server=False)
+    if status > 500 or status == 408:
+        return Retry(kind, text)
+    if status == 413 and batch is not None:
+        return _halved(kind, text, batch.lines()) if batch.count > 1 else Park(kind, text)
+    if batch is None or html or status not in (400, 422):
+        return Slow(kind, text)
+    known = _named(batch.lines(), message, now_ns) if status == 400 else _partial(batch.lines(), message, now_ns)
+    if known is not None:
+        return known
+    dropped = _DROPPED.findall(message)
+    all_dropped = bool(dropped) and int(dropped[-1]) == batch.count
+    if batch.count == 1 or all_dropped or not may_halve:
+        return Park(kind, text)
+    return _halved(kind, text, batch.lines())
+
+
+def _halved(kind: str, text: str, lines: Sequence[bytes]) -> Split:
+    return Split(kind, text, tuple(Part(part, "suspect") for part in halves(lines)), blind=True)
+
+
+def _named(lines: Sequence[bytes], message: str, now_ns: int) -> Split | None:
+    """400: nothing was stored; the named lines are taken out and the rest is sent again."""
+    named = named_lines(lines, message)
+    if not named:
+        return None
+    dead = tuple(DeadLetter(lines[n], "parse", short(reason), now_ns) for n, reason in sorted(named.items()))
+    rest = tuple(line for n, line in enumerate(lines) if n not in named)
+    return Split("400", f"400 {short(message)}", (Part(rest, "pending"),) if rest else (), dead)
+
+
+def _partial(lines: Sequence[bytes], message: str, now_ns: int) -> Split | None:
+    """422 partial write: all but the refused were stored, so whatever is sent again only overwrites itself.
+
+    `dropped` is a lower bound: equal to the size, all were refused; less says nothing.
+    """
+    found = trouble(lines, message)
+    if found is None:
+        return None
+    text = f"422 {short(message)}"
+    dropped = _DROPPED.findall(message)
+    if (dropped and int(dropped[-1]) == len(lines)) or (len(lines) == 1 and found.lines):
+        return Split("422", text, (), tuple(DeadLetter(line, found.reason, short(message), now_ns) for line in lines))
+    meant = set(found.lines)
+    rest = tuple(line for n, line in enumerate(lines) if n not in meant)
+    apart = tuple(line for n, line in enumerate(lines) if n in meant)
+    if rest and apart:
+        return Split("422", text, (Part(rest, "suspect"), Part(apart, "suspect")))
+    return _halved("422", text, lines) if len(lines) > 1 else None

@@ -1,0 +1,159 @@
+"""The doctor's look at the configuration, the state folder and the secrets at rest."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.config.parse import load
+from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
+from agent.registration.credentials import (
+    CREDENTIALS_FILE,
+    SECRET_FILE,
+    Credentials,
+    CredentialsError,
+    read_private,
+    read_secret_file,
+)
+from agent.registration.device_id import state_folder_warning
+from agent.registration.policy import target_of
+from agent.registration.static_token import CREDENTIAL
+from agent.registration.target import Target
+from agent.status.socket import ask
+from agent.util.errors import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SUDO = "run it as that user: sudo iot-agent doctor"
+REGISTER = "start the agent, or: iot-agent register"
+
+
+def configuration(patient: Patient) -> Iterator[Finding]:
+    name = "configuration"
+    try:
+        settings = load(patient.config)
+    except AgentError as error:
+        if isinstance(error.__cause__, PermissionError):
+            yield warning(name, f"{patient.config} may not be read by {_user(os.geteuid())}", SUDO)
+        else:
+            yield failed(name, str(error), f"mend {patient.config}, then: iot-agent check --config {patient.config}")
+        return
+    patient.settings = settings
+    for text in settings.warnings:
+        yield warning(name, text)
+    goal = settings.center or settings.influxdb
+    assert goal is not None  # load() sees to it
+    yield ok(name, f"{patient.config} is right: {len(settings.sensor)} sensor(s), points go to {goal.url}")
+
+
+def state_folder(patient: Patient) -> Iterator[Finding]:
+    """Also finds out whether an agent runs on it, which the later checks need."""
+    name, folder = "state folder", patient.state_dir
+    try:
+        found = folder.stat()
+    except FileNotFoundError:
+        yield warning(name, f"{folder} is not there yet", "it is made at the first start; or name it: --state-dir")
+        return
+    except PermissionError:
+        patient.hidden = f"{folder} may not be looked into by {_user(os.geteuid())}"
+        yield warning(name, patient.hidden, SUDO)
+        return
+    owner = _user(found.st_uid)
+    if not os.access(folder, os.R_OK | os.X_OK):
+        patient.hidden = f"{folder} belongs to {owner}, and this is {_user(os.geteuid())}"
+        yield warning(name, f"{patient.hidden}: what is in it could not be seen", SUDO)
+    else:
+        try:
+            patient.running = ask(folder)
+        except (OSError, AgentError) as error:
+            patient.hidden = str(error)
+            yield failed(name, patient.hidden, "sudo systemctl restart iot-agent; see journalctl -u iot-agent")
+    if text := state_folder_warning(folder):
+        yield warning(name, text, "move it to a partition of its own: deploy/README.md, read-only root")
+    if found.st_mode & 0o077:
+        yield failed(name, f"{folder} can be entered by others ({_mode(found)})", f"chmod 700 {folder}")
+    elif patient.hidden is None:
+        runs = f"the agent runs on it (process {patient.running['pid']})" if patient.running else "no agent runs on it"
+        yield ok(name, f"{folder} belongs to {owner} alone; {runs}")
+
+
+def secrets(patient: Patient) -> Iterator[Finding]:
+    """Files that hold secrets are there, and nobody else can read them. Finds the target for the later checks."""
+    name, settings, folder = "secrets", patient.settings, patient.state_dir
+    if settings is None:
+        yield skipped(name, "without the configuration it is not known which are needed")
+        return
+    if settings.influxdb:
+        influx = settings.influxdb
+        try:
+            token = influx.token or read_secret_file(influx.token_file, CREDENTIAL)
+        except CredentialsError as error:
+            yield from _unreadable(name, influx.token_file, error)
+            return
+        if token is None:
+            yield failed(name, "there is no token", "set [influxdb] token_file to a file that holds one")
+            return
+        patient.target = Target(influx.url.rstrip("/"), influx.org, influx.bucket, token, influx.ca_file)
+        yield ok(name, f"the token is in {'the configuration' if influx.token else influx.token_file}")
+        return
+    assert settings.center is not None
+    try:
+        read_secret_file(settings.center.enrollment_key_file, "enrollment.key")
+    except CredentialsError as error:
+        yield from _unreadable(name, settings.center.enrollment_key_file, error)
+    if patient.hidden and patient.running is None:
+        yield skipped(name, patient.hidden)
+        return
+    try:
+        secret = read_private(folder / SECRET_FILE, 0o077, "600")
+        data = read_private(folder / CREDENTIALS_FILE, 0o077, "600")
+        stored = Credentials.decode(data) if data is not None else None
+        if stored and stored.center.rstrip("/") == settings.center.url.rstrip("/"):
+            patient.target = target_of(settings.center, stored)
+    except CredentialsError as error:
+        yield failed(name, *_split(error))
+        return
+    except ValueError as error:
+        text = f"{folder / CREDENTIALS_FILE} is damaged: {error}"
+        yield failed(name, text, "nothing: the agent sets it aside and registers again")
+        return
+    if secret is None and stored is None:
+        yield warning(name, "there are none yet: this device has not registered", REGISTER)
+    elif secret is None:
+        yield failed(
+            name,
+            f"{folder / SECRET_FILE} is gone, by which the center knows this board",
+            "have the center's administrator remove this device there; it registers again by itself",
+        )
+    elif patient.target is None:
+        yield warning(name, "there is no token for this center yet", REGISTER)
+    else:
+        yield ok(name, "token and device secret are there, readable for their owner only")
+
+
+def _split(error: CredentialsError) -> tuple[str, str]:
+    """What is seen, and the remedy that the message ends with."""
+    seen, _, remedy = str(error).rpartition(": ")
+    return (seen, remedy) if seen else (remedy, remedy)
+
+
+def _unreadable(name: str, path: str | None, error: CredentialsError) -> Iterator[Finding]:
+    if path and Path(path).exists() and not os.access(path, os.R_OK):
+        yield warning(name, f"{path} may not be read by {_user(os.geteuid())}", SUDO)
+    else:
+        yield failed(name, *_split(error))
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def _mode(found: os.stat_result) -> str:
+    return stat.filemode(found.st_mode)

@@ -1,0 +1,60 @@
+"""What a check of the doctor finds, and the doctor's patient: what the checks look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from agent.config.settings import Settings
+    from agent.registration.target import Target
+
+Verdict = Literal["ok", "warning", "failed", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor: what was checked, how it is, what was seen, what to do. `skipped`: could not be looked
+    at, and `seen` says why.
+    """
+
+    check: str
+    verdict: Verdict
+    seen: str
+    remedy: str = ""
+
+
+def ok(check: str, seen: str) -> Finding:
+    return Finding(check, "ok", seen)
+
+
+def warning(check: str, seen: str, remedy: str = "") -> Finding:
+    return Finding(check, "warning", seen, remedy)
+
+
+def failed(check: str, seen: str, remedy: str) -> Finding:
+    return Finding(check, "failed", seen, remedy)
+
+
+def skipped(check: str, why: str) -> Finding:
+    return Finding(check, "skipped", why)
+
+
+@dataclass(slots=True)
+class Patient:
+    """What the checks look at. Checks fill in what later ones need: `settings`, `running`, `target`.
+
+    `running` is the running agent's snapshot; `hidden` says why it could not be asked, None where there is none.
+    `root` and `timeout_s` are for tests.
+    """
+
+    config: Path
+    state_dir: Path
+    settings: Settings | None = None
+    running: dict[str, Any] | None = None
+    hidden: str | None = None
+    target: Target | None = None
+    unreachable: set[tuple[str, int]] = field(default_factory=set)
+    root: Path = Path("/")
+    timeout_s: float = 10.0

@@ -1,0 +1,209 @@
+"""The doctor's look at the way to the servers: clock, names, connections, TLS. No secret is sent by these checks."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import threading
+import time
+from contextlib import closing, suppress
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from agent.clock.kernel import kernel_clock
+from agent.clock.sources import BUILT_NS
+from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
+from agent.registration.target import plain_http_warning, trust_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OFF_S = 5.0
+DAYS_LEFT = 14
+SYNC = "sudo timedatectl set-ntp true; timedatectl timesync-status shows the server; UDP port 123 must be open"
+CA = "for a certificate authority of your own set ca_file to its certificate in PEM"
+
+
+def servers(patient: Patient) -> list[tuple[str, str, int, str | None]]:
+    """(URL, host, port, ca_file) of the center and of where points go, each once."""
+    settings, found = patient.settings, []
+    if settings and settings.center:
+        found.append((settings.center.url, settings.center.ca_file))
+    if settings and settings.influxdb:
+        found.append((settings.influxdb.url, settings.influxdb.ca_file))
+    if patient.target:
+        found.append((patient.target.url, patient.target.ca_file))
+    result: dict[tuple[str | None, int], tuple[str, str, int, str | None]] = {}
+    for url, ca_file in found:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        result.setdefault((parts.hostname, port), (url, parts.hostname or "", port, ca_file))
+    return list(result.values())
+
+
+def clock(patient: Patient) -> Iterator[Finding]:
+    """The wall clock against the kernel's word and against a server's Date header."""
+    now = time.time()
+    shown = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+    running = (patient.running or {}).get("clock") or {}
+    kernel = kernel_clock()
+    vouched = kernel is not None and kernel.vouches
+    off = next((o for o in (_offset(patient, s) for s in servers(patient)) if o is not None), None)
+    if now * 1e9 < BUILT_NS:
+        yield failed("clock", f"it shows {shown}, which is before this program was made", SYNC)
+    elif off is not None and abs(off) > OFF_S:
+        way = "behind" if off > 0 else "ahead of"
+        text = f"it shows {shown}, {_span(off)} {way} the server's"
+        yield failed("clock", f"{text}; points are dated by the servers meanwhile", SYNC)
+    elif vouched:
+        yield ok("clock", f"synchronised; it shows {shown}")
+    elif off is not None:
+        yield ok("clock", f"it agrees with the server's ({shown}), though the kernel does not call it synchronised")
+    elif running.get("good") and running.get("evidence") != "always":
+        yield ok("clock", f"it shows {shown}; the running agent knows the time by the {running['evidence']}")
+    else:
+        always = patient.settings is not None and patient.settings.clock.trust == "always"
+        then = 'trust = "always" takes it as it is' if always else "points wait undated"
+        text = f"it shows {shown}, and neither the kernel nor a server says that this is right: {then}"
+        yield warning("clock", text, SYNC)
+    if running.get("warning"):
+        yield warning("clock", f"the running agent says: {running['warning']}", SYNC)
+
+
+def _span(seconds: float) -> str:
+    seconds = abs(seconds)
+    for unit, size in (("days", 86_400), ("hours", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _offset(patient: Patient, server: tuple[str, str, int, str | None]) -> float | None:
+    """Seconds that the server's Date is ahead of this clock; None without an answer.
+
+    The certificate is not checked: with a wrong clock no certificate is valid, and nothing secret is sent.
+    """
+    url, host, port, _ = server
+    timeout = min(patient.timeout_s, 5.0)
+    if isinstance(_resolved(host, timeout), str):
+        return None
+    if url.startswith("https:"):
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+            host, port, timeout=timeout, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    with closing(connection), suppress(OSError, http.client.HTTPException, ValueError, TypeError):
+        connection.request("HEAD", "/", headers={"User-Agent": "iot-agent doctor"})
+        date = connection.getresponse().getheader("Date")
+        return parsedate_to_datetime(str(date)).timestamp() + 0.5 - time.time()
+    return None
+
+
+def names(patient: Patient) -> Iterator[Finding]:
+    found = servers(patient)
+    if not found:
+        yield skipped("names", "without the configuration it is not known which servers there are")
+    for host in dict.fromkeys(server[1] for server in found):
+        name = f"name {host}"
+        answer = _resolved(host, patient.timeout_s)
+        if isinstance(answer, list):
+            yield ok(name, ", ".join(answer))
+            continue
+        patient.unreachable |= {(h, p) for _, h, p, _ in found if h == host}
+        hint = (
+            "is the server on this network, and does it announce itself (avahi-daemon)? An address works too"
+            if host.endswith(".local")
+            else "is it spelled right, is a name server known (cat /etc/resolv.conf)? An address works too"
+        )
+        yield failed(name, answer, hint)
+
+
+def _resolved(host: str, timeout_s: float) -> list[str] | str:
+    """Addresses, or why there are none. The resolver has no timeout of its own: it gets a thread."""
+    answer: list[list[str] | str] = []
+
+    def ask() -> None:
+        try:
+            infos = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            answer.append(list(dict.fromkeys(str(info[4][0]) for info in infos)))
+        except (OSError, UnicodeError) as error:
+            answer.append(f"{host} cannot be resolved: {getattr(error, 'strerror', None) or error}")
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return answer[0] if answer else f"{host} cannot be resolved: no answer within {timeout_s:g} s"
+
+
+def connections(patient: Patient) -> Iterator[Finding]:
+    for _, host, port, _ in servers(patient):
+        name = f"connection to {host}:{port}"
+        if (host, port) in patient.unreachable:
+            yield skipped(name, "its name is not resolved")
+            continue
+        start = time.monotonic()
+        try:
+            with socket.create_connection((host, port), timeout=patient.timeout_s):
+                yield ok(name, f"open after {(time.monotonic() - start) * 1000:.0f} ms")
+        except ConnectionRefusedError:
+            patient.unreachable.add((host, port))
+            yield failed(name, "refused: nothing listens there", f"does the server run, and is {port} its port?")
+        except OSError as error:
+            patient.unreachable.add((host, port))
+            late = isinstance(error, TimeoutError)
+            why = f"no answer within {patient.timeout_s:g} s" if late else str(error.strerror or error)
+            yield failed(name, why, "is there a network (ip route), is the server on, is a firewall between?")
+
+
+def tls(patient: Patient) -> Iterator[Finding]:
+    for url, host, port, ca_file in servers(patient):
+        name = f"TLS of {host}"
+        if not url.startswith("https:"):
+            if text := plain_http_warning(url):
+                yield warning(name, text, "use https where the way leads through other people's networks")
+            continue
+        if (host, port) in patient.unreachable:
+            yield skipped(name, "there is no connection")
+            continue
+        finding = _handshake(name, host, port, ca_file, patient.timeout_s)
+        if finding.verdict == "failed":
+            patient.unreachable.add((host, port))
+        yield finding
+
+
+def _handshake(name: str, host: str, port: int, ca_file: str | None, timeout_s: float) -> Finding:
+    try:
+        store = trust_store(ca_file)
+        context = ssl.create_default_context(cafile=store if isinstance(store, str) else None)
+    except (OSError, ssl.SSLError) as error:
+        return failed(name, f"{ca_file} cannot be used: {error}", "ca_file must be a readable certificate in PEM")
+    try:
+        with (
+            socket.create_connection((host, port), timeout=timeout_s) as plain,
+            context.wrap_socket(plain, server_hostname=host) as wrapped,
+        ):
+            until = ssl.cert_time_to_seconds(str((wrapped.getpeercert() or {}).get("notAfter")))
+    except ssl.SSLCertVerificationError as error:
+        return failed(name, f"the certificate is refused: {error.verify_message}", _remedy(error))
+    except (ssl.SSLError, OSError) as error:
+        return failed(name, f"no TLS: {error}", f"does {host}:{port} speak https, or is its url http://?")
+    days = (until - time.time()) / 86_400
+    text = f"the certificate is good for {days:.0f} more days"
+    return warning(name, text, "renew it on the server") if days < DAYS_LEFT else ok(name, text)
+
+
+def _remedy(error: ssl.SSLCertVerificationError) -> str:
+    """By OpenSSL's X509_V_ERR_ numbers."""
+    if error.verify_code == 9:
+        return f"it is not valid yet: this board's clock is wrong. {SYNC}"
+    if error.verify_code == 10:
+        return "it has expired (if the clock is right): renew it on the server"
+    if error.verify_code in (62, 64):
+        return "the url must have the name that the certificate was made for"
+    return CA

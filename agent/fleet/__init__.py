@@ -1,0 +1,1 @@
+"""Virtual devices: the demo, their past, and many of them at once."""

@@ -1,0 +1,287 @@
+"""A fleet in one process: many agents, each whole, whose loops share a few threads (shared_loops.py).
+
+Each device has its own id, secret, registration, token, buffer with ledger, and moments of flushing; only the threads
+and the host's clock are shared. What the server holds is counted by the server's API, device by device.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from agent.config.parse import parse
+from agent.delivery.writer import Writer
+from agent.fleet.demo import CenterProcess, free_port
+from agent.fleet.shared_loops import SharedLoops
+from agent.service import Service
+from agent.util.errors import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from agent.config.settings import Settings
+    from agent.delivery.outcome import Answer
+
+_log = logging.getLogger(__name__)
+
+WORKERS = 16
+REGISTERED_WITHIN_S = 120
+DRAIN_S = 60
+DONE = 204
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to simulate: `devices` of them, each measuring every `interval` s for `duration` s, against `center` (None:
+    one of our own). `outage` s in the middle the center is stopped; `restart_all`: all devices at once, in the middle.
+    """
+
+    devices: int
+    interval: float
+    duration: float
+    center: str | None = None
+    outage: float = 0.0
+    restart_all: bool = False
+    enrollment_key_file: str | None = None
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the devices' write requests met: moments (s, monotonic), seconds each took, answers by status."""
+
+    moments: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    answers: Counter[str] = field(default_factory=Counter)
+    down: bool = False
+    """While the server is stopped on purpose an unanswered request is no error."""
+
+    def writer(self) -> type[Writer]:
+        tally = self
+
+        class TimedWriter(Writer):
+            """Writer, and a note of each request that carries points."""
+
+            def write(self, body: bytes) -> Answer:
+                begin = time.monotonic()
+                answer = super().write(body)
+                if body:
+                    tally.moments.append(begin)
+                    tally.seconds.append(time.monotonic() - begin)
+                    tally.answers["down" if tally.down and answer.status is None else str(answer.status)] += 1
+                return answer
+
+        return TimedWriter
+
+    @property
+    def errors(self) -> int:
+        return sum(number for status, number in self.answers.items() if status not in {str(DONE), "down"})
+
+
+def peak_to_mean(moments: list[float], begin: float, end: float) -> float:
+    """The busiest second over the mean of all whole seconds from `begin` to `end`; 0 without a whole second."""
+    seconds = int(end - begin)
+    counts = Counter(int(moment - begin) for moment in moments if begin <= moment < begin + seconds)
+    total = sum(counts.values())
+    return max(counts.values()) * seconds / total if total else 0.0
+
+
+def busiest(moments: Iterable[float]) -> int:
+    """The most of them in one second."""
+    return max(Counter(map(int, moments)).values(), default=0)
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value below which `share` (0 to 1) of them lie; 0 of none."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+
+class Fleet:
+    """The devices of a plan, their state in `folder`. start() and stop() may follow each other: a power cut of all."""
+
+    def __init__(self, plan: Plan, url: str, folder: Path) -> None:
+        self.plan, self.folder = plan, folder
+        self.tally = Tally()
+        self.services: list[Service] = []
+        self._settings = [self._settings_of(f"sim-{number:05d}", url) for number in range(plan.devices)]
+
+    def _settings_of(self, device_id: str, url: str) -> Settings:
+        center: dict[str, Any] = {"url": url, "api": "iot-center"}
+        if self.plan.enrollment_key_file:
+            center["enrollment_key_file"] = self.plan.enrollment_key_file
+        tables = {
+            "device": {"id": device_id},
+            "sensor": [{"driver": "virtual", "interval": f"{round(self.plan.interval * 1000)}ms", "seed": 1}],
+            "center": center,
+            "clock": {"trust": "always"},  # one clock for all, and no probes that a fleet would not send either
+            "status": {"listen": ""},
+            "health": {"enabled": False},
+        }
+        return parse(tables, "simulate", {})
+
+    def start(self) -> None:
+        """All devices at once, each as after a power cut."""
+        loops = SharedLoops(WORKERS)
+        connect = self.tally.writer()
+        self.services = [
+            Service(s, self.folder / str(s.device.id), spawn=loops.spawn, connect=connect, control=False)
+            for s in self._settings
+        ]
+        _each(self.services, lambda service: service.start())
+
+    def stop_measuring(self) -> None:
+        _each(self.services, lambda service: service.stop_measuring())
+
+    def stop(self) -> None:
+        _each(self.services, lambda service: service.stop())
+
+    def registered(self) -> int:
+        return sum(service.registered() for service in self.services)
+
+    def ledgers(self) -> list[dict[str, Any]]:
+        return [service.ledger() for service in self.services]
+
+    def pending(self) -> int:
+        return sum(ledger["pending"] for ledger in self.ledgers())
+
+    def drain(self, seconds: float) -> None:
+        """Wait until no device has anything pending, at most so long. They flush at their own moments."""
+        deadline = time.monotonic() + seconds
+        while self.pending() and time.monotonic() < deadline:
+            time.sleep(0.25)
+
+
+def _each(services: list[Service], act: Callable[[Service], object]) -> None:
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for _ in pool.map(act, services):
+            pass
+
+
+def simulate(plan: Plan, folder: Path, progress: Callable[[str, float], None]) -> dict[str, Any]:
+    """Run the plan. `progress` is told what is going on and how far it is (0 to 1). Raises AgentError."""
+    _allow_files(plan.devices * 8 + 200)
+    center = None
+    if plan.center is None:
+        center = CenterProcess(free_port(5000), folder / "center")
+        center.start()
+    try:
+        return _simulate(plan, folder, progress, center)
+    finally:
+        if center:
+            center.stop()
+
+
+def _simulate(
+    plan: Plan, folder: Path, progress: Callable[[str, float], None], center: CenterProcess | None
+) -> dict[str, Any]:
+    url = plan.center or (center.url if center else "")
+    fleet = Fleet(plan, url, folder / "devices")
+    begin = time.monotonic()
+    fleet.start()
+    try:
+        while (registered := fleet.registered()) < plan.devices and time.monotonic() - begin < REGISTERED_WITHIN_S:
+            progress(f"{registered} of {plan.devices} registered", registered / plan.devices)
+            time.sleep(0.1)
+        registration_s = time.monotonic() - begin
+        steady = time.monotonic()
+        settled = steady + min(plan.interval + 1, plan.duration / 3)  # after the burst of all first points
+        before = sum(ledger["delivered"] for ledger in fleet.ledgers())
+        _measure(plan, fleet, center, steady, progress)
+        end = time.monotonic()
+        delivered = sum(ledger["delivered"] for ledger in fleet.ledgers())
+        fleet.stop_measuring()
+        progress("stopped measuring, delivering the rest", 1)
+        fleet.drain(DRAIN_S)
+    finally:
+        fleet.stop()
+    ledgers = fleet.ledgers()
+    progress("counting what the server holds", 1)
+    stored = [_stored(url, service.device_id) for service in fleet.services]
+    total = {key: sum(ledger[key] for ledger in ledgers) for key in ledgers[0] if isinstance(ledgers[0][key], int)}
+    seconds = fleet.tally.seconds
+    return {
+        "devices": plan.devices,
+        "registered": registered,
+        **total,
+        "stored": sum(stored),
+        "unequal": sum(ledger["delivered"] != count for ledger, count in zip(ledgers, stored, strict=True)),
+        "errors": fleet.tally.errors,
+        "answers": dict(fleet.tally.answers),
+        "requests": len(seconds),
+        "registrations_per_s": round(registered / registration_s, 1),
+        "points_per_s": round((delivered - before) / (end - steady), 1),
+        "latency_ms": {f"p{round(100 * s)}": round(1000 * percentile(seconds, s), 1) for s in (0.5, 0.95, 0.99)},
+        "peak_to_mean": round(peak_to_mean(fleet.tally.moments, settled, end), 2),
+        "start_peak_per_s": max(
+            Counter(int(m - begin) for m in fleet.tally.moments if m < settled).values(), default=0
+        ),
+        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def passed(result: dict[str, Any]) -> bool:
+    """All registered, and for each device delivered equals what the server counts."""
+    return result["registered"] == result["devices"] and not result["unequal"] and not result["pending"]
+
+
+def _measure(
+    plan: Plan, fleet: Fleet, center: CenterProcess | None, begin: float, progress: Callable[[str, float], None]
+) -> None:
+    """Until the duration is over, with what the plan wants in the middle."""
+    events = _events(plan, fleet, center)
+    at, act = next(events, (float("inf"), lambda: None))
+    while (elapsed := time.monotonic() - begin) < plan.duration:
+        if elapsed >= at:
+            act()
+            at, act = next(events, (float("inf"), lambda: None))
+        progress("measuring", elapsed / plan.duration)
+        time.sleep(0.1)
+
+
+def _events(plan: Plan, fleet: Fleet, center: CenterProcess | None) -> Iterator[tuple[float, Callable[[], None]]]:
+    """(second, what happens) in order."""
+    if plan.restart_all:
+
+        def restart() -> None:
+            fleet.stop()
+            fleet.start()
+
+        yield plan.duration / 2, restart
+    if plan.outage and center is not None:
+
+        def cut() -> None:
+            fleet.tally.down = True
+            center.stop()
+
+        def back() -> None:
+            center.start()
+            fleet.tally.down = False
+
+        yield (plan.duration - plan.outage) / 2, cut
+        yield (plan.duration + plan.outage) / 2, back
+
+
+def _stored(url: str, device_id: str) -> int:
+    import requests  # noqa: PLC0415 - 0.1 s, and only at the end
+
+    answer = requests.get(f"{url}/api/devices/{device_id}/measurements/count", timeout=30)
+    if not answer.ok:
+        raise AgentError(f"{url} does not tell what it holds of {device_id}: {answer.status_code} {answer.text[:100]}")
+    return int(answer.json()["count"])
+
+
+def _allow_files(number: int) -> None:
+    """Raise the limit of open files. Raises AgentError where the system does not let us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY not in {soft, hard} and hard < number:
+        raise AgentError(
+            f"{number} open files are needed and {hard} allowed: raise it (ulimit -n) or take fewer devices"
+        )
+    if soft != resource.RLIM_INFINITY and soft < number:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))

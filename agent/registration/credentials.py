@@ -1,0 +1,248 @@
+"""The token and the device secret at rest: each in a file of its own, 0600, replaced atomically."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import re
+import secrets
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.util.atomic import sweep_temporaries, write_atomic
+from agent.util.errors import AgentError
+from agent.util.secret import TOKEN, Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+log = logging.getLogger(__name__)
+
+CREDENTIALS_FILE = "credentials.json"
+SECRET_FILE = "device.secret"  # noqa: S105 - the name of the file
+LOCK_FILE = "registration.lock"
+MAX_FILE = 65_536
+_SECRET = re.compile(r"[A-Za-z0-9_-]{32,128}")
+
+
+class CredentialsError(AgentError):
+    """A secret cannot be read or kept. The text names the file and what to do, never the content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a registration gave. `center` and `device_id` say whose it is; `remote` is what the center last sent."""
+
+    center: str
+    device_id: str
+    dialect: str
+    token: Secret
+    key: str = ""
+    url: str | None = None
+    org: str | None = None
+    bucket: str | None = None
+    remote: Mapping[str, float] = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        """The content of the file: the only place where the token is written out."""
+        fields: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
+        fields |= {"version": 1, "token": self.token.reveal(), "remote": dict(self.remote)}
+        return json.dumps(fields, indent=1).encode() + b"\n"
+
+    @classmethod
+    def decode(cls, data: bytes) -> Credentials:
+        """Raises ValueError, without any of the content in it, when the file is not what encode() wrote."""
+        try:
+            fields = json.loads(data)
+        except (ValueError, RecursionError):
+            raise ValueError("it is not JSON") from None
+        if not isinstance(fields, dict):
+            raise ValueError("it is not a JSON object")  # noqa: TRY004 - one error for all that is damaged
+        remote = fields.get("remote")
+        if not isinstance(remote, dict):
+            raise ValueError("remote is not an object")  # noqa: TRY004 - one error for all that is damaged
+        token = _text(fields, "token")
+        if not TOKEN.fullmatch(token):
+            raise ValueError("the token is not one")
+        return cls(
+            center=_text(fields, "center"),
+            device_id=_text(fields, "device_id"),
+            dialect=_text(fields, "dialect"),
+            token=Secret(token),
+            key=_text(fields, "key"),
+            url=_text(fields, "url") if fields.get("url") is not None else None,
+            org=_text(fields, "org") if fields.get("org") is not None else None,
+            bucket=_text(fields, "bucket") if fields.get("bucket") is not None else None,
+            remote={name: float(value) for name, value in remote.items() if type(value) in (int, float)},
+        )
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is not a string")  # noqa: TRY004 - one error for all that is damaged
+    return value
+
+
+_FIELDS = ("center", "device_id", "dialect", "key", "url", "org", "bucket")
+
+
+class CredentialStore:
+    """The files of the state folder that hold secrets. Not locked by itself: see `exclusive`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / CREDENTIALS_FILE
+        self.secret_path = folder / SECRET_FILE
+        self._secret: Secret | None = None
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Held while registering and storing, so that two processes never do it at once. BlockingIOError if held.
+
+        A disk that refuses even this file is no reason not to renew a token: then it is held by nobody.
+        """
+        handle = None
+        try:
+            with contextlib.suppress(OSError):
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                handle = os.open(self.folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if handle is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                sweep_temporaries(self.path)
+                sweep_temporaries(self.secret_path)
+            yield
+        finally:
+            if handle is not None:
+                os.close(handle)
+
+    def device_secret(self) -> Secret:
+        """The device secret, made and stored on the first call. A damaged one is set aside and a new one made.
+
+        Raises CredentialsError when others can read it, or when a new one cannot be kept: registering with a secret
+        that the next start has forgotten would lock the board out.
+        """
+        data = self._read(self.secret_path)
+        if data is not None:
+            text = data.decode("ascii", "replace").strip()
+            if _SECRET.fullmatch(text):
+                self._secret = Secret(text)
+                return self._secret
+            self._set_aside(self.secret_path, "it is not a device secret")
+        secret = self._secret or Secret(secrets.token_urlsafe(32))
+        self._write(self.secret_path, f"{secret.reveal()}\n".encode())
+        log.info("%s device secret is in %s", "the lost" if self._secret else "a new", self.secret_path)
+        self._secret = secret
+        return secret
+
+    def secret_is_lost(self) -> bool:
+        """Whether there is no secret, in the file or in memory. One that was only wiped while running is put back."""
+        if self.secret_path.exists():
+            return False
+        if self._secret is None:
+            return True
+        self.device_secret()
+        return False
+
+    def load(self) -> Credentials | None:
+        """What was stored, None if nothing. A damaged file is set aside. CredentialsError when others can read it."""
+        data = self._read(self.path)
+        if data is None:
+            return None
+        try:
+            return Credentials.decode(data)
+        except ValueError as error:
+            self._set_aside(self.path, str(error))
+            return None
+
+    def save(self, credentials: Credentials) -> None:
+        """On the disk when this returns. CredentialsError when it cannot be kept."""
+        self._write(self.path, credentials.encode())
+
+    def forget(self) -> None:
+        """Removes the token; the device secret stays, by which the center knows the board."""
+        self.path.unlink(missing_ok=True)
+
+    def stamp(self) -> tuple[int, int, int] | None:
+        """Changes whenever the credentials' file is replaced, changed or gone (None)."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+    def _read(self, path: Path) -> bytes | None:
+        return read_private(path, 0o077, "600")
+
+    def _write(self, path: Path, data: bytes) -> None:
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomic(path, data)
+        except OSError as error:
+            raise CredentialsError(
+                f"{path} cannot be written ({error.strerror}): is the disk full or read-only?"
+            ) from None
+
+    def _set_aside(self, path: Path, why: str) -> None:
+        aside = path.with_name(f"{path.name}.damaged")
+        try:
+            path.replace(aside)
+        except OSError as error:
+            raise CredentialsError(f"{path} is damaged ({why}) and cannot be moved: {error.strerror}") from None
+        log.warning("%s is damaged (%s): set aside as %s", path, why, aside.name)
+
+
+def read_private(path: Path, forbidden: int, mode: str) -> bytes | None:
+    """The content of a secret's file, None if there is none. CredentialsError when `forbidden` mode bits are set.
+
+    Also for what is not a regular file, too large, or not readable by this user.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CredentialsError(f"{path} cannot be read ({error.strerror}): who owns it? See ls -l {path}") from None
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise CredentialsError(f"{path} is not a file")
+        if found.st_mode & forbidden:
+            raise CredentialsError(f"{path} can be read by others: chmod {mode} {path}, and consider a new secret")
+        data = os.read(handle, MAX_FILE + 1)
+    except OSError as error:
+        raise CredentialsError(f"{path} cannot be read ({error.strerror})") from None
+    finally:
+        os.close(handle)
+    if len(data) > MAX_FILE:
+        raise CredentialsError(f"{path} is larger than {MAX_FILE} bytes: is it the right file?")
+    return data
+
+
+def read_secret_file(named: str | None, credential: str, environ: Mapping[str, str] = os.environ) -> Secret | None:
+    """A secret that a person put in a file: the named one, else systemd's `$CREDENTIALS_DIRECTORY/<credential>`.
+
+    None where neither is there to be asked. Its group may read it (root:iot-agent 0640), others may not.
+    CredentialsError for a named file that is not there, is empty, or holds what cannot go into a header.
+    """
+    if named is not None:
+        path = Path(named)
+        data = read_private(path, 0o007, "o-rwx")
+        if data is None:
+            raise CredentialsError(f"{path} is not there: put the secret in it, chmod 640, readable for the agent")
+    elif folder := environ.get("CREDENTIALS_DIRECTORY"):
+        path = Path(folder) / credential
+        data = read_private(path, 0o007, "o-rwx")
+        if data is None:
+            return None
+    else:
+        return None
+    text = data.decode("ascii", "replace").strip()
+    if not TOKEN.fullmatch(text):
+        raise CredentialsError(f"{path} does not hold a secret: one line of printable ASCII without spaces")
+    return Secret(text)

@@ -1,0 +1,106 @@
+"""The device's id: named by the settings or the environment, else derived once from the board and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.config.limits import check_id
+from agent.util.atomic import read_regular, write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+log = logging.getLogger(__name__)
+
+ID_FILE = "device.id"
+VARIABLE = "IOT_DEVICE_ID"
+BOARD_FILES = (
+    Path("/sys/firmware/devicetree/base/serial-number"),
+    Path("/proc/device-tree/serial-number"),
+    Path("/etc/machine-id"),
+)
+_VOLATILE = ("tmpfs", "ramfs", "overlay", "overlayfs", "aufs")
+MOUNTS = Path("/proc/self/mountinfo")
+
+
+def device_id(
+    configured: str | None,
+    folder: Path,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    board_files: Sequence[Path] = BOARD_FILES,
+) -> str:
+    """The device's id: `configured`, else IOT_DEVICE_ID, else the kept one, else derived now and kept in `folder`.
+
+    ValueError for a named id that is not one. A folder that cannot be written is a warning: what is derived from the
+    board comes out the same again.
+    """
+    if configured is not None:
+        return check_id(configured)
+    if named := environ.get(VARIABLE):
+        try:
+            return check_id(named)
+        except ValueError as error:
+            raise ValueError(f"{VARIABLE}: {error}") from None
+    path = folder / ID_FILE
+    try:
+        return check_id(read_regular(path, 1000).decode("ascii").strip())
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        log.warning("%s is not usable (%s): the id is derived again", path, error)
+    derived = derive(board_files)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomic(path, f"{derived}\n".encode(), 0o644)
+    except OSError as error:
+        log.warning("the device id %s could not be kept in %s: %s", derived, path, error)
+    return derived
+
+
+def derive(board_files: Sequence[Path] = BOARD_FILES) -> str:
+    """`device-` and 12 hex digits from the board's serial or the machine-id, hashed; random where there is neither.
+
+    The raw number never leaves: a machine-id is confidential (machine-id(5)), a serial can belong to other services.
+    """
+    for path in board_files:
+        try:
+            raw = path.read_bytes().strip(b"\0 \t\r\n")
+        except OSError:
+            continue
+        if raw.strip(b"0") and raw != b"uninitialized":
+            return "device-" + hashlib.sha256(b"iot-agent device id\0" + raw).hexdigest()[:12]
+    return f"device-{secrets.token_hex(6)}"
+
+
+def state_folder_warning(folder: Path, mounts: Path = MOUNTS) -> str | None:
+    """What to say when `folder` does not outlive a restart (tmpfs, overlay); None when it does or nobody knows.
+
+    The device secret would be lost with it, and the center would not know the board again. Source: proc(5), mountinfo.
+    """
+    try:
+        lines = mounts.read_text("utf-8", "surrogateescape").splitlines()
+        place = folder.resolve()
+    except OSError:
+        return None
+    best, kind = -1, ""
+    for line in lines:
+        left, found, right = line.partition(" - ")
+        fields = left.split(" ")
+        if not found or len(fields) < 5:
+            continue
+        point = Path(re.sub(r"\\(\d{3})", lambda m: chr(int(m[1], 8)), fields[4]))
+        if place.is_relative_to(point) and len(point.parts) >= best:
+            best, kind = len(point.parts), right.split(" ")[0]
+    if kind not in _VOLATILE:
+        return None
+    return (
+        f"{folder} is on a {kind}, which a restart may empty: the stored points, the token and the device secret would "
+        "be lost, and the center would not know this board again. Put it on a disk or a volume (overlayroot: recurse=0)"
+    )

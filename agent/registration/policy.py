@@ -1,0 +1,147 @@
+"""What a registration comes to: the target it stands for, its warnings, its status. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from agent.registration.client import RegistrationError
+from agent.registration.credentials import Credentials
+from agent.registration.device_id import state_folder_warning
+from agent.registration.remote_config import RemoteConfiguration, accept
+from agent.registration.target import Target, is_local, is_loopback, plain_http_warning
+from agent.util.backoff import full_jitter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from random import Random
+
+    from agent.config.settings import CenterSettings
+    from agent.registration.answers import Refresh, Registration
+
+BACKOFF_S = (1.0, 300.0)
+LASTED_S = 600.0
+RENEWAL_S = (60.0, 3600.0)
+State = Literal["registering", "registered", "renewing", "failing", "waiting", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationStatus:
+    """For status, metrics and the local page; nothing secret in it. Times are seconds."""
+
+    state: State
+    since_s: float
+    error: str | None
+    attempts: int
+    next_attempt_s: float | None
+    dialect: str | None
+    device_id: str
+    url: str | None
+    org: str | None
+    bucket: str | None
+    remote: RemoteConfiguration
+    refused: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    renewals: int = 0
+
+
+def renewal_wait_s(now: float, got_at: float | None, renewed_at: float | None, short: int, rng: Random) -> float:
+    """Seconds until a refused token may be renewed: at most one renewal a minute, rarer the less it helps.
+
+    `got_at` is when the refused token came, `renewed_at` when the last renewal did (None: not by this process), `short`
+    how many tokens in a row lasted under LASTED_S. The first refusal soon after a registration waits a few seconds:
+    another registration may just have won.
+    """
+    soon = got_at is not None and now - got_at < LASTED_S
+    wait = full_jitter(2, 1.0, 5.0, rng) if soon else 0.0
+    if renewed_at is None:
+        return wait
+    pause = min(RENEWAL_S[0] * 2.0 ** min(max(0, short - 1), 10), RENEWAL_S[1])
+    return max(wait, renewed_at + pause * rng.uniform(1, 1.2) - now)
+
+
+def failure_wait_s(error: Exception, attempts: int, renewing: bool, rng: Random) -> float:
+    """Seconds until the next try after `attempts` failures: what the center asks for, else 1 s to 5 min, spread out."""
+    if isinstance(error, RegistrationError) and error.retry_after_s is not None:
+        wait = error.retry_after_s + full_jitter(1, 1.0, 2.0, rng)
+    else:
+        wait = full_jitter(max(1, attempts), *BACKOFF_S, rng)
+    return max(wait, RENEWAL_S[0] if renewing else 1.0)
+
+
+def target_of(settings: CenterSettings, credentials: Credentials) -> Target:
+    """Where to write: what agent.toml names wins, unless `remote = "prefer"`. RegistrationError for what is missing.
+
+    The CA of the center is used for an InfluxDB on the same host or a private network; public ones have public CAs.
+    """
+    chosen: dict[str, str] = {}
+    for name in ("url", "org", "bucket"):
+        local, remote = getattr(settings, f"influx_{name}"), getattr(credentials, name)
+        value = (remote or local) if settings.remote == "prefer" else (local or remote)
+        if not value:
+            raise RegistrationError(
+                f"registered, but the center does not say influx_{name}: set it in [center] of agent.toml"
+            )
+        chosen[name] = value
+    there, center = urlsplit(chosen["url"]).hostname or "", urlsplit(settings.url).hostname
+    if settings.require_tls and not chosen["url"].startswith("https:"):
+        raise RegistrationError(
+            f"{chosen['url']} is plain http, and [center] require_tls is set: nothing is sent there"
+        )
+    ca_file = settings.ca_file if there == center or is_local(there) else None
+    return Target(token=credentials.token, ca_file=ca_file, **chosen)
+
+
+def warnings_of(settings: CenterSettings, folder: Path, target: Target | None) -> tuple[str, ...]:
+    """What an administrator should know, though it works."""
+    found = [state_folder_warning(folder), plain_http_warning(settings.url)]
+    if target is not None:
+        if target.url != settings.url:
+            found.append(plain_http_warning(target.url))
+        here, center = urlsplit(target.url).hostname or "", urlsplit(settings.url).hostname or ""
+        if is_loopback(here) and not is_loopback(center):
+            found.append(
+                f"the center says to write to {target.url}, which is this very board: tell the center its public "
+                "address, or set influx_url in [center]"
+            )
+    return tuple(text for text in found if text)
+
+
+def credentials_of(
+    center: str, device_id: str, dialect: str, found: Registration, old: RemoteConfiguration
+) -> tuple[Credentials, tuple[str, ...]]:
+    """What to store of a registration, and a sentence for each value that was refused."""
+    remote, refused = accept(found.fields, old)
+    credentials = Credentials(
+        center=center,
+        device_id=device_id,
+        dialect=dialect,
+        token=found.token,
+        key=found.key,
+        url=found.url,
+        org=found.org,
+        bucket=found.bucket,
+        remote=remote.numbers(),
+    )
+    return credentials, refused
+
+
+def changes(old: Credentials, new: Credentials) -> list[str]:
+    """The differences, for a log line."""
+    names = [name for name in ("url", "org", "bucket") if getattr(old, name) != getattr(new, name)]
+    changed = [f"influx_{name} is {getattr(new, name)!r}" for name in names]
+    return changed + [f"{name} is {value:g}" for name, value in new.remote.items() if old.remote.get(name) != value]
+
+
+def refreshed(old: Credentials, found: Refresh, current: RemoteConfiguration) -> tuple[Credentials, tuple[str, ...]]:
+    """The credentials after what the center says now, and a sentence for each value that was refused."""
+    remote, refused = accept(found.fields, current)
+    new = replace(
+        old,
+        url=found.url or old.url,
+        org=found.org or old.org,
+        bucket=found.bucket or old.bucket,
+        remote=remote.numbers(),
+    )
+    return new, refused + found.refused

@@ -1,0 +1,309 @@
+"""Joins a center by itself, keeps the token through everything and mends a lost one. Never blocks measuring.
+
+One thread around `step()`: each step does at most one exchange with the center and says when the next is due.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agent.registration.answers import NotRegisteredError
+from agent.registration.client import RegistrationError, connect
+from agent.registration.credentials import CredentialsError, CredentialStore
+from agent.registration.dialects import DIALECTS, register
+from agent.registration.keeper import Keeper
+from agent.registration.policy import (
+    BACKOFF_S,
+    LASTED_S,
+    RegistrationStatus,
+    State,
+    changes,
+    credentials_of,
+    failure_wait_s,
+    refreshed,
+    renewal_wait_s,
+    target_of,
+    warnings_of,
+)
+from agent.registration.remote_config import RemoteConfiguration, accept
+from agent.util.backoff import full_jitter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from agent.config.settings import CenterSettings
+    from agent.registration.answers import Refresh
+    from agent.registration.credentials import Credentials
+    from agent.registration.target import Target
+    from agent.util.secret import Secret
+
+log = logging.getLogger(__name__)
+
+SOON_S = 30.0
+REFRESH_S = 3600.0
+LOOK_S = 5.0
+PAUSE_S = 0.1
+
+
+class Registrar:
+    """Keeps a target for delivery. Thread-safe; `run` is the thread, which `wake` hurries (also to see `stop`)."""
+
+    def __init__(
+        self,
+        settings: CenterSettings,
+        device_id: str,
+        folder: Path,
+        *,
+        observe: Callable[[int, int, int, int], None] | None = None,
+        on_remote: Callable[[RemoteConfiguration], None] | None = None,
+        now: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        settings = replace(settings, url=settings.url.rstrip("/"))
+        self._settings, self._device_id, self._observe, self._on_remote = settings, device_id, observe, on_remote
+        self._store = CredentialStore(folder)
+        self._keeper = Keeper(self._store, settings.url, device_id)
+        self._now, self._rng = now, rng or random.SystemRandom()
+        self._lock = threading.Lock()
+        self._wakeup = threading.Event()
+        self._credentials: Credentials | None = None
+        self._target: Target | None = None
+        self._handed: Target | None = None  # what delivery was last given
+        self._remote = RemoteConfiguration()
+        self._stale: Secret | None = None  # the token that the server refused
+        self._state: State = "registering"
+        self._since = now()
+        self._error: str | None = None
+        self._attempts = self._renewals = self._short_lived = 0
+        self._got_at: float | None = None
+        self._renewed_at: float | None = None
+        self._due: float | None = now()
+        self._refresh_due: float | None = None
+        self._refused: tuple[str, ...] = ()
+        self._warnings: tuple[str, ...] = ()
+        self._warn(warnings_of(settings, folder, None))
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set; set it, then call wake()."""
+        while not stop.is_set():
+            try:
+                delay = min(self.step(), LOOK_S)
+            except Exception:  # the thread must outlive any bug: without it there is no renewal
+                log.exception("registration: unexpected error")
+                delay = BACKOFF_S[1]
+            if not stop.is_set():
+                self._wakeup.wait(delay)
+            self._wakeup.clear()
+
+    def wake(self) -> None:
+        """Ends a wait now."""
+        self._wakeup.set()
+
+    def target(self) -> Target | None:
+        """Where to write now, None until registered. A refused token stays until it is replaced."""
+        with self._lock:
+            self._handed = self._target
+            return self._target
+
+    def renew(self) -> None:
+        """Delivery was answered 401 or 403: get another token, at most one a minute, less often if that does not help.
+
+        The first renewal after a registration comes within seconds: another registration may just have won.
+        """
+        with self._lock:
+            if self._credentials is None or self._stale is not None:
+                return
+            if self._handed is not None and self._handed.token != self._credentials.token:
+                return  # what was refused has been replaced meanwhile
+            now = self._now()
+            self._stale = self._credentials.token
+            short = self._got_at is not None and now - self._got_at < LASTED_S
+            self._short_lived = self._short_lived + 1 if short else 0
+            wait = renewal_wait_s(now, self._got_at, self._renewed_at, self._short_lived, self._rng)
+            self._due = now + wait
+            self._enter("renewing", "the server refused the token")
+        log.warning("the server refused the token: renewing it%s", f" in {wait:.0f} s" if wait >= 1 else "")
+        self.wake()
+
+    def accepted(self) -> None:
+        """The server takes the token after all: no other is needed."""
+        with self._lock:
+            if self._credentials is None or self._stale is None or self._credentials.token != self._stale:
+                return
+            self._stale, self._due, self._attempts = None, None, 0
+            self._enter("registered", None)
+        log.info("the server takes the token again")
+
+    def snapshot(self) -> RegistrationStatus:
+        with self._lock:
+            now, target = self._now(), self._target
+            return RegistrationStatus(
+                state=self._state,
+                since_s=now - self._since,
+                error=self._error,
+                attempts=self._attempts,
+                next_attempt_s=None if self._due is None else max(0.0, self._due - now),
+                dialect=self._credentials.dialect if self._credentials else None,
+                device_id=self._device_id,
+                url=target.url if target else None,
+                org=target.org if target else None,
+                bucket=target.bucket if target else None,
+                remote=self._remote,
+                refused=self._refused,
+                warnings=self._warnings,
+                renewals=self._renewals,
+            )
+
+    def step(self) -> float:
+        """Does what is due now; returns the seconds until the next thing is."""
+        try:
+            self._look_at_files()
+            if self._due is not None and self._now() >= self._due:
+                self._register()
+            elif self._refresh_due is not None and self._now() >= self._refresh_due:
+                self._refresh()
+        except BlockingIOError:
+            self._failed(RegistrationError("another process is registering this device", 5.0))
+        except (RegistrationError, CredentialsError) as error:
+            self._failed(error)
+        due = [moment for moment in (self._due, self._refresh_due) if moment is not None]
+        return max(PAUSE_S, min(due) - self._now()) if due else REFRESH_S
+
+    def _look_at_files(self) -> None:
+        """Takes up what is stored at start, and what another command stored since; puts back what was wiped."""
+        ours, found = self._credentials, self._keeper.look(self._credentials)
+        if found is None:
+            return
+        if found != ours or (self._state == "failing" and self._stale is None):  # the files can be read again
+            self._adopt(found)
+            if ours is None:
+                self._refresh_due = self._now() + self._rng.uniform(0, SOON_S)
+
+    def _register(self) -> None:
+        with self._lock:
+            self._attempts += 1
+            stale = self._stale
+            known = self._credentials.dialect if self._credentials else None
+        url = self._settings.url
+        with self._store.exclusive():
+            with contextlib.closing(connect(self._settings, self._store, self._observe)) as center:
+                dialect, found = register(center, self._device_id, self._settings.api, known, stale)
+            credentials, refused = credentials_of(url, self._device_id, dialect.name, found, self._remote)
+            self._keeper.save(credentials)  # at once, before it is used: InfluxDB shows a token only once
+        self._refuse(refused)
+        with self._lock:
+            if stale is not None:
+                self._renewals += 1
+                self._renewed_at = self._now()
+            self._got_at = self._now()
+        log.info("%s as %s with %s (%s)", "renewed" if stale else "registered", self._device_id, url, dialect.name)
+        self._adopt(credentials)
+
+    def _refresh(self) -> None:
+        credentials = self._credentials
+        self._refresh_due = self._now() + self._refresh_period()
+        if credentials is None or credentials.dialect not in DIALECTS:
+            return
+        try:
+            with contextlib.closing(connect(self._settings, self._store, self._observe)) as center:
+                found = DIALECTS[credentials.dialect].refresh(center, self._device_id)
+        except NotRegisteredError as error:
+            log.warning("%s", error)
+            self.renew()
+            return
+        except (RegistrationError, CredentialsError) as error:
+            self._refresh_due = self._now() + full_jitter(6, *BACKOFF_S, self._rng) + 30
+            with self._lock:
+                if self._state == "registered" and self._error != str(error):
+                    log.warning("the remote configuration is not refreshed: %s", error)
+                    self._error = str(error)
+            return
+        with self._lock:
+            if self._state == "registered":
+                self._error = None
+        if found is not None:
+            self._apply(credentials, found)
+
+    def _apply(self, old: Credentials, found: Refresh) -> None:
+        new, refused = refreshed(old, found, self._remote)
+        self._refuse(refused)
+        if new == old:
+            return
+        with self._store.exclusive():
+            if self._keeper.changed_elsewhere():
+                return  # `register --force` was quicker: the next step takes that up
+            self._keeper.save(new)
+        log.info("the center changed the configuration: %s", ", ".join(changes(old, new)))
+        self._adopt(new)
+
+    def _adopt(self, credentials: Credentials) -> None:
+        """Uses these credentials from now on."""
+        remote, _ = accept(credentials.remote, self._remote)
+        with self._lock:
+            changed, self._remote = remote != self._remote, remote
+            self._credentials = credentials
+            if self._stale is not None and credentials.token != self._stale:
+                self._stale = None
+            if self._stale is None:
+                self._due = None
+            self._refresh_due = self._now() + self._refresh_period()
+        try:
+            target = target_of(self._settings, credentials)
+        except RegistrationError as error:
+            with self._lock:
+                self._target = None
+                self._enter("failing", str(error))
+            log.warning("%s", error)
+        else:
+            self._use(target)
+        if changed and self._on_remote:
+            self._on_remote(remote)
+
+    def _use(self, target: Target) -> None:
+        self._warn(warnings_of(self._settings, self._store.folder, target))
+        with self._lock:
+            self._target = target
+            if self._stale is None:
+                if self._state == "failing":
+                    log.info("registration works again after %d attempts", self._attempts)
+                self._attempts = 0
+                self._enter("registered", None)
+
+    def _refuse(self, refused: tuple[str, ...]) -> None:
+        for text in refused:
+            if text not in self._refused:
+                log.warning("%s", text)
+        with self._lock:
+            self._refused = refused
+
+    def _warn(self, warnings: tuple[str, ...]) -> None:
+        for warning in warnings:
+            if warning not in self._warnings:
+                log.warning("%s", warning)
+        self._warnings = warnings
+
+    def _failed(self, error: RegistrationError | CredentialsError) -> None:
+        text = str(error)
+        with self._lock:
+            fresh = self._error != text
+            if self._credentials is None or self._stale is not None:
+                self._due = self._now() + failure_wait_s(error, self._attempts, self._stale is not None, self._rng)
+            attempts = self._attempts
+            self._enter("failing", text)
+        if fresh:
+            log.warning("registration fails (attempt %d): %s; points are kept and it is tried again", attempts, text)
+
+    def _enter(self, state: State, error: str | None) -> None:
+        if state != self._state:
+            self._since = self._now()
+        self._state, self._error = state, error
+
+    def _refresh_period(self) -> float:
+        return (self._remote.configuration_refresh or REFRESH_S) * self._rng.uniform(0.9, 1.1)

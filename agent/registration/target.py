@@ -1,0 +1,66 @@
+"""Where points are sent, and what may be said to whom over which connection."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from agent.util.secret import Secret
+
+LOCAL_SUFFIXES = (".local", ".localhost", ".lan", ".internal", ".home.arpa", ".home", ".intranet")
+DEBIAN_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An InfluxDB v2 write API. `org` is a name or an id; `ca_file` None means the system's trust store."""
+
+    url: str
+    org: str
+    bucket: str
+    token: Secret
+    ca_file: str | None = None
+
+
+def is_local(host: str) -> bool:
+    """Whether a host's name or address says that it is this machine or on a private network. Asks no name server."""
+    host = host.lower().rstrip(".")
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return "." not in host or host.endswith(LOCAL_SUFFIXES)
+    return address.is_private or address.is_loopback or address.is_link_local
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is this very machine."""
+    host = host.lower().rstrip(".")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def plain_http_warning(url: str) -> str | None:
+    """What to say about secrets going over http to a host that is neither local nor private; None if all is well."""
+    parts = urlsplit(url)
+    if parts.scheme == "https" or is_local(parts.hostname or ""):
+        return None
+    return f"{url} is plain http and not on a private network: tokens and secrets can be read on the way; use https"
+
+
+def trust_store(ca_file: str | None) -> str | bool:
+    """What `requests` takes as `verify`: the named file, else the system's store, else the bundled one."""
+    if ca_file:
+        return ca_file
+    import ssl  # noqa: PLC0415 - the configuration is checked without it
+
+    paths = ssl.get_default_verify_paths()
+    for candidate in (paths.cafile, str(DEBIAN_BUNDLE)):
+        if candidate and Path(candidate).is_file():
+            return candidate
+    return True

@@ -1,0 +1,298 @@
+"""One sensor on schedule: reads its driver, judges, averages, and emits what is to be reported.
+
+Moments lie on a grid of the boot clock, so the schedule neither drifts nor makes up for a stall with a burst: a moment
+that passed is counted as missed. A sensor that fails is closed and opened again until it answers; nothing is emitted
+meanwhile. Sampler.step() decides and takes the time as an argument; run() only waits.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from agent.sensing.aggregation import Deadband, summary
+from agent.sensing.plausibility import Plausibility, Stuck
+from drivers.base import Driver, Reading, boot_ns, checked, what_failed
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Mapping
+
+    from agent.config.settings import SensorSettings
+
+log = logging.getLogger(__name__)
+
+# An attempt to open takes milliseconds, so the back-off stays short: a sensor that is plugged in again is read at its
+# next moment wherever these are a second or more apart.
+BACKOFF_FIRST_NS = 50_000_000
+BACKOFF_LIMIT_NS = 900_000_000
+LONGEST_WAIT_S = 1.0  # between two signs of life, and until a new interval is noticed
+_PROBLEMS_LOGGED = 10  # different ones, in one outage
+
+
+@dataclass(frozen=True, slots=True)
+class SensorStatus:
+    """A sensor at one moment. Counters are since the start; moments are boot-clock nanoseconds, `interval` seconds.
+
+    `missed` counts scheduled moments without a reading (passed by, or failed), `errors` the failed attempts,
+    `implausible` the readings refused, `suppressed` the reports that the deadband held back. `failing_since` and
+    `problem` are set while it fails, `implausible_problem` while readings are refused.
+    """
+
+    name: str | None
+    kind: str
+    description: str
+    interval: float
+    readings: int = 0
+    reported: int = 0
+    missed: int = 0
+    implausible: int = 0
+    errors: int = 0
+    suppressed: int = 0
+    failing_since_boot_ns: int | None = None
+    problem: str | None = None
+    implausible_problem: str | None = None
+    stuck_since_boot_ns: int | None = None
+    values: Mapping[str, float | int] = field(default_factory=dict)
+    boot_ns: int | None = None
+    alive_boot_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Moments `origin + index * period` for index 1, 2, …; `each` of them make one report. Nanoseconds."""
+
+    origin: int
+    period: int
+    each: int = 1
+
+    @classmethod
+    def starting(cls, first: int, interval: float, sample_every: float | None) -> Schedule:
+        """The first moment at `first`, reports every `interval` seconds of samples every `sample_every`."""
+        each = max(1, round(interval / sample_every)) if sample_every else 1
+        period = max(1, round(interval / each * 1e9))
+        return cls(first - period, period, each)
+
+    def index(self, now: int) -> int:
+        """The last moment that has come."""
+        return (now - self.origin) // self.period
+
+    def moment(self, index: int) -> int:
+        return self.origin + index * self.period
+
+    def report(self, index: int) -> int:
+        """The number of the report that a moment counts for."""
+        return (index - 1) // self.each
+
+    def completes(self, index: int) -> bool:
+        """Is it the last moment of its report?"""
+        return index % self.each == 0
+
+
+class Sampler:
+    """Reads one driver, in one thread. `emit` gets what is to be reported; it must not block.
+
+    snapshot() and set_interval() may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        settings: SensorSettings,
+        driver: Driver,
+        emit: Callable[[Reading], None],
+        *,
+        now: Callable[[], int] = boot_ns,
+    ) -> None:
+        self.driver = driver
+        self._settings, self._emit, self._now = settings, emit, now
+        self._wanted = float(settings.interval)
+        self._schedule: Schedule | None = None
+        self._next = 1
+        self._window: list[Reading] = []
+        self._window_report = 0
+        self._plausibility = Plausibility(settings.max_rate)
+        self._stuck = Stuck(settings.stuck_after)
+        self._deadband = Deadband(settings.deadband, float(settings.heartbeat))
+        self._open = False
+        self._retry_ns: int | None = None
+        self._backoff_ns = 0
+        self._logged: set[str] = set()
+        self._outage_missed = 0
+        self._refused = False  # what was last to be emitted
+        self._status = SensorStatus(settings.name, driver.sensor, driver.describe(), self._wanted, alive_boot_ns=now())
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set; then what was read and not yet reported is reported, and the driver closed.
+
+        Nothing else ends it: an error that nobody foresaw is logged when it begins.
+        """
+        broken = False
+        try:
+            while not stop.is_set():
+                try:
+                    due = self.step(self._now())
+                    broken = False
+                except Exception:
+                    if not broken:
+                        log.exception("sensor %s: a mistake in the agent: tried again each second", self._label())
+                    broken, due = True, self._now() + int(LONGEST_WAIT_S * 1e9)
+                stop.wait(min(max(0.0, (due - self._now()) / 1e9), LONGEST_WAIT_S))
+        finally:
+            self.finish()
+
+    def finish(self) -> None:
+        self._report()
+        self._close()
+
+    def snapshot(self) -> SensorStatus:
+        return self._status
+
+    def set_interval(self, seconds: float) -> None:
+        """Report every `seconds` from the last moment on; what was sampled so far counts for the next report."""
+        if seconds <= 0:
+            raise ValueError(f"an interval of {seconds} s cannot be")
+        self._wanted = seconds
+
+    def step(self, now: int) -> int:
+        """Do what is due at boot-clock nanosecond `now`; the moment of the next reading."""
+        self._update(alive_boot_ns=now)
+        schedule = self._scheduled(now)
+        if now < schedule.moment(self._next):
+            return schedule.moment(self._next)
+        index = schedule.index(now)
+        self._missed(index - self._next)
+        if schedule.report(index) != self._window_report:
+            self._report()
+            self._window_report = schedule.report(index)
+        reading = self._read(now)
+        if reading is None:
+            self._missed(1)
+        else:
+            self._take(reading)
+        if schedule.completes(index):
+            self._report()
+        self._next = index + 1
+        self._update(alive_boot_ns=self._now())
+        return schedule.moment(self._next)
+
+    def _scheduled(self, now: int) -> Schedule:
+        """The schedule, made at the first step and again when another interval is wanted."""
+        wanted = self._wanted
+        if self._schedule is None:
+            first = now
+        elif wanted != self._status.interval:
+            last = self._schedule.moment(self._next - 1)
+            period = Schedule.starting(0, wanted, self._sample_every(wanted)).period
+            first = max(now, last + period)
+        else:
+            return self._schedule
+        self._schedule = Schedule.starting(first, wanted, self._sample_every(wanted))
+        self._next, self._window_report = 1, 0
+        self._update(interval=wanted)
+        return self._schedule
+
+    def _sample_every(self, interval: float) -> float | None:
+        every = self._settings.sample_every
+        return None if every is None else min(float(every), interval)
+
+    def _read(self, now: int) -> Reading | None:
+        """A reading, or None where there is none; opens the driver first where it is not open."""
+        if not self._open and self._retry_ns is not None and now < self._retry_ns:
+            return None
+        try:
+            if not self._open:
+                self.driver.open()
+                self._open = True
+                self._update(kind=self.driver.sensor, description=self.driver.describe())
+            reading = checked(self.driver.read())
+        except Exception as error:
+            log.debug("sensor %s", self._label(), exc_info=True)
+            self._failed(now, what_failed(self.driver, error))
+            return None
+        self._recovered(now)
+        return reading
+
+    def _failed(self, now: int, problem: str) -> None:
+        self._close()
+        self._backoff_ns = min(max(BACKOFF_FIRST_NS, 2 * self._backoff_ns), BACKOFF_LIMIT_NS)
+        self._retry_ns = now + self._backoff_ns
+        since = self._status.failing_since_boot_ns
+        if since is None:
+            self._outage_missed = 0
+        if problem not in self._logged and len(self._logged) < _PROBLEMS_LOGGED:
+            self._logged.add(problem)
+            log.warning("sensor %s: %s", self._label(), problem)
+        self._update(
+            errors=self._status.errors + 1, problem=problem, failing_since_boot_ns=now if since is None else since
+        )
+
+    def _recovered(self, now: int) -> None:
+        since = self._status.failing_since_boot_ns
+        if since is not None:
+            log.info(
+                "sensor %s: reads again after %.1f s, %d readings missed",
+                self._label(),
+                (now - since) / 1e9,
+                self._outage_missed,
+            )
+        self._retry_ns, self._backoff_ns = None, 0
+        self._logged.clear()
+        if since is not None:
+            self._update(failing_since_boot_ns=None, problem=None)
+
+    def _close(self) -> None:
+        self._open = False
+        try:
+            self.driver.close()
+        except Exception:  # whatever state it is in, the next open() decides
+            log.debug("sensor %s: closing failed", self._label(), exc_info=True)
+
+    def _take(self, reading: Reading) -> None:
+        """Judge a reading and let it count for the next report."""
+        problem = self._plausibility.judge(reading)
+        if problem is not None:
+            if self._status.implausible_problem is None:
+                log.warning("sensor %s: refused a reading that cannot be: %s", self._label(), problem)
+            self._update(implausible=self._status.implausible + 1, implausible_problem=problem)
+            return
+        self._stuck.see(reading)
+        self._window.append(reading)
+        self._update(
+            readings=self._status.readings + 1,
+            values=reading.values,
+            boot_ns=reading.boot_ns,
+            implausible_problem=None,
+            stuck_since_boot_ns=self._stuck.since_boot_ns,
+        )
+
+    def _report(self) -> None:
+        """Emit what the window holds, unless the deadband holds it back."""
+        window, self._window = self._window, []
+        if not window:
+            return
+        reading = summary(window, self._settings.report)
+        if not self._deadband.passes(reading):
+            self._update(suppressed=self._status.suppressed + 1)
+            return
+        try:
+            self._emit(reading)
+        except Exception:  # the sensor is still there
+            if not self._refused:
+                log.exception("sensor %s: a reading was not taken", self._label())
+            self._refused = True
+            return
+        self._refused = False
+        self._update(reported=self._status.reported + 1)
+
+    def _missed(self, count: int) -> None:
+        if count:
+            self._outage_missed += count
+            self._update(missed=self._status.missed + count)
+
+    def _label(self) -> str:
+        return self._settings.name or self._settings.driver
+
+    def _update(self, **changes: Any) -> None:
+        """Only the sampler's thread writes; readers get a whole record."""
+        self._status = replace(self._status, **changes)

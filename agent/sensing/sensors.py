@@ -1,0 +1,107 @@
+"""The [[sensor]] tables as drivers, and at work: what they report becomes points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent.points.point import line_for
+from agent.sensing.sampler import Sampler
+from agent.util.errors import AgentError
+from drivers.base import load, options_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from agent.config.settings import Settings
+    from agent.points.schema import Line
+    from agent.registration.remote_config import RemoteConfiguration
+    from agent.sensing.sampler import SensorStatus
+    from drivers.base import Driver, Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Sensor:
+    """A [[sensor]] at work; `tag` is the value of the tag `sensor`, where a device has several of a kind."""
+
+    name: str
+    driver: Driver
+    sampler: Sampler
+    tag: str | None
+
+
+class Sensors:
+    """The sensors of one configuration. Their loops are run by the caller; `put` gets the points, and must not block.
+
+    configure() and snapshot() may be called from any thread.
+    """
+
+    def __init__(
+        self, settings: Settings, device_id: str, drivers: Sequence[Driver], put: Callable[[Sequence[Line]], None]
+    ) -> None:
+        self._settings, self._device_id, self._put = settings, device_id, put
+        self._location = settings.device.location
+        kinds = [driver.sensor for driver in drivers]
+        self._sensors: list[Sensor] = []
+        for number, (table, driver) in enumerate(zip(settings.sensor, drivers, strict=True)):
+            tag = table.name if kinds.count(driver.sensor) > 1 else None
+            sampler = Sampler(table, driver, self._emit(driver, tag))
+            self._sensors.append(Sensor(table.name or str(number), driver, sampler, tag))
+
+    def loops(self) -> Iterator[tuple[str, Sampler]]:
+        """A name and what is to be run, for each."""
+        return ((f"sensor {sensor.name}", sensor.sampler) for sensor in self._sensors)
+
+    def snapshot(self) -> list[SensorStatus]:
+        return [sensor.sampler.snapshot() for sensor in self._sensors]
+
+    def alive_boot_ns(self) -> dict[str, int]:
+        """When each was last seen at work (boot clock)."""
+        return {f"sensor {s.tag or s.driver.sensor}": s.sampler.snapshot().alive_boot_ns for s in self._sensors}
+
+    def describe(self) -> str:
+        return ", ".join(sensor.driver.describe() for sensor in self._sensors)
+
+    def configure(self, remote: RemoteConfiguration) -> None:
+        """What the center sends changes the running agent; what agent.toml names wins, unless `remote = "prefer"`."""
+        settings = self._settings
+        prefer = settings.center is not None and settings.center.remote == "prefer"
+        self._location = remote.place(settings.device.location, prefer=prefer)
+        for number, (table, sensor) in enumerate(zip(settings.sensor, self._sensors, strict=True)):
+            named = table.interval if f"sensor[{number}].interval" in settings.named else None
+            sensor.sampler.set_interval(remote.interval(named, table.interval, prefer=prefer))
+
+    def _place(self, values: Mapping[str, float | int]) -> tuple[float, float] | None:
+        """Lat and Lon to add: what agent.toml says wins over what a sensor says, and that over what the center says."""
+        if "Lat" in values and not self._settings.device.location:
+            return None
+        return (self._location.lat, self._location.lon) if self._location else None
+
+    def _emit(self, driver: Driver, tag: str | None) -> Callable[[Reading], None]:
+        def emit(reading: Reading) -> None:
+            line = line_for(
+                self._device_id,
+                driver.sensor,  # a BMP280 is known as one only once it is open
+                reading.values,
+                boot_ns=reading.boot_ns,
+                sensor_name=tag,
+                location=self._place(reading.values),
+            )
+            self._put([line])
+
+        return emit
+
+
+def drivers_of(settings: Settings) -> list[Driver]:
+    """A driver for each [[sensor]]; no hardware is touched. Raises AgentError for one that cannot be made."""
+    drivers = []
+    for number, sensor in enumerate(settings.sensor):
+        try:
+            kind = load(sensor.driver)
+            drivers.append(kind(options_for(kind, sensor.options)))
+        except Exception as error:  # a driver of somebody else's may raise anything
+            raise AgentError(
+                f"sensor[{number}]: driver {sensor.driver!r} cannot be used ({type(error).__name__}: {error}): "
+                "mend its options or its package, or take another"
+            ) from error
+    return drivers

@@ -1,0 +1,1 @@
+"""What is shown of the running agent: snapshot.build() is what all the others draw."""

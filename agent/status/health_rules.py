@@ -1,0 +1,68 @@
+"""What is wrong in a snapshot, in words: for /healthz and the page. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agent.status.history import label
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def failing(snapshot: Mapping[str, Any], limit_s: float, now_boot_ns: int) -> list[str]:
+    """Sensors and delivery that have failed for longer than `limit_s`; empty when all is well."""
+    found = []
+    for sensor in snapshot.get("sensors", []):
+        since = sensor.get("failing_since_boot_ns")
+        last = sensor.get("boot_ns") or sensor.get("alive_boot_ns")  # a driver may hang before the first reading
+        silent_s = max(limit_s, 3 * float(sensor.get("interval") or 0))
+        if since is not None and _over(since, limit_s, now_boot_ns):
+            found.append(f"sensor {label(sensor)} fails for {_words(now_boot_ns - since)}: {sensor.get('problem')}")
+        elif since is None and last is not None and _over(last, silent_s, now_boot_ns):
+            found.append(f"sensor {label(sensor)}: no reading for {_words(now_boot_ns - last)}")
+    delivery = snapshot.get("delivery") or {}
+    since = delivery.get("since_boot_ns")
+    if delivery.get("state") != "delivering" and since is not None and _over(since, limit_s, now_boot_ns):
+        why = delivery.get("last_error") or (snapshot.get("registration") or {}).get("error") or "nobody says where to"
+        found.append(f"delivery is {delivery.get('state')} for {_words(now_boot_ns - since)}: {why}")
+    return found
+
+
+def problems(snapshot: Mapping[str, Any]) -> list[str]:
+    """Everything that a person should know now, however short it has been."""
+    found = []
+    for sensor in snapshot.get("sensors", []):
+        wrong = (sensor.get(key) for key in ("problem", "implausible_problem"))
+        found += [f"Sensor {label(sensor)}: {text}" for text in wrong if text]
+        if sensor.get("stuck_since_boot_ns") is not None:
+            found.append(f"Sensor {label(sensor)}: the very same raw values again and again: it seems to be stuck")
+    registration = snapshot.get("registration") or {}
+    if registration.get("error"):
+        found.append(f"Registration: {registration['error']}")
+    delivery = snapshot.get("delivery") or {}
+    if delivery.get("state") == "failing" and delivery.get("last_error"):
+        found.append(f"Delivery: {delivery['last_error']}")
+    buffer = snapshot.get("buffer") or {}
+    if buffer.get("problem"):
+        found.append(f"Disk: {buffer['problem']}")
+    if (snapshot.get("clock") or {}).get("warning"):
+        found.append(f"Clock: {snapshot['clock']['warning']}")
+    warnings = [*snapshot.get("warnings", []), *registration.get("warnings", ())]
+    return found + [str(text) for text in dict.fromkeys(warnings)]
+
+
+def _over(since_ns: int, limit_s: float, now_ns: int) -> bool:
+    return now_ns - since_ns > limit_s * 1e9
+
+
+def _words(ns: int) -> str:
+    return ago(ns / 1e9)
+
+
+def ago(seconds: float) -> str:
+    """`90 s`, `12 min`, `5 h`, `3 d`."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"

@@ -1,0 +1,88 @@
+"""The agent's own state as measurement `agent`, into the same bucket as what it measures."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from influxdb_client.client.write.point import Point
+
+from agent.points.schema import HEALTH_MEASUREMENT, Line, check_tag
+from agent.status.board import Board, look
+from drivers.base import boot_ns
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from agent.config.settings import HealthSettings
+
+log = logging.getLogger(__name__)
+
+
+def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_ns: int) -> Line:
+    """One point. Every field keeps its type for ever; what the board does not have is left out.
+
+    Integers: measured, delivered, pending, rejected, dropped, unaccounted (points), buffer_bytes, memory_available,
+    memory_process, disk_free (bytes), throttled (flags, see board.py), clock_good (0 or 1). Floats: uptime,
+    board_uptime (s), cpu_temperature (°C), load.
+    """
+    point = Point(HEALTH_MEASUREMENT).tag("clientId", check_tag(device_id)).tag("device", device_id)
+    ledger = snapshot.get("ledger", {})
+    integers: dict[str, Any] = {
+        name: ledger.get(name) for name in ("measured", "delivered", "pending", "rejected", "dropped", "unaccounted")
+    }
+    integers |= {
+        "buffer_bytes": snapshot.get("buffer", {}).get("disk_bytes"),
+        "memory_available": board.memory_available,
+        "memory_process": board.memory_process,
+        "disk_free": board.disk_free,
+        "throttled": board.throttled,
+        "clock_good": snapshot.get("clock", {}).get("good"),
+    }
+    floats = {
+        "uptime": snapshot.get("uptime_s"),
+        "board_uptime": board.uptime,
+        "cpu_temperature": board.cpu_temperature,
+        "load": board.load,
+    }
+    for field, value in integers.items():
+        if value is not None:
+            point.field(field, int(value))
+    for field, value in floats.items():
+        if value is not None:
+            point.field(field, round(float(value), 3))
+    return Line(point.to_line_protocol().encode(), boot_ns)
+
+
+class Health:
+    """Puts one point every `interval`. `snapshot` and `put` are the service's; `folder` lies on the disk to watch."""
+
+    def __init__(
+        self,
+        settings: HealthSettings,
+        snapshot: Callable[[], Mapping[str, Any]],
+        put: Callable[[Sequence[Line]], None],
+        device_id: str,
+        folder: Path | None = None,
+    ) -> None:
+        self._settings, self._snapshot, self._put = settings, snapshot, put
+        self._device_id, self._folder = device_id, folder
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set. Returns at once where `enabled` is false."""
+        if not self._settings.enabled:
+            return
+        failed = False
+        while not stop.wait(self._settings.interval):
+            try:
+                self.step()
+                failed = False
+            except Exception:
+                if not failed:  # once: a repeated failure is no news
+                    log.exception("no health point could be made")
+                failed = True
+
+    def step(self) -> None:
+        self._put([health_line(self._device_id, self._snapshot(), look(self._folder), boot_ns())])

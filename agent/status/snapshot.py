@@ -1,0 +1,111 @@
+"""One snapshot of the whole agent, for `iot-agent status`, /metrics, /healthz and the local page. Nothing secret."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from agent import __version__
+from agent.buffer.batch import BufferStatus
+from agent.buffer.rows import Kind
+from agent.clock.backdating import words
+from drivers.base import boot_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from agent.clock.clock import Clock
+    from agent.delivery.delivery_status import DeliveryStatus
+    from agent.registration.policy import RegistrationStatus
+    from agent.sensing.sampler import SensorStatus
+
+
+def ledger_of(buffer: BufferStatus) -> dict[str, Any]:
+    """Measured = delivered + pending + rejected + dropped; `unaccounted` is the difference."""
+    counters = buffer.counters
+    dropped = sum(counters.dropped.values())
+    gone = counters.delivered + counters.rejected + dropped
+    return {
+        "measured": counters.measured,
+        "delivered": counters.delivered,
+        "pending": counters.measured - gone - buffer.unaccounted,
+        "rejected": counters.rejected,
+        "dropped": dropped,
+        "unaccounted": buffer.unaccounted,
+        "dropped_by_reason": dict(counters.dropped),
+        "uncounted_s": counters.uncounted_s,
+    }
+
+
+def build(
+    *,
+    device_id: str,
+    started_boot_ns: int,
+    clock: Clock,
+    sensors: Sequence[SensorStatus],
+    buffer: BufferStatus,
+    delivery: DeliveryStatus | None,
+    registration: RegistrationStatus | None,
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    """The snapshot as plain numbers, text, lists and tables: it can be written as JSON. Times: seconds, or Unix s."""
+    now = boot_ns()
+    return {
+        "running": True,
+        "version": __version__,
+        "pid": os.getpid(),
+        "device_id": device_id,
+        "uptime_s": (now - started_boot_ns) / 1e9,
+        "at": time.time(),
+        "clock": {**_plain(clock.state()), "words": words(clock.state(), now)},
+        "sensors": [
+            {**_plain(sensor), "name": sensor.name or sensor.kind, "failing_s": _since(sensor, now)}
+            for sensor in sensors
+        ],
+        "buffer": _plain(buffer),
+        "ledger": ledger_of(buffer),
+        "delivery": _plain(delivery) if delivery else {"state": "stopped"},
+        "registration": _plain(registration) if registration else None,
+        "warnings": list(warnings),
+    }
+
+
+def from_disk(state_dir: Path) -> dict[str, Any]:
+    """The snapshot of an agent that does not run: what its buffer holds, by the ledger as it was last saved.
+
+    Nothing is changed. Raises PermissionError where we may not look.
+    """
+    from agent.buffer.disk import DiskError  # noqa: PLC0415 - the running agent's status needs no database
+    from agent.buffer.opening import on_disk  # noqa: PLC0415
+
+    buffer = BufferStatus(problem="there is no buffer yet: no agent ran here")
+    if not os.access(state_dir, os.R_OK | os.X_OK) and state_dir.exists():
+        raise PermissionError(f"{state_dir} may not be read")
+    try:
+        if (found := on_disk(state_dir / "buffer")) is not None:
+            rows, counters = found.rows, found.saved.counters
+            buffer = BufferStatus(
+                pending_disk=rows.points,
+                undated=sum(queue.points for queue in rows.undated.values()),
+                parked=rows.queues[Kind.PARKED].points,
+                dead_letters=rows.queues[Kind.DEAD].points,
+                disk_bytes=found.used_bytes,
+                file_bytes=found.file_bytes,
+                disk_ok=True,
+                unaccounted=counters.points.unaccounted(rows.points - rows.health),
+                counters=counters,
+            )
+    except (DiskError, ValueError) as error:
+        buffer = BufferStatus(problem=f"not readable ({error}): the agent saves what it can when it starts")
+    return {"running": False, "buffer": _plain(buffer), "ledger": ledger_of(buffer), "sensors": [], "warnings": []}
+
+
+def _since(sensor: SensorStatus, now: int) -> float | None:
+    return None if sensor.failing_since_boot_ns is None else (now - sensor.failing_since_boot_ns) / 1e9
+
+
+def _plain(record: Any) -> Any:
+    return asdict(record) if is_dataclass(record) and not isinstance(record, type) else record

@@ -1,0 +1,176 @@
+"""One SQLite file: one writing thread that commits what waits together, and a reading connection for each thread.
+
+synchronous=FULL, so what run() returned from is on the disk. Requests that arrive while the disk syncs share the next
+sync: many devices can write at once. Another process may use the file at the same time (`iot-center enroll`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from center.stores.registry import StoreError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+T = TypeVar("T")
+Job = Callable[[sqlite3.Connection], Any]
+
+log = logging.getLogger(__name__)
+MAX_JOBS = 256
+BUSY_TIMEOUT_S = 30
+IDLE_EVERY_S = 30.0
+
+
+class Database:
+    """Opens (and creates) the file. `run` writes, `read` gives this thread's connection; close() twice is fine."""
+
+    def __init__(self, path: Path, schema: str) -> None:
+        self.path = path
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        self._reset: list[Callable[[], None]] = []
+        self._idle: list[Job] = []
+        self._jobs: queue.SimpleQueue[tuple[Job, Future[Any]] | None] = queue.SimpleQueue()
+        self._local = threading.local()
+        self._readers: list[tuple[threading.Thread, sqlite3.Connection]] = []
+        self._lock = threading.Lock()
+        self._closed = False
+        try:
+            self._connection = self._connect()
+            self._connection.executescript(schema)
+        except sqlite3.Error as error:
+            raise StoreError(f"{path}: {error}") from error
+        self._version = -1
+        self._thread = threading.Thread(target=self._work, name="center-writer", daemon=True)
+        self._thread.start()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=512
+        )
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA cache_size=-32000")
+        connection.execute("PRAGMA journal_size_limit=67108864")
+        return connection
+
+    def on_reset(self, callback: Callable[[], None]) -> None:
+        """Called by the writing thread when what was remembered of the tables may be wrong."""
+        self._reset.append(callback)
+
+    def on_idle(self, job: Job) -> None:
+        """A job for every half minute, in a transaction of its own: keep it short."""
+        self._idle.append(job)
+
+    def read(self) -> sqlite3.Connection:
+        """The calling thread's connection, for reading only. Those of threads that ended are closed: `flask run` has a
+        thread for each request.
+        """
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._connect()
+            connection.execute("PRAGMA query_only=1")
+            self._local.connection = connection
+            with self._lock:
+                ended = [reader for reader in self._readers if not reader[0].is_alive()]
+                self._readers = [reader for reader in self._readers if reader not in ended]
+                self._readers.append((threading.current_thread(), connection))
+            for _, old in ended:
+                old.close()
+        return connection
+
+    def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """The job's result once its changes are synced to the disk. What the job raises undoes the job alone."""
+        future: Future[T] = Future()
+        with self._lock:
+            if self._closed:
+                raise StoreError("the store is closed")
+            self._jobs.put((job, future))
+        return future.result()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._jobs.put(None)
+        self._thread.join()
+        for connection in (*(reader for _, reader in self._readers), self._connection):
+            connection.close()
+
+    def _work(self) -> None:
+        closing = False
+        idle_at = time.monotonic() + IDLE_EVERY_S
+        while not closing:
+            jobs: list[tuple[Job, Future[Any]]] = []
+            try:
+                item = self._jobs.get(timeout=IDLE_EVERY_S)
+                while item is not None:
+                    jobs.append(item)
+                    if len(jobs) == MAX_JOBS:
+                        break
+                    item = self._jobs.get_nowait()
+                else:
+                    closing = True
+            except queue.Empty:
+                pass  # nothing else waits
+            if jobs:
+                self._transaction(jobs)
+            if time.monotonic() >= idle_at:
+                for job in self._idle:
+                    self._transaction([(job, Future())])
+                idle_at = time.monotonic() + IDLE_EVERY_S
+
+    def _transaction(self, jobs: list[tuple[Job, Future[Any]]]) -> None:
+        connection = self._connection
+        done: list[tuple[Future[Any], Any]] = []
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            version = connection.execute("PRAGMA data_version").fetchone()[0]
+            if version != self._version:
+                self._forget()
+                self._version = version
+            for job, future in jobs:
+                connection.execute("SAVEPOINT job")
+                try:
+                    result = job(connection)
+                except Exception as error:  # whatever it is, it is the caller's
+                    if not connection.in_transaction:  # disk full: SQLite has undone it all
+                        raise
+                    connection.execute("ROLLBACK TO job")
+                    self._forget()
+                    future.set_exception(_explained(error, self.path))
+                else:
+                    done.append((future, result))
+                connection.execute("RELEASE job")
+            connection.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - as above; the thread goes on
+            self._forget()
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            log.error("%s: %s", self.path, error)  # noqa: TRY400 - one line an event
+            for _, future in jobs:
+                if not future.done():
+                    future.set_exception(_explained(error, self.path))
+        else:
+            for future, result in done:
+                future.set_result(result)
+
+    def _forget(self) -> None:
+        for callback in self._reset:
+            callback()
+
+
+def _explained(error: Exception, path: Path) -> Exception:
+    return StoreError(f"{path}: {error}") if isinstance(error, sqlite3.Error) else error

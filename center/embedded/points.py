@@ -1,0 +1,255 @@
+"""The embedded store's tables and its write path: one wide table of points, columns by number, types a week.
+
+A field's column is the number it has within its measurement, so that what devices send never becomes a name in SQL.
+Everything here runs in the database's writing thread.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from center.stores.telemetry import DAY_NS, HOUR_NS, Value
+from center.times import iso
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable
+
+    from center.embedded.database import Database
+    from center.line_protocol import Parsed
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS bucket (n INTEGER PRIMARY KEY, id TEXT UNIQUE, name TEXT UNIQUE, retention_s INTEGER);
+CREATE TABLE IF NOT EXISTS series (
+    n INTEGER PRIMARY KEY, bucket INTEGER, measurement TEXT, tags TEXT, UNIQUE (bucket, measurement, tags));
+CREATE TABLE IF NOT EXISTS device_series (
+    bucket INTEGER, device TEXT, measurement TEXT, series INTEGER,
+    PRIMARY KEY (bucket, device, measurement, series)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS field (
+    bucket INTEGER, measurement TEXT, name TEXT, n INTEGER, type TEXT,
+    PRIMARY KEY (bucket, measurement, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS shard_type (
+    bucket INTEGER, measurement TEXT, shard INTEGER, field TEXT, type TEXT,
+    PRIMARY KEY (bucket, measurement, shard, field)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS points (series INTEGER, t INTEGER, PRIMARY KEY (series, t)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS hours (
+    series INTEGER, field INTEGER, hour INTEGER, count INTEGER, total NUMERIC, low NUMERIC, high NUMERIC,
+    first, last, PRIMARY KEY (series, field, hour)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dirty (series INTEGER, hour INTEGER, PRIMARY KEY (series, hour)) WITHOUT ROWID;
+"""
+TYPES: dict[type, str] = {float: "float", int: "integer", bool: "boolean", str: "string"}
+MAX_FIELDS = 1000
+MAX_CACHED = 100_000
+WEEK_NS = 7 * DAY_NS
+MONDAY_NS = 4 * DAY_NS  # the first Monday of 1970: InfluxDB's weeks start on Mondays
+DEVICE_TAGS = ("clientId", "device")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBucket:
+    n: int
+    id: str
+    name: str
+    retention_s: int
+
+
+@dataclass(slots=True)
+class _Series:
+    n: int
+    measurement: str
+
+
+@dataclass(slots=True)
+class _Plan:
+    """How points with just these fields are stored: one statement, and its rows."""
+
+    sql: str
+    rows: list[tuple[Value, ...]] = field(default_factory=list)
+
+
+def shard_ns(retention_s: int) -> int:
+    """How long a shard is in a bucket with this retention, as InfluxDB chooses it (0: for ever)."""
+    if retention_s == 0 or retention_s > 180 * 86_400:
+        return WEEK_NS
+    return DAY_NS if retention_s >= 2 * 86_400 else HOUR_NS
+
+
+class PointWriter:
+    """Stores parsed lines; answers like InfluxDB's 422 for those it drops."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._forget()
+        database.on_reset(self._forget)
+
+    def _forget(self) -> None:
+        self._series: dict[tuple[int, str], _Series] = {}
+        self._types: dict[tuple[int, str, int], dict[str, type]] = {}
+        self._columns: dict[tuple[int, str], dict[str, int]] = {}
+        self._statements: dict[tuple[int, str, tuple[str, ...]], str] = {}
+        self.dirty: set[tuple[int, int]] = set()
+
+    def write(
+        self, connection: sqlite3.Connection, bucket: StoredBucket, points: Iterable[Parsed], now_ns: int
+    ) -> str | None:
+        """Store the points of one request; InfluxDB's message about those dropped, or None."""
+        plans: dict[tuple[str, tuple[str, ...]], _Plan] = {}
+        shard_length = shard_ns(bucket.retention_s)
+        oldest = now_ns - bucket.retention_s * 1_000_000_000 if bucket.retention_s else None
+        hours: set[tuple[int, int]] = set()
+        expired: list[Parsed] = []
+        conflict, conflicts = "", 0
+        known, remembered, bucket_n = self._series, self._types, bucket.n
+        for point in points:
+            t = now_ns if point.time_ns is None else point.time_ns
+            if oldest is not None and t < oldest:
+                expired.append(point)
+                continue
+            shard_key = (bucket_n, point.measurement, (t - MONDAY_NS) // shard_length)
+            types = remembered.get(shard_key)
+            if types is None:
+                types = self._load_types(connection, shard_key)
+            for name, value in point.fields.items():
+                if types.get(name) is not type(value):
+                    reason = self._new_type(connection, shard_key, types, point)
+                    break
+            else:
+                reason = None
+            if reason is not None:
+                conflict, conflicts = conflict or reason, conflicts + 1
+                continue
+            series = known.get((bucket_n, point.series))
+            if series is None:
+                series = self._load_series(connection, bucket_n, point)
+            names = tuple(point.fields)
+            plan = plans.get((series.measurement, names))
+            if plan is None:
+                plan = plans[series.measurement, names] = _Plan(self._statement(connection, bucket_n, series, names))
+            plan.rows.append((series.n, t, *point.fields.values()))
+            hours.add((series.n, t // HOUR_NS))
+        for plan in plans.values():
+            connection.executemany(plan.sql, plan.rows)
+        fresh = hours - self.dirty
+        if fresh:
+            connection.executemany("INSERT OR IGNORE INTO dirty VALUES (?, ?)", fresh)
+            self.dirty |= fresh
+        if conflicts:
+            return f"failure writing points to database: partial write: {conflict} dropped={conflicts}"
+        return _expired_message(expired, bucket, now_ns) if expired else None
+
+    def _load_series(self, connection: sqlite3.Connection, bucket: int, point: Parsed) -> _Series:
+        tags = json.dumps(point.tags, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        key = (bucket, point.measurement, tags)
+        row = connection.execute(
+            "SELECT n FROM series WHERE bucket = ? AND measurement = ? AND tags = ?", key
+        ).fetchone()
+        if row is None:
+            cursor = connection.execute("INSERT INTO series (bucket, measurement, tags) VALUES (?, ?, ?)", key)
+            row = (cursor.lastrowid,)
+            devices = {point.tags[tag] for tag in DEVICE_TAGS if tag in point.tags}
+            connection.executemany(
+                "INSERT OR IGNORE INTO device_series VALUES (?, ?, ?, ?)",
+                [(bucket, device, point.measurement, row[0]) for device in devices],
+            )
+        if len(self._series) >= MAX_CACHED:
+            self._series.clear()
+        series = self._series[bucket, point.series] = _Series(row[0], point.measurement)
+        return series
+
+    def _load_types(self, connection: sqlite3.Connection, key: tuple[int, str, int]) -> dict[str, type]:
+        rows = connection.execute(
+            "SELECT field, type FROM shard_type WHERE bucket = ? AND measurement = ? AND shard = ?", key
+        )
+        classes = {name: cls for cls, name in TYPES.items()}
+        if len(self._types) >= MAX_CACHED:
+            self._types.clear()
+        types = self._types[key] = {name: classes[kind] for name, kind in rows}
+        return types
+
+    def _new_type(
+        self, connection: sqlite3.Connection, key: tuple[int, str, int], types: dict[str, type], point: Parsed
+    ) -> str | None:
+        """Why the point cannot be stored; None, with its fields' types remembered, if it can."""
+        for name, value in point.fields.items():
+            if name == "time":
+                return f'invalid field name: input field "time" on measurement "{point.measurement}" is invalid'
+            stored = types.get(name)
+            if stored is not None and stored is not type(value):
+                return (
+                    f'field type conflict: input field "{name}" on measurement "{point.measurement}" is type '
+                    f"{TYPES[type(value)]}, already exists as type {TYPES[stored]}"
+                )
+        columns = self._load_columns(connection, key[0], point.measurement)
+        if len(columns.keys() | point.fields.keys()) > MAX_FIELDS:
+            return f'field limit: measurement "{point.measurement}" has {MAX_FIELDS} fields already'
+        for name, value in point.fields.items():
+            if name not in types:
+                kind = TYPES[type(value)]
+                connection.execute("INSERT INTO shard_type VALUES (?, ?, ?, ?, ?)", (*key, name, kind))
+                types[name] = type(value)
+                if name not in columns:
+                    self._new_column(connection, key[0], point.measurement, name)
+                connection.execute(
+                    "UPDATE field SET type = ? WHERE bucket = ? AND measurement = ? AND name = ?",
+                    (kind, key[0], point.measurement, name),
+                )
+        return None
+
+    def _load_columns(self, connection: sqlite3.Connection, bucket: int, measurement: str) -> dict[str, int]:
+        columns = self._columns.get((bucket, measurement))
+        if columns is None:
+            rows = connection.execute(
+                "SELECT name, n FROM field WHERE bucket = ? AND measurement = ?", (bucket, measurement)
+            )
+            columns = self._columns[bucket, measurement] = dict(rows.fetchall())
+        return columns
+
+    def _new_column(self, connection: sqlite3.Connection, bucket: int, measurement: str, name: str) -> None:
+        columns = self._load_columns(connection, bucket, measurement)
+        n = len(columns) + 1
+        connection.execute("INSERT INTO field VALUES (?, ?, ?, ?, NULL)", (bucket, measurement, name, n))
+        if n > column_count(connection):
+            connection.execute(f"ALTER TABLE points ADD COLUMN f{n}")
+        columns[name] = n
+
+    def _statement(self, connection: sqlite3.Connection, bucket: int, series: _Series, names: tuple[str, ...]) -> str:
+        key = (bucket, series.measurement, names)
+        sql = self._statements.get(key)
+        if sql is None:
+            columns = self._load_columns(connection, bucket, series.measurement)
+            numbers = [columns[name] for name in names]
+            sql = (
+                f"INSERT INTO points (series, t, {', '.join(f'f{n}' for n in numbers)}) "  # noqa: S608 - numbers
+                f"VALUES ({', '.join('?' * (len(numbers) + 2))}) ON CONFLICT (series, t) DO UPDATE SET "
+                + ", ".join(f"f{n} = excluded.f{n}" for n in numbers)
+            )
+            if len(self._statements) >= MAX_CACHED:
+                self._statements.clear()
+            self._statements[key] = sql
+        return sql
+
+
+def column_count(connection: sqlite3.Connection) -> int:
+    """How many field columns the table of points has."""
+    return len(connection.execute("PRAGMA table_info(points)").fetchall()) - 2
+
+
+def _expired_message(expired: list[Parsed], bucket: StoredBucket, now_ns: int) -> str:
+    lower = iso(now_ns - bucket.retention_s * 1_000_000_000)
+    ordered = sorted(expired, key=lambda point: point.time_ns or 0)
+    minutes, seconds = divmod(bucket.retention_s, 60)
+    duration = f"{minutes // 60}h{minutes % 60}m{seconds}s"
+
+    def dropped(word: str, point: Parsed) -> str:
+        return (
+            f"{word} point {point.series} at {iso(point.time_ns or 0)} dropped because it violates a Retention Policy "
+            f"Lower Bound at {lower}"
+        )
+
+    return (
+        f"failure writing points to database: partial write: dropped {len(expired)} points outside retention policy of "
+        f"duration {duration} - {dropped('oldest', ordered[0])}, {dropped('newest', ordered[-1])} "
+        f"dropped={len(expired)} for database: {bucket.id} for retention policy: autogen"
+    )

@@ -1,0 +1,207 @@
+"""Registry on SQLite. One transaction does what takes InfluxDB several steps."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from agent.util.secret import Secret
+from center.stores.hashes import digest, enrollment_id, matches, new_enrollment_key, new_token
+from center.stores.registry import (
+    ConflictError,
+    Device,
+    DevicePage,
+    EnrollmentError,
+    EnrollmentKey,
+    Registered,
+    check_device_id,
+    not_yours,
+    refusal,
+)
+from center.times import now_ns
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+    from center.embedded.database import Database
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS device (
+    id TEXT PRIMARY KEY, key TEXT, secret_hash TEXT, created_ns INTEGER, updated_ns INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS authorization (
+    token_hash TEXT PRIMARY KEY, key TEXT UNIQUE, device TEXT, bucket TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS enrollment_key (
+    id TEXT PRIMARY KEY, hash TEXT, note TEXT, created_ns INTEGER, expires_ns INTEGER, uses INTEGER, used INTEGER,
+    revoked INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+"""
+_DEVICE = "id, key, created_ns, updated_ns, secret_hash <> ''"
+_KEY = "id, note, created_ns, expires_ns, uses, used, revoked"
+
+
+class EmbeddedRegistry:
+    """Implements Registry; also what POST /api/v2/write needs: bucket_of."""
+
+    def __init__(self, database: Database, bucket: str) -> None:
+        self.database = database
+        self.bucket = bucket
+
+    def register(
+        self,
+        device_id: str,
+        secret: Secret | None = None,
+        *,
+        administrator: bool = False,
+        enrollment_key: Secret | None = None,
+        needs_key: bool = False,
+    ) -> Registered:
+        check_device_id(device_id)
+        token = new_token()
+
+        def job(connection: sqlite3.Connection) -> Registered:
+            row = connection.execute(
+                "SELECT key, secret_hash, created_ns FROM device WHERE id = ?", (device_id,)
+            ).fetchone()
+            now = now_ns()
+            key = secrets.token_hex(8)
+            if row is None:
+                if needs_key and not administrator:
+                    _use_enrollment_key(connection, enrollment_key, now)
+                created, kept = now, digest(secret)
+            else:
+                old, kept, created = row
+                if not administrator and not matches(secret, kept):
+                    raise ConflictError(not_yours(device_id, bool(kept)))
+                connection.execute("DELETE FROM authorization WHERE key = ?", (old,))
+            connection.execute(
+                "INSERT INTO authorization VALUES (?, ?, ?, ?)", (digest(token), key, device_id, self.bucket)
+            )
+            connection.execute(
+                "INSERT OR REPLACE INTO device VALUES (?, ?, ?, ?, ?)", (device_id, key, kept, created, now)
+            )
+            return Registered(Device(device_id, key, created, now, bool(kept)), token, row is None)
+
+        return self.database.run(job)
+
+    def remove(self, device_id: str) -> bool:
+        def job(connection: sqlite3.Connection) -> bool:
+            connection.execute("DELETE FROM authorization WHERE device = ?", (device_id,))
+            return connection.execute("DELETE FROM device WHERE id = ?", (device_id,)).rowcount > 0
+
+        return self.database.run(job)
+
+    def device(self, device_id: str) -> Device | None:
+        row = (
+            self.database.read()
+            .execute(f"SELECT {_DEVICE} FROM device WHERE id = ?", (device_id,))  # noqa: S608 - a constant
+            .fetchone()
+        )
+        return _device(row) if row else None
+
+    def devices(self, *, offset: int = 0, limit: int | None = None, search: str = "") -> DevicePage:
+        connection = self.database.read()
+        found = ("instr(lower(id), lower(?)) > 0 OR ? = ''", (search, search))
+        total = connection.execute(f"SELECT count(*) FROM device WHERE {found[0]}", found[1]).fetchone()[0]  # noqa: S608 - a constant
+        rows = connection.execute(
+            f"SELECT {_DEVICE} FROM device WHERE {found[0]} ORDER BY id LIMIT ? OFFSET ?",  # noqa: S608 - constants
+            (*found[1], -1 if limit is None else limit, offset),
+        )
+        return DevicePage([_device(row) for row in rows], total)
+
+    def owns(self, device_id: str, secret: Secret | None) -> bool:
+        row = self.database.read().execute("SELECT secret_hash FROM device WHERE id = ?", (device_id,)).fetchone()
+        return row is not None and matches(secret, row[0])
+
+    def bucket_of(self, token: Secret) -> str | None:
+        """The bucket this token may write to; None for a token that is not known."""
+        row = (
+            self.database.read()
+            .execute("SELECT bucket FROM authorization WHERE token_hash = ?", (digest(token),))
+            .fetchone()
+        )
+        return row[0] if row else None
+
+    def authorize(self, token: Secret, bucket: str, *, device_id: str = "") -> None:
+        """A token made elsewhere, for writing to a bucket (tests, and writers that are not devices)."""
+        row = (digest(token), secrets.token_hex(8), device_id, bucket)
+        self.database.run(
+            lambda connection: connection.execute("INSERT INTO authorization VALUES (?, ?, ?, ?)", row) and None
+        )
+
+    def make_enrollment_key(
+        self, *, note: str = "", uses: int | None = 1, expires_ns: int | None = None
+    ) -> tuple[EnrollmentKey, Secret]:
+        key_id, secret = new_enrollment_key()
+        key = EnrollmentKey(key_id, note, now_ns(), expires_ns, uses, 0, False)
+        row = (key_id, digest(secret), note, key.created_ns, expires_ns, uses, 0, 0)
+        self.database.run(
+            lambda connection: (
+                connection.execute("INSERT INTO enrollment_key VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row) and None
+            )
+        )
+        return key, secret
+
+    def enrollment_keys(self) -> Sequence[EnrollmentKey]:
+        rows = self.database.read().execute(f"SELECT {_KEY} FROM enrollment_key ORDER BY created_ns DESC")  # noqa: S608 - a constant
+        return [_enrollment_key(row) for row in rows]
+
+    def revoke_enrollment_key(self, key_id: str) -> bool:
+        return self.database.run(
+            lambda connection: (
+                connection.execute("UPDATE enrollment_key SET revoked = 1 WHERE id = ?", (key_id,)).rowcount > 0
+            )
+        )
+
+    def password_hash(self) -> str | None:
+        row = self.database.read().execute("SELECT value FROM setting WHERE name = 'password_hash'").fetchone()
+        return row[0] if row else None
+
+    def set_password_hash(self, password_hash: str | None) -> None:
+        self._set("password_hash", password_hash)
+
+    def session_key(self) -> Secret:
+        """The key that sessions are signed with, made on first use."""
+
+        def job(connection: sqlite3.Connection) -> str:
+            row = connection.execute("SELECT value FROM setting WHERE name = 'session_key'").fetchone()
+            if row is None:
+                row = (secrets.token_hex(32),)
+                connection.execute("INSERT INTO setting VALUES ('session_key', ?)", row)
+            return str(row[0])
+
+        return Secret(self.database.run(job))
+
+    def _set(self, name: str, value: str | None) -> None:
+        self.database.run(
+            lambda connection: (
+                connection.execute("INSERT OR REPLACE INTO setting VALUES (?, ?)", (name, value)) and None
+            )
+        )
+
+    def sweep(self, *, older_than_s: float = 600) -> Sequence[str]:
+        """Nothing is ever left over: registrations and their authorizations change in one transaction."""
+        del older_than_s
+        return []
+
+    def close(self) -> None:
+        self.database.close()
+
+
+def _use_enrollment_key(connection: sqlite3.Connection, secret: Secret | None, now: int) -> None:
+    row = connection.execute(
+        f"SELECT hash, {_KEY} FROM enrollment_key WHERE id = ?",  # noqa: S608 - a constant
+        (enrollment_id(secret),),
+    ).fetchone()
+    if row is None or not matches(secret, row[0]) or not _enrollment_key(row[1:]).valid(now):
+        raise EnrollmentError(refusal(secret))
+    connection.execute("UPDATE enrollment_key SET used = used + 1 WHERE id = ?", (row[1],))
+
+
+def _device(row: Sequence[object]) -> Device:
+    device_id, key, created, updated, has_secret = row
+    return Device(str(device_id), str(key), int(str(created)), int(str(updated)), bool(has_secret))
+
+
+def _enrollment_key(row: Sequence[object]) -> EnrollmentKey:
+    return EnrollmentKey(*row[:6], bool(row[6]))  # type: ignore[call-arg,arg-type] # columns of the table above

@@ -1,0 +1,106 @@
+"""Hourly sums of the embedded store, for long ranges; and its retention.
+
+An hour that was written to is noted as dirty in the same transaction and computed anew before it is next read, so what
+arrives late, twice or changed is counted once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from center.stores.telemetry import HOUR_NS
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+    from center.embedded.points import PointWriter
+
+CHUNK = 5000
+ALL_HOURS = (-(2**62), 2**62)
+HOURS_AT_ONCE = 1000
+COLUMNS_AT_ONCE = 400
+
+
+def dirty(
+    connection: sqlite3.Connection,
+    series: Sequence[int] | None,
+    hours: tuple[int, int] = ALL_HOURS,
+    limit: int = 1,
+) -> list[tuple[int, int]]:
+    """At most `limit` hours within [first, stop) that were written to, of some series (None: of all)."""
+    where = "" if series is None else f"series IN ({', '.join('?' * len(series))}) AND"
+    return connection.execute(
+        f"SELECT series, hour FROM dirty WHERE {where} hour >= ? AND hour < ? ORDER BY series, hour LIMIT ?",  # noqa: S608 - placeholders
+        (*(series or ()), *hours, limit),
+    ).fetchall()
+
+
+def roll_up(connection: sqlite3.Connection, writer: PointWriter, rows: Sequence[tuple[int, int]]) -> int:
+    """Compute these hours of these series. Returns how many."""
+    shapes: dict[int, list[tuple[range, str]]] = {}
+    for number, hour in rows:
+        if number not in shapes:
+            shapes[number] = _shape(connection, number)
+        connection.execute("DELETE FROM dirty WHERE series = ? AND hour = ?", (number, hour))
+        writer.dirty.discard((number, hour))
+        span = (number, hour * HOUR_NS, (hour + 1) * HOUR_NS)
+        for columns, sums in shapes[number]:
+            query = f"SELECT {sums} FROM points WHERE series = ? AND t >= ? AND t < ?"  # noqa: S608 - numbers
+            found = iter(connection.execute(query, span).fetchone())
+            for n, (count, total, low, high) in zip(columns, zip(found, found, found, found, strict=True), strict=True):
+                if count:
+                    first, last = (_edge(connection, n, span, order) for order in ("ASC", "DESC"))
+                    connection.execute(
+                        "INSERT OR REPLACE INTO hours VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        (number, n, hour, count, total, low, high, first, last),
+                    )
+    return len(rows)
+
+
+def _shape(connection: sqlite3.Connection, series: int) -> list[tuple[range, str]]:
+    """The columns of a series' measurement, and the sums of each: so many in a query as SQLite can answer with."""
+    count = connection.execute(
+        "SELECT count(*) FROM series JOIN field USING (bucket, measurement) WHERE series.n = ?", (series,)
+    ).fetchone()[0]
+    parts = [range(n, min(n + COLUMNS_AT_ONCE, count + 1)) for n in range(1, count + 1, COLUMNS_AT_ONCE)]
+    return [
+        (columns, ", ".join(f"count(f{n}), {summed(f'f{n}')}, min(f{n}), max(f{n})" for n in columns))
+        for columns in parts
+    ]
+
+
+def summed(column: str) -> str:
+    """SQL for the sum of numbers, texts left out: of integers an exact one, unless they are so large that 64 bits could
+    not hold it (SQLite's own sum() then refuses the whole query).
+    """
+    large = 2**40
+    return (
+        f"sum(CASE WHEN typeof({column}) = 'text' THEN NULL WHEN {column} BETWEEN -{large} AND {large} THEN {column} "
+        f"ELSE CAST({column} AS REAL) END)"
+    )
+
+
+def _edge(connection: sqlite3.Connection, n: int, span: tuple[int, int, int], order: str) -> object:
+    return connection.execute(
+        f"SELECT f{n} FROM points WHERE series = ? AND t >= ? AND t < ? AND f{n} IS NOT NULL ORDER BY t {order} LIMIT 1",  # noqa: S608, E501 - numbers and a fixed word
+        span,
+    ).fetchone()[0]
+
+
+def expire(connection: sqlite3.Connection, bucket: int, before_ns: int) -> int:
+    """Delete points of a bucket older than that, in a chunk for each series at most. Returns how many."""
+    deleted = 0
+    for (number,) in connection.execute("SELECT n FROM series WHERE bucket = ?", (bucket,)).fetchall():
+        cursor = connection.execute(
+            "DELETE FROM points WHERE series = ?1 AND t IN "
+            "(SELECT t FROM points WHERE series = ?1 AND t < ?2 ORDER BY t LIMIT ?3)",
+            (number, before_ns, CHUNK),
+        )
+        if cursor.rowcount:
+            deleted += cursor.rowcount
+            connection.execute(
+                "DELETE FROM hours WHERE series = ? AND field IN (SELECT n FROM field) AND hour < ?",
+                (number, before_ns // HOUR_NS),
+            )
+    return deleted

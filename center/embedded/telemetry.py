@@ -1,0 +1,262 @@
+"""Telemetry on SQLite: for laptops, demos and tests."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from center.embedded import rollup
+from center.embedded.last_values import StoredField, StoredSeries, last_of, newest
+from center.embedded.points import PointWriter, StoredBucket
+from center.embedded.windows import Asked, windows
+from center.line_protocol import Batch, Parsed, encode, series_key
+from center.stores import flux
+from center.stores.registry import StoreError
+from center.stores.telemetry import (
+    AHEAD_NS,
+    ENVIRONMENT,
+    HOUR_NS,
+    MAX_VALUES,
+    Bucket,
+    Curve,
+    FieldSummary,
+    LastValue,
+    NotSupportedError,
+    Point,
+    RefusedError,
+    SeriesQuery,
+    Value,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping, Sequence
+
+    from center.embedded.database import Database
+
+ROLL_UP_FROM_NS = 6 * HOUR_NS
+MAX_DIRTY = 3  # hours
+
+
+class EmbeddedTelemetry:
+    """Implements Telemetry; also what POST /api/v2/write needs: find_bucket and store."""
+
+    embedded = True
+
+    def __init__(self, database: Database, bucket: str, retention_s: int = 0) -> None:
+        self.database = database
+        self.bucket = bucket
+        self.writer = PointWriter(database)
+        database.run(lambda connection: _make_bucket(connection, bucket, retention_s))
+        found = self.find_bucket(bucket)
+        if found is None:
+            raise StoreError(f"no bucket {bucket!r} in {database.path}")
+        self._bucket = found
+        database.on_idle(lambda connection: self._roll_up(connection, None, closed_hours()))
+        if retention_s:
+            database.on_idle(
+                lambda connection: rollup.expire(
+                    connection, self._bucket.n, time.time_ns() - retention_s * 1_000_000_000
+                )
+            )
+
+    def find_bucket(self, name_or_id: str) -> StoredBucket | None:
+        row = (
+            self.database.read()
+            .execute("SELECT n, id, name, retention_s FROM bucket WHERE name = ?1 OR id = ?1", (name_or_id,))
+            .fetchone()
+        )
+        return StoredBucket(*row) if row else None
+
+    def make_bucket(self, name: str, retention_s: int = 0) -> None:
+        """A further bucket, or another retention for one that is there."""
+        self.database.run(lambda connection: _make_bucket(connection, name, retention_s))
+
+    def store(self, bucket: StoredBucket, batch: Batch) -> str | None:
+        """Store points and return once they are synced: InfluxDB's message about those it drops, or None."""
+        return self.database.run(lambda connection: self.writer.write(connection, bucket, batch.points, time.time_ns()))
+
+    def write(self, points: Sequence[Point]) -> None:
+        parsed = []
+        for point in points:
+            try:
+                encode(point)
+            except ValueError as error:
+                raise RefusedError(str(error)) from error
+            tags = dict(point.tags)
+            key = series_key(point.measurement, tags)
+            parsed.append(Parsed(key, point.measurement, tags, dict(point.fields), point.time_ns))
+        message = self.store(self._bucket, Batch(parsed, ()))
+        if message:
+            raise RefusedError(message)
+
+    def _fields(self, measurement: str) -> list[StoredField]:
+        rows = self.database.read().execute(
+            "SELECT name, n, type FROM field WHERE bucket = ? AND measurement = ? ORDER BY name",
+            (self._bucket.n, measurement),
+        )
+        return [StoredField(*row) for row in rows]
+
+    def _series(self, device_id: str, measurement: str = ENVIRONMENT) -> list[StoredSeries]:
+        rows = self.database.read().execute(
+            "SELECT s.n, s.tags FROM device_series d JOIN series s ON s.n = d.series "
+            "WHERE d.bucket = ? AND d.device = ? AND d.measurement = ? ORDER BY s.n",
+            (self._bucket.n, device_id, measurement),
+        )
+        return [StoredSeries(n, json.loads(tags)) for n, tags in rows]
+
+    def last_values(
+        self, device_ids: Sequence[str], *, measurement: str = ENVIRONMENT, since_ns: int = 0
+    ) -> Mapping[str, Mapping[str, LastValue]]:
+        fields = self._fields(measurement)
+        found: dict[str, dict[str, LastValue]] = {}
+        for device_id in device_ids:
+            values: dict[str, LastValue] = {}
+            for series in self._series(device_id, measurement):
+                for field, last in last_of(self.database.read(), series, fields).items():
+                    if last.time_ns >= since_ns and (field not in values or last.time_ns > values[field].time_ns):
+                        values[field] = last
+            if values:
+                found[device_id] = dict(sorted(values.items()))
+        return found
+
+    def last_seen(self, *, since_ns: int) -> Mapping[str, int]:
+        rows = self.database.read().execute(
+            "SELECT device, max((SELECT max(t) FROM points p WHERE p.series = d.series AND t < ?)) AS seen "
+            "FROM device_series d WHERE bucket = ? AND measurement = ? GROUP BY device HAVING seen >= ?",
+            (time.time_ns() + AHEAD_NS, self._bucket.n, ENVIRONMENT, since_ns),
+        )
+        return dict(rows.fetchall())
+
+    def sparklines(
+        self, device_ids: Sequence[str], field: str, *, start_ns: int, stop_ns: int, every_ns: int
+    ) -> Mapping[str, Curve]:
+        found = {}
+        for device_id in device_ids:
+            curves = self.series(SeriesQuery(device_id, start_ns, stop_ns, (field,), every_ns))
+            if curves:
+                found[device_id] = curves[0]
+        return found
+
+    def _groups(self, device_id: str, measurement: str) -> dict[str | None, list[StoredSeries]]:
+        """A device's series by the name of their sensor."""
+        groups: dict[str | None, list[StoredSeries]] = {}
+        for series in self._series(device_id, measurement):
+            groups.setdefault(series.tags.get("sensor"), []).append(series)
+        return groups
+
+    def _roll_up(
+        self,
+        connection: sqlite3.Connection,
+        series: Sequence[int] | None,
+        hours: tuple[int, int],
+    ) -> int:
+        found = rollup.dirty(connection, series, hours, rollup.HOURS_AT_ONCE)
+        return rollup.roll_up(connection, self.writer, found)
+
+    def _rolled_to(self, series: Sequence[StoredSeries], start_ns: int, stop_ns: int) -> int:
+        """The hour to which the hourly sums of these series are up to date, within a range.
+
+        The newest hours are always being written to: those are summed up from their points. More of them, or older
+        ones (after an outage or an import), are rolled up first.
+        """
+        numbers = [s.n for s in series]
+        hours = (start_ns // HOUR_NS, -(-stop_ns // HOUR_NS))
+        while True:
+            found = rollup.dirty(self.database.read(), numbers, hours, MAX_DIRTY * len(numbers))
+            first = min((hour for _, hour in found), default=hours[1])
+            if hours[1] - first <= MAX_DIRTY:
+                return first
+            self.database.run(lambda connection: self._roll_up(connection, numbers, hours))
+
+    def summary(self, device_id: str, *, start_ns: int, stop_ns: int) -> Sequence[FieldSummary]:
+        found = []
+        connection = self.database.read()
+        rolled = stop_ns - start_ns > ROLL_UP_FROM_NS
+        for sensor, group in self._groups(device_id, ENVIRONMENT).items():
+            fields = self._fields(ENVIRONMENT)
+            rolled_to = self._rolled_to(group, start_ns, stop_ns) if rolled else None
+            numbers = [s.n for s in group]
+            for field in fields:
+                asked = Asked(numbers, field.n, start_ns, stop_ns, None, "count", rolled_to)
+                count = windows(connection, asked)
+                if not count:
+                    continue
+                last = newest(connection, group, field, start_ns, stop_ns)
+                low = high = None
+                if field.kind in {"float", "integer"}:
+                    low, high = (windows(connection, replace(asked, fn=fn))[0][1] for fn in ("min", "max"))
+                found.append(
+                    FieldSummary(field.name, sensor, last.kind, low, high, last.value, last.time_ns, count[0][1])
+                )
+        return sorted(found, key=lambda summary: (summary.field, summary.sensor or ""))
+
+    def series(self, query: SeriesQuery) -> Sequence[Curve]:
+        wanted = [f for f in self._fields(query.measurement) if not query.fields or f.name in query.fields]
+        curves = []
+        every = query.every_ns
+        long = query.stop_ns - query.start_ns > ROLL_UP_FROM_NS
+        rolled = long and every is not None and every % HOUR_NS == 0 and query.fn != "median"
+        for sensor, group in self._groups(query.device_id, query.measurement).items():
+            rolled_to = self._rolled_to(group, query.start_ns, query.stop_ns) if rolled else None
+            for field in wanted:
+                rows = self._curve(query, field, group, rolled_to)
+                if rows:
+                    times, values = zip(*rows, strict=True)
+                    curves.append(Curve(field.name, sensor, times, values))
+        return sorted(curves, key=lambda curve: (curve.field, curve.sensor or ""))
+
+    def _curve(
+        self, query: SeriesQuery, field: StoredField, group: Sequence[StoredSeries], rolled_to: int | None
+    ) -> Sequence[tuple[int, Value]]:
+        connection = self.database.read()
+        numbers = [s.n for s in group]
+        if query.every_ns is None:
+            marks = ", ".join("?" * len(numbers))
+            raw = connection.execute(
+                f"SELECT t, f{field.n} FROM points WHERE series IN ({marks}) AND t >= ? AND t < ? "  # noqa: S608 - numbers and placeholders
+                f"AND f{field.n} IS NOT NULL ORDER BY t LIMIT {MAX_VALUES}",
+                (*numbers, query.start_ns, query.stop_ns),
+            )
+            return [(t, field.value(value)) for t, value in raw]
+        if field.kind in {"string", "boolean"} and query.fn not in {"first", "last", "count"}:
+            return []
+        asked = Asked(numbers, field.n, query.start_ns, query.stop_ns, query.every_ns, query.fn, rolled_to)
+        rows = windows(connection, asked)
+        return rows if query.fn == "count" else [(t, field.value(value)) for t, value in rows]
+
+    def count(self, device_id: str) -> int:
+        connection = self.database.read()
+        return sum(
+            connection.execute("SELECT count(*) FROM points WHERE series = ?", (series.n,)).fetchone()[0]
+            for series in self._series(device_id)
+        )
+
+    def buckets(self) -> Sequence[Bucket]:
+        rows = self.database.read().execute("SELECT id, name, retention_s FROM bucket ORDER BY n")
+        return [Bucket(i, name, kept, "telemetry" if name == self.bucket else "other") for i, name, kept in rows]
+
+    def flux(self, query: SeriesQuery) -> str:
+        return flux.shown(query, self.bucket)
+
+    def raw_flux(self, text: str) -> str:  # noqa: ARG002 - the interface's
+        raise NotSupportedError("the embedded store knows no Flux: this needs InfluxDB")
+
+    def close(self) -> None:
+        self.database.close()
+
+
+def closed_hours() -> tuple[int, int]:
+    """All hours that are over, and were a while ago: the newest are written to all the time."""
+    return rollup.ALL_HOURS[0], time.time_ns() // HOUR_NS - 1
+
+
+def _make_bucket(connection: sqlite3.Connection, name: str, retention_s: int) -> None:
+    connection.execute(
+        "INSERT INTO bucket (id, name, retention_s) VALUES (?, ?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET retention_s = excluded.retention_s",
+        (secrets.token_hex(8), name, retention_s),
+    )

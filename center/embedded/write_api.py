@@ -1,0 +1,157 @@
+"""POST /api/v2/write, /health and /ping of the embedded store, answering as InfluxDB 2.9.1 was recorded to."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from flask import Blueprint, Response, jsonify, request
+
+from agent.util.secret import Secret
+from center.errors import answer
+from center.line_protocol import PRECISIONS, parse
+from center.stores.registry import StoreError
+
+if TYPE_CHECKING:
+    from center.embedded.points import StoredBucket
+    from center.embedded.registry import EmbeddedRegistry
+    from center.embedded.telemetry import EmbeddedTelemetry
+
+VERSION = "v2.9.1"
+BUILD = "iot-center-embedded"
+LARGE = 2_000_000  # bytes; a point in memory takes up to 30 times its line, so one body larger than this at a time
+WAIT_S = 10.0
+
+
+class _UnreadableError(Exception):
+    """The body cannot be unpacked. The message is InfluxDB's."""
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+def gunzip(body: bytes, limit: int) -> bytes:
+    """All members of a gzip body, one after another; at most `limit` bytes."""
+    out: list[bytes] = []
+    size = 0
+    while body:
+        unpacker = zlib.decompressobj(wbits=31)
+        try:
+            part = unpacker.decompress(body, limit - size + 1)
+        except zlib.error as error:
+            if not out and not body.startswith(b"\x1f\x8b"):
+                raise _UnreadableError("An internal error has occurred - check server logs") from error
+            raise _UnreadableError("unable to read data: gzip: invalid checksum") from error
+        size += len(part)
+        if size > limit:
+            raise _TooLargeError
+        if not unpacker.eof:
+            raise _UnreadableError("unable to read data: unexpected EOF")
+        out.append(part)
+        body = unpacker.unused_data
+    return b"".join(out)
+
+
+def org_id(org: str) -> str:
+    """The id of the embedded store's only organisation."""
+    return hashlib.sha256(org.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteApi:
+    """`max_body`: bytes, as it is sent and unpacked."""
+
+    registry: EmbeddedRegistry
+    telemetry: EmbeddedTelemetry
+    org: str
+    max_body: int
+    one_large: threading.Lock = field(default_factory=threading.Lock)
+
+    def _bucket(self) -> StoredBucket | Response:
+        """The bucket to write to, or the refusal."""
+        scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+        token = Secret(text.strip()) if scheme in {"Token", "Bearer"} else Secret("")
+        allowed = self.registry.bucket_of(token) if token else None
+        if allowed is None:
+            return answer(401, "unauthorized access")
+        org = request.args.get("orgID") or request.args.get("org")
+        if not org:
+            return answer(400, "Please provide either orgID or org")
+        if org not in {self.org, org_id(self.org)}:
+            return answer(404, f'organization name "{org}" not found')
+        name = request.args.get("bucket", "")
+        if not name:
+            return answer(404, "bucket not found")
+        bucket = self.telemetry.find_bucket(name)
+        if bucket is None:
+            return answer(404, f'bucket "{name}" not found')
+        if bucket.name != allowed:
+            return answer(403, "insufficient permissions for write")
+        return bucket
+
+    def write(self) -> Response:
+        if request.method != "POST":
+            refusal = answer(405, "allow: OPTIONS, POST")
+            refusal.headers["Allow"] = "OPTIONS, POST"
+            return refusal
+        bucket = self._bucket()
+        if isinstance(bucket, Response):
+            return bucket
+        precision = PRECISIONS.get(request.args.get("precision", "ns"))
+        if precision is None:
+            return answer(400, "invalid precision; valid precision units are ns, us, ms, and s")
+        body = request.get_data(cache=False)
+        if request.headers.get("Content-Encoding", "").lower() == "gzip":
+            try:
+                body = gunzip(body, self.max_body)
+            except _UnreadableError as error:
+                return answer(500, str(error))
+            except _TooLargeError:
+                return answer(413, f"the body unpacks to more than {self.max_body} bytes")
+        if len(body) <= LARGE:
+            return self._store(bucket, body, precision)
+        if not self.one_large.acquire(timeout=WAIT_S):
+            return answer(503, "another large body is being stored: try again, or send smaller ones")
+        try:
+            return self._store(bucket, body, precision)
+        finally:
+            self.one_large.release()
+
+    def _store(self, bucket: StoredBucket, body: bytes, precision: int) -> Response:
+        batch = parse(body, precision)
+        if batch.errors:
+            return answer(400, "\n".join(batch.errors))
+        if batch.points:
+            try:
+                message = self.telemetry.store(bucket, batch)
+            except StoreError as error:
+                return answer(503, str(error))
+            if message:
+                return answer(422, message)
+        return Response(status=204)
+
+    def health(self) -> Response:
+        return jsonify(
+            name="iot-center", message="ready for writes", status="pass", checks=[], version=VERSION, commit="embedded"
+        )
+
+    def ping(self) -> Response:
+        return Response(status=204)
+
+    def blueprint(self) -> Blueprint:
+        blueprint = Blueprint("write", __name__)
+        blueprint.add_url_rule("/api/v2/write", "write", self.write, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+        blueprint.add_url_rule("/health", "health", self.health)
+        blueprint.add_url_rule("/ping", "ping", self.ping)
+
+        @blueprint.after_request
+        def name_yourself(response: Response) -> Response:
+            response.headers["X-Influxdb-Build"] = BUILD
+            response.headers["X-Influxdb-Version"] = VERSION
+            return response
+
+        return blueprint

@@ -1,0 +1,1 @@
+"""Both stores on InfluxDB 2."""

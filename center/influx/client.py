@@ -1,0 +1,238 @@
+"""What both interfaces on InfluxDB 2 share: the client, queries with parameters, answers as rows, errors in words."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import functools
+import io
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from influxdb_client.client.influxdb_client import InfluxDBClient
+from influxdb_client.domain.dialect import Dialect
+from influxdb_client.rest import ApiException
+from influxdb_client.service.organizations_service import OrganizationsService
+from influxdb_client.service.write_service import WriteService
+from urllib3.exceptions import HTTPError
+
+from center.stores.registry import StoreError
+from center.stores.telemetry import RefusedError
+from center.times import parse_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from center.settings import InfluxSettings
+
+Row = dict[str, Any]
+DIALECT = Dialect(annotations=["datatype"], header=True, date_time_format="RFC3339")
+ALL_TIME = "range(start: 1677-09-22T00:00:00Z, stop: 2262-04-11T00:00:00Z)"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A bucket, by the organisation's id: a search by name alone can return another organisation's."""
+
+    id: str
+    name: str
+    retention_s: int
+
+
+class Influx:
+    """One client for both stores. Thread-safe. close() twice is fine. Raises StoreError for what goes wrong."""
+
+    def __init__(self, settings: InfluxSettings) -> None:
+        self.settings = settings
+        self.client = InfluxDBClient(
+            settings.url,
+            settings.token.reveal(),
+            org=settings.org,
+            timeout=round(settings.timeout * 1000),
+            ssl_ca_cert=settings.ca_file,
+            enable_gzip=True,
+            connection_pool_maxsize=32,
+        )
+        self._write = WriteService(self.client.api_client)
+        self._org_id = ""
+
+    @property
+    def org_id(self) -> str:
+        """The organisation's id; the settings name it by name or id."""
+        if not self._org_id:
+            self._org_id = find_org(self.client, self.settings.org, self.settings.bucket)
+        return self._org_id
+
+    def find_bucket(self, name: str) -> Found | None:
+        org_id = self.org_id
+        with explained(self.settings.url), _none_seen():
+            for bucket in self.client.buckets_api().find_buckets(name=name, org_id=org_id).buckets or ():
+                if bucket.name == name and bucket.org_id == org_id:
+                    return Found(bucket.id, bucket.name, retention(bucket))
+        return None
+
+    def rows(self, flux: str, params: Mapping[str, Any] | None = None) -> list[Row]:
+        """The rows of all tables. Values reach Flux as parameters (names starting with `_`), never as text in it."""
+        with explained(self.settings.url):
+            answer = self.client.query_api().query_raw(flux, self.org_id, DIALECT, dict(params or {}))
+            text = answer.data.decode("utf-8", "replace")
+        return list(decode(text))
+
+    def raw(self, flux: str) -> str:
+        """Annotated CSV of a query."""
+        dialect = Dialect(annotations=["datatype", "group", "default"], header=True, date_time_format="RFC3339Nano")
+        try:
+            answer = self.client.query_api().query_raw(flux, org=self.org_id, dialect=dialect)
+            return str(answer.data.decode("utf-8", "replace"))
+        except ApiException as error:
+            if error.status in {400, 404}:
+                raise RefusedError(_said(error)) from error
+            raise StoreError(f"{self.settings.url}: {_message(error)}") from error
+        except HTTPError as error:
+            raise StoreError(f"{self.settings.url}: {error}") from error
+
+    def write(self, bucket: str, lines: Sequence[str]) -> None:
+        """Write line protocol. Raises RefusedError for what InfluxDB refuses, with its reason."""
+        try:
+            self._write.post_write(
+                org=self.org_id,
+                bucket=bucket,
+                body="\n".join(lines).encode(),
+                precision="ns",
+                content_type="text/plain; charset=utf-8",
+                _preload_content=False,
+            )
+        except ApiException as error:
+            if error.status in {400, 413, 422}:
+                raise RefusedError(_said(error)) from error
+            raise StoreError(f"{self.settings.url}: {_message(error)}") from error
+        except HTTPError as error:
+            raise StoreError(f"{self.settings.url}: {error}") from error
+
+    def close(self) -> None:
+        self.client.close()
+
+
+class explained:  # noqa: N801 - used as a with statement
+    """Turns what the client raises into a StoreError that says what InfluxDB said and what to look at."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ApiException):
+            if error.status == 400:
+                raise RefusedError(_said(error)) from error
+            raise StoreError(f"{self.url}: {_message(error)}") from error
+        if isinstance(error, HTTPError):
+            raise StoreError(
+                f"InfluxDB does not answer at {self.url}: is it running, and the address right?"
+            ) from error
+
+
+def _said(error: ApiException) -> str:
+    """InfluxDB's own words. Never the request, which holds the token."""
+    body = error.body.decode("utf-8", "replace") if isinstance(error.body, bytes) else str(error.body or "")
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return body[:200] or str(error.reason)
+
+
+def _message(error: ApiException) -> str:
+    """What InfluxDB said, and where to look for the usual reasons."""
+    hint = {
+        401: ": is the center's token right? See iot-center check",
+        403: ": see iot-center check",
+        404: ": see iot-center check",
+    }
+    return f"{error.status} {_said(error)}{hint.get(int(error.status or 0), '')}"
+
+
+def find_org(client: InfluxDBClient, org: str, bucket: str = "") -> str:
+    """The id of the organisation with this name or id. Raises StoreError if the token sees none.
+
+    A token with the least permissions cannot list organisations, but the search for its bucket tells.
+    """
+    service = OrganizationsService(client.api_client)
+    with explained(client.url):
+        for asked in ({"org": org}, {"org_id": org}):
+            with _none_seen():
+                for found in service.get_orgs(**asked).orgs or ():
+                    if org in {found.name, found.id}:
+                        return str(found.id)
+        for asked in ({"org": org}, {"org_id": org}) if bucket else ():
+            with _none_seen():
+                for found in client.buckets_api().find_buckets(name=bucket, **asked).buckets or ():
+                    return str(found.org_id)
+    raise StoreError(
+        f"{client.url}: there is no organisation {org!r}, by name or id, that the center's token can see"
+        + (f", nor a bucket {bucket!r} in it: iot-center setup makes what is missing" if bucket else "")
+    )
+
+
+@contextlib.contextmanager
+def _none_seen() -> Iterator[None]:
+    """Goes on after the answers that mean "none that you may see"."""
+    try:
+        yield
+    except ApiException as error:
+        if error.status not in {400, 404}:
+            raise
+
+
+def retention(bucket: Any) -> int:
+    """Seconds; 0 for ever."""
+    return max((rule.every_seconds or 0 for rule in bucket.retention_rules or ()), default=0)
+
+
+def decode(text: str) -> Iterator[Row]:
+    """Rows of annotated CSV (datatype only): numbers, booleans, and times as Unix nanoseconds.
+
+    InfluxDB writes an empty string like one that is missing: both have no entry. Raises RefusedError for an error that
+    came after the first rows.
+    """
+    types: list[str] = []
+    columns: list[tuple[int, str, Callable[[str], Any]]] = []
+    header = failed = False
+    for row in csv.reader(io.StringIO(text, newline="")):
+        if not row:
+            continue
+        if row[0] == "#datatype":
+            types, header = row, True
+        elif header:
+            header = False
+            failed = row[1:] == ["error", "reference"]
+            columns = [
+                (place, name, _READ.get(types[place], _plain))
+                for place, name in enumerate(row)
+                if name and name != "table"
+            ]
+        elif failed:  # in the midst of an answer that began with status 200
+            raise RefusedError(row[1])
+        else:
+            yield {name: read(row[place]) for place, name, read in columns if row[place]}
+
+
+@functools.lru_cache(maxsize=16_384)
+def _stamp(text: str) -> int:
+    """Every field of a point brings the same one."""
+    return parse_time(text, 0)
+
+
+def _plain(value: str) -> str:
+    return value.replace("\r\n", "\n")  # InfluxDB writes every newline in its CSV so
+
+
+_READ: dict[str, Callable[[str], Any]] = {
+    "double": float,
+    "long": int,
+    "unsignedLong": int,
+    "boolean": lambda value: value == "true",
+    "dateTime:RFC3339": _stamp,
+    "dateTime:RFC3339Nano": _stamp,
+}

@@ -1,0 +1,261 @@
+"""Registry on InfluxDB 2: an authorization for each device, all-string points in the auth bucket, no other state."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from influxdb_client.domain.authorization import Authorization
+from influxdb_client.domain.permission import Permission
+from influxdb_client.domain.permission_resource import PermissionResource
+from influxdb_client.rest import ApiException
+
+from agent.util.secret import Secret
+from center.influx.claims import Claim, Settled, settle
+from center.influx.client import ALL_TIME, Influx, explained
+from center.influx.enrollment import InfluxEnrollment
+from center.line_protocol import encode
+from center.stores.hashes import digest, matches
+from center.stores.registry import (
+    ConflictError,
+    Device,
+    DevicePage,
+    EnrollmentKey,
+    Registered,
+    StoreError,
+    check_device_id,
+    not_yours,
+)
+from center.stores.telemetry import Point, RefusedError
+from center.times import iso, now_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+DESCRIPTION = "IoT Center: "
+MEASUREMENT = "deviceauth"
+UNSETTLED_NS = 15 * 60 * 1_000_000_000
+PASSWORD_CACHED_S = 5.0
+# group() first: one table of all points. A table for each of 10,000 devices takes three times as long.
+SERVER_TIME = 'import "array" import "system" array.from(rows: [{_time: system.time()}])'
+CLAIMS = (
+    f"from(bucket: _bucket) |> {ALL_TIME} "
+    f'|> filter(fn: (r) => r._measurement == "{MEASUREMENT}"%s) '
+    '|> filter(fn: (r) => r._field == "key" or r._field == "secretHash") '
+    '|> group() |> keep(columns: ["_time", "_field", "_value", "deviceId"])'
+)
+
+
+class InfluxRegistry:
+    """Implements Registry. One process or many: what they do at once is decided by center.claims."""
+
+    def __init__(self, influx: Influx, bucket: str, bucket_auth: str) -> None:
+        self.influx = influx
+        self.bucket = bucket
+        self.bucket_auth = bucket_auth
+        self._enrollment = InfluxEnrollment(influx, bucket_auth)
+        self._bucket_id = ""
+        self._password: tuple[float, str | None] = (float("-inf"), None)
+
+    def _claims(self, device_id: str) -> list[Claim]:
+        rows = self.influx.rows(
+            CLAIMS % " and r.deviceId == _device", {"_bucket": self.bucket_auth, "_device": device_id}
+        )
+        return _grouped(rows).get(device_id, [])
+
+    def register(
+        self,
+        device_id: str,
+        secret: Secret | None = None,
+        *,
+        administrator: bool = False,
+        enrollment_key: Secret | None = None,
+        needs_key: bool = False,
+    ) -> Registered:
+        check_device_id(device_id)
+        claims = self._claims(device_id)
+        before = settle(claims)
+        if before is None:
+            if needs_key and not administrator:
+                removed_ns = max((claim.time_ns for claim in claims), default=0)
+                self._enrollment.use(enrollment_key, device_id, removed_ns)
+            kept, created = digest(secret), now_ns()
+        else:
+            kept, created = before.owner_hash, before.created_ns
+            if not administrator and not matches(secret, kept):
+                raise ConflictError(not_yours(device_id, bool(kept)))
+        key, token = self.authorize(device_id)
+        try:
+            self._point(device_id, {"key": key, "secretHash": kept, "createdAt": iso(created)})
+            after = settle(self._claims(device_id))
+        except (StoreError, RefusedError) as error:
+            self.delete(key)
+            raise StoreError(str(error)) from error
+        self._clear(after, before, key)
+        if after is None or after.key != key:
+            same = after is None or after.owner_hash == kept
+            raise ConflictError(
+                f"another registration of {device_id} won at the same moment"
+                if same
+                else not_yours(device_id, bool(after and after.owner_hash)),
+                raced=same,
+            )
+        device = Device(device_id, key, after.created_ns, after.updated_ns, bool(after.owner_hash))
+        return Registered(device, token, before is None)
+
+    def _clear(self, after: Settled | None, before: Settled | None, mine: str) -> None:
+        """Delete every authorization that does not stay. Claims older than some minutes were cleared by their time."""
+        if after is None:
+            self.delete(mine)
+            return
+        recent = max(after.updated_ns, *(claim.time_ns for claim in after.others), 0) - UNSETTLED_NS
+        for claim in after.others:
+            if claim.time_ns > recent or claim.key == mine or (before is not None and claim.key == before.key):
+                self.delete(claim.key)
+
+    def authorize(self, device_id: str) -> tuple[str, Secret]:
+        """A new authorization that may write to the telemetry bucket and nothing else. Its token is known only now."""
+        if not self._bucket_id:
+            found = self.influx.find_bucket(self.bucket)
+            if found is None:
+                raise StoreError(f"there is no bucket {self.bucket!r}: iot-center setup makes it")
+            self._bucket_id = found.id
+        org_id = self.influx.org_id
+        resource = PermissionResource(type="buckets", id=self._bucket_id, org_id=org_id)
+        wanted = Authorization(
+            org_id=org_id,
+            description=f"{DESCRIPTION}{device_id}",
+            permissions=[Permission(action="write", resource=resource)],
+        )
+        with explained(self.influx.settings.url):
+            made = self.influx.client.authorizations_api().create_authorization(authorization=wanted)
+        key, token = str(made.id), Secret(made.token)
+        del made  # its repr() shows the token
+        return key, token
+
+    def delete(self, key: str) -> None:
+        """Delete an authorization; one that is gone already is fine."""
+        with explained(self.influx.settings.url):
+            try:
+                self.influx.client.authorizations_api().delete_authorization(key)
+            except ApiException as error:
+                if error.status != 404:
+                    raise
+
+    def _point(self, device_id: str, fields: dict[str, str]) -> None:
+        """Without a time: the order is the server's."""
+        self.influx.write(self.bucket_auth, [encode(Point(MEASUREMENT, {"deviceId": device_id}, dict(fields)))])
+
+    def remove(self, device_id: str) -> bool:
+        before = self._claims(device_id)
+        if settle(before) is None:
+            return False
+        self._point(device_id, {"key": "", "secretHash": "", "createdAt": iso(now_ns())})
+        settled = settle(before)
+        after = self._claims(device_id)
+        recent = max(claim.time_ns for claim in after) - UNSETTLED_NS
+        alive = settle(after)
+        for claim in {claim.key: claim for claim in (*before, *after) if claim.key}.values():
+            kept = alive is not None and claim.key == alive.key
+            if not kept and (claim.time_ns > recent or (settled is not None and claim.key == settled.key)):
+                self.delete(claim.key)
+        return True
+
+    def device(self, device_id: str) -> Device | None:
+        settled = settle(self._claims(device_id))
+        return _device(device_id, settled) if settled else None
+
+    def devices(self, *, offset: int = 0, limit: int | None = None, search: str = "") -> DevicePage:
+        found = []
+        for device_id, claims in _grouped(self.influx.rows(CLAIMS % "", {"_bucket": self.bucket_auth})).items():
+            if search.lower() in device_id.lower() and (settled := settle(claims)):
+                found.append(_device(device_id, settled))
+        found.sort(key=lambda device: device.id)
+        return DevicePage(found[offset : None if limit is None else offset + limit], len(found))
+
+    def owns(self, device_id: str, secret: Secret | None) -> bool:
+        settled = settle(self._claims(device_id))
+        return settled is not None and matches(secret, settled.owner_hash)
+
+    def make_enrollment_key(
+        self, *, note: str = "", uses: int | None = 1, expires_ns: int | None = None
+    ) -> tuple[EnrollmentKey, Secret]:
+        return self._enrollment.make(note, uses, expires_ns)
+
+    def enrollment_keys(self) -> Sequence[EnrollmentKey]:
+        return self._enrollment.keys()
+
+    def revoke_enrollment_key(self, key_id: str) -> bool:
+        return self._enrollment.revoke(key_id)
+
+    def password_hash(self) -> str | None:
+        """Remembered for some seconds, since every request asks."""
+        read_at, kept = self._password
+        if time.monotonic() - read_at > PASSWORD_CACHED_S:
+            rows = self.influx.rows(
+                f'from(bucket: _bucket) |> {ALL_TIME} |> filter(fn: (r) => r._measurement == "center" '
+                'and r.setting == "password" and r._field == "hash") |> last()',
+                {"_bucket": self.bucket_auth},
+            )
+            kept = str(rows[0]["_value"]) if rows and rows[0].get("_value") else None
+            self._password = (time.monotonic(), kept)
+        return kept
+
+    def set_password_hash(self, password_hash: str | None) -> None:
+        point = Point("center", {"setting": "password"}, {"hash": password_hash or ""})
+        self.influx.write(self.bucket_auth, [encode(point)])
+        self._password = (float("-inf"), None)
+
+    def live(self) -> dict[str, int]:
+        """The authorizations in the form this center makes them, with the time each was made."""
+        bucket = self.influx.find_bucket(self.bucket)
+        with explained(self.influx.settings.url):
+            found = self.influx.client.authorizations_api().find_authorizations(org_id=self.influx.org_id)
+        return {
+            str(authorization.id): _created(authorization.created_at)
+            for authorization in found
+            if (authorization.description or "").startswith(DESCRIPTION)
+            and bucket is not None
+            and [(p.action, p.resource.type, p.resource.id) for p in authorization.permissions or ()]
+            == [("write", "buckets", bucket.id)]
+        }
+
+    def orphans(self, *, older_than_s: float) -> Sequence[str]:
+        """Authorizations that no registration refers to. Nobody has the token of one: a registration was cut short."""
+        live = self.live()
+        stays = {device.key for device in self.devices().devices}
+        (clock,) = self.influx.rows(SERVER_TIME)  # the center's own clock may be off
+        before = clock["_time"] - round(older_than_s * 1_000_000_000)
+        return [key for key, created in live.items() if key not in stays and created < before]
+
+    def sweep(self, *, older_than_s: float = 600) -> Sequence[str]:
+        swept = self.orphans(older_than_s=older_than_s)
+        for key in swept:
+            self.delete(key)
+        return swept
+
+    def close(self) -> None:
+        self.influx.close()
+
+
+def _created(created_at: datetime | None) -> int:
+    return round(created_at.timestamp()) * 1_000_000_000 if created_at else 0
+
+
+def _grouped(rows: Sequence[dict[str, object]]) -> dict[str, list[Claim]]:
+    """Claims by device, from rows of one field each."""
+    fields: dict[tuple[str, int], dict[str, str]] = {}
+    for row in rows:
+        if "deviceId" in row and isinstance(row["_time"], int):
+            point = fields.setdefault((str(row["deviceId"]), row["_time"]), {})
+            point[str(row["_field"])] = str(row.get("_value", ""))
+    found: dict[str, list[Claim]] = {}
+    for (device_id, time_ns), point in fields.items():
+        claim = Claim(time_ns, point.get("key", ""), point.get("secretHash", ""))
+        found.setdefault(device_id, []).append(claim)
+    return found
+
+
+def _device(device_id: str, settled: Settled) -> Device:
+    return Device(device_id, settled.key, settled.created_ns, settled.updated_ns, bool(settled.owner_hash))

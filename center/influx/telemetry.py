@@ -1,0 +1,250 @@
+"""Telemetry on InfluxDB 2, with the queries in the forms that were measured to be fast.
+
+One pipeline for each function, `or` instead of contains(), nothing between the range, filters and aggregate that keeps
+the storage engine from doing the work. The series of one sensor are brought together here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from center.influx.client import Influx, Row, explained, retention
+from center.influx.field_types import FIRST_AND_LAST, tags_of, uniform
+from center.influx.rows import curves_of, devices_of, numbers_of, shared, summaries
+from center.line_protocol import encode
+from center.stores import flux
+from center.stores.telemetry import (
+    AHEAD_NS,
+    DAY_NS,
+    ENVIRONMENT,
+    MAX_VALUES,
+    Bucket,
+    Curve,
+    FieldSummary,
+    LastValue,
+    Point,
+    RefusedError,
+    SeriesQuery,
+    kind_of,
+)
+from center.times import MAX_TIME, now_ns
+from drivers.base import QUANTITIES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+WRITE_LINES = 5000
+FILTERED = 50  # devices in one filter: Flux takes no expression that is nested much deeper
+# The newest point of each device: grouped before last(), which the storage engine then does; numbers of one type only.
+INTEGERS = "|".join(name for name, quantity in QUANTITIES.items() if quantity.kind == "integer")
+GROUPED = (
+    '|> group(columns: ["clientId", "device"]) |> last() |> group() |> keep(columns: ["_time", "clientId", "device"])'
+)
+NEWEST = " ".join(
+    f'%s |> filter(fn: (r) => r._field {sign} /^({INTEGERS})(_|$)/) {GROUPED} |> yield(name: "{name}")'
+    for sign, name in (("!~", "floats"), ("=~", "integers"))
+)
+NUMERIC = {"mean", "min", "max", "median", "sum"}
+KEEP = '|> keep(columns: ["_time", "_value", "_field", "sensor", "clientId", "device"])'
+APART = {"mean", "median", "first", "last"}  # what cannot be told from the values of several series in one window
+BY_SENSOR = '|> group(columns: ["_field", "sensor"]) |> sort(columns: ["_time"])'  # slow: for those alone
+
+
+class InfluxTelemetry:
+    """Implements Telemetry."""
+
+    embedded = False
+
+    def __init__(self, influx: Influx, bucket: str, bucket_auth: str) -> None:
+        self.influx = influx
+        self.bucket = bucket
+        self.bucket_auth = bucket_auth
+
+    def _from(
+        self, device_ids: Sequence[str], measurement: str, start_ns: int, stop_ns: int, fields: Sequence[str] = ()
+    ) -> tuple[str, dict[str, Any]]:
+        """The common head of the pipelines, and its parameters."""
+        params: dict[str, Any] = {
+            "_bucket": self.bucket,
+            "_start": max(start_ns, -MAX_TIME),
+            "_stop": min(stop_ns, MAX_TIME),
+            "_measurement": measurement,
+        }
+        head = "from(bucket: _bucket) |> range(start: time(v: _start), stop: time(v: _stop))"
+        wanted = ["r._measurement == _measurement"]
+        if device_ids:
+            params |= {f"_d{n}": device for n, device in enumerate(device_ids)}
+            wanted.append(
+                "(" + " or ".join(f"r.clientId == _d{n} or r.device == _d{n}" for n in range(len(device_ids))) + ")"
+            )
+        if fields:
+            params |= {f"_f{n}": field for n, field in enumerate(fields)}
+            wanted.append("(" + " or ".join(f"r._field == _f{n}" for n in range(len(fields))) + ")")
+        return f"{head} |> filter(fn: (r) => {' and '.join(wanted)})", params
+
+    def last_values(
+        self, device_ids: Sequence[str], *, measurement: str = ENVIRONMENT, since_ns: int = 0
+    ) -> Mapping[str, Mapping[str, LastValue]]:
+        wanted = set(device_ids)
+        chunks: list[Sequence[str]] = [()]  # of very many: all, sorted out here
+        if len(device_ids) <= 10 * FILTERED:
+            chunks = [device_ids[n : n + FILTERED] for n in range(0, len(device_ids), FILTERED)]
+        found: dict[str, dict[str, LastValue]] = {}
+        now = now_ns()
+
+        def ask(devices: Sequence[str], tail: str, fields: Sequence[str] = ()) -> list[Row]:
+            head, params = self._from(devices, measurement, since_ns, now + AHEAD_NS, fields)
+            return self.influx.rows(f"{head} |> {tail}", params)
+
+        def take(rows: Iterable[Row]) -> None:
+            for row in rows:
+                last = LastValue(row.get("_value", ""), row["_time"], kind_of(row, row["_field"]))
+                for device in devices_of(row) & wanted:
+                    values = found.setdefault(device, {})
+                    if row["_field"] not in values or last.time_ns > values[row["_field"]].time_ns:
+                        values[row["_field"]] = last
+
+        for chunk in chunks:
+            take(ask(chunk, "last()"))
+            quiet = [d for d in chunk if all(last.time_ns < now - DAY_NS for last in found.get(d, {}).values())]
+            if quiet and since_ns < now - DAY_NS:  # last() leaves out what had another type in an older shard
+                hidden = [
+                    (device, row["_field"])
+                    for row in ask(quiet, "first()")
+                    for device in devices_of(row) & wanted
+                    if row["_field"] not in found.get(device, {})
+                ]
+                if hidden:
+                    take(ask(sorted({d for d, _ in hidden}), 'max(column: "_time")', sorted({f for _, f in hidden})))
+        return {device: dict(sorted(values.items())) for device, values in found.items()}
+
+    def last_seen(self, *, since_ns: int) -> Mapping[str, int]:
+        head, params = self._from((), ENVIRONMENT, since_ns, now_ns() + AHEAD_NS)
+        try:
+            rows = self.influx.rows(NEWEST % (head, head), params)
+        except RefusedError as error:  # a field that is no integer by the data model holds some, or texts
+            if "collision" not in str(error):
+                raise
+            tail = '|> last() |> keep(columns: ["_time", "clientId", "device"]) |> max(column: "_time")'
+            rows = self.influx.rows(f"{head} {tail}", params)
+        found: dict[str, int] = {}
+        for row in rows:
+            for device in devices_of(row):
+                found[device] = max(found.get(device, row["_time"]), row["_time"])
+        return found
+
+    def sparklines(
+        self, device_ids: Sequence[str], field: str, *, start_ns: int, stop_ns: int, every_ns: int
+    ) -> Mapping[str, Curve]:
+        if not device_ids:
+            return {}
+        head, params = self._from(device_ids, ENVIRONMENT, start_ns, stop_ns, (field,))
+        rows = self.influx.rows(f"{head} {_window('mean')}", params | {"_every": every_ns})
+        by_device: dict[str, list[Row]] = {}
+        for row in rows:
+            for device in devices_of(row) & set(device_ids):
+                by_device.setdefault(device, []).append(row)
+        return {device: curves_of(found, "mean")[0] for device, found in by_device.items()}
+
+    def _uniform(self, device_id: str, measurement: str, start_ns: int, stop_ns: int) -> list[tuple[int, int]]:
+        """The range, cut where a field changes its type."""
+
+        def ends(span: tuple[int, int]) -> Sequence[Row]:
+            head, params = self._from((device_id,), measurement, *span)
+            return self.influx.rows(FIRST_AND_LAST % (head, head), params)
+
+        return uniform((start_ns, stop_ns), ends)
+
+    def summary(self, device_id: str, *, start_ns: int, stop_ns: int) -> Sequence[FieldSummary]:
+        rows: list[Row] = []
+        for span in self._uniform(device_id, ENVIRONMENT, start_ns, stop_ns):
+            rows += self._summary(device_id, *span)
+        return summaries(rows)
+
+    def _summary(self, device_id: str, start_ns: int, stop_ns: int) -> list[Row]:
+        """Count, last, and of numbers also min and max of each series, named in `result`: a pipeline for each."""
+        head, params = self._from((device_id,), ENVIRONMENT, start_ns, stop_ns)
+        rows = self.influx.rows(_yields(head, "count", "last"), params)
+        numbers = numbers_of(row for row in rows if row["result"] == "last")
+        if numbers:
+            head, params = self._from((device_id,), ENVIRONMENT, start_ns, stop_ns, numbers)
+            rows += self.influx.rows(_yields(head, "min", "max"), params)
+        return rows
+
+    def series(self, query: SeriesQuery) -> Sequence[Curve]:
+        rows: list[Row] = []
+        for span in self._uniform(query.device_id, query.measurement, query.start_ns, query.stop_ns):
+            rows += self._rows(query, *span)
+        return curves_of(rows, query.fn if query.every_ns is not None else "last")
+
+    def _rows(self, query: SeriesQuery, start_ns: int, stop_ns: int) -> list[Row]:
+        asked = ((query.device_id,), query.measurement, start_ns, stop_ns)
+        head, params = self._from(*asked, query.fields)
+        if query.every_ns is None:
+            return self.influx.rows(f"{head} |> limit(n: {MAX_VALUES})", params)
+        params["_every"] = query.every_ns
+        try:
+            rows = self.influx.rows(f"{head} {_window(query.fn)} {KEEP}", params)
+            if query.fn in APART and shared(rows):
+                rows = self.influx.rows(f"{head} {BY_SENSOR} {_window(query.fn)}", params)
+            return rows  # noqa: TRY300 - the answer of either
+        except RefusedError as error:
+            if "schema collision" in str(error):  # series of one device differ in a field's type
+                return self.influx.rows(f"{head} {_window(query.fn)}", params)
+            fields = [f for f in self._numeric(*asked) if not query.fields or f in query.fields]
+            if query.fn not in NUMERIC or set(fields) == set(query.fields):
+                raise
+        if not fields:
+            return []
+        head, params = self._from(*asked, fields)
+        return self.influx.rows(f"{head} {_window(query.fn)}", params | {"_every": query.every_ns})
+
+    def _numeric(self, device_ids: Sequence[str], measurement: str, start_ns: int, stop_ns: int) -> list[str]:
+        """The fields in the range that are numbers: InfluxDB refuses the mean of a text, and with it the query."""
+        head, params = self._from(device_ids, measurement, start_ns, stop_ns)
+        return numbers_of(self.influx.rows(f"{head} |> last()", params))
+
+    def count(self, device_id: str) -> int:
+        spans = self._uniform(device_id, ENVIRONMENT, -MAX_TIME, MAX_TIME)
+        return sum(self._count(device_id, *span) for span in spans)
+
+    def _count(self, device_id: str, start_ns: int, stop_ns: int) -> int:
+        head, params = self._from((device_id,), ENVIRONMENT, start_ns, stop_ns)
+        rows = self.influx.rows(f"{head} |> count()", params)
+        if len({tags_of(row) for row in rows}) == len(rows):  # one field in each series
+            return sum(row["_value"] for row in rows)
+        keep = '|> group(columns: ["_field", "_value", "_time", "_start", "_stop"], mode: "except")'
+        unique = f'{head} |> map(fn: (r) => ({{r with _value: 1}})) {keep} |> unique(column: "_time") |> count()'
+        return sum(row["_value"] for row in self.influx.rows(unique, params))
+
+    def write(self, points: Sequence[Point]) -> None:
+        try:
+            lines = [encode(point) for point in points]
+        except ValueError as error:
+            raise RefusedError(str(error)) from error
+        for first in range(0, len(lines), WRITE_LINES):
+            self.influx.write(self.bucket, lines[first : first + WRITE_LINES])
+
+    def buckets(self) -> Sequence[Bucket]:
+        roles: dict[str, Literal["telemetry", "auth"]] = {self.bucket: "telemetry", self.bucket_auth: "auth"}
+        with explained(self.influx.settings.url):
+            found = self.influx.client.buckets_api().find_buckets(limit=100, org_id=self.influx.org_id).buckets
+        ours = [bucket for bucket in found or () if not bucket.name.startswith("_")]
+        return [Bucket(b.id, b.name, retention(b), roles.get(b.name, "other")) for b in ours]
+
+    def flux(self, query: SeriesQuery) -> str:
+        return flux.shown(query, self.bucket)
+
+    def raw_flux(self, text: str) -> str:
+        return self.influx.raw(text)
+
+    def close(self) -> None:
+        self.influx.close()
+
+
+def _window(fn: str) -> str:
+    return f"|> aggregateWindow(every: duration(v: _every), fn: {fn}, createEmpty: false)"
+
+
+def _yields(head: str, *functions: str) -> str:
+    return " ".join(f'{head} |> {fn}() |> yield(name: "{fn}")' for fn in functions)

@@ -1,0 +1,179 @@
+"""Line protocol in and out. Reading is line-protocol-parser's work; the words for what it refuses are InfluxDB's.
+
+Compared with the recorded answers of InfluxDB 2.9.1 in tests/center/test_write_api.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from line_protocol_parser import LineFormatError, parse_line
+
+from center.times import MAX_TIME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from center.stores.telemetry import Point, Value
+
+MAX_INTEGER = 2**63 - 1
+PRECISIONS = {"ns": 1, "us": 1000, "ms": 1_000_000, "s": 1_000_000_000}
+_UNSIGNED = re.compile(r"=\d{19,}u")
+_OUTSIDE = f"time outside range -{MAX_TIME} - {MAX_TIME}"
+_HEAD = re.compile(r"(?:[^\\ ]|\\.|\\$)*")
+_MEASUREMENT = re.compile(r"([, ])")
+_KEY = re.compile(r"([,= ])")
+_AMBIGUOUS = re.compile(r"\n|\\[,= ]|\\$")
+_STRING = re.compile(r'([\\"])')
+
+
+@dataclass(slots=True)
+class Parsed:
+    """A line: `series` is measurement and tags as they were sent, the key of a cache; `time_ns` None: on arrival."""
+
+    series: str
+    measurement: str
+    tags: dict[str, str]
+    fields: dict[str, Value]
+    time_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The points of a body, and InfluxDB's message for each line it would refuse."""
+
+    points: Sequence[Parsed]
+    errors: Sequence[str]
+
+
+def split(text: str) -> Iterator[str]:
+    """Lines; a newline inside a quoted field value does not end one (InfluxDB's scanLine)."""
+    if '"' not in text:
+        yield from text.split("\n")
+        return
+    start = place = 0
+    fields = quoted = False
+    equals = commas = 0
+    for match in re.finditer(r'\\.|[ "=,\n]', text, re.DOTALL):
+        mark, place = match[0], match.start()
+        if mark == " ":
+            fields = True
+        elif mark == "\n" and not quoted:
+            yield text[start:place]
+            start, fields, equals, commas = match.end(), False, 0, 0
+        elif fields and mark == '"' and equals > commas:
+            quoted = not quoted
+        elif fields and not quoted:
+            equals += mark == "="
+            commas += mark == ","
+    yield text[start:]
+
+
+def parse(body: bytes, precision: int = 1) -> Batch:
+    """The points of a body. `precision`: nanoseconds of one unit of its stamps.
+
+    InfluxDB stores invalid UTF-8 as it comes; here such bytes become U+FFFD.
+    """
+    text = body.decode("utf-8", "replace")
+    points: list[Parsed] = []
+    errors: list[str] = []
+    for raw in split(text):
+        line = raw.strip(" \t\r")
+        if not line:
+            continue
+        try:
+            found = parse_line(line)
+        except (LineFormatError, ValueError, OverflowError) as error:
+            errors.append(f"unable to parse '{raw.lstrip(' ')}': {reason(line, str(error))}")
+            continue
+        if found is None:  # a comment
+            continue
+        if _UNSIGNED.search(line) and any(type(v) is int and v > MAX_INTEGER for v in found["fields"].values()):
+            errors.append(f"unable to parse '{raw.lstrip(' ')}': value out of range for this store")
+            continue
+        time_ns = found["time"]
+        if time_ns is not None:
+            time_ns *= precision
+            if not -MAX_TIME <= time_ns <= MAX_TIME:
+                errors.append(f"unable to parse '{raw.lstrip(' ')}': {_OUTSIDE}")
+                continue
+        tags = found["tags"]
+        if "time" in tags:
+            errors.append(f"unable to parse '{raw.lstrip(' ')}': cannot use reserved tag key \"time\"")
+            continue
+        series = line.partition(" ")[0] if "\\" not in line else series_key(found["measurement"], tags)
+        points.append(Parsed(series, found["measurement"], tags, found["fields"], time_ns))
+    return Batch(points, errors)
+
+
+def reason(line: str, error: str) -> str:
+    """Why a line is refused, in InfluxDB's words, from what the parser says about it."""
+    head = _HEAD.match(line)
+    end = head.end() if head else 0
+    if line.startswith(","):
+        return "missing measurement"
+    if not line[end:].strip():
+        return "missing fields"
+    if "value of tag" in error:
+        return "missing tag value"
+    if "key of tag" in error:
+        keys = re.findall(r",((?:[^\\,= ]|\\.)*)=", line[:end])
+        return "duplicate tags" if len(set(keys)) < len(keys) else "missing tag key"
+    if "key of field" in error:
+        return "missing field key"
+    if "value of field" in error and "type" not in error:
+        return "unbalanced quotes" if line.count('"') % 2 else "missing field value"
+    if "type of field" in error:
+        values = re.findall(r'=("(?:[^"\\]|\\.)*"|[^, ]*)', line[end:])
+        bad = next((v for v in values if not _good(v)), "")
+        return "invalid number" if bad[:1] in {*"0123456789-.Nn"} else "invalid boolean"
+    if "timestamp" in error:
+        return _OUTSIDE if re.search(r" -?\d{19,}$", line) else "bad timestamp"
+    return error.rstrip(".")
+
+
+def _good(value: str) -> bool:
+    try:
+        parse_line(f"m f={value}")
+    except (LineFormatError, ValueError):
+        return False
+    return True
+
+
+def series_key(measurement: str, tags: Mapping[str, str]) -> str:
+    """One text for one series, in whatever order its tags came. No line starts with `[`-quoted JSON by chance."""
+    return json.dumps([measurement, sorted(tags.items())], ensure_ascii=False, separators=(",", ":"))
+
+
+def _escaped(pattern: re.Pattern[str], text: str) -> str:
+    return pattern.sub(r"\\\1", text)
+
+
+def _value(value: Value) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return f"{value}i"
+    if isinstance(value, float):
+        return repr(value)
+    return '"' + _escaped(_STRING, value) + '"'
+
+
+def encode(point: Point) -> str:
+    """A line of line protocol. ValueError for what no line can hold: nothing to store, a name or tag with a newline,
+    or with a backslash where it would escape what follows (elsewhere it stands for itself).
+    """
+    names = [point.measurement, *point.tags, *point.tags.values(), *point.fields]
+    if point.measurement[:1] in {*"#\t\r\0"}:
+        raise ValueError("a line that starts with # is a comment, and white space before a measurement is skipped")
+    if not point.fields or any(not name or _AMBIGUOUS.search(name) for name in names):
+        raise ValueError(
+            "a point needs a field; its names and tags have no newline, and no backslash before , = or space"
+        )
+    head = _escaped(_MEASUREMENT, point.measurement)
+    tags = "".join(f",{_escaped(_KEY, key)}={_escaped(_KEY, text)}" for key, text in sorted(point.tags.items()))
+    fields = ",".join(f"{_escaped(_KEY, key)}={_value(value)}" for key, value in point.fields.items())
+    return f"{head}{tags} {fields}" + ("" if point.time_ns is None else f" {point.time_ns}")

@@ -1,0 +1,176 @@
+"""Data: querying by form and in Flux, writing points by hand, the buckets."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from flask import flash, redirect, render_template, request, url_for
+
+from center import line_protocol
+from center.context import current_center
+from center.pages import presentation
+from center.pages.access import administrators_only
+from center.pages.blueprint import is_number, pages
+from center.pages.dashboard import View, drawn, window_s
+from center.pages.forms import MEASURED, RANGES, Query, RawFlux, Write, WriteLines
+from center.stores.telemetry import ENVIRONMENT, SECOND_NS, NotSupportedError, Point, RefusedError, SeriesQuery
+from center.tables import csv_answer, rows_of
+from center.times import now_ns, parse_every, parse_time
+from drivers.base import QUANTITIES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from center.stores.telemetry import Curve, Value
+
+ROWS_SHOWN = 200
+FLUX_ROWS_SHOWN = 500
+
+
+def _ids() -> list[str]:
+    """Ids to choose from; any other can be typed."""
+    return [d.id for d in current_center().registry.devices(limit=200).devices]
+
+
+@pages.get("/query")
+def query() -> Any:
+    """Ask by form, see the Flux that answers it, the result as chart and table, and the way to get it as CSV."""
+    center, now = current_center(), now_ns()
+    ids = _ids()
+    asked = "device" in request.args
+    form = Query(request.args if asked else None, device=ids[0] if ids else "")
+    asking: SeriesQuery | None = None
+    curves: Sequence[Curve] = ()
+    if asked and form.validate():
+        try:
+            asking = _asked(form, now)
+            curves = center.telemetry.series(asking)
+        except RefusedError as error:
+            asking = None
+            form.window.errors = [f"{error}."]
+    if asking is not None and request.args.get("format") == "csv":
+        return csv_answer(form.device.data, curves)
+    if asking is not None and request.args.get("format") == "json":
+        every_s = asking.every_ns // SECOND_NS if asking.every_ns else None
+        return drawn(View(asking.start_ns, asking.stop_ns, every_s), curves)
+    fields = presentation.ordered(c.field for c in curves)
+    rows, total = _rows(curves, fields)
+    return render_template(
+        "query.html",
+        form=form,
+        raw=RawFlux(formdata=None, flux=center.telemetry.flux(asking) if asking else None),
+        devices=ids,
+        fields=list(QUANTITIES),
+        asking=asking,
+        flux=center.telemetry.flux(asking) if asking else None,
+        rows=rows,
+        total=total,
+        several=any(c.sensor for c in curves),
+        found=fields,
+        drawable=[f for f in fields if any(c.field == f and c.values and is_number(c.values[0]) for c in curves)],
+        csv_url=_again("csv"),
+        json_url=_again("json"),
+        embedded=center.telemetry.embedded,
+    )
+
+
+def _again(form: str) -> str:
+    """The address of this query's answer in another form."""
+    return f"{url_for('pages.query')}?{urlencode({**request.args.to_dict(), 'format': form})}"
+
+
+def _rows(curves: Sequence[Curve], fields: list[str]) -> tuple[list[tuple[int, str, list[Value | None]]], int]:
+    """The newest rows, and how many there are in all."""
+    rows = rows_of(curves, fields)
+    newest = sorted(rows, key=lambda key: (-key[0], key[1]))[:ROWS_SHOWN]
+    return [(at, sensor, rows[at, sensor]) for at, sensor in newest], len(rows)
+
+
+def _asked(form: Query, now: int) -> SeriesQuery:
+    _, seconds = RANGES[form.range.data]
+    window = form.window.data
+    if window == "auto":
+        every = window_s(seconds, 600)
+        every_ns = every * SECOND_NS if every else None
+    else:
+        every_ns = None if window == "none" else parse_every(window)
+    fields = tuple(name.strip() for name in (form.field.data or "").split(",") if name.strip())
+    return SeriesQuery(
+        form.device.data, now - seconds * SECOND_NS, now, fields=fields, every_ns=every_ns, fn=form.fn.data
+    )
+
+
+@pages.post("/query/flux")
+@administrators_only
+def flux() -> Any:
+    """Flux as typed; administrators only, and only InfluxDB can run it."""
+    form = RawFlux()
+    tables: list[list[list[str]]] = []
+    cut = False
+    if form.validate_on_submit():
+        try:
+            tables, cut = _tables(current_center().telemetry.raw_flux(form.flux.data))
+        except (RefusedError, NotSupportedError) as error:
+            form.flux.errors = [str(error)]
+    return render_template("flux.html", form=form, tables=tables, cut=cut), 400 if form.errors else 200
+
+
+def _tables(annotated: str) -> tuple[list[list[list[str]]], bool]:
+    """The tables of annotated CSV: each a header and its rows, without the annotations."""
+    tables: list[list[list[str]]] = []
+    fresh, count = True, 0
+    for row in csv.reader(io.StringIO(annotated)):
+        if not any(row):
+            fresh = True
+        elif not row[0].startswith("#"):
+            if count >= FLUX_ROWS_SHOWN:
+                return tables, True
+            if fresh:
+                tables.append([])
+            fresh, count = False, count + 1
+            tables[-1].append(row[1:])
+    return tables, False
+
+
+@pages.route("/write", methods=["GET", "POST"])
+@administrators_only
+def write() -> Any:
+    """One point by its values, or lines of line protocol."""
+    now = now_ns()
+    by_lines = request.method == "POST" and "lines" in request.form
+    form = Write(formdata=None if by_lines else request.form, device=(_ids() or [""])[0])
+    lines = WriteLines(formdata=request.form if by_lines else None)
+    chosen = lines if by_lines else form
+    if chosen.validate_on_submit():
+        try:
+            points = _line_points(lines) if by_lines else [_point(form, now)]
+            current_center().telemetry.write(points)
+        except RefusedError as error:
+            (lines.lines if by_lines else form.device).errors = [str(error)]
+        else:
+            flash(f"{len(points)} {'point is' if len(points) == 1 else 'points are'} stored.", "success")
+            return redirect(url_for("pages.write"))
+    return render_template(
+        "write.html", form=form, lines=lines, devices=_ids(), quantities=[form[f] for f in MEASURED]
+    ), 400 if chosen.errors else 200
+
+
+def _point(form: Write, now: int) -> Point:
+    at = parse_time(form.time.data, now) if form.time.data else now
+    device = form.device.data
+    return Point(ENVIRONMENT, {"clientId": device, "device": device}, form.values(), at)
+
+
+def _line_points(form: WriteLines) -> list[Point]:
+    batch = line_protocol.parse(form.lines.data.replace("\r\n", "\n").strip().encode())
+    if batch.errors:
+        raise RefusedError(" ".join(batch.errors[:5]))
+    return [Point(p.measurement, p.tags, p.fields, p.time_ns) for p in batch.points]
+
+
+@pages.get("/buckets")
+def buckets() -> str:
+    return render_template("buckets.html", buckets=current_center().telemetry.buckets())

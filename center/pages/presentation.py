@@ -1,0 +1,239 @@
+"""How values, fields and times look on a page: labels, units, decimals, relative times, sparklines. All pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup, escape
+
+from drivers.base import QUANTITIES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+_LABELS = {
+    "PressureSeaLevel": "Sea-level pressure",
+    "DewPoint": "Dew point",
+    "CO2": "CO₂",
+    "Lat": "Latitude",
+    "Lon": "Longitude",
+}
+_COLOURS = {
+    "Temperature": "temperature",
+    "Humidity": "humidity",
+    "Pressure": "pressure",
+    "PressureSeaLevel": "pressure",
+    "CO2": "co2",
+    "TVOC": "tvoc",
+}
+# What a gauge shows: the range that people live in, widened to the value when it lies outside.
+_COMFORT = {
+    "Temperature": (-10.0, 40.0),
+    "DewPoint": (-20.0, 30.0),
+    "Humidity": (0.0, 100.0),
+    "Pressure": (960.0, 1050.0),
+    "PressureSeaLevel": (960.0, 1050.0),
+    "CO2": (400.0, 2000.0),
+    "TVOC": (0.0, 1000.0),
+}
+_ORDER = {name: place for place, name in enumerate(("Temperature", "Humidity", "Pressure", "CO2", "TVOC"))}
+_UNITS = ((86400 * 365, "year"), (86400 * 30, "month"), (86400, "day"), (3600, "h"), (60, "min"))
+_WORDS = {"year", "month", "day"}  # written out, and so with a plural
+
+
+# What an agent's health points hold (agent/status/self_telemetry.py): label and kind, in the page's order.
+_HEALTH = {
+    "measured": ("Measured", "points"),
+    "delivered": ("Delivered", "points"),
+    "pending": ("Waiting to be delivered", "points"),
+    "rejected": ("Refused by the server", "points"),
+    "dropped": ("Dropped", "points"),
+    "unaccounted": ("Unaccounted for", "points"),
+    "buffer_bytes": ("Buffer on disk", "bytes"),
+    "disk_free": ("Free on disk", "bytes"),
+    "memory_process": ("Memory of the agent", "bytes"),
+    "memory_available": ("Free memory", "bytes"),
+    "cpu_temperature": ("Processor", "°C"),
+    "load": ("Load", ""),
+    "uptime": ("Agent running for", "seconds"),
+    "board_uptime": ("Board running for", "seconds"),
+    "clock_good": ("Clock synchronised", "yes"),
+    "throttled": ("Power or heat trouble", "yes"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a field is shown. `low` and `high` are a gauge's ends in `unit`, None where a gauge says nothing."""
+
+    field: str
+    label: str
+    unit: str
+    decimals: int
+    colour: str
+    low: float | None
+    high: float | None
+
+
+def look(field: str) -> Look:
+    """How this field is shown; a field that the data model does not know keeps its name and has no unit."""
+    stem, suffix = field, ""
+    for ending, words in (("_min", " minimum"), ("_max", " maximum")):
+        if field.endswith(ending):
+            stem, suffix = field.removesuffix(ending), words
+    quantity = QUANTITIES.get(stem)
+    low, high = _COMFORT.get(stem, (None, None))
+    return Look(
+        field,
+        _LABELS.get(stem, stem) + suffix,
+        quantity.unit if quantity else "",
+        min(quantity.decimals, 5) if quantity else 3,
+        _COLOURS.get(stem, "other"),
+        low,
+        high,
+    )
+
+
+def ordered(fields: Iterable[str]) -> list[str]:
+    """The fields as people look for them: what is measured first, the location last, others by name."""
+    return sorted(set(fields), key=lambda f: (f in {"Lat", "Lon"}, _ORDER.get(f, len(_ORDER)), f))
+
+
+def is_statistic(field: str) -> bool:
+    """Whether the field is the minimum or maximum that belongs to another (agent: report = "mean_min_max")."""
+    return field.endswith(("_min", "_max")) and field[:-4] in QUANTITIES
+
+
+def number(value: float | str | bool | None, field: str = "") -> str:
+    """The value with its field's decimals, a true minus sign, narrow spaces between thousands; a dash for none."""
+    if value is None:
+        return "\N{EN DASH}"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return value
+    shape = look(field)
+    whole = shape.decimals == 0 or (isinstance(value, int) and not shape.unit)
+    text = f"{value:,.{0 if whole else shape.decimals}f}"
+    if not shape.unit and "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return text.replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", "\N{MINUS SIGN}")
+
+
+def with_unit(value: float | str | bool | None, field: str) -> Markup:
+    """The value and its unit, the unit set apart: `23.41 °C`."""
+    unit = look(field).unit
+    shown = escape(number(value, field))
+    if not unit:
+        return shown
+    space = "" if unit == "°" else " "
+    return Markup('<span class="num">{}<span class="unit">{}{}</span></span>').format(shown, space, unit)
+
+
+def size(count: float) -> str:
+    """Bytes in the unit that keeps the figure short: `34.1 MB`."""
+    for factor, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def lasting(seconds: float) -> str:
+    """A length of time by its largest unit, rounded down: `3 days`, `12 min`."""
+    return ago(max(seconds, 2)).removesuffix(" ago")
+
+
+def health(values: Mapping[str, float | str | bool]) -> list[tuple[str, str]]:
+    """Label and text of what an agent says of itself; what is not known here comes last, by its name."""
+    said = [
+        (label, _counted(value, kind))
+        for name, (label, kind) in _HEALTH.items()
+        if (value := values.get(name)) is not None and not isinstance(value, str)
+    ]
+    return said + [(name, number(v)) for name, v in sorted(values.items()) if name not in _HEALTH]
+
+
+def _counted(value: float, kind: str) -> str:
+    if kind == "bytes":
+        return size(value)
+    if kind == "seconds":
+        return lasting(value)
+    if kind == "yes":
+        return "yes" if value else "no"
+    return f"{number(value)} {kind}".strip()
+
+
+def ago(seconds: float) -> str:
+    """`just now`, `12 s ago`, `3 days ago`, `in 5 min`."""
+    ahead = seconds < -1
+    seconds = abs(seconds)
+    if seconds < 2:
+        return "just now"
+    for size, name in _UNITS:
+        if seconds >= size:
+            count = round(seconds / size) if ahead else int(seconds // size)
+            plural = "s" if count > 1 and name in _WORDS else ""
+            return f"in {count} {name}{plural}" if ahead else f"{count} {name}{plural} ago"
+    return f"in {int(seconds)} s" if ahead else f"{int(seconds)} s ago"
+
+
+def span(seconds: float) -> str:
+    """A length of time in its largest even unit: `10 s`, `5 min`, `7 days`."""
+    for size, name in ((86400, "day"), (3600, "h"), (60, "min")):
+        if seconds >= size and seconds % size == 0:
+            count = int(seconds // size)
+            return f"{count} {name}{'s' if name == 'day' and count > 1 else ''}"
+    return f"{seconds:g} s"
+
+
+def exact(unix: float) -> Markup:
+    """A time to the second for tables whose head names the zone; the script on the page puts it into the reader's."""
+    text = f"{datetime.fromtimestamp(unix, UTC):%Y-%m-%d %H:%M:%S}"
+    return Markup('<span data-exact="{}" data-plain>{}</span>').format(int(unix * 1000), text)
+
+
+def moment(unix: float | None, now: float, *, absolute: bool = True) -> Markup:
+    """A time as people read it, relative first; the script on the page keeps it fresh and in the reader's zone."""
+    if unix is None:
+        return Markup('<span class="muted">never</span>')
+    at = datetime.fromtimestamp(unix, UTC)
+    exact = f"{at:%Y-%m-%d %H:%M:%S} UTC"
+    relative = Markup('<time datetime="{}" title="{}" data-ago>{}</time>').format(
+        at.isoformat(timespec="milliseconds").replace("+00:00", "Z"), exact, ago(now - unix)
+    )
+    if not absolute:
+        return relative
+    return Markup('{} · <span class="muted nowrap" data-exact="{}">{}</span>').format(relative, int(unix * 1000), exact)
+
+
+def sparkline(points: Sequence[tuple[float, float]], field: str, start: float, stop: float) -> Markup:
+    """The course of a field as inline SVG: (unix seconds, value) pairs within start … stop; a gap breaks the line."""
+    shape = look(field)
+    if len(points) < 2 or stop <= start:
+        return Markup('<span class="muted small">no course yet</span>')
+    values = [v for _, v in points]
+    low, high = min(values), max(values)
+    # A flat course is drawn flat, not as noise blown up to the full height.
+    room = max(high - low, 10 ** -min(shape.decimals, 1), abs(high) * 1e-9)
+    middle = (low + high) / 2
+    steps = sorted(b[0] - a[0] for a, b in pairwise(points))
+    gap = max(steps[len(steps) // 2] * 3, (stop - start) / 50)
+    runs: list[list[str]] = [[]]
+    last = points[0][0]
+    for at, value in points:
+        if at - last > gap:
+            runs.append([])
+        last = at
+        x = (at - start) / (stop - start) * 100
+        y = 15 - (value - middle) / room * 26
+        runs[-1].append(f"{x:.1f} {y:.1f}")
+    lines = "".join(f"M{run[0]}L{' '.join(run[1:] or run)}" for run in runs)
+    areas = "".join(f"M{run[0].split()[0]} 30L{' '.join(run)} {run[-1].split()[0]} 30Z" for run in runs if len(run) > 1)
+    said = f"{shape.label} from {number(low, field)} to {number(high, field)} {shape.unit}".strip()
+    return Markup(
+        '<span class="spark f-{}"><svg viewBox="0 0 100 30" preserveAspectRatio="none" role="img" aria-label="{}">'
+        '<path class="area" d="{}"/><path class="line" d="{}"/></svg></span>'
+    ).format(shape.colour, said, areas, lines)

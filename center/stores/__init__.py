@@ -1,0 +1,1 @@
+"""The two interfaces behind everything: Registry and Telemetry."""

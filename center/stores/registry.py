@@ -1,0 +1,170 @@
+"""Who is registered: the interface that the embedded store and InfluxDB implement, and its records.
+
+One live authorization a device, whatever happens at once; no token is ever stored in plain or shown again. Times are
+Unix nanoseconds. Every method may raise StoreError when the store cannot be reached.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agent.util.secret import Secret
+
+DEVICE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class StoreError(Exception):
+    """The store could not do it: unreachable, disk full, no permission. The message says what to do."""
+
+
+class ConflictError(StoreError):
+    """Registered already, and the caller is not its owner; or another registration of the same moment won (`raced`)."""
+
+    def __init__(self, message: str, *, raced: bool = False) -> None:
+        super().__init__(message)
+        self.raced = raced
+
+
+class EnrollmentError(StoreError):
+    """The enrollment key is missing, unknown, revoked, expired or used up."""
+
+
+def check_device_id(device_id: str) -> str:
+    """The id, if it is `[A-Za-z0-9._-]{1,64}` and not `.` or `..`; else ValueError."""
+    if not DEVICE_ID.fullmatch(device_id) or device_id in {".", ".."}:
+        raise ValueError("a device id has 1 to 64 of the characters A-Z a-z 0-9 . _ - and is not . or ..")
+    return device_id
+
+
+def not_yours(device_id: str, has_secret: bool) -> str:
+    """Why a registered device gets no new token."""
+    if has_secret:
+        return (
+            f"{device_id} is registered already, with another device secret. If its secret is lost, an administrator "
+            "can remove it; then it can register again"
+        )
+    return f"{device_id} is registered already, without a device secret: only an administrator can re-issue its token"
+
+
+def refusal(secret: Secret | None) -> str:
+    """Why a first registration is refused, without telling an expired key from one that never was."""
+    if not secret:
+        return (
+            "a first registration needs an enrollment key in the header X-Enrollment-Key: iot-center enroll makes one"
+        )
+    return "the enrollment key is not valid (any more): iot-center enroll makes a new one"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A registered device. `key` is the id of its authorization; `has_secret`: it can have its token re-issued."""
+
+    id: str
+    key: str
+    created_ns: int
+    updated_ns: int
+    has_secret: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What a registration gives. `token` is known here and now only; `new` is false for a re-issue."""
+
+    device: Device
+    token: Secret
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePage:
+    """Some of the devices by id, and how many match in all."""
+
+    devices: Sequence[Device]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class EnrollmentKey:
+    """An enrollment key without its secret part. `uses` of None: unlimited; `expires_ns` of None: never."""
+
+    id: str
+    note: str
+    created_ns: int
+    expires_ns: int | None
+    uses: int | None
+    used: int
+    revoked: bool
+
+    def valid(self, now_ns: int) -> bool:
+        """Whether it lets one more device register."""
+        fresh = self.expires_ns is None or now_ns < self.expires_ns
+        return fresh and not self.revoked and (self.uses is None or self.used < self.uses)
+
+
+class Registry(Protocol):
+    """Registrations, enrollment keys and the administrator's password."""
+
+    def register(
+        self,
+        device_id: str,
+        secret: Secret | None = None,
+        *,
+        administrator: bool = False,
+        enrollment_key: Secret | None = None,
+        needs_key: bool = False,
+    ) -> Registered:
+        """Register a device, or issue a new token to the device secret it was first seen with (or to an administrator).
+
+        `needs_key`: a first registration by anyone but an administrator counts one use of `enrollment_key`.
+        Raises ConflictError, EnrollmentError, ValueError (an id no device can have).
+        """
+        ...
+
+    def remove(self, device_id: str) -> bool:
+        """Remove the registration and its authorization; its measurements stay. False if there was none."""
+        ...
+
+    def device(self, device_id: str) -> Device | None:
+        """Exact match only."""
+        ...
+
+    def devices(self, *, offset: int = 0, limit: int | None = None, search: str = "") -> DevicePage:
+        """Devices ordered by id; `search` is part of the id, upper and lower case alike."""
+        ...
+
+    def owns(self, device_id: str, secret: Secret | None) -> bool:
+        """Whether this is the secret the device registered with. False if it is not registered or has none."""
+        ...
+
+    def make_enrollment_key(
+        self, *, note: str = "", uses: int | None = 1, expires_ns: int | None = None
+    ) -> tuple[EnrollmentKey, Secret]:
+        """A new enrollment key; the Secret is to be shown once, only its hash is kept."""
+        ...
+
+    def enrollment_keys(self) -> Sequence[EnrollmentKey]:
+        """All that were made and not yet forgotten, the newest first."""
+        ...
+
+    def revoke_enrollment_key(self, key_id: str) -> bool:
+        """False if there is none of this id."""
+        ...
+
+    def password_hash(self) -> str | None:
+        """The hash of the administrator's password; None while none is set."""
+        ...
+
+    def set_password_hash(self, password_hash: str | None) -> None: ...
+
+    def sweep(self, *, older_than_s: float = 600) -> Sequence[str]:
+        """Delete authorizations that no registration refers to (left by a crash) and return their ids."""
+        ...
+
+    def close(self) -> None:
+        """Twice is fine."""
+        ...

@@ -1,0 +1,374 @@
+"""A disk that is full, read-only, slow or gone: measuring and delivering go on, and it is used when it is back."""
+
+import contextlib
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.buffer import folder as folders
+from agent.buffer.committer import Committer
+from agent.buffer.disk import DiskError
+from agent.buffer.store import DATABASE
+from agent.util.loops import thread_for
+from tests.buffers import SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at, pending_after
+
+
+@pytest.fixture
+def clock():
+    return HandClock()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "buffer"
+
+
+def mounted(path, *options):
+    path.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", str(path)], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"root: mounting is not allowed here: {done.stderr.decode().strip()}")
+    return path
+
+
+@contextlib.contextmanager
+def small_disk(path, size="4m"):
+    mounted(path, "-o", f"size={size}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+@contextlib.contextmanager
+def card(top):
+    """An ext4 file system that turns read-only on an error, as most cards do; how to make it fail, and repair it."""
+    image, path = top / "image", top / "disk"
+    path.mkdir()
+    with image.open("wb") as file:
+        file.truncate(8 * 2**20)
+
+    def run(*command, check=True):
+        return subprocess.run(command, check=check, capture_output=True, text=True)
+
+    def mount():
+        done = run("mount", "-o", "loop,errors=remount-ro", str(image), str(path), check=False)
+        if done.returncode:
+            pytest.skip(f"root: mounting an image is not allowed here: {done.stderr.strip()}")
+
+    def fail():
+        device = run("findmnt", "-no", "SOURCE", str(path)).stdout.strip()
+        Path(f"/sys/fs/ext4/{Path(device).name}/trigger_fs_error").write_text("test")
+
+    def repair():
+        run("umount", str(path))  # which also shows that no file is left open
+        run("e2fsck", "-fy", str(image), check=False)
+        mount()
+
+    if shutil.which("mkfs.ext4") is None:
+        pytest.skip("root: install Debian's package e2fsprogs")
+    run("mkfs.ext4", "-q", str(image))
+    mount()
+    try:
+        yield path, fail, repair
+    finally:
+        run("umount", "-l", str(path), check=False)
+
+
+def fill(path):
+    """Use all the room that is left."""
+    with contextlib.suppress(OSError), (path / "filler").open("wb") as file:
+        while True:
+            file.write(bytes(4096))
+            file.flush()
+
+
+@pytest.mark.root
+def test_a_full_disk_stops_neither_measuring_nor_delivery(tmp_path, clock):
+    with small_disk(tmp_path / "disk") as disk:
+        buffer = open_at(disk / "buffer", clock)
+        for _ in range(20):
+            measure(buffer, clock, 10)
+            assert buffer.commit_all()
+        fill(disk)
+        refused = 0
+        for _ in range(400):
+            measure(buffer, clock, 10)
+            refused += not buffer.commit_all()
+            clock.pass_s(31)
+        accounted(buffer)
+        status = buffer.snapshot()
+        if refused:
+            assert "full" in status.problem
+            assert status.pending_memory > 0
+        assert status.pending == 4200
+        lines = drain(buffer)
+        assert len(lines) == len(set(lines)) == 4200
+        (disk / "filler").unlink()
+        clock.pass_s(31)
+        measure(buffer, clock, 10)
+        assert buffer.commit_all(), buffer.snapshot().problem
+        assert buffer.snapshot().pending_disk == 10, "the disk is used again, and what was delivered is off it"
+        accounted(buffer)
+        buffer.close()
+        assert (disk / "buffer" / folders.BALLAST).exists()
+        again = open_at(disk / "buffer", clock)
+        assert again.snapshot().pending == 10
+        again.close()
+
+
+@pytest.mark.root
+def test_a_disk_that_is_full_from_the_start(tmp_path, clock):
+    with small_disk(tmp_path / "disk", "200k") as disk:
+        fill(disk)
+        buffer = open_at(disk / "buffer", clock)
+        measure(buffer, clock, 10)
+        assert not buffer.commit_all()
+        assert not buffer.snapshot().disk_ok
+        assert len(drain(buffer)) == 10
+        accounted(buffer)
+        clock.pass_s(60)
+        assert not buffer.commit_all()
+        assert "full" in buffer.snapshot().problem
+        (disk / "filler").unlink()
+        clock.pass_s(60)
+        measure(buffer, clock, 3)
+        assert buffer.commit_all(), buffer.snapshot().problem
+        assert not (disk / "buffer" / folders.DAMAGED).exists(), "a file that was never filled is no damage"
+        buffer.close()
+
+
+@pytest.mark.root
+def test_a_disk_that_turns_read_only(tmp_path, clock):
+    with card(tmp_path) as (disk, fail, repair):
+        buffer = open_at(disk / "buffer", clock)
+        measure(buffer, clock, 10)
+        buffer.commit_all()
+        fail()
+        measure(buffer, clock, 10)
+        assert not buffer.commit_all()
+        assert buffer.snapshot().problem
+        live = buffer.take_live(5000)
+        assert live.count == 10
+        buffer.delivered(live)
+        for _ in range(3):
+            clock.pass_s(31)
+            assert not buffer.commit_all()
+        accounted(buffer)
+        buffer.close()
+        repair()
+        buffer = open_at(disk / "buffer", clock)
+        assert len(drain(buffer)) == 10
+        assert folders.damaged_sets(disk / "buffer") == []
+        assert buffer.commit_all(), buffer.snapshot().problem
+        accounted(buffer)
+        buffer.close()
+
+
+@pytest.mark.parametrize("what", ["database", "files", "folder", "swapped"])
+def test_a_database_deleted_under_the_agent_is_noticed_and_its_points_move_over(folder, clock, what):
+    buffer = open_at(folder, clock)
+    for _ in range(3):
+        measure(buffer, clock, 10)
+        assert buffer.commit_all()
+    if what == "database":
+        (folder / DATABASE).unlink()
+    elif what == "files":
+        for path in folder.glob("cache.db*"):
+            path.unlink()
+    elif what == "swapped":
+        shutil.copy(folder / DATABASE, folder / "copy")
+        (folder / "copy").rename(folder / DATABASE)
+    else:
+        shutil.rmtree(folder)
+    measure(buffer, clock, 10)
+    assert not buffer.commit_all()
+    assert "deleted" in buffer.snapshot().problem
+    assert buffer.commit_all(), buffer.snapshot().problem
+    accounted(buffer)
+    buffer.close()
+    again = open_at(folder, clock)
+    assert again.snapshot().pending == 40
+    accounted(again)
+    assert len(drain(again)) == 40
+    again.close()
+
+
+def test_no_folder_can_be_made_at_all(tmp_path, clock):
+    (tmp_path / "file").write_text("x")
+    buffer = open_at(tmp_path / "file" / "buffer", clock)
+    measure(buffer, clock, 10)
+    assert not buffer.commit_all()
+    assert "Not a directory" in buffer.snapshot().problem
+    assert len(drain(buffer)) == 10
+    accounted(buffer)
+    buffer.close()
+
+
+def break_disk(buffer, trouble="full"):
+    """Every transaction of this store fails."""
+
+    @contextlib.contextmanager
+    def transaction():
+        raise DiskError(trouble, "injected")
+        yield
+
+    buffer._flusher.store.transaction = transaction
+
+
+@pytest.mark.parametrize(("policy", "newest", "oldest"), [("thin", 1, 1), ("drop_oldest", 1, 0), ("drop_newest", 0, 1)])
+def test_promise_6_memory_stays_bounded_while_the_disk_is_gone(folder, clock, policy, newest, oldest):
+    buffer = open_at(folder, clock, memory_points=100, when_full=policy)
+    break_disk(buffer)
+    for _ in range(50):
+        measure(buffer, clock, 20)
+        assert not buffer.commit_all()
+        assert buffer.snapshot().pending_memory <= 100
+    accounted(buffer)
+    stamps = [int(text.split()[-1]) for text in drain(buffer)]
+    assert buffer.snapshot().counters.dropped["memory"] + len(stamps) == 1000
+    assert (stamps[-1] == UNIX_NS + 1999 * SECOND) == bool(newest)
+    assert (stamps[0] == UNIX_NS + 1000 * SECOND) == bool(oldest)
+    buffer.close()
+
+
+def test_each_point_is_delivered_once_while_settling_fails(folder, clock):
+    buffer = open_at(folder, clock)
+    measure(buffer, clock, 30)
+    buffer.commit_all()
+    break_disk(buffer)
+    assert len(drain(buffer)) == 30
+    clock.pass_s(5)
+    assert not buffer.commit()
+    assert drain(buffer) == []
+    del buffer._flusher.store.transaction
+    clock.pass_s(31)
+    assert buffer.commit()
+    buffer.close()
+    assert pending_after(folder) == 0
+
+
+def test_promise_1_putting_waits_for_no_disk(folder, monkeypatch):
+    """Each sync takes 300 ms; put() is never held up by more than 20 ms."""
+
+    class RealClock(HandClock):
+        def boot_ns(self):
+            return time.monotonic_ns()
+
+    buffer = open_at(folder, RealClock(), loss_window=0)
+    store = buffer._flusher.store
+    real = store.transaction
+
+    @contextlib.contextmanager
+    def slow():
+        with real():
+            yield
+            time.sleep(0.3)
+
+    store.transaction = slow
+    stop = threading.Event()
+    thread = thread_for("committer", Committer(buffer), stop)
+    worst = 0.0
+    clock = buffer.clock
+    for _ in range(100):
+        before = time.thread_time()
+        buffer.put([line(clock)])
+        worst = max(worst, time.thread_time() - before)
+        held = buffer._state.lock.acquire(timeout=0.2)
+        assert held, "the lock is not held during a sync"
+        buffer._state.lock.release()
+        time.sleep(0.01)
+    stop.set()
+    buffer.wake.set()
+    thread.join(5)
+    del store.transaction
+    buffer.close()
+    assert worst < 0.02
+    assert pending_after(folder) == 100
+
+
+def test_the_committer_keeps_the_window_and_goes_on_after_an_error(folder, monkeypatch):
+    class RealClock(HandClock):
+        def boot_ns(self):
+            return time.monotonic_ns()
+
+    buffer = open_at(folder, RealClock(), loss_window=0.5)
+    failures = iter([RuntimeError("unforeseen")])
+    real = buffer.commit
+
+    def commit():
+        for failure in failures:
+            raise failure
+        return real()
+
+    monkeypatch.setattr(buffer, "commit", commit)
+    stop = threading.Event()
+    thread = thread_for("committer", Committer(buffer), stop)
+    buffer.put([line(buffer.clock)])
+    until = time.monotonic() + 10
+    while buffer.snapshot().pending_disk == 0 and time.monotonic() < until:
+        time.sleep(0.02)
+    assert buffer.snapshot().pending_disk == 1
+    stop.set()
+    buffer.wake.set()
+    thread.join(5)
+    buffer.close()
+
+
+def test_ballast_is_there_for_a_full_disk_and_comes_back(folder, clock):
+    buffer = open_at(folder, clock)
+    measure(buffer, clock, 3)
+    buffer.commit_all()
+    ballast = folder / folders.BALLAST
+    assert ballast.stat().st_size == folders.BALLAST_BYTES
+    break_disk(buffer)
+    measure(buffer, clock, 3)
+    assert not buffer.commit_all()
+    assert not ballast.exists()
+    del buffer._flusher.store.transaction
+    clock.pass_s(31)
+    assert buffer.commit_all()
+    assert ballast.exists()
+    buffer.close()
+    assert ballast.stat().st_mode & 0o077 == 0
+
+
+def test_a_folder_that_was_deleted_and_made_anew_is_held_against_a_second_agent(folder, clock):
+    buffer = open_at(folder, clock)
+    measure(buffer, clock, 3)
+    assert buffer.commit_all()
+    shutil.rmtree(folder)
+    measure(buffer, clock, 3)
+    buffer.commit_all()
+    assert buffer.commit_all()
+    with pytest.raises(folders.AlreadyRunning):
+        open_at(folder, clock)
+    assert len(drain(buffer)) == 6
+    accounted(buffer)
+    buffer.close()
+
+
+def test_a_folder_where_another_agent_began_after_it_was_deleted_is_left_to_that_one(folder, clock):
+    buffer = open_at(folder, clock)
+    measure(buffer, clock, 3)
+    assert buffer.commit_all()
+    shutil.rmtree(folder)
+    other = open_at(folder, clock)
+    measure(buffer, clock, 3, device="kept")
+    for _ in range(3):
+        assert not buffer.commit_all()
+        clock.pass_s(31)
+    assert "in use by" in buffer.snapshot().problem
+    assert sum(b"kept" in line for line in drain(buffer)) == 3
+    accounted(buffer)
+    assert other.snapshot().pending == 0
+    other.close()
+    measure(buffer, clock, 3)
+    clock.pass_s(31)
+    assert buffer.commit_all(), buffer.snapshot().problem
+    accounted(buffer)
+    buffer.close()

@@ -1,0 +1,463 @@
+"""Promise 3: no state of the folder, however damaged, keeps the agent from starting, measuring and delivering."""
+
+import itertools
+import os
+import random
+import shutil
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.buffer import folder as folders
+from agent.buffer import recovery
+from agent.buffer.committer import Committer
+from agent.buffer.disk import DiskError
+from agent.buffer.offline import Beside, BufferUnavailable
+from agent.buffer.store import DATABASE, FILES, Store
+from agent.util.loops import thread_for
+from tests.buffers import HandClock, accounted, drain, line, measure, open_at
+
+OLD = 400
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory):
+    """A folder as a power cut leaves it: a database and a log that is not in it yet."""
+    top = tmp_path_factory.mktemp("used")
+    clock = HandClock()
+    buffer = open_at(top / "live", clock)
+    for _ in range(40):
+        measure(buffer, clock, OLD // 40)
+        buffer.commit_all()
+    shutil.copytree(top / "live", top / "copy")
+    buffer.close()
+    return top / "copy"
+
+
+@pytest.fixture
+def folder(used, tmp_path):
+    shutil.copytree(used, tmp_path / "buffer")
+    return tmp_path / "buffer"
+
+
+def works(folder):
+    """Open it, measure and deliver. Returns how many of the old points came out, and the last status."""
+    clock = HandClock(now_s=100_000)
+    buffer = open_at(folder, clock)
+    measure(buffer, clock, 5, device="new")
+    assert len(drain(buffer)) >= 5
+    measure(buffer, clock, 5, device="new")
+    assert buffer.commit_all(), buffer.snapshot().problem
+    lines = drain(buffer)
+    old = sum(b"pi-1" in text for text in lines)
+    assert sum(b"device=new" in text for text in lines) == 5
+    assert buffer.commit_all()
+    accounted(buffer)
+    status = buffer.snapshot()
+    assert status.pending == 0
+    delivered_old = status.counters.delivered - 10
+    buffer.close()
+    again = open_at(folder, clock)
+    assert again.snapshot().disk_ok
+    accounted(again)
+    again.close()
+    assert delivered_old >= old
+    return delivered_old, status
+
+
+def damage(folder, rng):
+    """One of the things that happen to files. Returns what was done."""
+    path = folder / rng.choice([DATABASE, DATABASE, DATABASE, DATABASE + "-wal", DATABASE + "-shm"])
+    size = path.stat().st_size
+    kind = rng.choice(["bytes", "page", "zeroes", "cut", "gone", "folder", "noise", "longer", "empty", "head"])
+    if kind == "gone":
+        path.unlink()
+    elif kind == "folder":
+        path.unlink()
+        path.mkdir()
+        (path / "inside").write_text("x")
+    elif kind == "noise":
+        path.write_bytes(rng.randbytes(size))
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "cut":
+        os.truncate(path, rng.randrange(size))
+    elif kind == "longer":
+        with path.open("ab") as file:
+            file.write(rng.randbytes(rng.randrange(1, 5000)))
+    else:
+        start = rng.randrange(size) if kind != "head" else 0
+        length = {"bytes": rng.randrange(1, 40), "page": 1024, "zeroes": rng.randrange(1, 20_000), "head": 100}[kind]
+        with path.open("r+b") as file:
+            file.seek(start)
+            length = min(length, size - start)
+            file.write(bytes(length) if kind == "zeroes" else rng.randbytes(length))
+    return f"{kind} of {path.name}"
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_promise_3_it_starts_from_a_damaged_folder_and_delivers_new_points(folder, seed):
+    rng = random.Random(seed)
+    done = damage(folder, rng)
+    try:
+        old, _ = works(folder)
+    except Exception as error:
+        error.add_note(f"seed {seed}: {done}")
+        raise
+    assert old <= OLD
+
+
+def test_an_untouched_folder_gives_every_point(folder):
+    old, status = works(folder)
+    assert old == OLD
+    assert status.counters.dropped == {}
+    assert status.damaged_sets == 0
+
+
+@pytest.mark.parametrize("start", [0, 18, 100, 5000, 8000])
+def test_a_damaged_database_under_a_sound_log_costs_nothing(folder, start):
+    with (folder / DATABASE).open("r+b") as file:
+        file.seek(start)
+        file.write(random.Random(start).randbytes(80))
+    old, _ = works(folder)
+    assert old == OLD
+
+
+@pytest.mark.parametrize("start", [0, 32, 60, 20_000, 100_000, 200_000])
+def test_a_log_damaged_in_the_middle_is_noticed_and_costs_little(folder, start):
+    """SQLite reads a log up to its first bad checksum, and says nothing."""
+    with (folder / (DATABASE + "-wal")).open("r+b") as file:
+        file.seek(start)
+        file.write(random.Random(start).randbytes(40))
+    old, status = works(folder)
+    assert old >= OLD * 0.9
+    assert status.damaged_sets == 1
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["ends", "goes on"])
+def test_a_log_that_another_command_is_done_with_meanwhile_is_no_damage(folder, monkeypatch, anew):
+    """`buffer import` beside a starting agent: what it wrote is in the database, and the log is gone or begun anew."""
+    beside = sqlite3.connect(folder / DATABASE, isolation_level=None)
+    for number in range(20):
+        beside.execute("UPDATE Settings SET value = ? WHERE key = 'hits'", (number,))
+    connect = sqlite3.connect
+
+    def late(*arguments, **more):
+        if anew:
+            beside.execute("PRAGMA wal_checkpoint(RESTART)")
+            beside.execute("UPDATE Settings SET value = 0 WHERE key = 'hits'")
+        else:
+            beside.close()
+        return connect(*arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", late)
+        assert recovery.broken_log(folder) is None
+    beside.close()
+    old, status = works(folder)
+    assert (old, status.damaged_sets) == (OLD, 0)
+
+
+def test_a_log_cut_in_its_last_transaction_is_what_a_power_cut_leaves(folder):
+    path = folder / (DATABASE + "-wal")
+    os.truncate(path, path.stat().st_size - 500)
+    old, status = works(folder)
+    assert old == OLD - 10
+    assert status.damaged_sets == 0
+
+
+def test_a_damaged_page_costs_only_what_was_on_it(folder):
+    with sqlite3.connect(folder / DATABASE) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'Cache_key_raw'").fetchone()
+    connection.close()
+    with (folder / DATABASE).open("r+b") as file:
+        file.seek((root - 1) * 1024)
+        file.write(random.Random(1).randbytes(1024))
+    old, status = works(folder)
+    assert old == OLD, "the index is lost, the rows are not"
+    assert status.damaged_sets == 1
+    assert (folder / folders.DAMAGED / "1" / DATABASE).exists()
+
+
+def test_a_flipped_bit_in_a_row_is_noticed_and_the_points_are_counted(folder):
+    with sqlite3.connect(folder / DATABASE) as connection:
+        key, value = connection.execute("SELECT key, value FROM Cache WHERE key > 0 AND raw = 1").fetchone()
+        broken = bytearray(value)
+        broken[len(broken) // 2] ^= 1
+        connection.execute("UPDATE Cache SET value = ? WHERE key = ?", (bytes(broken), key))
+    connection.close()
+    old, status = works(folder)
+    assert old + status.counters.dropped["damaged"] == OLD
+    assert list((folder / folders.DAMAGED).glob("row-*"))
+
+
+def test_a_lost_ledger_starts_again_with_what_waits(folder):
+    with sqlite3.connect(folder / DATABASE) as connection:
+        connection.execute("UPDATE Cache SET value = x'00' WHERE key = 'ledger'")
+    connection.close()
+    old, _ = works(folder)
+    assert old == OLD
+
+
+def test_a_forged_settings_table_changes_nothing(folder):
+    with sqlite3.connect(folder / DATABASE) as connection:
+        forged = {
+            "volume": 1,
+            "set": "x",
+            "transact": 0,
+            "sqlite_synchronous": 0,
+            "sqlite_journal_mode": "off",
+            "sqlite_x; DROP TABLE Cache": 1,
+            "disk_unknown": 1,
+            "eviction_policy": "least-recently-used",
+            "cull_limit": 10,
+            "size_limit": 1,
+        }
+        for key, value in forged.items():
+            connection.execute("INSERT OR REPLACE INTO Settings VALUES (?, ?)", (key, value))
+        connection.execute("UPDATE Settings SET value = -7 WHERE key = 'count'")
+    connection.close()
+    old, _ = works(folder)
+    assert old == OLD
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.timeout(20)
+def test_a_pipe_in_the_place_of_a_file_is_set_aside_unread(folder, name):
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    works(folder)
+
+
+def test_a_file_in_the_place_of_the_folder_is_set_aside(tmp_path):
+    path = tmp_path / "buffer"
+    path.write_text("not a folder")
+    works(path)
+    assert (tmp_path / "buffer.damaged").read_text() == "not a folder"
+
+
+def test_a_database_of_another_make_is_set_aside(tmp_path):
+    folder = tmp_path / "buffer"
+    folder.mkdir()
+    with sqlite3.connect(folder / DATABASE) as connection:
+        connection.execute("CREATE TABLE cats (name)")
+    connection.close()
+    _, status = works(folder)
+    assert status.damaged_sets == 1
+
+
+def test_what_is_set_aside_is_bounded(folder):
+    for _ in range(6):
+        (folder / DATABASE).write_bytes(b"x" * 5000)
+        open_at(folder).close()
+    assert len(folders.damaged_sets(folder)) == folders.KEPT_SETS
+
+
+def test_a_log_without_its_database_is_not_applied_to_a_new_one_but_read(folder):
+    (folder / DATABASE).unlink()
+    old, status = works(folder)
+    assert old == OLD
+    assert status.damaged_sets == 1
+
+
+def test_a_read_only_file_of_another_owner_is_replaced(folder, monkeypatch):
+    (folder / DATABASE).chmod(0o400)
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: real(path, mode) and (path != folder / DATABASE or mode == 0))
+    old, _ = works(folder)
+    assert old == OLD
+
+
+def test_what_the_folder_holds_is_for_its_owner_only(folder):
+    works(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    buffer = open_at(folder)
+    buffer.put([line(HandClock())])
+    buffer.commit_all()
+    assert all((folder / name).stat().st_mode & 0o077 == 0 for name in FILES if (folder / name).exists())
+    buffer.close()
+
+
+def test_damage_that_is_found_while_the_agent_runs_starts_a_new_database(folder):
+    clock = HandClock(now_s=100_000)
+    buffer = open_at(folder, clock)
+    buffer._flusher.store._cache._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    size = (folder / DATABASE).stat().st_size
+    with (folder / DATABASE).open("r+b") as file:
+        file.seek(1024)
+        file.write(random.Random(3).randbytes(size - 4096 - 1024))
+    tries = 0
+    while not (measure(buffer, clock, 10, device="new"), buffer.commit_all())[1]:
+        clock.pass_s(31)
+        tries += 1
+        assert tries < 5
+    accounted(buffer)
+    status = buffer.snapshot()
+    lines = drain(buffer)
+    assert sum(b"=new" in text for text in lines) == 10 * (tries + 1)
+    assert status.counters.dropped.get("damaged", 0) + len(lines) == OLD + 10 * (tries + 1)
+    assert buffer.commit_all()
+    accounted(buffer)
+    buffer.close()
+
+
+def test_after_an_unclean_stop_the_pages_are_checked_in_the_background(folder, monkeypatch):
+    buffer = open_at(folder, HandClock(now_s=100_000), wait=False)
+    assert buffer.snapshot().problem == "not opened yet"
+    measure(buffer, HandClock(), 3)
+    monkeypatch.setattr(Store, "sound", lambda _: "a page is used twice")
+    stop = threading.Event()
+    thread = thread_for("committer", Committer(buffer), stop)
+    until = time.monotonic() + 10
+    while not (folder / folders.DAMAGED / "1").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    stop.set()
+    buffer.wake.set()
+    thread.join()
+    assert (folder / folders.DAMAGED / "1").exists()
+    buffer.close()
+    again = open_at(folder)
+    assert again.snapshot().pending == OLD + 3, "every point moved to the new database"
+    accounted(again)
+    again.close()
+
+
+def test_after_a_clean_stop_nothing_is_checked(tmp_path, monkeypatch):
+    open_at(tmp_path / "b").close()
+    monkeypatch.setattr(Store, "sound", lambda _: pytest.fail("checked without need"))
+    buffer = open_at(tmp_path / "b")
+    buffer.check_in_background()
+    assert not [t for t in threading.enumerate() if t.name == "quick-check"]
+    buffer.close()
+
+
+def test_quick_check_finds_a_damaged_page(folder):
+    store = Store(folder)
+    assert store.sound() is None
+    store._cache._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    with (folder / DATABASE).open("r+b") as file:
+        file.seek(2048)
+        file.write(random.Random(3).randbytes(8192))
+    assert store.sound() is not None
+    store.close()
+
+
+def test_promise_5_a_row_whose_header_is_lost_gets_no_wrong_time(tmp_path):
+    """Undated lines end in the boot clock: without the header they would look like points of 1970."""
+    clock = HandClock(offset_ns=None)
+    buffer = open_at(tmp_path / "b", clock)
+    measure(buffer, clock, 10)
+    buffer.close()
+    with sqlite3.connect(tmp_path / "b" / DATABASE) as connection:
+        connection.execute("UPDATE Cache SET tag = x'00' WHERE key = 1")
+    connection.close()
+    again = open_at(tmp_path / "b", HandClock())
+    assert again.commit_all()
+    assert drain(again) == []
+    assert again.snapshot().counters.dropped == {"damaged": 10}
+    accounted(again)
+    again.close()
+    assert list((tmp_path / "b" / folders.DAMAGED).glob("row-*"))
+
+
+def test_a_dated_row_whose_header_is_lost_is_kept(folder):
+    with sqlite3.connect(folder / DATABASE) as connection:
+        connection.execute("UPDATE Cache SET tag = NULL WHERE key = 1")
+    connection.close()
+    old, status = works(folder)
+    assert old == OLD
+    assert status.counters.dropped == {}
+
+
+@pytest.mark.parametrize("trouble", ["full", "io"])
+def test_a_salvage_that_is_interrupted_goes_on_at_the_next_start(folder, monkeypatch, trouble):
+    os.truncate(folder / DATABASE, 3000)
+    real = recovery.refill_from
+
+    def interrupted(store, rows, known=None):
+        real(store, itertools.islice(rows, 2), known)
+        raise DiskError(trouble, "in the middle")
+
+    monkeypatch.setattr(recovery, "refill_from", interrupted)
+    clock = HandClock(now_s=50_000)
+    buffer = open_at(folder, clock)
+    measure(buffer, clock, 3, device="early")
+    assert len(drain(buffer)) == 3
+    assert not buffer.snapshot().disk_ok
+    buffer.close()
+    monkeypatch.setattr(recovery, "refill_from", real)
+    old, status = works(folder)
+    assert old == OLD
+    assert status.counters.dropped == {}
+    assert not list(folder.rglob(folders.UNREAD))
+
+
+def test_nothing_is_imported_into_a_buffer_that_is_not_saved_to_the_end_yet(folder):
+    folders.set_aside(folder, FILES, 10**9)
+    with pytest.raises(BufferUnavailable, match="saved from damage"):
+        Beside(folder, create=True)
+    old, status = works(folder)
+    assert old == OLD
+    assert status.counters.dropped == {}
+    Beside(folder)._store.close()
+
+
+class PowerCut(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_promise_3_a_power_cut_while_damaged_files_are_set_aside_loses_no_point(folder, monkeypatch, tmp_path, moved):
+    os.truncate(folder / DATABASE, 3000)
+    rename = Path.rename
+
+    def cut(path, target):
+        if moved:
+            rename(path, target)
+        raise PowerCut
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", cut)
+        with pytest.raises(PowerCut):
+            open_at(folder)
+    shutil.copytree(folder, tmp_path / "after")
+    old, status = works(tmp_path / "after")
+    assert old == OLD
+    assert status.counters.dropped == {}
+    assert not list((tmp_path / "after").rglob(folders.UNREAD))
+
+
+def test_what_is_not_read_yet_is_kept_whatever_the_bound(folder):
+    for _ in range(6):
+        (folder / DATABASE).write_bytes(b"x" * 5000)
+        folders.set_aside(folder, [DATABASE], 1)
+    sets = folders.unread_sets(folder)
+    assert len(sets) == 6
+    for read in sets:
+        folders.mark_read(read)
+    folders.bound(folder, 10**6)
+    assert folders.damaged_sets(folder) == sets[-folders.KEPT_SETS :]
+
+
+def test_counters_in_memory_outlive_an_empty_folder_in_the_place_of_the_old_one(tmp_path):
+    clock = HandClock()
+    buffer = open_at(tmp_path / "b", clock)
+    measure(buffer, clock, 10)
+    buffer.delivered(buffer.take_live(100))
+    buffer.commit_all()
+    buffer._flusher.failed(DiskError("io", "the card was pulled"))
+    shutil.rmtree(tmp_path / "b")
+    clock.pass_s(31)
+    measure(buffer, clock, 5)
+    assert buffer.commit_all()
+    assert buffer.snapshot().counters.measured == 15
+    accounted(buffer)
+    buffer.close()
+    again = open_at(tmp_path / "b", clock)
+    assert (again.snapshot().counters.delivered, again.snapshot().pending) == (10, 5)
+    accounted(again)
+    again.close()

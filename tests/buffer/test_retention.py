@@ -1,0 +1,227 @@
+"""Promise 6: memory and disk stay within their limits at any outage length, and every point that goes is counted."""
+
+from itertools import pairwise
+from random import Random
+
+import pytest
+
+from agent.buffer import retention
+from agent.buffer.buffer import DeadLetter, Part
+from agent.buffer.index import Entry
+from agent.buffer.rows import Kind, lines_of, pack
+from agent.buffer.thinning import coarsest_next, thinned
+from agent.points.schema import Line
+from tests.buffers import SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at
+
+
+@pytest.fixture
+def clock():
+    return HandClock()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "buffer"
+
+
+def outage(buffer, clock, rounds, count=50):
+    for _ in range(rounds):
+        measure(buffer, clock, count)
+        assert buffer.commit_all()
+
+
+def stamps(buffer):
+    return sorted((int(text.split()[-1]) - UNIX_NS) // SECOND - 1000 for text in drain(buffer))
+
+
+def small(monkeypatch, limit=40_000):
+    """A limit that a test reaches: pages for `limit` bytes."""
+    monkeypatch.setattr(retention, "budget", lambda _: limit)
+
+
+def test_promise_6_when_full_the_oldest_points_become_coarser_and_the_whole_outage_stays_covered(
+    folder, clock, monkeypatch
+):
+    small(monkeypatch)
+    buffer = open_at(folder, clock, when_full="thin")
+    outage(buffer, clock, 200)
+    status = buffer.snapshot()
+    assert status.disk_bytes <= 45_000
+    assert status.counters.dropped["thinned"] > 1000
+    assert set(status.counters.dropped) == {"thinned"}
+    accounted(buffer)
+    left = stamps(buffer)
+    gaps = [later - earlier for earlier, later in pairwise(left)]
+    assert left[0] == 0
+    assert left[-1] == 200 * 50 - 1
+    assert gaps[-1] == 1, "the newest are all there"
+    assert max(gaps[len(gaps) // 2 :]) <= 2 * max(gaps[: len(gaps) // 2])
+    assert max(gaps) <= 64
+    assert buffer.commit_all()
+    buffer.close()
+
+
+def test_promise_6_or_the_oldest_go(folder, clock, monkeypatch):
+    small(monkeypatch)
+    buffer = open_at(folder, clock, when_full="drop_oldest")
+    outage(buffer, clock, 200)
+    status = buffer.snapshot()
+    assert status.disk_bytes <= 45_000
+    accounted(buffer)
+    left = stamps(buffer)
+    assert left == list(range(status.counters.dropped["max_size"], 10_000))
+    buffer.close()
+
+
+def test_promise_6_or_no_new_ones_are_taken(folder, clock, monkeypatch):
+    small(monkeypatch)
+    buffer = open_at(folder, clock, when_full="drop_newest")
+    outage(buffer, clock, 200)
+    status = buffer.snapshot()
+    assert status.disk_bytes <= 45_000
+    accounted(buffer)
+    left = stamps(buffer)
+    assert left[: len(left) - 1] == list(range(len(left) - 1))
+    assert status.counters.dropped["max_size"] == 10_000 - len(left)
+    buffer.close()
+
+
+def test_what_is_in_flight_is_neither_thinned_nor_dropped_nor_merged(folder, clock, monkeypatch):
+    small(monkeypatch)
+    buffer = open_at(folder, clock, when_full="drop_oldest")
+    outage(buffer, clock, 3)
+    batch = buffer.take_backlog(5000)
+    lines = batch.lines()
+    outage(buffer, clock, 200)
+    buffer.keep(batch)
+    assert buffer.take_backlog(batch.count).lines() == lines
+    accounted(buffer)
+    buffer.close()
+
+
+def test_undated_points_are_thinned_too_and_stay_undated(folder, monkeypatch):
+    small(monkeypatch)
+    clock = HandClock(offset_ns=None)
+    buffer = open_at(folder, clock, when_full="thin")
+    outage(buffer, clock, 100)
+    status = buffer.snapshot()
+    assert status.disk_bytes <= 45_000
+    assert status.undated == status.pending == 5000 - status.counters.dropped["thinned"]
+    accounted(buffer)
+    buffer.close()
+
+
+def test_points_older_than_max_age_go(folder, clock):
+    buffer = open_at(folder, clock, max_age=3600)
+    outage(buffer, clock, 4, count=200)
+    clock.pass_s(3600 - 800 + 300)
+    buffer.commit_all()
+    buffer.commit_all()
+    status = buffer.snapshot()
+    assert status.counters.dropped == {"max_age": 200}
+    assert status.pending == 600
+    accounted(buffer)
+    buffer.close()
+
+
+def test_no_point_is_too_old_while_nobody_knows_the_time(folder, clock):
+    buffer = open_at(folder, clock, max_age=3600)
+    outage(buffer, clock, 4, count=200)
+    clock.offset_ns = None
+    clock.pass_s(10**6)
+    buffer.commit_all()
+    assert buffer.snapshot().counters.dropped == {}
+    buffer.close()
+
+
+@pytest.mark.parametrize("when_full", ["thin", "drop_oldest", "drop_newest"])
+def test_promise_2_no_point_that_waits_makes_room_for_dead_letters(folder, clock, when_full):
+    buffer = open_at(folder, clock, max_size=1_000_000, when_full=when_full)
+    random = Random(1)
+    for _ in range(4):
+        for _ in range(1000):
+            clock.pass_s(1)
+            head = b'environment,clientId=pi-1 note="%s"' % random.randbytes(200).hex().encode()
+            buffer.put([Line(head, clock.boot_ns())])
+        batch = buffer.take_live(5000)
+        buffer.replace(batch, [], [DeadLetter(text, "parse", "no", UNIX_NS) for text in batch.lines()])
+        assert buffer.commit_all()
+    assert buffer.snapshot().disk_bytes > retention.budget(1_000_000)
+    outage(buffer, clock, 10)
+    status = buffer.snapshot()
+    assert (status.pending, status.dead_letters, dict(status.counters.dropped)) == (500, 4000, {})
+    accounted(buffer)
+
+
+def test_dead_letters_are_bounded_and_stay_counted(folder, clock):
+    buffer = open_at(folder, clock, max_rejected=2000)
+    for _ in range(20):
+        measure(buffer, clock, 10)
+        batch = buffer.take_live(100)
+        dead = [DeadLetter(text, "parse", "m" * 2000, UNIX_NS) for text in batch.lines()]
+        buffer.replace(batch, [], dead)
+        buffer.commit_all()
+    buffer.commit_all()
+    status = buffer.snapshot()
+    assert status.counters.rejected == 200
+    assert 0 < status.dead_letters < 200
+    accounted(buffer)
+    buffer.close()
+
+
+def test_promise_6_the_default_holds_60_days_at_1_hz():
+    """5.2 million points, at what merged rows of three-field points take."""
+    lines = [
+        b"environment,TemperatureSensor=bme280,HumiditySensor=bme280,PressureSensor=bme280,clientId=pi,device=pi "
+        b"Temperature=2%d.%d,Humidity=5%d.%d,Pressure=10%02d.%d %d"
+        % (n % 7, n % 97, n % 9, n % 89, n % 31, n % 83, UNIX_NS + n * SECOND)
+        for n in range(5000)
+    ]
+    row = pack(lines, Kind.PENDING)
+    assert lines_of(row.value) == lines
+    assert len(row.value) / 5000 * 1.1 * 60 * 86_400 < retention.budget(256_000_000)
+
+
+def test_every_second_point_of_each_series_stays():
+    lines = [b"m,d=%d a=1 %d" % (n % 2, n) for n in range(8)]
+    assert thinned(lines) == [lines[0], lines[1], lines[4], lines[5]]
+    assert thinned([b"m a=1 1"]) == [b"m a=1 1"]
+
+
+def test_the_older_half_is_thinned_evenly_from_its_oldest():
+    rows = [Entry(n, 10, 0, 100, thin) for n, thin in enumerate([1, 1, 0, 0, 0, 0, 0, 0])]
+    assert [entry.key for entry in coarsest_next(rows, 20)] == [2, 3]
+    assert coarsest_next([], 20) == []
+
+
+def test_many_small_rows_become_one(folder, clock):
+    buffer = open_at(folder, clock)
+    outage(buffer, clock, 36, count=10)
+    assert buffer.snapshot().rows == 36
+    outage(buffer, clock, 1, count=10)
+    assert buffer.snapshot().rows == 2
+    outage(buffer, clock, 600, count=10)
+    assert buffer.snapshot().rows < 60
+    assert stamps(buffer) == list(range(6370))
+    accounted(buffer)
+    buffer.close()
+
+
+def test_parts_take_the_place_of_the_batch_so_that_the_oldest_stay_first(folder, clock):
+    buffer = open_at(folder, clock)
+    outage(buffer, clock, 3)
+    batch = buffer.take_backlog(50)
+    lines = batch.lines()
+    buffer.replace(batch, [Part(tuple(lines), "pending")], [])
+    buffer.commit_all()
+    assert buffer.take_backlog(50).lines() == lines
+    buffer.close()
+
+
+def test_a_burst_beyond_half_of_the_memory_is_committed_at_once(folder, clock):
+    buffer = open_at(folder, clock, memory_points=100)
+    buffer.put([line(clock) for _ in range(60)])
+    assert buffer.commit_due(clock.boot_ns())
+    assert buffer.commit()
+    assert buffer.snapshot().pending_disk == 60
+    buffer.close()

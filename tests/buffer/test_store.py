@@ -1,0 +1,264 @@
+"""The traps of diskcache 5.6.3 and SQLite, each by its name, and that the buffer does not step into it."""
+
+import os
+import pickle
+import sqlite3
+import threading
+from pathlib import Path
+
+import diskcache
+import pytest
+
+from agent.buffer import folder as folders
+from agent.buffer.disk import DiskError, RowDisk, disk_error
+from agent.buffer.rows import DamagedRow, Kind, check, lines_of, pack, read_header, unpack
+from agent.buffer.store import DATABASE, PAGE_BYTES, Store
+from tests.buffers import HandClock, measure, open_at
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folders.make(tmp_path / "buffer")
+    return tmp_path / "buffer"
+
+
+@pytest.fixture
+def store(folder):
+    store = Store(folder)
+    yield store
+    store.close()
+
+
+def query(folder, text, *arguments):
+    with sqlite3.connect(folder / DATABASE) as connection:
+        rows = connection.execute(text, arguments).fetchall()
+    connection.close()
+    return rows
+
+
+class Evil:
+    """Unpickling it leaves a mark."""
+
+    def __reduce__(self):
+        return os.mkdir, ("/nonexistent/pickle-was-loaded",)
+
+
+@pytest.mark.parametrize("value", ["text", 1, 1.5, None, bytearray(b"x"), Evil(), [b"x"]])
+def test_trap_anything_but_bytes_would_be_pickled(store, value):
+    with pytest.raises(TypeError), store.transaction():
+        store.put(1, value)
+
+
+@pytest.mark.parametrize("key", [Evil(), (1, 2), None, True, 2**70])
+def test_trap_a_key_of_another_type_would_be_pickled(folder, key):
+    with pytest.raises((TypeError, ValueError)):
+        RowDisk(str(folder)).put(key)
+
+
+def test_trap_a_stored_pickle_would_be_loaded(store, folder):
+    with store.transaction():
+        store.put("x", b"fine")
+    query(folder, "UPDATE Cache SET mode = 4, value = ? WHERE key = 'x'", pickle.dumps(Evil()))
+    with pytest.raises(DiskError, match="neither pickles nor files"), store.transaction():
+        store.get("x")
+    with pytest.raises(ValueError, match="pickled key"):
+        RowDisk(str(folder)).get(pickle.dumps(Evil()), 0)
+
+
+def test_trap_a_file_name_column_reads_and_deletes_files_elsewhere(store, folder, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("token")
+    with store.transaction():
+        store.put(1, *reversed(astuple(pack([b"m a=1 1"], Kind.PENDING))))
+    query(folder, "UPDATE Cache SET mode = 2, filename = '../secret', value = NULL WHERE key = 1")
+    assert store.read(1)[1] is None
+    with pytest.raises(DiskError), store.transaction():
+        store.get(1)
+    with store.transaction():
+        store.delete(1)
+    assert secret.read_text() == "token"
+
+
+def astuple(row):
+    return row.tag, row.value
+
+
+def test_trap_the_page_size_comes_too_late_once_there_is_a_table(store, folder):
+    assert query(folder, "PRAGMA page_size") == [(PAGE_BYTES,)]
+    assert query(folder, "PRAGMA auto_vacuum") == [(0,)]
+    assert query(folder, "PRAGMA journal_mode") == [("wal",)]
+
+
+def test_trap_the_default_synchronous_loses_commits(store, folder):
+    assert store._cache._sql("PRAGMA synchronous").fetchall() == [(2,)]
+    seen = []
+
+    def other():
+        with store.transaction():
+            seen.append(store._cache._sql("PRAGMA synchronous").fetchall())
+        store.release()
+
+    query(folder, "UPDATE Settings SET value = 0 WHERE key = 'sqlite_synchronous'")  # what another process may do
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert seen == [[(2,)]]
+
+
+def test_trap_defaults_evict_cull_count_and_map(store):
+    cache = store._cache
+    assert (cache.eviction_policy, cache.cull_limit, cache.statistics, cache.tag_index) == ("none", 0, 0, 0)
+    pragmas = {name: store._cache._sql(f"PRAGMA {name}").fetchone()[0] for name in ("mmap_size", "cache_size")}
+    assert pragmas == {"mmap_size": 0, "cache_size": -2000}
+
+
+def test_trap_stored_settings_win_over_the_defaults(folder):
+    Store(folder).close()
+    query(folder, "UPDATE Settings SET value = 'least-recently-used' WHERE key = 'eviction_policy'")
+    query(folder, "INSERT INTO Settings VALUES ('volume', 1)")
+    store = Store(folder)
+    assert store._cache.eviction_policy == "none"
+    assert callable(store._cache.volume)
+    store.close()
+
+
+def test_trap_a_failed_commit_leaves_the_connection_in_a_transaction(store):
+    real = store._cache._sql
+
+    class Failing(diskcache.Cache):
+        fails = True
+
+        @property
+        def _sql(self):
+            def run(text, *arguments):
+                if text == "COMMIT" and self.fails:
+                    raise sqlite3.OperationalError("disk I/O error")
+                return super(Failing, self)._sql(text, *arguments)
+
+            return run
+
+    assert real
+    store._cache.__class__ = Failing
+    with pytest.raises(DiskError, match="disk I/O error"), store.transaction():
+        store.put(1, b"x")
+    store._cache.fails = False
+    with store.transaction():
+        store.put(2, b"y")
+    assert [found.key for found in store.scan()] == [2]
+
+
+def test_trap_a_locked_database_is_an_error_after_a_while_and_not_waited_for_for_ever(store, folder, monkeypatch):
+    monkeypatch.setattr(store._cache, "_timeout", 0.1)
+    store.release()
+    other = sqlite3.connect(folder / DATABASE, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(DiskError) as caught, store.transaction():
+        store.put(1, b"x")
+    assert caught.value.trouble == "locked"
+    other.execute("ROLLBACK")
+    other.close()
+
+
+def test_trap_a_deleted_database_takes_rows_and_loses_them(store, folder):
+    (folder / DATABASE).unlink()
+    with pytest.raises(DiskError) as caught, store.transaction():
+        store.put(1, b"x")
+    assert caught.value.trouble == "unlinked"
+
+
+def test_trap_dollar_and_tilde_in_the_path_are_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("ELSEWHERE", "/nonexistent")
+    with pytest.raises(ValueError, match=r"must not contain \$NAME"):
+        folders.make(tmp_path / "$ELSEWHERE")
+    folders.make(tmp_path / "a ~b $0 %41?#")
+    Store(tmp_path / "a ~b $0 %41?#").close()
+
+
+def test_trap_an_open_cursor_keeps_the_log_from_being_reused(folder):
+    clock = HandClock()
+    buffer = open_at(folder, clock)
+    scan = buffer._flusher.store.scan()
+    for _ in range(600):
+        measure(buffer, clock, 3)
+        buffer.commit_all()
+        next(scan, None)
+    assert (folder / (DATABASE + "-wal")).stat().st_size < 3 * 2**20
+    buffer.close()
+
+
+def test_trap_a_large_transaction_makes_a_large_log(folder):
+    clock = HandClock(offset_ns=None)
+    buffer = open_at(folder, clock)
+    for _ in range(40):
+        measure(buffer, clock, 1000, step_s=0.01)
+        buffer.commit_all()
+    buffer.heal(clock.boot_id, 10**18)
+    buffer.commit()
+    assert buffer.snapshot().undated == 0
+    assert (folder / (DATABASE + "-wal")).stat().st_size < 3 * 2**20
+    buffer.close()
+
+
+def test_trap_connections_are_per_thread_and_stay_open(folder):
+    buffer = open_at(folder)
+
+    def work():
+        buffer.commit_all()
+        buffer.release()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    buffer.close()
+    left = [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    assert [path for path in left if path.is_relative_to(folder)] == []
+
+
+def test_the_folder_and_its_parent_are_synced_when_they_are_made(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(folders, "sync_folder", synced.append)
+    folders.make(tmp_path / "new")
+    assert synced == [tmp_path / "new", tmp_path]
+
+
+@pytest.mark.parametrize(
+    ("error", "trouble"),
+    [
+        (sqlite3.OperationalError("database or disk is full"), "full"),
+        (OSError(28, "No space left on device"), "full"),
+        (OSError(122, "Disk quota exceeded"), "full"),
+        (sqlite3.OperationalError("attempt to write a readonly database"), "readonly"),
+        (OSError(30, "Read-only file system"), "readonly"),
+        (PermissionError(13, "Permission denied"), "readonly"),
+        (sqlite3.OperationalError("database is locked"), "locked"),
+        (sqlite3.OperationalError("disk I/O error"), "io"),
+        (OSError(5, "Input/output error"), "io"),
+        (sqlite3.DatabaseError("database disk image is malformed"), "damaged"),
+        (sqlite3.DatabaseError("file is not a database"), "damaged"),
+        (sqlite3.OperationalError("no such table: Cache"), "damaged"),
+        (AttributeError("anything a forged file makes diskcache do"), "damaged"),
+    ],
+)
+def test_what_an_error_of_the_disk_means(error, trouble):
+    assert disk_error(error).trouble == trouble
+
+
+def test_a_row_is_checked_before_it_is_used():
+    row = pack([b"m a=1 5", b"agent b=2 3"], Kind.PENDING)
+    header = read_header(row.tag)
+    assert (header.count, header.health, header.first_ns, header.last_ns) == (2, 1, 3, 5)
+    assert unpack(row.tag, row.value) == [b"m a=1 5", b"agent b=2 3"]
+    assert lines_of(row.value + row.value) == [b"m a=1 5", b"agent b=2 3"] * 2
+    for position in range(len(row.value)):
+        broken = bytearray(row.value)
+        broken[position] ^= 4
+        with pytest.raises(DamagedRow):
+            check(row.tag, bytes(broken))
+    for position in range(len(row.tag)):
+        broken = bytearray(row.tag)
+        broken[position] ^= 4
+        with pytest.raises(DamagedRow):
+            check(bytes(broken), row.value)
+    for tag, value in [(None, row.value), ("text", row.value), (row.tag, None), (row.tag[:-1], row.value)]:
+        with pytest.raises(DamagedRow):
+            check(tag, value)

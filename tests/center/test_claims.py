@@ -1,0 +1,124 @@
+"""Who owns a device id: whatever happens at once, everybody who reads the claims decides alike."""
+
+import random
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from center.influx.claims import Claim, settle
+
+KEYS = st.text("0123456789abcdef", min_size=4, max_size=4)
+SECRETS = st.sampled_from(["", "hash-a", "hash-b"])
+
+
+@st.composite
+def histories(draw):
+    keys = draw(st.lists(KEYS, min_size=1, max_size=8, unique=True))
+    return [Claim(n, key, draw(SECRETS)) for n, key in enumerate(sorted(keys))]
+
+
+@given(histories(), st.randoms(use_true_random=False))
+def test_the_order_in_which_claims_are_read_does_not_matter(claims, chance):
+    shuffled = claims[:]
+    chance.shuffle(shuffled)
+    assert settle(shuffled) == settle(claims)
+
+
+@given(histories())
+def test_one_stays_and_it_is_the_first_owners(claims):
+    settled = settle(claims)
+    owner = min(claims, key=lambda claim: claim.key).secret_hash
+    assert settled.owner_hash == owner
+    assert settled.key == max(claim.key for claim in claims if claim.secret_hash == owner)
+    assert {claim.key for claim in settled.others} | {settled.key} == {claim.key for claim in claims}
+    assert settled.created_ns == 0
+
+
+@given(histories(), st.integers(0, 8))
+def test_whoever_reads_early_never_keeps_what_a_later_reader_deletes_for_another_secret(claims, read):
+    """A later claim can end the token of an earlier one only with the same secret: its device renews it."""
+    early, late = settle(claims[: read + 1]), settle(claims)
+    if early.key != late.key:
+        assert early.owner_hash == late.owner_hash
+
+
+@given(histories(), st.integers(0, 9))
+def test_a_tombstone_ends_what_came_before_it(claims, place):
+    settled = settle([*claims, Claim(place)])
+    alive = [claim for claim in claims if claim.time_ns > place]
+    assert settled == settle(alive)
+    assert (settled is None) == (not alive)
+
+
+def test_nothing_is_not_registered():
+    assert settle([]) is None
+
+
+@pytest.mark.influxdb
+def test_a_center_whose_clock_is_wrong_leaves_one_live_authorization(monkeypatch):
+    from agent.util.secret import Secret
+    from center import times
+    from center.influx import registry as influx_registry
+    from tests.center_helpers import HOUR, influx_settings, stores
+
+    secret = Secret("s" * 32)
+    with influx_settings() as settings, stores(settings) as (registry, _):
+        for ahead in (-48 * HOUR, 48 * HOUR):
+            monkeypatch.setattr(influx_registry, "now_ns", lambda ahead=ahead: times.now_ns() + ahead)
+            for _ in range(2):
+                made = registry.register("pi-1", secret)
+                assert list(registry.live()) == [made.device.key]
+            registry.authorize("pi-2")  # as another center does in the midst of registering
+            assert registry.sweep() == []
+            assert len(registry.sweep(older_than_s=-60)) == 1
+        assert abs(registry.device("pi-1").created_ns - times.now_ns()) < HOUR
+        registry.remove("pi-1")
+        assert not registry.live()
+
+
+@pytest.mark.influxdb
+def test_a_registration_cut_short_at_any_step_is_put_right(monkeypatch):
+    """The center dies after each of its calls to InfluxDB; the next call or the sweep leaves one live authorization."""
+    from agent.util.secret import Secret
+    from center.influx.client import Influx
+    from center.influx.registry import InfluxRegistry
+    from tests.center_helpers import influx_settings, stores
+
+    class Died(BaseException):
+        pass
+
+    secret = Secret("s" * 32)
+    with influx_settings() as settings, stores(settings) as (registry, _):
+        for step in range(1, 12):
+            name = "cut-" + "".join(random.choices(string.ascii_lowercase, k=8))
+            calls = [0]
+
+            def counted(original, calls=calls, step=step):
+                def call(*args, **kwargs):
+                    result = original(*args, **kwargs)
+                    calls[0] += 1
+                    if calls[0] == step:
+                        raise Died
+                    return result
+
+                return call
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Influx, "rows", counted(Influx.rows))
+                patch.setattr(Influx, "write", counted(Influx.write))
+                patch.setattr(InfluxRegistry, "authorize", counted(InfluxRegistry.authorize))
+                patch.setattr(InfluxRegistry, "delete", counted(InfluxRegistry.delete))
+                try:
+                    registry.register(name, secret)
+                    registry.register(name, secret)
+                except Died:
+                    pass
+            made = registry.register(name, secret)
+            registry.sweep(older_than_s=-60)
+            live = registry.live()
+            assert made.device.key in live
+            assert registry.device(name).key == made.device.key
+        assert set(live) == {device.key for device in registry.devices().devices}
+        assert registry.orphans(older_than_s=-60) == []

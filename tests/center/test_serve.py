@@ -1,0 +1,354 @@
+"""The center as a process: started, asked, stopped; and its commands."""
+
+import contextlib
+import gzip
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from center.app import serve
+from tests.center_helpers import embedded_settings, influx_settings
+
+CENTER = [str(Path(sys.executable).with_name("iot-center"))]
+TIMEOUT = 20
+
+
+def environment(**more):
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("INFLUX_", "IOT_CENTER"))}
+    return kept | {"PYTHONWARNINGS": "error"} | more
+
+
+@contextlib.contextmanager
+def running(folder, *args, env=None):
+    """`iot-center serve` on a free port: its process and address."""
+    command = [*CENTER, "serve", "--port", "0", *args]
+    with subprocess.Popen(
+        command, cwd=folder, env=env or environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            line = process.stdout.readline()
+            yield process, re.search(r"http://\S+", line)[0]
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.communicate(timeout=TIMEOUT)
+
+
+def run(folder, *args, text="", env=None):
+    return subprocess.run(
+        [*CENTER, *args], cwd=folder, env=env or environment(), input=text, text=True, capture_output=True,
+        timeout=TIMEOUT, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_says_its_address_answers_and_stops_cleanly(tmp_path, number):
+    with running(tmp_path, "--embedded", "--data", str(tmp_path / "data")) as (process, url):
+        assert requests.get(f"{url}/health", timeout=5).json()["status"] == "pass"
+        assert requests.post(f"{url}/api/devices/pi-1", timeout=5).status_code == 201
+        begun = time.monotonic()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=TIMEOUT)
+        assert process.returncode == 0
+        assert time.monotonic() - begun < 5
+        assert (out, err) == ("", "")
+    with running(tmp_path, "--embedded", "--data", str(tmp_path / "data")) as (_, url):
+        assert [found["deviceId"] for found in requests.get(f"{url}/api/devices", timeout=5).json()] == ["pi-1"]
+
+
+def test_in_a_thread_it_is_up_at_once_and_gone_after_close(tmp_path):
+    begun = time.monotonic()
+    with serve(embedded_settings(tmp_path), port=0) as center:
+        assert requests.get(f"{center.url}/ping", timeout=5).status_code == 204
+        assert time.monotonic() - begun < 2
+        assert center.port
+    center.close()
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"{center.url}/ping", timeout=5)
+    with serve(embedded_settings(tmp_path), "127.0.0.1", center.port) as again:
+        assert again.port == center.port
+
+
+def test_what_was_asked_before_the_stop_is_answered(tmp_path):
+    with serve(embedded_settings(tmp_path), port=0) as center:
+        database = center.app.extensions["iot-center"].registry.database
+        begun, gate, answers = threading.Event(), threading.Event(), []
+        holder = threading.Thread(target=database.run, args=(lambda _: begun.set() or gate.wait(10),))
+        holder.start()
+        begun.wait(10)
+        asker = threading.Thread(
+            target=lambda: answers.append(requests.post(f"{center.url}/api/devices/pi-1", timeout=10))
+        )
+        asker.start()
+        while not database._jobs.qsize():
+            time.sleep(0.005)
+        closer = threading.Thread(target=center.close)
+        closer.start()
+        time.sleep(0.2)
+        gate.set()
+        for thread in (closer, asker, holder):
+            thread.join(10)
+    assert [answer.status_code for answer in answers] == [201]
+
+
+def test_a_taken_port_is_one_line(tmp_path):
+    with serve(embedded_settings(tmp_path), port=0) as center:
+        answer = run(tmp_path, "serve", "--embedded", "--data", str(tmp_path / "b"), "--port", str(center.port))
+    assert answer.returncode == 69
+    assert re.fullmatch(rf"iot-center: cannot listen on 127.0.0.1 port {center.port}: .*in use.*\n", answer.stderr)
+
+
+def test_flask_run_works_too(tmp_path):
+    flask = [str(Path(sys.executable).with_name("flask")), "--app", "center.app", "routes"]
+    env = environment(IOT_CENTER_EMBEDDED="1", STATE_DIRECTORY=str(tmp_path))
+    answer = subprocess.run(
+        flask, cwd=Path(__file__).parents[2], env=env, text=True, capture_output=True, timeout=TIMEOUT, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert "/api/devices/<device_id>" in answer.stdout
+
+
+def test_a_write_over_the_wire_packed_and_too_large(tmp_path):
+    with serve(embedded_settings(tmp_path, max_body=100_000), port=0) as center:
+        told = requests.post(f"{center.url}/api/devices/pi-1", timeout=5).json()
+        url = f"{told['influx_url']}/api/v2/write?org={told['influx_org']}&bucket={told['influx_bucket']}"
+        headers = {"Authorization": f"Token {told['token']}"}
+        body = gzip.compress(b"environment,clientId=pi-1 Temperature=20.5")
+        answer = requests.post(url, body, headers=headers | {"Content-Encoding": "gzip"}, timeout=5)
+        assert answer.status_code == 204
+        assert "Date" in answer.headers
+        for size in (120_000, 400_000):  # refused by the application, and by the server before it
+            answer = requests.post(url, b"x" * size, headers=headers, timeout=5)
+            assert answer.status_code == 413
+        assert requests.get(f"{center.url}/api/devices/pi-1/measurements/count", timeout=5).json() == {"count": 1}
+
+
+def test_no_acknowledged_point_is_lost_when_the_center_is_killed(tmp_path):
+    data = ("--embedded", "--data", str(tmp_path / "data"))
+    acknowledged = []
+    with running(tmp_path, *data) as (process, url):
+        told = requests.post(f"{url}/api/devices/pi-1", timeout=5).json()
+        path = f"{url}/api/v2/write?org={told['influx_org']}&bucket={told['influx_bucket']}"
+        headers = {"Authorization": f"Token {told['token']}"}
+
+        def write(first):
+            with contextlib.suppress(requests.RequestException):
+                for n in range(first, 10**9, 4):
+                    line = f"environment,clientId=pi-1 Temperature={n}.5 {n}"
+                    if requests.post(path, line, headers=headers, timeout=5).status_code == 204:
+                        acknowledged.append(n)
+
+        writers = [threading.Thread(target=write, args=(first,)) for first in range(1, 5)]
+        for thread in writers:
+            thread.start()
+        while len(acknowledged) < 100:
+            time.sleep(0.01)
+        process.kill()
+        for thread in writers:
+            thread.join()
+        process.communicate(timeout=TIMEOUT)
+    with running(tmp_path, *data) as (_, url):
+        answer = requests.get(f"{url}/api/devices/pi-1/measurements?start=0&stop=9999", timeout=5).json()
+    stored = {round(value - 0.5) for value in answer["series"][0]["values"]}
+    assert set(acknowledged) <= stored
+
+
+def test_beyond_loopback_without_a_password_it_ends_with_78(tmp_path):
+    answer = run(tmp_path, "serve", "--embedded", "--data", str(tmp_path / "data"), "--host", "0.0.0.0", "--port", "0")
+    assert answer.returncode == 78
+    assert "iot-center password" in answer.stderr
+    assert answer.stderr.count("\n") == 1
+
+
+def test_password_and_enroll_make_a_center_for_others(tmp_path):
+    common = ("--embedded", "--data", str(tmp_path / "data"))
+    assert run(tmp_path, "password", *common, text="short\n").returncode == 78
+    answer = run(tmp_path, "password", *common, text="correct horse battery\n")
+    assert answer.returncode == 0, answer.stderr
+    with running(tmp_path, *common, "--host", "0.0.0.0") as (_, everywhere):
+        url = everywhere.replace("0.0.0.0", "127.0.0.1")
+        key = run(tmp_path, "enroll", *common, "--note", "greenhouse", "--expires", "1h").stdout.strip()
+        headers = {"X-Enrollment-Key": key, "X-Device-Secret": "s" * 32}
+        assert requests.post(f"{url}/api/devices/pi-1", timeout=5).status_code == 401
+        assert requests.post(f"{url}/api/devices/pi-1", headers=headers, timeout=5).status_code == 201
+        listed = run(tmp_path, "enroll", *common, "--list").stdout
+        assert re.search(r"over +used 1 of 1 times, ends \S+ +greenhouse", listed)
+        assert key not in listed
+        assert run(tmp_path, "enroll", *common, "--revoke", key.split(".")[0]).returncode == 0
+        assert run(tmp_path, "enroll", *common, "--revoke", "none").returncode == 78
+    assert run(tmp_path, "check", *common).stdout.startswith("✓")
+
+
+def test_a_mistake_in_the_settings_is_one_line_and_78(tmp_path):
+    (tmp_path / "center.toml").write_text("[server]\nprt = 1\n")
+    answer = run(tmp_path, "serve", "--embedded")
+    assert (answer.returncode, answer.stderr.count("\n")) == (78, 1)
+    assert "did you mean port?" in answer.stderr
+    (tmp_path / "center.toml").unlink()
+    answer = run(tmp_path, "serve")
+    assert answer.returncode == 78
+    assert "--embedded" in answer.stderr
+
+
+def test_an_influxdb_that_is_not_there_is_one_line(tmp_path):
+    env = environment(INFLUX_URL="http://127.0.0.1:9", INFLUX_TOKEN="t", INFLUX_ORG="o")
+    for command in (("serve",), ("setup",), ("enroll",)):
+        answer = run(tmp_path, *command, env=env)
+        assert (answer.returncode, answer.stderr.count("\n")) == (69, 1), answer.stderr
+        assert "does not answer at http://127.0.0.1:9" in answer.stderr
+
+
+# --- with InfluxDB
+
+
+@pytest.fixture
+def influx():
+    with influx_settings() as settings:
+        names = settings.influxdb
+        yield environment(
+            INFLUX_URL=names.url, INFLUX_TOKEN=names.token.reveal(), INFLUX_ORG=names.org, INFLUX_BUCKET=names.bucket,
+            INFLUX_BUCKET_AUTH=names.bucket_auth, IOT_CENTER_SESSION_KEY="k",
+        )  # fmt: skip
+
+
+@pytest.mark.influxdb
+def test_two_centers_at_one_influxdb_leave_one_live_authorization(tmp_path, influx):
+    """Eight requests at once, half of them with another secret, at two processes; round after round."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with running(tmp_path, env=influx) as (_, one), running(tmp_path, env=influx) as (_, two):
+
+        def register(n, name):
+            url = (one, two)[n % 2]
+            headers = {"X-Device-Secret": "ab"[n // 2 % 2] * 32}
+            return requests.post(f"{url}/api/devices/{name}", headers=headers, timeout=30)
+
+        for round_ in range(6):
+            name = f"race-{round_}"
+            with ThreadPoolExecutor(8) as pool:
+                answers = list(pool.map(register, range(8), [name] * 8))
+            assert {answer.status_code for answer in answers} <= {200, 201, 409}
+            told = [answer.json() for answer in answers if answer.ok]
+            assert told
+            live = [answer for answer in told if writes(answer) == 204]
+            assert len(live) <= 1
+            key = requests.get(f"{one}/api/devices/{name}", timeout=5).json()["key"]
+            assert key == requests.get(f"{two}/api/devices/{name}", timeout=5).json()["key"]
+            assert [answer["key"] for answer in live] in ([key], [])
+    answer = run(tmp_path, "check", "--sweep", env=influx)
+    assert answer.returncode == 0, answer.stdout
+    assert "6 devices are registered" in answer.stdout
+
+
+def writes(told):
+    path = f"/api/v2/write?org={told['influx_org']}&bucket={told['influx_bucket']}"
+    headers = {"Authorization": f"Token {told['token']}"}
+    return requests.post(told["influx_url"] + path, headers=headers, timeout=5).status_code
+
+
+@pytest.mark.influxdb
+def test_the_least_permissions_are_enough(tmp_path, influx):
+    from influxdb_client.client.influxdb_client import InfluxDBClient
+    from influxdb_client.domain.authorization import Authorization
+    from influxdb_client.domain.permission import Permission
+    from influxdb_client.domain.permission_resource import PermissionResource
+
+    from center.influx.client import find_org
+
+    with InfluxDBClient(influx["INFLUX_URL"], influx["INFLUX_TOKEN"], org=influx["INFLUX_ORG"]) as client:
+        org = find_org(client, influx["INFLUX_ORG"])
+        names = (influx["INFLUX_BUCKET"], influx["INFLUX_BUCKET_AUTH"])
+        wanted = [("buckets", client.buckets_api().find_bucket_by_name(name).id, org) for name in names]
+        wanted += [("authorizations", None, org), ("users", client.users_api().me().id, None)]
+        permissions = [
+            Permission(action=action, resource=PermissionResource(type=kind, id=id_, org_id=org_))
+            for kind, id_, org_ in wanted
+            for action in ("read", "write")
+        ]
+        made = client.authorizations_api().create_authorization(
+            authorization=Authorization(org_id=org, description="test center", permissions=permissions)
+        )
+        try:
+            env = influx | {"INFLUX_TOKEN": made.token}
+            answer = run(tmp_path, "check", env=env)
+            assert answer.returncode == 0, answer.stdout
+            with running(tmp_path, env=env) as (_, url):
+                told = requests.post(f"{url}/api/devices/pi-1", timeout=10).json()
+                assert writes(told) == 204
+                assert requests.get(f"{url}/api/devices/pi-1/measurements", timeout=10).status_code == 200
+                assert {bucket["name"] for bucket in requests.get(f"{url}/api/buckets", timeout=10).json()} == {*names}
+                assert requests.delete(f"{url}/api/devices/pi-1", timeout=10).status_code == 204
+                assert writes(told) == 401
+        finally:
+            client.authorizations_api().delete_authorization(made.id)
+
+
+@pytest.mark.influxdb
+def test_setup_makes_what_is_missing_and_check_says_what_is(tmp_path, influx):
+    answer = run(tmp_path, "check", env=influx)
+    assert answer.returncode == 0, answer.stdout
+    missing = influx | {"INFLUX_BUCKET_AUTH": influx["INFLUX_BUCKET_AUTH"] + "_2"}
+    answer = run(tmp_path, "check", env=missing)
+    assert answer.returncode == 1
+    assert "✗ there is no bucket" in answer.stdout
+    assert "iot-center setup" in answer.stdout
+    wrong = run(tmp_path, "check", env=influx | {"INFLUX_TOKEN": "wrong-token-0001"})
+    assert wrong.returncode == 1
+    assert "wrong-token-0001" not in wrong.stdout + wrong.stderr
+    assert "401" in wrong.stdout
+    same = run(tmp_path, "setup", env=influx | {"INFLUX_BUCKET_AUTH": influx["INFLUX_BUCKET"]})
+    assert same.returncode == 78
+    made = run(tmp_path, "setup", "--retention", "30d", env=influx)
+    assert made.returncode == 0
+    assert "is there" in made.stdout
+
+
+@pytest.mark.parametrize("mode", ["embedded", pytest.param("influxdb", marks=pytest.mark.influxdb)])
+def test_an_agent_registers_and_its_points_arrive(tmp_path, request, mode):
+    """The whole chain: a center, an agent with a virtual sensor; removed in between, the agent registers again."""
+    env = request.getfixturevalue("influx") if mode == "influxdb" else environment()
+    args = ("--embedded", "--data", str(tmp_path / "data")) if mode == "embedded" else ()
+    (tmp_path / "agent").mkdir()
+    with running(tmp_path, *args, env=env) as (_, url):
+        (tmp_path / "agent" / "agent.toml").write_text(
+            f'[device]\nid = "chain-1"\n[[sensor]]\ndriver = "virtual"\ninterval = "200ms"\n[center]\nurl = "{url}"\n'
+            '[delivery]\nflush_interval = "500ms"\n[status]\nlisten = "127.0.0.1:0"\n[clock]\ntrust = "always"\n'
+        )
+        agent = [str(Path(CENTER[0]).with_name("iot-agent")), "run", "--state-dir", str(tmp_path / "state")]
+        with subprocess.Popen(
+            agent,
+            cwd=tmp_path / "agent",
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            try:
+                seen = counted(url, 1)
+                key = requests.get(f"{url}/api/devices/chain-1", timeout=5).json()["key"]
+                assert requests.delete(f"{url}/api/devices/chain-1", timeout=5).status_code == 204
+                counted(url, seen + 10)
+                assert requests.get(f"{url}/api/devices/chain-1", timeout=5).json()["key"] != key
+            finally:
+                process.terminate()
+                out, _ = process.communicate(timeout=TIMEOUT)
+        assert process.returncode == 0, out
+
+
+def counted(url, wanted, deadline_s=40):
+    """The points of the agent, once they are as many as that."""
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end:
+        count = requests.get(f"{url}/api/devices/chain-1/measurements/count", timeout=10).json()["count"]
+        if count >= wanted:
+            return count
+        time.sleep(0.2)
+    raise AssertionError(f"{count} points instead of {wanted} after {deadline_s} s")

@@ -1,0 +1,120 @@
+"""center.toml, config.ini and the environment."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from agent.config.units import format_duration, format_size
+from center.settings import Settings, SettingsError, check, load
+
+EXAMPLE = Path(__file__).parents[2] / "center.toml.example"
+INI = "[APP]\nINFLUX_URL = http://ini:8086\nINFLUX_TOKEN = t%1\nINFLUX_ORG = my-org\nINFLUX_BUCKET = readings\n"
+
+
+def loaded(folder, toml=None, ini=None, **environ):
+    if toml is not None:
+        (folder / "center.toml").write_text(toml)
+    if ini is not None:
+        (folder / "config.ini").write_text(ini)
+    return load(environ=environ, folder=folder)
+
+
+def test_the_tutorials_config_ini_is_enough(tmp_path):
+    settings = loaded(tmp_path, ini=INI + "INFLUX_BUCKET_AUTH = devices\n")
+    check(settings)
+    influx = settings.influxdb
+    assert (influx.url, influx.token.reveal(), influx.org) == ("http://ini:8086", "t%1", "my-org")
+    assert (influx.bucket, influx.bucket_auth) == ("readings", "devices")
+
+
+def test_center_toml_wins_over_config_ini_and_the_environment_over_both(tmp_path):
+    toml = '[influxdb]\nurl = "http://toml:8086"\norg = "toml-org"\n'
+    influx = loaded(tmp_path, toml, INI, INFLUX_ORG="env-org").influxdb
+    assert (influx.url, influx.org, influx.bucket) == ("http://toml:8086", "env-org", "readings")
+
+
+def test_the_environment_alone_is_enough(tmp_path):
+    settings = loaded(tmp_path, INFLUX_URL="http://e:1", INFLUX_TOKEN="t", INFLUX_ORG="o", TRUSTED_HOSTS="a.example, b")
+    check(settings)
+    assert settings.server.trusted_hosts == ("a.example", "b")
+
+
+def test_a_token_may_be_in_a_file_and_is_never_shown(tmp_path):
+    (tmp_path / "token").write_text("top-secret\n")
+    toml = f'[influxdb]\nurl = "http://x"\norg = "o"\ntoken_file = "{tmp_path}/token"\n'
+    settings = loaded(tmp_path, toml)
+    assert settings.influxdb.token.reveal() == "top-secret"
+    assert "top-secret" not in repr(settings)
+    with pytest.raises(SettingsError, match=r"token_file = '/no/such'"):
+        loaded(tmp_path, '[influxdb]\ntoken_file = "/no/such"\n')
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("prot = 1", "prot is not a setting: known are"),
+        ("embeded = true", "embeded is not a setting: did you mean embedded?"),
+        ("[server]\nprt = 1", "server.prt is not a setting: did you mean port?"),
+        ('[server]\nport = "x"', "server.port = 'x': should be a whole number"),
+        ("[server]\nhost = 3", "server.host = 3: should be a text in quotes"),
+        ('[server]\nmax_body = "12"', "server.max_body = '12': should be a size with its unit"),
+        ('[embedded]\nretention = "7x"', "embedded.retention = '7x': should be a duration"),
+        ("[influxdb]\ntoken = 12345", "influxdb.token = ***: should be a text"),
+        ("[server", "center.toml: "),
+    ],
+)
+def test_a_mistake_is_one_line_with_file_key_value_and_what_would_be_right(tmp_path, toml, message):
+    with pytest.raises(SettingsError, match=re.escape(message)) as refused:
+        loaded(tmp_path, toml)
+    assert "center.toml" in str(refused.value)
+    assert "\n" not in str(refused.value) or "[server" in toml
+    assert "12345" not in str(refused.value)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    with pytest.raises(SettingsError) as refused:
+        loaded(tmp_path, '[server]\nport = "x"\nhost = 3\n[devices]\nsilent_after = 3\n')
+    assert len(str(refused.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({}, "INFLUX_URL, INFLUX_TOKEN, INFLUX_ORG not set"),
+        ({"INFLUX_BUCKET": "a", "INFLUX_BUCKET_AUTH": "a"}, "need a bucket of their own"),
+        ({"INFLUX_URL": "localhost:8086"}, "influxdb.url: 'localhost:8086' is not a URL like http"),
+        ({"INFLUX_URL": "http://me:password@x"}, "influxdb.url: a URL with a user or password in it"),
+        ({"INFLUX_TOKEN": "two\nlines"}, "influxdb.token: should be one line"),
+    ],
+)
+def test_settings_no_center_can_run_with(tmp_path, environ, message):
+    base = {"INFLUX_URL": "http://x", "INFLUX_TOKEN": "t", "INFLUX_ORG": "o"} if environ else {}
+    with pytest.raises(SettingsError, match=message):
+        check(loaded(tmp_path, **(base | environ)))
+
+
+def test_the_example_documents_every_setting_with_its_default(tmp_path):
+    """Uncommented, it loads; and what it says are the defaults are the defaults, but for the ones without one."""
+    text = EXAMPLE.read_text()
+    keys = re.findall(r"^# (\w+) = ", text, re.MULTILINE)
+    sections = {"server": "server", "influxdb": "influxdb", "embedded": "store", "devices": "devices"}
+    wanted = [
+        field.name
+        for name in sections.values()
+        for field in dataclasses.fields(type(getattr(Settings(), name)))
+    ]  # fmt: skip
+    assert sorted(keys) == sorted([*wanted, "enabled"])
+    (tmp_path / "influxdb.token").write_text("t")
+    live = re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE)
+    settings = loaded(tmp_path, live.replace("/etc/iot-center/influxdb.token", str(tmp_path / "influxdb.token")))
+    invented = {"public_url", "session_key", "token", "token_file", "url", "org", "device_url", "ca_file", "data",
+                "retention", "default_lat", "default_lon"}  # fmt: skip
+    for name in sections.values():
+        given, default = getattr(settings, name), getattr(Settings(), name)
+        for field in dataclasses.fields(given):
+            if field.name not in invented:
+                assert getattr(given, field.name) == getattr(default, field.name), f"{name}.{field.name}"
+    assert format_duration(Settings().devices.silent_after) == "5m"
+    assert format_size(Settings().server.max_body) == "50MB"

@@ -1,0 +1,117 @@
+"""`iot-agent read` and `scan` as their users meet them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import agent.cli.sensor
+from agent.cli import main
+from drivers.virtual import Virtual
+
+TO = '[influxdb]\nurl = "http://localhost:8086"\norg = "o"\nbucket = "b"\ntoken_file = "t"\n'
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch):
+    monkeypatch.setattr(agent.cli.sensor, "PAUSE_S", 0.001)
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, arguments)
+
+
+def configured(tmp_path, text):
+    path = tmp_path / "agent.toml"
+    path.write_text(text + TO)
+    return "--config", str(path)
+
+
+def test_virtual_readings_have_the_fields_of_the_data_model():
+    result = run("read", "--driver", "virtual", "--count", "2", "--json")
+    first, second = map(json.loads, result.stdout.splitlines())
+    assert set(first) == set(second) == {"Temperature", "Humidity", "Pressure", "CO2", "TVOC", "Lat", "Lon"}
+    assert len(repr(first["Temperature"])) > 8  # full precision
+
+
+def test_without_json_it_draws_a_table():
+    result = run("read", "--driver", "virtual", "--count", "2")
+    assert result.exit_code == 0
+    for word in ("Temperature", "°C", "Humidity", "%RH", "CO2", "ppm", "virtual weather (seed 0)", "2 readings"):
+        assert word in result.stdout
+
+
+def test_without_a_driver_it_reads_the_configured_sensors(tmp_path):
+    text = '[[sensor]]\nname = "in"\ndriver = "virtual"\n[[sensor]]\nname = "out"\ndriver = "emulated"\n'
+    result = run("read", "--count", "2", "--json", *configured(tmp_path, text))
+    assert [json.loads(line)["sensor"] for line in result.stdout.splitlines()] == ["in", "out", "in", "out"]
+
+
+def test_a_failing_sensor_does_not_hide_the_others(tmp_path):
+    text = '[[sensor]]\nname = "a"\ndriver = "virtual"\nerrors = 1.0\n[[sensor]]\nname = "b"\ndriver = "virtual"\n'
+    result = run("read", "--count", "3", "--json", *configured(tmp_path, text))
+    assert result.exit_code == 0
+    assert [json.loads(line)["sensor"] for line in result.stdout.splitlines()] == ["b"] * 3
+    assert result.stderr.count("failed a reading on purpose") == 3
+
+
+def test_a_sensor_that_is_not_there_ends_it_with_one_line():
+    result = run("read", "--driver", "bme280", "--option", "bus=250", "--json")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("iot-agent: no I2C bus /dev/i2c-250: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_driver_that_breaks_is_named_in_one_line(monkeypatch):
+    monkeypatch.setattr(Virtual, "read", lambda _: {}["oops"])
+    result = run("read", "--driver", "virtual", "--json")
+    assert result.exit_code == 1
+    assert result.stderr == "iot-agent: virtual weather (seed 0): the driver failed with KeyError: 'oops'\n"
+
+
+def test_a_sensor_that_stops_answering_is_tried_some_more_times(monkeypatch):
+    read, calls = Virtual.read, []
+
+    def fails_later(self):
+        calls.append(1)
+        return read(self) if len(calls) < 3 else {}["oops"]
+
+    monkeypatch.setattr(Virtual, "read", fails_later)
+    result = run("read", "--driver", "virtual", "--json")
+    assert result.exit_code == 1
+    assert len(result.stdout.splitlines()) == 2
+    assert len(calls) == 2 + agent.cli.sensor.ROUNDS_IN_VAIN
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--driver", "bme281"), "no driver 'bme281'; installed are"),
+        (("--driver", "virtual", "--option", "seed"), "write key=value"),
+        (("--driver", "virtual", "--option", "seed=x"), "option 'seed' is 'x': allowed is a whole number from 0"),
+        (("--driver", "virtual", "--option", "sed=1"), "did you mean 'seed'?"),
+        (("--option", "seed=1"), "--option needs --driver"),
+        (("--driver", "virtual", "--count", "0"), "--count"),
+        (("--driver", "emulated", "--option", "image=/nowhere"), "option 'image' is '/nowhere': No such file"),
+    ],
+)
+def test_a_wrong_call_says_what_is_right(arguments, said):
+    result = run("read", "--json", *arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_a_wrong_configuration_is_named_with_exit_78(tmp_path):
+    result = run("read", *configured(tmp_path, '[[sensor]]\ndriver = "bme280"\niir_filter = 3\n'))
+    assert result.exit_code == 78
+    assert "option 'iir_filter' is 3: allowed are 0, 2, 4, 8, 16" in result.stderr
+    assert run("read", "--config", str(tmp_path / "none.toml")).exit_code == 78
+
+
+@pytest.mark.skipif(any(Path("/dev").glob("i2c-*")), reason="there is an I2C bus")
+def test_scan_without_any_bus_says_how_to_enable_it():
+    result = run("scan")
+    assert result.exit_code == 1
+    assert "no I2C bus on this machine: enable I2C with `sudo raspi-config nonint do_i2c 0`" in result.stderr

@@ -1,0 +1,383 @@
+"""What becomes of points of earlier boots whose time was never known."""
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pytest
+
+from agent.buffer.buffer import open_buffer
+from agent.clock import manual_times
+from agent.clock.backdating import Dating, place, words
+from agent.clock.boots import FILE, SAVE_EVERY_NS, Boot, Boots, Known
+from agent.clock.sources import SECOND, Anchor
+from agent.config.settings import BufferSettings
+from agent.points.schema import Line
+from tests.clock_world import HOUR, NOW_NS, World
+
+MS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Waiting:
+    boot_id: str
+    last_ns: int
+    count: int = 10
+    key: int = 0
+
+
+@dataclass
+class FakeBuffer:
+    """Points of boots, on the boot clock; what was dated, how, and what was discarded."""
+
+    waiting: dict[str, list[int]] = field(default_factory=dict)
+    dated: list[tuple[int, bool]] = field(default_factory=list)  # (Unix ns, estimated)
+    discarded: dict[str, str] = field(default_factory=dict)
+
+    def undated(self):
+        return [Waiting(b, max(p), len(p), k) for k, (b, p) in enumerate(self.waiting.items())]
+
+    def heal(self, boot_id, offset_ns):
+        self.date_boot(boot_id, offset_ns, estimated=False)
+
+    def date_boot(self, boot_id, offset_ns, estimated=True):
+        self.dated += [(p + offset_ns, estimated) for p in self.waiting.pop(boot_id, [])]
+
+    def snapshot(self):
+        return SimpleNamespace(disk_ok=True)
+
+    def discard_boot(self, boot_id, reason):
+        self.discarded[boot_id] = reason
+        del self.waiting[boot_id]
+
+
+def run_boot(world, folder, buffer, minutes, unanchored="estimate", *, cut=True):
+    """A boot that measures once a minute and never learns the time, unless the world synchronises it first."""
+    clock = world.clock(folder)
+    dating = Dating(clock, buffer, unanchored)
+    for _ in range(minutes):
+        good = clock.poll().good
+        dating.apply()
+        boot = world.measure()
+        if good:
+            buffer.dated.append((clock.date(boot), False))
+        else:
+            buffer.waiting.setdefault(world.boot_id, []).append(boot)
+        world.wait(60 * SECOND)
+    if not cut:
+        clock.close()
+    return clock, dating
+
+
+def three_boots_without_time(tmp_path, unanchored="estimate", *, cut=True):
+    world, buffer = World(), FakeBuffer()
+    world.synchronise()
+    run_boot(world, tmp_path, buffer, 100, cut=cut)
+    for number in (2, 3, 4):
+        world.reboot(HOUR, f"boot-{number}")
+        run_boot(world, tmp_path, buffer, 30, unanchored, cut=cut)
+    world.reboot(HOUR, "boot-5")
+    world.synchronise()
+    clock, dating = run_boot(world, tmp_path, buffer, 0, unanchored)
+    clock.poll()
+    dating.apply()
+    return world, buffer
+
+
+@pytest.mark.parametrize("cut", [True, False], ids=["power cut", "clean end"])
+def test_three_boots_without_time_are_estimated_between_the_good_ones_in_order(tmp_path, cut):
+    world, buffer = three_boots_without_time(tmp_path, cut=cut)
+    assert not buffer.waiting
+    assert len(buffer.dated) == len(world.readings) == 190
+    times = [t for t, _ in buffer.dated]
+    assert times == sorted(times)
+    assert [e for _, e in buffer.dated] == [False] * 100 + [True] * 90
+    for (time, estimated), (_, true) in zip(buffer.dated, world.readings, strict=True):
+        assert abs(time - true) < (HOUR if estimated else MS)
+
+
+def test_estimates_are_never_before_the_last_point_that_was_dated(tmp_path):
+    _, buffer = three_boots_without_time(tmp_path)
+    assert min(t for t, e in buffer.dated if e) > max(t for t, e in buffer.dated if not e)
+
+
+def test_a_power_cut_half_way_through_dating_changes_no_estimate(tmp_path):
+    world, buffer = World(), FakeBuffer()
+    world.synchronise()
+    run_boot(world, tmp_path, buffer, 100)
+    for number in (2, 3, 4):
+        world.reboot(HOUR, f"boot-{number}")
+        run_boot(world, tmp_path, buffer, 30)
+    world.reboot(HOUR, "boot-5")
+    world.synchronise()
+    undone = {name: list(points) for name, points in buffer.waiting.items() if name != "boot-2"}
+    clock, dating = run_boot(world, tmp_path, buffer, 0)
+    clock.poll()
+    dating.apply()
+    first = [t for t, e in buffer.dated if e]
+    again = FakeBuffer(waiting=undone)
+    world.reboot(HOUR, "boot-6")
+    world.synchronise()
+    clock, dating = run_boot(world, tmp_path, again, 0)
+    clock.poll()
+    dating.apply()
+    assert [t for t, _ in again.dated] == first[30:]
+
+
+def test_held_points_wait_and_their_place_in_the_order_is_kept(tmp_path, caplog):
+    _, buffer = three_boots_without_time(tmp_path, "hold")
+    assert caplog.text.count("30 points of an earlier boot wait for a time: iot-agent buffer date") == 3
+    assert list(buffer.waiting) == ["boot-2", "boot-3", "boot-4"]
+    assert [b.id for b in Boots(tmp_path, "boot-6").order()][-4:] == ["boot-3", "boot-4", "boot-5", "boot-6"]
+
+
+def test_held_points_are_dated_by_hand_whatever_the_clock(tmp_path):
+    world, buffer = three_boots_without_time(tmp_path, "hold")
+    world.reboot(HOUR, "boot-6")
+    manual_times.leave(tmp_path, {"boot-3": NOW_NS})
+    manual_times.leave(tmp_path, {"boot-4": NOW_NS + HOUR})
+    before = len(buffer.dated)
+    Dating(world.clock(tmp_path), buffer, "hold").apply()
+    assert list(buffer.waiting) == ["boot-2"]
+    assert buffer.dated[before] == (NOW_NS + 20 * SECOND, True)
+
+
+@pytest.mark.parametrize("content", [b"{", b"7", b'{"boot-3": "noon"}'])
+def test_times_by_hand_that_are_not_readable_are_ignored_and_said_once(tmp_path, content, caplog):
+    (tmp_path / manual_times.FILE).write_bytes(content)
+    for _ in range(3):
+        assert manual_times.read(tmp_path) == {}
+    assert len(caplog.records) <= 1
+
+
+def test_boots_are_forgotten_only_when_the_disk_was_at_work_for_minutes(tmp_path):
+    world, buffer = World(), FakeBuffer()
+    for number in range(5):
+        world.reboot(HOUR, f"boot-{number}")
+        run_boot(world, tmp_path, buffer, 3)
+    world.reboot(HOUR, "boot-5")
+    world.synchronise()
+    clock, dating = run_boot(world, tmp_path, buffer, 3)
+    assert len(clock.boots.order()) == 6
+    manual_times.leave(tmp_path, {"boot-3": NOW_NS})
+    for _ in range(10):
+        dating.apply()
+    assert [b.id for b in clock.boots.order()] == ["boot-5"]
+    assert manual_times.read(tmp_path) == {}
+
+
+def test_discarded_points_are_counted_with_their_reason(tmp_path):
+    _, buffer = three_boots_without_time(tmp_path, "discard")
+    assert buffer.discarded == dict.fromkeys(("boot-2", "boot-3", "boot-4"), "no_time")
+
+
+def test_a_boot_that_became_good_but_died_before_dating_is_dated_exactly(tmp_path):
+    world, buffer = World(), FakeBuffer()
+    clock = world.clock(tmp_path)
+    buffer.waiting["boot-1"] = [world.measure()]
+    world.synchronise()
+    clock.poll()  # and the power goes
+    world.reboot(HOUR, "boot-2")
+    world.synchronise()
+    clock = world.clock(tmp_path)
+    clock.poll()
+    Dating(clock, buffer, "hold").apply()
+    assert buffer.dated == [(world.readings[0][1], False)]
+
+
+def test_without_any_good_boot_before_the_estimate_ends_where_the_good_boot_starts(tmp_path):
+    world, buffer = World(), FakeBuffer()
+    run_boot(world, tmp_path, buffer, 30)
+    world.reboot(HOUR, "boot-2")
+    world.synchronise()
+    clock, dating = run_boot(world, tmp_path, buffer, 0)
+    clock.poll()
+    dating.apply()
+    assert buffer.dated[-1][0] == clock.state().offset_ns
+    assert len(buffer.dated) == 30
+
+
+def test_a_restart_within_the_boot_remembers_the_evidence(tmp_path):
+    world = World(max_error_ns=None)
+    clock = world.clock(tmp_path)
+    world.contact(clock)
+    since = clock.state().since_boot_ns
+    world.wait(HOUR)
+    world.step(-2 * HOUR)
+    again = world.clock(tmp_path)
+    assert again.state().good
+    assert again.state().since_boot_ns == since
+    again.poll()
+    assert abs(again.date(world.boot_ns) - world.true_ns) <= SECOND
+
+
+def test_what_trust_always_took_for_good_is_not_remembered_as_evidence(tmp_path):
+    world = World(max_error_ns=None)
+    assert world.clock(tmp_path, trust="always").poll().good
+    assert not world.clock(tmp_path).poll().good
+
+
+def test_the_state_folder_is_written_at_most_every_15_minutes_while_good(tmp_path, monkeypatch):
+    saves = []
+    monkeypatch.setattr(Boots, "_save", lambda self: saves.append(1))
+    world = World()
+    clock = world.clock(tmp_path)
+    clock.boots._due = False
+    world.synchronise()
+    for _ in range(24 * 60):
+        clock.poll()
+        world.wait(60 * SECOND)
+    assert len(saves) <= 1 + 1 + 24 * 4
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 4096,
+        b"{",
+        b"[]",
+        b'{"version":1}',
+        b'{"version":1,"boots":[7]}',
+        b'{"version":1,"boots":[{"id":3}]}',
+        (
+            b'{"version":1,"boots":[{"id":"a","evidence":"moon","offset_ns":0,"error_ns":0,"since_boot_ns":0,'
+            b'"saved_boot_ns":0,"until_boot_ns":0,"given_ns":0,"first_offset_ns":0,"first_error_ns":0,"placed_ns":0}]}'
+        ),
+        b"[" * 100_000,
+    ],
+)
+def test_a_damaged_file_is_set_aside_and_the_clock_starts(tmp_path, content):
+    (tmp_path / FILE).write_bytes(content)
+    world = World()
+    clock = world.clock(tmp_path)
+    assert (tmp_path / f"{FILE}.damaged").read_bytes() == content
+    world.synchronise()
+    assert clock.poll().good
+    assert json.loads((tmp_path / FILE).read_text())["boots"][-1]["evidence"] == "kernel"
+
+
+@pytest.mark.timeout(10)
+def test_promise_3_a_pipe_in_the_files_place_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / FILE)
+    world = World()
+    clock = world.clock(tmp_path)
+    world.synchronise()
+    assert clock.poll().good
+    assert json.loads((tmp_path / FILE).read_text())["boots"][-1]["evidence"] == "kernel"
+
+
+def test_a_disk_that_refuses_costs_one_warning_and_is_tried_again(tmp_path, caplog):
+    folder = tmp_path / "gone"
+    world = World()
+    clock = world.clock(folder)
+    world.synchronise()
+    for _ in range(3):
+        clock.poll()
+    assert caplog.text.count("cannot be written") == 1
+    folder.mkdir()
+    clock.poll()
+    assert (folder / FILE).exists()
+
+
+def test_boots_that_only_the_buffer_knows_are_put_where_it_says():
+    """clock.json was lost."""
+    order = [Boot("now", "kernel", NOW_NS, 0, 0, 0, 0, 0)]
+    placed = place(order, [Waiting("a", 10 * HOUR), Waiting("b", HOUR)])
+    assert [(p.boot_id, p.offset_ns) for p in placed] == [("a", NOW_NS - 11 * HOUR), ("b", NOW_NS - HOUR)]
+
+
+def test_times_that_leave_no_room_keep_the_order_and_the_last_good_moment():
+    good = Boot("good", "kernel", NOW_NS, 0, 0, HOUR, HOUR + SAVE_EVERY_NS)
+    order = [good, Boot("a"), Boot("now", "kernel", NOW_NS + HOUR + 60 * SECOND, 0, 0, 0, 0, 0)]
+    (placed,) = place(order, [Waiting("a", 2 * HOUR)])
+    assert placed.offset_ns == NOW_NS + HOUR
+
+
+@pytest.mark.parametrize("off", [-2 * 24 * HOUR, 2 * 24 * HOUR], ids=["2 days slow", "2 days fast"])
+def test_once_a_synchronised_clock_turns_out_wrong_no_more_points_get_its_time(tmp_path, off):
+    world = World(wall_ns=NOW_NS + off, max_error_ns=MS, boot_id="00000000-0000-4000-8000-000000000001")
+    clock = world.clock(tmp_path)
+    buffer = open_buffer(tmp_path / "buffer", BufferSettings(), clock)
+    dating = Dating(clock, buffer)
+
+    def measure():
+        clock.poll()
+        dating.apply()
+        world.wait(SECOND)
+        buffer.put([Line(b"environment,device=a n=%di" % len(world.readings), world.measure())])
+        clock.poll()
+        dating.apply()
+        return len(world.readings) - 1
+
+    measure()
+    buffer.delivered(buffer.take_live(10))  # the first contact: too late for this point
+    world.answer(clock)
+    late = [measure()]
+    assert buffer.take_live(10) is None
+    buffer.commit_all()
+    assert buffer.take_backlog(10) is None
+    world.contact(clock)
+    late += [measure(), measure()]
+    buffer.commit_all()
+    lines = [line for batch in iter(lambda: buffer.take_backlog(10), None) for line in batch.lines()]
+    assert len(lines) == 3
+    for number, line in zip(late, sorted(lines), strict=True):
+        assert abs(int(line.split()[-1]) - world.readings[number][1]) <= SECOND
+    buffer.close()
+
+
+def test_three_boots_without_time_with_the_real_buffer(tmp_path):
+    world, lines = World(), []
+    for number in range(5):
+        world.reboot(HOUR, f"00000000-0000-4000-8000-00000000000{number}")
+        clock = world.clock(tmp_path)
+        buffer = open_buffer(tmp_path / "buffer", BufferSettings(), clock)
+        dating = Dating(clock, buffer)
+        if number in {0, 4}:
+            world.synchronise()
+        for _ in range(10):
+            clock.poll()
+            dating.apply()
+            buffer.put([Line(b"environment,device=a n=%di" % len(world.readings), world.measure())])
+            world.wait(60 * SECOND)
+        buffer.close()  # and the power goes before clock.close()
+    buffer = open_buffer(tmp_path / "buffer", BufferSettings(), clock)
+    buffer.commit_all()  # what was left to be dated at the stop
+    while (batch := buffer.take_backlog(1000)) is not None:
+        lines += batch.lines()
+        buffer.delivered(batch)
+    found = {
+        int(re.search(rb"n=(\d+)i", line)[1]): (int(line.split()[-1]), b"clock=estimated" in line) for line in lines
+    }
+    assert [estimated for _, (_, estimated) in sorted(found.items())] == [False] * 10 + [True] * 30 + [False] * 10
+    times = [time for _, (time, _) in sorted(found.items())]
+    assert times == sorted(times)
+    assert all(abs(time - world.readings[n][1]) < (HOUR if est else MS) for n, (time, est) in found.items())
+    assert buffer.snapshot().unaccounted == 0
+    buffer.close()
+
+
+def test_status_says_by_what_evidence_since_when_and_how_well():
+    world = World(max_error_ns=None, wall_ns=NOW_NS)
+    clock = world.clock()
+    assert words(clock.state(), world.boot_ns).startswith("not good yet")
+    world.contact(clock)
+    world.wait(60 * SECOND)
+    assert words(clock.state(), world.boot_ns) == "good by the servers' dates for 60 s, within 1.006 s"
+
+
+def test_only_the_present_boots_order_is_saved_once_a_boot(tmp_path):
+    first = Boots(tmp_path, "a")
+    first.begin()
+    stamp = (tmp_path / FILE).stat().st_mtime_ns
+    Boots(tmp_path, "a").begin()
+    assert (tmp_path / FILE).stat().st_mtime_ns == stamp
+    Boots(tmp_path, "b").begin()
+    assert [b.id for b in Boots(tmp_path, "c").order()] == ["a", "b", "c"]
+    assert Boots(tmp_path, "a").recall() is None
+    known = Known(Anchor(5, "kernel", 7, 100), 50, Anchor(4, "kernel", 7, 50), 105)
+    first.remember(known, 100)
+    assert Boots(tmp_path, "a").recall() == known

@@ -1,0 +1,228 @@
+"""agent.toml: right ones load, wrong ones say what would be right, and the example documents every key."""
+
+import re
+import tomllib
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+
+from agent.config import settings as s
+from agent.config.parse import load, parse
+from agent.util.errors import ConfigError
+from agent.util.secret import Secret
+
+EXAMPLE = Path(__file__).parents[2] / "agent.toml.example"
+CENTER = {"center": {"url": "http://localhost:5000"}}
+VIRTUAL = {"sensor": [{"driver": "virtual"}]}
+
+
+def problem(data, environ=None):
+    with pytest.raises(ConfigError) as caught:
+        parse(data, "agent.toml", environ or {})
+    assert caught.value.exit_code == 78
+    return str(caught.value)
+
+
+def test_the_least_configuration_is_an_address_and_it_means_the_real_sensor():
+    settings = parse(CENTER, "agent.toml", {})
+    assert settings.sensor[0].driver == "bme280"
+    assert settings.buffer.loss_window == 10
+    assert settings.center.api == "auto"
+
+
+def test_durations_and_sizes_are_written_with_their_units():
+    data = {**CENTER, "sensor": [{"driver": "virtual", "interval": "200ms"}], "buffer": {"max_size": "64MB"}}
+    settings = parse(data, "agent.toml", {})
+    assert settings.sensor[0].interval == pytest.approx(0.2)
+    assert settings.buffer.max_size == 64_000_000
+
+
+def test_the_environment_wins_as_the_existing_python_client_reads_it():
+    settings = parse(CENTER, "agent.toml", {"IOT_CENTER_URL": "http://other:1", "IOT_DEVICE_ID": "pi-7"})
+    assert settings.center.url == "http://other:1"
+    assert settings.device.id == "pi-7"
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"sensr": 1}, ["sensr", "no such section", "sensor"]),
+        ({"device": 5}, ["device = 5", "must be a table"]),
+        ({"device": {"id": "a b"}}, ["device.id = 'a b'", "A-Z"]),
+        ({"device": {"id": ".."}}, ["device.id", "not . or .."]),
+        ({"device": {"locaton": {}}}, ["device.locaton", "did you mean location"]),
+        ({"device": {"location": {"lat": 91, "lon": 0}}}, ["device.location.lat = 91", "-90 to 90"]),
+        ({"device": {"location": {"lat": 1}}}, ["device.location.lon: missing"]),
+        ({"device": {"location": {"lat": float("nan"), "lon": 0}}}, ["device.location.lat"]),
+        ({"sensor": {"driver": "virtual"}}, ["sensor", "[[sensor]]"]),
+        ({"sensor": []}, ["at least one [[sensor]]"]),
+        ({"sensor": [{"interval": 5}]}, ["sensor[0].interval = 5", '"10s"']),
+        ({"sensor": [{"driver": "virtual", "interval": "1ms"}]}, ["sensor[0].interval", '"50ms"']),
+        ({"sensor": [{"driver": "bme208"}]}, ["sensor[0]", "bme208", "bme280"]),
+        ({"sensor": [{"driver": "virtual", "colour": "red"}]}, ["sensor[0]", "colour"]),
+        ({"sensor": [{"driver": "virtual", "intervall": "1s"}]}, ["intervall", "did you mean interval?"]),
+        ({"sensor": [{"driver": "virtual"}, {"driver": "virtual"}]}, ["sensor[0]", "needs a name"]),
+        ({"sensor": [{"driver": "virtual", "name": "a"}] * 2}, ["sensor[1].name", "another sensor"]),
+        ({"sensor": [{"driver": "virtual", "deadband": {"Temp": 1}}]}, ["deadband.Temp", "Temperature"]),
+        ({"sensor": [{"driver": "virtual", "deadband": {"Humidity": 0}}]}, ["deadband.Humidity", "above 0"]),
+        ({"sensor": [{"driver": "virtual", "sample_every": "20s"}]}, ["sample_every", "at most the interval"]),
+        ({"buffer": {"loss_window": "10 parsecs"}}, ["buffer.loss_window", "10 parsecs", "units"]),
+        ({"buffer": {"when_full": "explode"}}, ["buffer.when_full", "'explode'", "'thin'"]),
+        ({"delivery": {"batch_size": 0}}, ["delivery.batch_size = 0", "1 to 50000"]),
+        ({"delivery": {"batch_size": True}}, ["delivery.batch_size", "whole number"]),
+        ({"status": {"listen": "0.0.0.0:9528"}}, ["status.listen", "public = true"]),
+        ({"status": {"listen": "here"}}, ["status.listen", "address:port"]),
+        ({"center": {"url": "center.local"}}, ["center.url", "not a URL like http://host:8086"]),
+        ({"center": {"url": "http://[::1"}}, ["center.url"]),
+        ({"center": {"url": "http://a b"}}, ["center.url", "'http://a b' is not a URL"]),
+        ({"center": {"url": "http://c?token=x"}}, ["center.url", "query"]),
+        ({"center": {"url": "http://me:pw@c"}}, ["center.url", "user or password"]),
+        ({"center": {"url": "http://c", "influx_url": "influx"}}, ["center.influx_url", "http://host:8086"]),
+        ({"center": {"url": "http://c", "require_tls": True}}, ["https://"]),
+        ({"center": {}}, ["center.url: missing"]),
+        ({"influxdb": {"url": "http://i", "org": "o", "bucket": "b"}}, ["[center] and [influxdb]"]),
+        ({"log": {"level": "loud"}}, ["log.level", "'info'"]),
+    ],
+)
+def test_a_wrong_value_names_key_value_and_what_would_be_right(data, words):
+    text = problem({**CENTER, **VIRTUAL, **data})
+    for word in words:
+        assert word in text
+
+
+def test_what_the_file_names_is_known_so_that_the_center_does_not_overrule_it():
+    settings = parse(
+        {**CENTER, "sensor": [{"driver": "virtual", "interval": "1s"}]}, "agent.toml", {"IOT_DEVICE_ID": "x"}
+    )
+    assert {"center.url", "sensor[0].interval", "device.id"} <= settings.named
+    assert "device.location" not in settings.named
+
+
+def test_nowhere_to_deliver_is_said():
+    assert "neither [center] nor [influxdb]" in problem(VIRTUAL)
+
+
+def test_all_problems_are_told_at_once():
+    text = problem({**CENTER, "buffer": {"loss_window": 1, "max_size": 2}, "delivery": {"timeout": "x"}})
+    assert text.count("agent.toml: ") == 3
+
+
+def test_a_wrong_token_is_not_repeated():
+    text = problem({**VIRTUAL, "influxdb": {"url": "http://i", "org": "o", "bucket": "b", "token": 987654321}})
+    assert "987654321" not in text
+    assert "influxdb.token" in text
+
+
+@pytest.mark.parametrize("token", ["to ken", "to\nken", "tökèn"])
+def test_a_token_that_no_header_can_hold_is_refused_and_not_repeated(token):
+    text = problem({**VIRTUAL, "influxdb": {"url": "http://i", "org": "o", "bucket": "b", "token": token}})
+    assert token not in text
+    assert "printable ASCII" in text
+
+
+@pytest.mark.parametrize("url", ["http://me:hush@c:5000", "ftp://me:hush@c", "http://me:hush@c d"])
+def test_promise_7_a_password_in_a_url_is_refused_and_not_repeated(url):
+    text = problem({**VIRTUAL, "center": {"url": url}})
+    assert "hush" not in text
+    assert "center.url" in text
+
+
+def test_a_file_as_windows_notepad_writes_it_is_read(tmp_path):
+    (tmp_path / "agent.toml").write_bytes(b'\xef\xbb\xbf[center]\r\nurl = "http://c"\r\n')
+    assert load(tmp_path / "agent.toml", {}).center.url == "http://c"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"a=" + b"[" * 100_000, b"[log]\nlevel = 1" + b"0" * 5000, b"#" * 2_000_000],
+    ids=["nested without end", "a number of 5000 digits", "2 MB"],
+)
+def test_rubbish_is_said_to_be_so(tmp_path, content):
+    (tmp_path / "agent.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"not valid TOML|is it a configuration"):
+        load(tmp_path / "agent.toml", {})
+
+
+def test_a_missing_file_and_one_that_is_not_toml_say_so(tmp_path):
+    with pytest.raises(ConfigError, match=r"agent\.toml\.example"):
+        load(tmp_path / "agent.toml", {})
+    (tmp_path / "agent.toml").write_text("[device\n")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load(tmp_path / "agent.toml", {})
+    (tmp_path / "agent.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load(tmp_path / "agent.toml", {})
+
+
+def test_promise_7_a_token_that_others_can_read_is_a_warning(tmp_path):
+    file = tmp_path / "agent.toml"
+    file.write_text('[influxdb]\nurl="http://i"\norg="o"\nbucket="b"\ntoken="t0ken"\n[[sensor]]\ndriver="virtual"\n')
+    file.chmod(0o644)
+    settings = load(file, {})
+    assert "chmod 600" in settings.warnings[0]
+    assert "t0ken" not in repr(settings)
+    assert settings.influxdb.token == Secret("t0ken")
+    file.chmod(0o600)
+    assert load(file, {}).warnings == ()
+
+
+def section_class(name):
+    return {"sensor": s.SensorSettings, "influxdb": s.InfluxSettings, "center": s.CenterSettings}.get(name) or next(
+        f.default_factory for f in fields(s.Settings) if f.name == name
+    )
+
+
+def documented():
+    """{section: {key: value}} of the example with every comment that shows a key taken as a line."""
+    text = re.sub(r"(?m)^# (\[\w+\]|[a-z_]+ = .*)$", r"\1", EXAMPLE.read_text())
+    data = tomllib.loads(text)
+    data["sensor"] = data["sensor"][0]
+    return data
+
+
+def test_the_example_is_a_right_configuration():
+    settings = load(EXAMPLE, {})
+    assert settings.center.url == "http://center.local:5000"
+
+
+def test_the_example_documents_every_section_and_key_and_nothing_else():
+    data = documented()
+    assert set(data) == {f.name for f in fields(s.Settings)} - {"warnings", "named"}
+    for name, table in data.items():
+        known = {f.name for f in fields(section_class(name))} - {"options"}
+        if name == "sensor":
+            assert {"bus", "address"} <= set(table)
+            table = {key: table[key] for key in table if key in known}  # noqa: PLW2901
+        assert set(table) == known, name
+
+
+def test_the_defaults_that_the_example_shows_are_the_defaults():
+    examples_only = {
+        ("device", "id"), ("device", "location"), ("sensor", "name"), ("sensor", "sample_every"),
+        ("sensor", "deadband"), ("sensor", "max_rate"), ("center", "url"), ("center", "enrollment_key_file"),
+        ("center", "ca_file"), ("buffer", "max_age"), ("center", "influx_url"),
+        ("center", "influx_org"), ("center", "influx_bucket"),
+    }  # fmt: skip
+    data = documented()
+    del data["influxdb"]
+    settings = parse({**data, "sensor": [data["sensor"]]}, "example", {})
+    bare = parse(CENTER, "bare", {})
+    for name in data:
+        shown, default = getattr(settings, name), getattr(bare, name)
+        if name == "sensor":
+            shown, default = shown[0], default[0]
+        assert is_dataclass(shown)
+        for f in fields(shown):
+            if (name, f.name) not in examples_only and f.name != "options":
+                assert getattr(shown, f.name) == getattr(default, f.name), (name, f.name)
+
+
+def test_a_file_that_is_named_and_not_there_is_a_warning(tmp_path):
+    file = tmp_path / "agent.toml"
+    file.write_text(
+        f'[influxdb]\nurl="http://i"\norg="o"\nbucket="b"\ntoken_file="{tmp_path}/token"\n[[sensor]]\ndriver="virtual"\n'
+    )
+    assert "there is no such file" in load(file, {}).warnings[0]
+    (tmp_path / "token").write_text("t")
+    assert load(file, {}).warnings == ()

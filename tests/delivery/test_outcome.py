@@ -1,0 +1,367 @@
+"""Every answer of a server becomes one outcome: recorded answers case by case, and texts nobody knows."""
+
+import gzip
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.delivery.bad_lines import halves, kinds_of, named_lines, trouble
+from agent.delivery.outcome import Answer, Delivered, Park, Reauthorise, Retry, Slow, Split, Wait, decide, short
+
+NOW = 1_795_500_567_000_000_000
+CASES = {case["name"]: case for case in json.loads(Path("tests/data/influxdb-2.9.1.json").read_text("utf-8"))}
+WRITES = {name: case for name, case in CASES.items() if name.startswith("write: ")}
+GOOD = b"environment,clientId=pi-1 Temperature=7.25 1795500567859224683"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A batch as far as an outcome looks at one."""
+
+    content: tuple[bytes, ...]
+    parked: bool = False
+
+    @property
+    def count(self):
+        return len(self.content)
+
+    def lines(self):
+        return list(self.content)
+
+
+def answer(status, body=b"", **headers):
+    if isinstance(body, dict):
+        body = json.dumps(body).encode()
+        headers.setdefault("content_type", "application/json; charset=utf-8")
+    return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+
+
+def refused(status, message, **headers):
+    return answer(status, {"code": "invalid", "message": message}, **headers)
+
+
+def outcome(reply, *lines, **options):
+    return decide(reply, Sent(lines) if lines else None, now_ns=NOW, **options)
+
+
+def unparsable(*pairs):
+    return refused(400, "\n".join(f"unable to parse '{line}': {reason}" for line, reason in pairs))
+
+
+def recorded(name):
+    case = CASES[name]
+    reply = case["response"]
+    body = (case["request"]["body"] or "").encode("latin-1", "replace")
+    sent = Sent(tuple(line for line in body.split(b"\n") if line)) if body else None
+    headers = {key.lower(): value for key, value in reply["headers"].items()}
+    return decide(Answer(reply["status"], headers, reply["body"].encode()), sent, now_ns=NOW), sent
+
+
+EXPECTED = {204: Delivered, 401: Reauthorise, 403: Reauthorise, 404: Slow, 405: Slow}
+
+
+@pytest.mark.parametrize("name", [name for name in WRITES if CASES[name]["response"]["status"] in EXPECTED])
+def test_recorded_answer(name):
+    assert isinstance(recorded(name)[0], EXPECTED[CASES[name]["response"]["status"]])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name in WRITES
+        if CASES[name]["response"]["status"] in (400, 422)
+        and name not in ("write: bad precision", "write: no org parameter")
+    ],
+)
+def test_recorded_refusal_keeps_exactly_the_bad_lines_as_dead_letters(name):
+    result, sent = recorded(name)
+    assert isinstance(result, Split)
+    if name == "write: one of three lines has a type conflict":
+        assert [part.lines for part in result.parts] == [(sent.content[0], sent.content[2]), (sent.content[1],)]
+        assert result.dead == ()
+    elif name == "write: newline in tag value":
+        assert [letter.line for letter in result.dead] == [b"environment,clientId=a"]
+    else:
+        assert [letter.line for letter in result.dead] == list(sent.content)
+        assert result.parts == ()
+        assert all(letter.message and letter.time_ns == NOW for letter in result.dead)
+
+
+@pytest.mark.parametrize("name", ["write: bad precision", "write: no org parameter"])
+def test_recorded_refusal_of_the_request_itself_drops_nothing(name):
+    assert isinstance(recorded(name)[0], Park)
+
+
+@pytest.mark.parametrize("name", ["write: header says gzip, body is not", "write: truncated gzip"])
+def test_recorded_500_is_tried_three_times_then_halved(name):
+    reply = CASES[name]["response"]
+    answered = Answer(500, {}, reply["body"].encode())
+    assert isinstance(outcome(answered, GOOD, GOOD), Retry)
+    assert isinstance(outcome(answered, GOOD, GOOD, again=1), Retry)
+    assert outcome(answered, GOOD, GOOD, again=2).parts[0].state == "suspect"
+    assert isinstance(outcome(answered, GOOD, again=2), Park)
+    assert isinstance(outcome(answered, GOOD, GOOD, again=2, may_halve=False), Retry)
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (Answer(None, error="timed out"), Retry),
+        (answer(200, b"<html>log in to the hotel</html>", content_type="text/html"), Retry),
+        (answer(200, b"{}"), Retry),
+        (answer(202), Retry),
+        (answer(301, location="http://elsewhere/api/v2/write"), Slow),
+        (answer(307, location="https://same/api/v2/write"), Slow),
+        (answer(400, b"<html>plain HTTP sent to HTTPS port", content_type="text/html"), Slow),
+        (answer(402), Slow),
+        (answer(408), Retry),
+        (answer(413, b"<html>too large</html>", content_type="text/html"), Split),
+        (answer(418, b"I'm a teapot"), Slow),
+        (answer(429), Retry),
+        (answer(429, retry_after="7"), Wait),
+        (answer(502), Retry),
+        (answer(503, b"\xff\xfe", retry_after="Tue, 24 Nov 2026 06:10:27 GMT"), Wait),
+        (answer(504), Retry),
+        (answer(599), Retry),
+    ],
+)
+def test_answers_that_say_nothing_about_the_points_keep_all_of_them(reply, kind):
+    result = outcome(reply, GOOD, GOOD)
+    assert isinstance(result, kind)
+    assert not getattr(result, "dead", ())
+    if reply.status != 413:
+        assert isinstance(outcome(reply), kind)  # the same for an empty write
+
+
+def test_retry_after_as_a_date_counts_from_the_answers_own_date_when_the_device_clock_is_wrong():
+    reply = answer(503, retry_after="Tue, 24 Nov 2026 06:10:27 GMT", date="Tue, 24 Nov 2026 06:10:07 GMT")
+    assert decide(reply, None, now_ns=0).seconds == 20
+
+
+def test_redirect_is_shown_but_not_followed():
+    assert "http://evil/" in outcome(answer(302, location="http://evil/")).text
+
+
+def test_a_portal_page_is_named_as_such():
+    assert "captive portal" in outcome(answer(200, b"<html>", content_type="text/html"), GOOD).text
+
+
+# 400: matching own lines against the message
+
+
+def test_named_line_goes_and_the_rest_is_sent_again():
+    bad = b"environment,clientId=pi-1 Temperature= 5"
+    result = outcome(unparsable((bad.decode(), "missing field value")), GOOD, bad, GOOD + b"1")
+    assert [(letter.line, letter.reason, letter.message) for letter in result.dead] == [
+        (bad, "parse", "missing field value")
+    ]
+    assert [(part.lines, part.state) for part in result.parts] == [((GOOD, GOOD + b"1"), "pending")]
+    assert not result.blind
+
+
+def test_leading_spaces_and_carriage_returns_do_not_hide_a_line():
+    assert named_lines([b"  \tm f= 1\r"], "unable to parse 'm f= 1': missing field value") == {0: "missing field value"}
+
+
+@pytest.mark.parametrize("shown", ["\ufffd", "\ufffd\ufffd"])
+def test_bad_utf8_is_matched_however_often_it_was_replaced(shown):
+    assert named_lines([GOOD, b"m,t=\xe2\x82 f= 1"], f"unable to parse 'm,t={shown} f= 1': missing field value") == {
+        1: "missing field value"
+    }
+
+
+def test_lines_swallowed_by_an_open_quote_are_not_blamed():
+    lines = [GOOD, b'm s="open 1', GOOD + b"1", GOOD + b"2"]
+    quoted = b"\n".join(lines[1:]).decode()
+    assert list(named_lines(lines, f"unable to parse '{quoted}': unbalanced quotes")) == [1]
+
+
+def test_a_string_with_a_raw_newline_goes_as_one():
+    lines = [GOOD, b'm s="two', b'lines",f= 1', GOOD + b"1"]
+    assert list(named_lines(lines, "unable to parse 'm s=\"two\nlines\",f= 1': missing field value")) == [1, 2]
+
+
+def test_a_line_that_goes_on_after_what_looks_like_its_end_is_taken_whole():
+    lines = [b"m f=1 5", b"m f=1 5': x 6"]
+    assert list(named_lines(lines, "unable to parse 'm f=1 5': x 6': bad timestamp")) == [1]
+
+
+def test_a_line_only_quoted_inside_another_is_not_blamed():
+    lie = b"m s=\"unable to parse '" + GOOD + b"': x\" oops"
+    assert list(named_lines([GOOD, lie], f"unable to parse '{lie.decode()}': bad timestamp")) == [1]
+
+
+def test_a_message_cut_in_the_middle_of_a_line_blames_no_other_line():
+    lines = [b"m f= 1", b"m f= 12"]
+    assert named_lines(lines, "unable to parse 'm f= 1") == {}
+    assert list(named_lines(lines, "unable to parse 'm f= 12': bad\nunable to parse 'm f= 1")) == [1]
+
+
+def test_an_answer_cut_short_still_names_what_it_could():
+    body = b'{"code":"invalid","message":"unable to parse \'m f= 1\': missing\\nunable to parse \'m \\u00'
+    result = decide(Answer(400, {}, body, cut=True), Sent((b"m f= 1", GOOD)), now_ns=NOW)
+    assert [letter.line for letter in result.dead] == [b"m f= 1"]
+
+
+def test_five_thousand_bad_lines_are_told_apart_at_once():
+    lines = [b"environment,clientId=pi-1 Temperature= %d" % n for n in range(5000)]
+    reply = unparsable(*[(line.decode(), "missing field value") for line in lines])
+    result = decide(reply, Sent(tuple(lines)), now_ns=NOW)
+    assert len(result.dead) == 5000
+    assert result.parts == ()
+
+
+@given(st.lists(st.binary(min_size=1, max_size=30).filter(lambda line: b"\n" not in line), max_size=5), st.text())
+def test_no_text_whatever_blames_lines_it_does_not_name(lines, text):
+    named = named_lines(lines, text)
+    assert not named or "unable to parse '" in text
+    assert trouble(lines, text) is None or "partial write" in text or "outside retention policy" in text
+
+
+# 422: partial writes
+
+
+def conflict(field, measurement, kind, dropped, stored="float"):
+    return refused(
+        422,
+        f'failure writing points to database: partial write: field type conflict: input field "{field}" on measurement '
+        f'"{measurement}" is type {kind}, already exists as type {stored} dropped={dropped}',
+    )
+
+
+def test_lines_of_the_named_field_and_type_are_sent_apart():
+    bad = GOOD.replace(b"7.25", b"7i")
+    result = outcome(conflict("Temperature", "environment", "integer", 1), GOOD, bad, GOOD + b"1")
+    assert [(part.lines, part.state) for part in result.parts] == [
+        ((GOOD, GOOD + b"1"), "suspect"),
+        ((bad,), "suspect"),
+    ]
+
+
+def test_a_part_refused_whole_goes_in_one_step():
+    lines = [GOOD.replace(b"7.25", b"7i") + b"%d" % n for n in range(3)]
+    result = outcome(conflict("Temperature", "environment", "integer", 3), *lines)
+    assert result.parts == ()
+    assert {letter.reason for letter in result.dead} == {"type_conflict"}
+    assert "already exists as type float" in result.dead[0].message
+
+
+def test_a_lower_count_than_the_parts_size_rejects_nothing_yet():
+    lines = [GOOD.replace(b"7.25", b"7i") + b"%d" % n for n in range(3)]
+    result = outcome(conflict("Temperature", "environment", "integer", 1), *lines)
+    assert not result.dead
+    assert [len(part.lines) for part in result.parts] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("line", "measurement", "fields"),
+    [
+        (b"m f=1 5", "m", {"f": "float"}),
+        (rb"a\ b\,c,t=x\ y f=1i,g=2u,h=t 5", "a b,c", {"f": "integer", "g": "unsigned", "h": "boolean"}),
+        (rb'm a\ b\=c="x, y=1 \" z",d=-1e5 5', "m", {"a b=c": "string", "d": "float"}),
+        (b'm s="two\nlines",f=false', "m", {"s": "string", "f": "boolean"}),
+        (b"m,t=1", "m", {}),
+        (b"", "", {}),
+    ],
+)
+def test_fields_and_types_are_read_as_the_server_reads_them(line, measurement, fields):
+    assert kinds_of(line) == (measurement, fields)
+
+
+def test_a_field_called_time_is_found_by_its_name():
+    text = 'partial write: invalid field name: input field "time" on measurement "m" is invalid dropped=1'
+    result = outcome(refused(422, text), b"m time=1 5", GOOD)
+    assert [part.lines for part in result.parts] == [(GOOD,), (b"m time=1 5",)]
+    assert outcome(refused(422, text), b"m time=1 5").dead[0].reason == "field_name"
+
+
+def test_points_older_than_the_retention_are_sent_apart():
+    message = json.loads(CASES["write: all points older than retention"]["response"]["body"])["message"]
+    old = b"environment,clientId=pi-1 Temperature=1.5 1700000000000000000"
+    edge = b"environment,clientId=pi-1 Temperature=1.5 1795496968050214401"  # the bound itself
+    result = outcome(refused(422, message), old, edge, GOOD)
+    assert [part.lines for part in result.parts] == [(edge, GOOD), (old,)]
+    assert outcome(refused(422, message), old).dead[0].reason == "retention"
+
+
+# texts nobody knows
+
+
+@given(
+    status=st.sampled_from([400, 413, 422, 500]) | st.integers(100, 599),
+    body=st.binary(max_size=200) | st.text(max_size=200).map(lambda text: json.dumps({"message": text}).encode()),
+    size=st.integers(1, 9),
+    again=st.integers(0, 5),
+    may_halve=st.booleans(),
+)
+def test_promise_2_no_unknown_text_is_a_reason_to_drop(status, body, size, again, may_halve):
+    lines = [GOOD + b"%d" % n for n in range(size)]
+    result = outcome(Answer(status, {}, body), *lines, again=again, may_halve=may_halve)
+    if status == 204:
+        return
+    assert not isinstance(result, Delivered)
+    if isinstance(result, Split):
+        assert result.dead == ()
+        assert [line for part in result.parts for line in part.lines] == lines
+        assert len(result.parts) == 2
+
+
+def test_an_unknown_refusal_of_one_line_parks_it():
+    assert isinstance(outcome(refused(422, "the moon is full"), GOOD), Park)
+    assert isinstance(outcome(refused(400, "the moon is full"), GOOD), Park)
+
+
+def test_a_limit_of_the_server_refusing_all_is_no_reason_to_drop():
+    text = "partial write: max-series-per-database limit exceeded: (1000000) dropped=2"
+    assert isinstance(outcome(refused(422, text), GOOD, GOOD + b"1"), Park)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "partial write: dropped=" + "9" * 5000,
+        "outside retention policy Lower Bound at 2026-13-45T99:99:99Z dropped=1",
+        "outside retention policy Lower Bound at 0000-00-00T00:00:00.5Z",
+        'partial write: input field "" on measurement "" is invalid dropped=',
+        "[" * 100_000,
+    ],
+)
+def test_absurd_messages_are_unknown_ones(text):
+    for status in (400, 422):
+        assert isinstance(outcome(refused(status, text), GOOD), Park)
+        assert outcome(refused(status, text), GOOD, GOOD + b"1").dead == ()
+        assert isinstance(decide(Answer(status, {}, text.encode()), Sent((GOOD,)), now_ns=NOW), Park)
+
+
+def test_some_of_the_points_refused_for_an_unknown_reason_are_looked_for():
+    text = "partial write: the moon is full dropped=1"
+    assert [part.lines for part in outcome(refused(422, text), GOOD, GOOD + b"1").parts] == [(GOOD,), (GOOD + b"1",)]
+
+
+def test_a_server_that_accepts_nothing_does_not_have_the_buffer_taken_to_pieces():
+    assert isinstance(outcome(refused(400, "no"), GOOD, GOOD, may_halve=False), Park)
+
+
+def test_halves_are_cut_where_a_point_begins():
+    lines = [GOOD, b'm s="two', b'lines" 5', GOOD]
+    assert halves(lines) == ((GOOD, b'm s="two', b'lines" 5'), (GOOD,))
+    assert halves([GOOD, GOOD]) == ((GOOD,), (GOOD,))
+
+
+def test_texts_are_bounded_and_on_one_line():
+    assert len(short("x\n" * 100_000)) == 300
+    assert "\n" not in short("a\nb")
+
+
+def test_recorded_cases_are_all_looked_at():
+    assert len(WRITES) > 35
+    assert gzip.compress(b"")
+
+
+def test_what_a_server_says_cannot_steer_the_terminal_that_shows_a_log():
+    assert short("a\x1b[2J\nb\x07") == "a\ufffd[2J b\ufffd"

@@ -1,0 +1,119 @@
+"""A fleet in one process: the arithmetic of its figures, the shared loops, and a small fleet with an outage."""
+
+import json
+import subprocess
+import sys
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.buffer.committer import Committer
+from agent.fleet.shared_loops import SharedLoops, step_of
+from agent.fleet.simulate import passed, peak_to_mean, percentile
+
+SIMULATE = [sys.executable, "-m", "agent.cli", "simulate"]
+
+
+def simulate(*arguments):
+    run = subprocess.run([*SIMULATE, *arguments], capture_output=True, text=True, timeout=110, check=False)
+    return run, json.loads(run.stdout.splitlines()[-1]) if run.stdout else None
+
+
+def test_an_even_load_has_a_peak_of_its_mean_and_a_burst_stands_out():
+    even = [second + part / 10 for second in range(10) for part in range(10)]
+    assert peak_to_mean(even, 0, 10) == 1
+    assert peak_to_mean([*even, *[3.5] * 10], 0, 10) == pytest.approx(20 / 11)
+    assert peak_to_mean([], 0, 10) == 0
+    assert peak_to_mean([1.0], 0, 0.5) == 0
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(0, 1))
+def test_a_percentile_is_one_of_the_values_with_that_share_below(values, share):
+    found = percentile(values, share)
+    assert found in values
+    assert sum(value < found for value in values) <= share * len(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "ok"),
+    [({}, True), ({"registered": 9}, False), ({"unequal": 1}, False), ({"pending": 2}, False)],
+)
+def test_a_run_passes_only_if_every_device_registered_and_every_point_is_there(change, ok):
+    assert passed({"registered": 10, "devices": 10, "unequal": 0, "pending": 0, **change}) is ok
+
+
+class FakeBuffer:
+    """Counts steps and release()."""
+
+    def __init__(self):
+        self.clock = self
+        self.steps, self.released = 0, threading.Event()
+        self.seen = threading.Event()
+
+    def boot_ns(self):
+        return 0
+
+    def release(self):
+        self.released.set()
+
+
+class Steps(Committer):
+    def step(self):
+        self.buffer.steps += 1
+        if self.buffer.steps == 2:
+            raise RuntimeError("one bad step")
+        if self.buffer.steps == 4:
+            self.buffer.seen.set()
+        return 0.0 if self.buffer.steps < 4 else 1000.0
+
+
+def test_loops_share_threads_survive_a_mistake_and_end_at_once_when_joined(caplog):
+    loops = SharedLoops(2)
+    stop = threading.Event()
+    buffers = [FakeBuffer() for _ in range(20)]
+    shared = [loops.spawn(f"committer {n}", Steps(b), stop) for n, b in enumerate(buffers)]
+    assert all(b.seen.wait(10) for b in buffers)
+    stop.set()
+    for one in shared:
+        one.join(10)
+        assert one.ended.is_set()
+    assert all(b.released.is_set() and b.steps == 4 for b in buffers)
+    assert "one bad step" in caplog.text
+
+
+def test_a_loop_that_has_no_step_is_a_mistake():
+    with pytest.raises(TypeError, match="no step"):
+        step_of(object())
+
+
+def test_a_fleet_registers_delivers_and_is_counted_device_by_device_through_an_outage():
+    run, result = simulate("--devices", "12", "--interval", "500ms", "--duration", "6s", "--outage", "2s", "--json")
+    assert run.returncode == 0, run.stderr + run.stdout
+    assert result["registered"] == result["devices"] == 12
+    assert result["delivered"] == result["stored"] == result["measured"] >= 12 * 8
+    assert result["errors"] == result["unequal"] == result["unaccounted"] == 0
+
+
+@pytest.mark.slow
+def test_a_fleet_that_loses_power_all_at_once_comes_back_with_every_point():
+    run, result = simulate("--devices", "12", "--interval", "500ms", "--duration", "6s", "--restart-all", "--json")
+    assert run.returncode == 0, run.stderr + run.stdout
+    assert result["delivered"] == result["stored"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--center", "http://192.0.2.1:5000"], "--allow-remote"),
+        (["--outage", "5s", "--duration", "5s"], "shorter"),
+        (["--duration", "2h"], "an hour"),
+        (["--devices", "0"], "--devices"),
+        (["--interval", "soon"], "10s"),
+    ],
+)
+def test_what_is_not_bounded_or_not_ours_is_refused(arguments, words):
+    run = subprocess.run([*SIMULATE, *arguments], capture_output=True, text=True, timeout=30, check=False)
+    assert run.returncode == 2
+    assert words in run.stderr

@@ -1,0 +1,72 @@
+"""What the center may change, within which ranges, and what wins."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.config.settings import Location
+from agent.registration.remote_config import RANGES, RemoteConfiguration, accept
+from tests.fake_center import FIRST
+
+OLD = RemoteConfiguration(measurement_interval=30.0, configuration_refresh=600.0, location=Location(1.0, 2.0))
+
+
+def test_the_recorded_answer_is_taken_whole():
+    found, refused = accept(FIRST, RemoteConfiguration())
+    assert found == RemoteConfiguration(60.0, 3600.0, Location(50.0873254, 14.4071543))
+    assert refused == ()
+
+
+def test_what_the_center_does_not_say_stays():
+    assert accept({}, OLD) == (OLD, ())
+
+
+@pytest.mark.parametrize("value", [0, -1, 0.1, 86_401, 10**400, float("nan"), float("inf"), True, "60", [60], {}])
+def test_an_interval_out_of_range_is_refused_and_the_old_one_stays(value):
+    found, refused = accept({"measurement_interval": value}, OLD)
+    assert found == OLD
+    (text,) = refused
+    assert "measurement_interval" in text
+    assert "0.2 to 86400 s" in text
+    assert len(text) < 200
+
+
+def test_half_a_location_is_refused():
+    found, refused = accept({"default_lat": 50.0}, OLD)
+    assert found.location == OLD.location
+    assert "come together" in refused[0]
+    found, refused = accept({"default_lat": 91, "default_lon": 14}, OLD)
+    assert found.location == OLD.location
+    assert any("default_lat = 91" in text for text in refused)
+
+
+def test_what_agent_toml_names_wins_unless_the_center_is_preferred():
+    remote = RemoteConfiguration(measurement_interval=60.0, location=Location(50.0, 14.0))
+    home = Location(48.0, 16.0)
+    assert remote.interval(5.0, 10.0, prefer=False) == 5.0
+    assert remote.interval(5.0, 10.0, prefer=True) == 60.0
+    assert remote.interval(None, 10.0, prefer=False) == 60.0
+    assert remote.place(home, prefer=False) == home
+    assert remote.place(home, prefer=True) == remote.location
+    assert remote.place(None, prefer=False) == remote.location
+    silent = RemoteConfiguration()
+    assert silent.interval(5.0, 10.0, prefer=True) == 5.0
+    assert silent.interval(None, 10.0, prefer=True) == 10.0
+    assert silent.place(home, prefer=True) == home
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*RANGES, "other"]), JSON))
+def test_no_answer_moves_a_value_out_of_its_range(answer):
+    found, _ = accept(answer, OLD)
+    numbers = found.numbers()
+    assert all(RANGES[name][0] <= value <= RANGES[name][1] for name, value in numbers.items())
+    assert accept(json.loads(json.dumps(numbers)), RemoteConfiguration())[0] == found

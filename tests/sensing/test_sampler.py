@@ -1,0 +1,372 @@
+"""The sampler on a fake clock: schedule, failures, reports."""
+
+import logging
+import threading
+from dataclasses import asdict
+from types import MappingProxyType
+
+import pytest
+
+from agent.config.settings import SensorSettings
+from agent.config.units import Seconds
+from agent.sensing.sampler import Sampler
+from drivers.base import Driver, NotFound, Reading, Transient, load, options_for
+
+S = 1_000_000_000
+
+
+class World:
+    """A clock, and a sensor that gives what it is told: numbers are temperatures, exceptions are raised."""
+
+    def __init__(self, script=None, **settings):
+        self.now = 1_000 * S
+        self.script = script if script is not None else {}
+        self.opened = 0
+        self.emitted = []
+        world = self
+
+        class Scripted(Driver):
+            sensor = "scripted"
+            Options = dict
+
+            def __init__(self):
+                pass
+
+            def open(self):
+                world.opened += 1
+
+            def read(self):
+                return world.given()
+
+            def close(self):
+                pass
+
+        settings = {k: Seconds(v) if k in {"interval", "sample_every"} else v for k, v in settings.items()}
+        self.sampler = Sampler(SensorSettings(**settings), Scripted(), self.emitted.append, now=lambda: self.now)
+
+    @property
+    def second(self):
+        return (self.now - 1_000 * S) / S
+
+    def given(self):
+        value = (
+            self.script(self.second) if callable(self.script) else self.script.get(self.second, 20 + self.second / 100)
+        )
+        if isinstance(value, Exception):
+            raise value
+        if isinstance(value, Reading):
+            return value
+        return Reading({"Temperature": value}, self.now, repr(value).encode())
+
+    def run(self, seconds):
+        """Let time pass as the thread would, waking exactly when due."""
+        end = self.now + round(seconds * S)
+        while (due := self.sampler.step(self.now)) < end:
+            self.now = max(due, self.now)
+        self.now = end
+        return self.sampler.snapshot()
+
+    @property
+    def moments(self):
+        return [(r.boot_ns - 1_000 * S) / S for r in self.emitted]
+
+    @property
+    def temperatures(self):
+        return [r.values["Temperature"] for r in self.emitted]
+
+
+def test_readings_come_on_a_grid_without_drift():
+    world = World(interval=10)
+    world.run(100)
+    assert world.moments == [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]
+
+
+def test_after_a_stall_there_is_one_reading_and_the_missed_ones_are_counted():
+    world = World(interval=1)
+    world.run(3)
+    world.now += 7 * S + S // 2
+    status = world.run(2)
+    assert world.moments == [0, 1, 2, 10.5, 11, 12]
+    assert status.missed == 7
+    assert status.readings == 6
+
+
+def test_a_sensor_that_fails_gives_nothing_until_it_answers_again(caplog):
+    caplog.set_level(logging.INFO)
+    gone = NotFound("BME280 not found on /dev/i2c-1", "is it wired?")
+    world = World(lambda s: gone if 5 <= s < 15 else 20.0, interval=1)
+    world.run(8)
+    failing = world.sampler.snapshot()
+    assert failing.failing_since_boot_ns == 1_005 * S
+    assert "not found" in failing.problem
+    status = world.run(12)
+    assert world.moments == [0, 1, 2, 3, 4, *range(15, 20)]
+    assert (status.missed, status.failing_since_boot_ns, status.problem) == (10, None, None)
+    assert [r.levelname for r in caplog.records] == ["WARNING", "INFO"]
+    assert "10 readings missed" in caplog.text
+
+
+def test_a_driver_that_raises_anything_does_not_end_the_thread():
+    world = World({1.0: ZeroDivisionError("oops")}, interval=1)
+    status = world.run(3)
+    assert world.moments == [0, 2]
+    assert status.errors == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -40.01, 85.01, 40.0])
+def test_promise_4_what_cannot_be_is_counted_and_not_delivered(value, caplog):
+    world = World({2.0: value, 3.0: value}, interval=1)
+    status = world.run(6)
+    assert world.moments == [0, 1, 4, 5]
+    assert (status.implausible, status.readings, status.missed) == (2, 4, 0)
+    assert len([r for r in caplog.records if "cannot be" in r.message]) == 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        {"Temperature": 20.0},
+        Reading({"Temperature": None}, 1),
+        Reading({"Temperature": "20"}, 1),
+        Reading(None, 1),
+    ],
+)
+def test_promise_4_what_is_no_reading_of_numbers_is_a_failure_of_its_driver(given, caplog):
+    world = World(interval=1)
+    world.given = lambda: given
+    status = world.run(3)
+    assert (status.errors, status.readings, world.emitted) == (3, 0, [])
+    assert "the driver failed with TypeError" in status.problem
+    assert len(caplog.records) == 1
+    del world.given
+    assert world.run(2).failing_since_boot_ns is None
+
+
+def test_values_are_a_plain_table_whatever_the_driver_keeps_them_in():
+    world = World(lambda _: Reading(MappingProxyType({"Temperature": 20.0}), world.now), interval=1)
+    assert asdict(world.run(1))["values"] == {"Temperature": 20.0}
+
+
+def test_a_mistake_in_the_sampler_is_logged_once_and_it_goes_on(caplog):
+    world = World(interval=1)
+    rounds, stop, step = [], threading.Event(), world.sampler.step
+
+    def broken(now):
+        rounds.append(now)
+        if len(rounds) < 3:
+            raise RuntimeError("nobody foresaw it")
+        stop.set()
+        return step(now)
+
+    world.sampler.step = broken
+    stop.wait = lambda _: stop.is_set()
+    world.sampler.run(stop)
+    assert len(world.emitted) == 1
+    assert caplog.text.count("a mistake in the agent") == 1
+
+
+def test_a_real_thread_reads_and_stops():
+    stop, got = threading.Event(), threading.Event()
+    world = World(interval=0.05)
+    sampler = Sampler(SensorSettings(interval=Seconds(0.05)), world.sampler.driver, lambda _: got.set())
+    world.given = lambda: Reading({"Temperature": 20.0}, sampler._now())
+    thread = threading.Thread(target=sampler.run, args=(stop,))
+    thread.start()
+    assert got.wait(5)
+    stop.set()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_a_transient_error_costs_one_reading():
+    world = World({3.0: Transient("a transfer failed")}, interval=1)
+    status = world.run(6)
+    assert world.moments == [0, 1, 2, 4, 5]
+    assert status.missed == 1
+
+
+def test_when_it_is_plugged_in_again_the_next_moment_is_read():
+    world = World(lambda s: NotFound("gone") if 3 <= s < 603 else 20.0, interval=1)
+    status = world.run(700)
+    assert status.missed == 600
+    assert world.moments == [0, 1, 2, *range(603, 700)]
+
+
+def test_a_failing_fast_sensor_is_opened_less_often_than_it_is_due():
+    world = World(lambda _: NotFound("gone"), interval=0.05)
+    status = world.run(10)
+    assert world.opened < 20
+    assert status.missed == 200
+
+
+def test_a_problem_that_comes_and_goes_is_logged_when_it_changes_only(caplog):
+    problems = [NotFound("bus gone"), Transient("transfer failed")]
+    world = World(lambda s: problems[int(s) % 2] if s < 60 else 20.0, interval=1)
+    world.run(70)
+    assert [r.getMessage() for r in caplog.records] == ["sensor bme280: bus gone", "sensor bme280: transfer failed"]
+
+
+def test_a_change_that_no_air_makes_is_refused_and_what_follows_is_not():
+    world = World({5.0: 60.0, 6.0: 60.0}, interval=1)
+    status = world.run(10)
+    assert status.implausible == 2
+    assert "Temperature changed by" in str(world.sampler._plausibility.judge(Reading({"Temperature": 80.0}, world.now)))
+    assert world.moments == [0, 1, 2, 3, 4, 7, 8, 9]
+    assert status.implausible_problem is None
+
+
+def test_the_rate_can_be_configured():
+    strict = World({5.0: 21.0}, interval=1, max_rate={"Temperature": 0.5})
+    assert strict.run(10).implausible == 1
+    loose = World({5.0: 60.0}, interval=1, max_rate={"Temperature": 100.0})
+    assert loose.run(10).implausible == 0
+
+
+def test_after_a_real_change_readings_come_through_again_by_themselves():
+    world = World(lambda s: 20.0 if s < 10 else 50.0, interval=1)
+    status = world.run(60)
+    assert status.implausible == 5  # 30 °C at 5 °C/s
+    assert world.temperatures[-1] == 50.0
+
+
+@pytest.mark.parametrize("values", [{}, {"Warmth": 1.0}])
+def test_promise_4_a_reading_that_is_none_is_refused(values):
+    world = World()
+    world.script = lambda _: Reading(values, world.now)
+    assert world.run(10).implausible == 1
+    assert not world.emitted
+
+
+def test_promise_4_without_its_sensor_nothing_is_measured_and_nothing_stands_in_for_it():
+    driver, emitted, now = load("bme280")(options_for(load("bme280"), {"bus": 250})), [], [1_000 * S]
+    sampler = Sampler(SensorSettings(interval=Seconds(1)), driver, emitted.append, now=lambda: now[0])
+    for _ in range(20):
+        now[0] = sampler.step(now[0])
+    assert not emitted
+    assert sampler.snapshot().missed == 20
+    assert "no I2C bus /dev/i2c-250" in sampler.snapshot().problem
+
+
+def test_promise_4_a_stale_reading_is_refused():
+    world = World(interval=1)
+    old = Reading({"Temperature": 20.0}, world.now)
+    world.script = lambda _: old
+    status = world.run(5)
+    assert len(world.emitted) == 1
+    assert status.implausible == 4
+
+
+def test_a_mean_is_reported_at_the_end_of_each_interval():
+    world = World(lambda s: s, interval=10, sample_every=2, max_rate={"Temperature": 99.0})
+    status = world.run(30)
+    assert world.moments == [8, 18, 28]
+    assert world.temperatures == [4.0, 14.0, 24.0]
+    assert (status.readings, status.reported) == (15, 3)
+
+
+def test_minimum_and_maximum_are_reported_where_asked_for():
+    world = World(lambda s: s, interval=10, sample_every=5, report="mean_min_max")
+    world.run(10)
+    assert world.emitted[0].values == {"Temperature": 2.5, "Temperature_min": 0.0, "Temperature_max": 5.0}
+
+
+def test_a_mean_is_of_what_was_measured_and_a_hole_is_not_filled():
+    world = World({2.0: NotFound("gone"), 4.0: 99.0, 8.0: NotFound("gone")}, interval=10, sample_every=2)
+    status = world.run(30)
+    assert world.moments[0] == 6
+    assert world.temperatures[0] == pytest.approx((20.0 + 20.06) / 2)
+    assert (status.missed, status.implausible) == (2, 1)
+
+
+def test_an_interval_without_any_reading_reports_nothing():
+    world = World(lambda s: NotFound("gone") if 10 <= s < 20 else 20.0, interval=10, sample_every=5)
+    world.run(30)
+    assert world.moments == [5, 25]
+
+
+def test_a_stall_over_the_end_of_an_interval_does_not_mix_two():
+    world = World(lambda s: s, interval=10, sample_every=2, max_rate={"Temperature": 99.0})
+    world.run(5)
+    world.now += 8 * S  # until 13
+    world.run(10)
+    assert world.moments == [4, 18]
+    assert world.temperatures == [2.0, 15.25]  # of 0, 2, 4 and of 13, 14, 16, 18
+
+
+def test_only_a_change_is_reported_or_a_heartbeat():
+    world = World(lambda s: 20.0 if s < 25 else 20.4, interval=1, deadband={"Temperature": 0.3}, heartbeat=Seconds(10))
+    status = world.run(40)
+    assert world.moments == [0, 10, 20, 25, 35]
+    assert (status.reported, status.suppressed) == (5, 35)
+
+
+def test_a_slow_drift_is_reported_against_what_was_last_reported():
+    world = World(lambda s: 20 + s / 128, interval=1, deadband={"Temperature": 10 / 128}, heartbeat=Seconds(600))
+    world.run(51)
+    assert world.moments == [0, 10, 20, 30, 40, 50]
+
+
+def test_a_quantity_without_a_deadband_counts_at_any_change():
+    world = World(interval=1, deadband={"Temperature": 5.0})
+    world.script = lambda s: Reading({"Temperature": 20.0 + s / 100, "Humidity": 50.0 + (s >= 5)}, world.now)
+    world.run(10)
+    assert world.moments == [0, 5]
+
+
+def test_registers_that_do_not_move_are_noticed_with_when_it_began():
+    world = World(lambda s: s if s < 5 else 5.0, interval=1, stuck_after=10)
+    assert world.run(14).stuck_since_boot_ns is None
+    assert world.run(1).stuck_since_boot_ns == 1_005 * S
+    world.script = lambda s: 5.01
+    assert world.run(2).stuck_since_boot_ns is None
+
+
+def test_a_new_interval_counts_from_the_last_moment_and_loses_no_point():
+    world = World(interval=60)
+    world.run(130)  # 0, 60, 120
+    world.sampler.set_interval(15)
+    status = world.run(40)  # at 130: the next is 135
+    assert world.moments == [0, 60, 120, 135, 150, 165]
+    assert (status.missed, status.interval) == (0, 15)
+
+
+def test_a_new_interval_that_has_already_passed_is_due_at_once():
+    world = World(interval=60)
+    world.run(50)
+    world.sampler.set_interval(10)
+    world.run(15)
+    assert world.moments == [0, 50, 60]
+    assert world.sampler.snapshot().missed == 0
+
+
+def test_samples_taken_before_a_new_interval_count_for_its_first_report():
+    world = World(lambda s: s, interval=60, sample_every=10, max_rate={"Temperature": 99.0})
+    world.run(25)  # 0, 10, 20
+    world.sampler.set_interval(20)
+    world.run(30)  # 30, 40 | 50
+    assert world.temperatures == [20.0]
+    assert world.sampler.snapshot().readings == 6
+
+
+def test_stopping_reports_what_was_sampled():
+    world = World(lambda s: s, interval=60, sample_every=10)
+    world.run(25)
+    world.sampler.finish()
+    assert world.temperatures == [10.0]
+
+
+def test_a_sink_that_fails_does_not_end_the_sensor(caplog):
+    world = World(interval=1)
+    world.sampler._emit = lambda _: 1 / 0
+    assert world.run(3).readings == 3
+    assert caplog.text.count("was not taken") == 1
+
+
+def test_status_names_the_sensor_and_its_last_values():
+    world = World(interval=10, name="bench")
+    status = world.run(1)
+    assert (status.name, status.kind, status.interval) == ("bench", "scripted", 10)
+    assert status.values == {"Temperature": 20.0}
+    assert status.boot_ns == 1_000 * S
+    assert status.alive_boot_ns == 1_000 * S

@@ -1,0 +1,345 @@
+"""The local page, /metrics and /healthz: what is shown, to whom, and what never is."""
+
+import http.client
+import json
+import logging
+import socket
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from agent.config.settings import StatusSettings
+from agent.status.chart import limits, runs, svg
+from agent.status.health_rules import failing, problems
+from agent.status.history import MINUTE_NS, History
+from agent.status.http import StatusPage, cross_site, own_host
+from drivers.base import boot_ns
+from tests.snapshots import SECOND, sensor, snapshot
+
+
+@pytest.fixture
+def serve():
+    pages = []
+
+    def start(take=snapshot, **settings):
+        page = StatusPage(StatusSettings(**{"listen": "127.0.0.1:0", **settings}), take)
+        page.start()
+        pages.append(page)
+        return page
+
+    yield start
+    for page in pages:
+        page.close()
+        page.close()
+
+
+def ask(page, path="/", method="GET", **headers):
+    connection = http.client.HTTPConnection(*page.address, timeout=10)
+    try:
+        connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read().decode()
+    finally:
+        connection.close()
+
+
+def metrics(page):
+    text = ask(page, "/metrics")[2]
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+class TestPage:
+    def test_it_shows_values_buffer_counters_and_clock(self, serve):
+        status, _, text = ask(serve())
+        assert status == 200
+        for shown in ("greenhouse-3", "21.50 <small>°C", "40.25", "1013.20", "1,202 points wait", "8,790 delivered"):
+            assert shown in text
+        assert "synchronised" in text
+        assert ">works<" in text
+
+    def test_it_needs_nothing_from_anywhere_else(self, serve):
+        page = serve()
+        _, headers, text = ask(page)
+        assert "//" not in text.replace("http://influx.local:8086", "").replace("<!doctype html>", "")
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert "unsafe" not in headers["Content-Security-Policy"]
+        assert "style=" not in text
+        for path in ("/static/page.css", "/static/page.js"):
+            assert ask(page, path)[0] == 200
+
+    def test_problems_come_first_in_words_and_escaped(self, serve):
+        def bad():
+            now = boot_ns()
+            broken = sensor(now, failing_since_boot_ns=now - 900 * SECOND, problem="<script>alert(1)</script>")
+            return snapshot(now, sensors=[broken], warnings=["a & b"])
+
+        text = ask(serve(bad))[2]
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+        assert "<script>alert" not in text
+        assert "a &amp; b" in text
+        assert 'class="verdict failing"' in text
+        assert 'class="values stale"' in text
+
+    def test_it_is_read_only(self, serve):
+        page = serve()
+        for method in ("POST", "PUT", "DELETE"):
+            assert ask(page, "/", method)[0] == 501
+        assert ask(page, "/", "HEAD")[2] == ""
+
+    def test_unknown_paths_and_ways_out_of_its_folder_are_404(self, serve):
+        page = serve()
+        for path in ("/etc/passwd", "/static/../page.py", "/static/%2e%2e/page.py", "/static/", "/templates/page.html"):
+            assert ask(page, path)[0] == 404
+
+    def test_promise_7_a_token_is_never_on_the_page(self, serve, tmp_path):
+        from agent.util.secret import Secret
+
+        def take():
+            return snapshot(registration={"state": "registered", "token": Secret("t0ps3cret"), "url": "http://x"})
+
+        page = serve(take)
+        for path in ("/", "/metrics", "/healthz"):
+            assert "t0ps3cret" not in ask(page, path)[2]
+
+    def test_a_snapshot_of_an_agent_that_just_starts_is_shown_too(self, serve):
+        page = serve(lambda: {"sensors": [], "delivery": {"state": "stopped"}})
+        for path, status in (("/", 200), ("/metrics", 200), ("/healthz", 200)):
+            assert ask(page, path)[0] == status
+
+
+class TestWhoMayRead:
+    def test_a_rebound_name_reads_nothing(self, serve):
+        page = serve()
+        for host in ("evil.example", "127.0.0.1.evil.example", "", "greenhouse.evil.example:9528"):
+            status, _, text = ask(page, "/", Host=host)
+            assert status == 400
+            assert "21.50" not in text
+
+    def test_a_foreign_page_cannot_read_but_can_link(self, serve):
+        page = serve()
+        assert ask(page, "/", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors")[0] == 403
+        assert ask(page, "/", Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate")[0] == 200
+        assert ask(page)[1]["Cross-Origin-Resource-Policy"] == "same-origin"
+
+    @pytest.mark.parametrize("host", ["localhost", "localhost:9528", "127.0.0.1:9528", "[::1]:9528", "127.0.0.2"])
+    def test_loopback_names_are_ours(self, host):
+        assert own_host(host, False, "pi")
+
+    @pytest.mark.parametrize("host", ["192.168.1.5", "pi", "pi.local", "[fe80::1]:9528", "PI.local:80", "pi.lan"])
+    def test_the_board_s_own_names_are_ours_only_when_public(self, host):
+        assert own_host(host, True, "pi")
+        assert not own_host(host, False, "pi")
+
+    @pytest.mark.parametrize("host", ["evil.example", "pi.evil.example", "pi.com", "", "[", ":::", "xn--pi"])
+    def test_foreign_names_never_are(self, host):
+        assert not own_host(host, True, "pi")
+
+    def test_navigation_is_the_only_thing_that_crosses_sites(self):
+        assert not cross_site("", "")
+        assert not cross_site("same-origin", "cors")
+        assert cross_site("cross-site", "cors")
+
+
+class TestListening:
+    def test_a_name_that_is_none_is_a_warning_not_an_end(self, caplog):
+        page = StatusPage(StatusSettings(listen="a..b:9528", public=True), dict)
+        page.start()
+        assert page.address is None
+        assert "no status page on a..b:9528" in caplog.text
+        page.close()
+
+    def test_a_taken_port_is_a_warning_not_an_end(self, caplog):
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            page = StatusPage(StatusSettings(listen=f"127.0.0.1:{port}"), snapshot)
+            with caplog.at_level(logging.WARNING):
+                page.start()
+            assert page.address is None
+            assert f"no status page on 127.0.0.1:{port}" in caplog.text
+            page.close()
+
+    def test_empty_turns_it_off(self):
+        page = StatusPage(StatusSettings(listen=""), snapshot)
+        page.start()
+        assert page.address is None
+        page.close()
+
+    def test_idle_connections_do_not_add_up(self, serve):
+        page = serve()
+        idle = [socket.create_connection(page.address, timeout=10) for _ in range(status_http.CONNECTIONS)]
+        try:
+            idle[0].sendall(b"GET / HTTP/1.0\r\n")
+            further = socket.create_connection(page.address, timeout=10)
+            assert further.recv(1) == b""  # closed at once: no thread for it
+            further.close()
+        finally:
+            for connection in idle:
+                connection.close()
+
+
+class TestHealthz:
+    def test_all_well_is_200(self, serve):
+        status, _, text = ask(serve(), "/healthz")
+        assert (status, json.loads(text)) == (200, {"status": "ok", "problems": []})
+
+    def test_delivery_that_fails_for_longer_than_configured_is_503_and_says_why(self, serve):
+        def take():
+            now = boot_ns()
+            failed = {"state": "failing", "since_boot_ns": now - 400 * SECOND, "last_error": "connection refused"}
+            return snapshot(now, delivery=failed)
+
+        status, _, text = ask(serve(take, unhealthy_after=300.0), "/healthz")
+        assert status == 503
+        assert "connection refused" in json.loads(text)["problems"][0]
+        assert ask(serve(take, unhealthy_after=600.0), "/healthz")[0] == 200
+
+    def test_a_sensor_that_fails_or_hangs_is_named(self):
+        now = 10**12
+        lost = sensor(now, name="bench", failing_since_boot_ns=now - 301 * SECOND, problem="not found")
+        hung = sensor(now, name="roof", boot_ns=now - 301 * SECOND)
+        slow = sensor(now, name="soil", interval=600.0, boot_ns=now - 599 * SECOND)
+        fresh = sensor(now, name="attic", boot_ns=None, alive_boot_ns=now - SECOND)
+        never = sensor(now, name="cellar", boot_ns=None, alive_boot_ns=now - 301 * SECOND)
+        found = failing(snapshot(now, sensors=[lost, hung, slow, fresh, never]), 300, now)
+        assert found == [
+            "sensor bench fails for 5 min: not found",
+            "sensor roof: no reading for 5 min",
+            "sensor cellar: no reading for 5 min",
+        ]
+
+    def test_waiting_for_a_registration_counts_as_delivery_that_fails(self):
+        now = 10**12
+        found = failing(
+            snapshot(
+                now,
+                delivery={"state": "waiting", "since_boot_ns": now - 301 * SECOND},
+                registration={"state": "failing", "error": "401 enrollment key missing"},
+            ),
+            300,
+            now,
+        )
+        assert found == ["delivery is waiting for 5 min: 401 enrollment key missing"]
+
+    def test_everything_to_look_at_is_listed_once(self):
+        found = problems(
+            snapshot(
+                buffer={"problem": "disk full"},
+                clock={"good": False, "warning": "the wall clock is 40 days off"},
+                registration={"error": "x", "warnings": ("plain http",)},
+                warnings=["plain http"],
+            )
+        )
+        assert found == ["Registration: x", "Disk: disk full", "Clock: the wall clock is 40 days off", "plain http"]
+
+
+class TestMetrics:
+    def test_prometheus_reads_them_with_units_and_labels(self, serve):
+        found = metrics(serve())
+        assert found["iot_agent_temperature_celsius", "bme280"] == 21.5
+        assert found["iot_agent_points_measured_total",] == 10_000
+        assert found["iot_agent_points_dropped_total", "full"] == 4
+        assert found["iot_agent_points_unaccounted",] == 0
+        assert found["iot_agent_buffer_points", "disk"] == 1200
+        assert found["iot_agent_buffer_oldest_age_seconds",] == 1000
+        assert found["iot_agent_delivery_ok",] == 1
+        assert found["iot_agent_clock_error_seconds",] == 0.012
+        assert found["iot_agent_sensor_missed_total", "bme280"] == 1
+        assert found["iot_agent_info", "greenhouse-3", "1.0.0"] == 1
+
+    def test_promise_4_a_failed_sensor_s_old_value_is_not_exported_as_current(self, serve):
+        now = boot_ns()
+        broken = sensor(now, failing_since_boot_ns=now, problem="gone")
+        found = metrics(serve(lambda: snapshot(now, sensors=[broken])))
+        assert ("iot_agent_temperature_celsius", "bme280") not in found
+        assert found["iot_agent_sensor_ok", "bme280"] == 0
+
+    def test_every_metric_has_a_help_text(self, serve):
+        text = ask(serve(), "/metrics")[2]
+        for family in text_string_to_metric_families(text):
+            assert family.documentation, family.name
+
+
+class TestHistory:
+    def test_a_minute_is_one_mean_and_a_reading_counts_once(self):
+        history = History()
+        for moment, value in ((60, 10.0), (60, 10.0), (90, 20.0), (130, 5.0)):
+            history.take([sensor(0, boot_ns=moment * SECOND, values={"Temperature": value})])
+        assert history.series(180 * SECOND) == {("bme280", "Temperature"): [(2, 15.0), (1, 5.0)]}
+
+    def test_promise_6_it_never_holds_more_than_a_day_nor_more_than_32_series(self):
+        history = History()
+        for minute in range(3000):
+            history.take([sensor(0, boot_ns=minute * MINUTE_NS, values={"Temperature": 1.0})])
+        for number in range(100):
+            history.take([sensor(0, name=f"s{number}", boot_ns=3000 * MINUTE_NS)])
+        found = history.series(3000 * MINUTE_NS)
+        assert len(found) == 32
+        assert len(found["bme280", "Temperature"]) == 1439  # the day before minute 3000
+        assert sum(len(minutes) for minutes in history._series.values()) <= 32 * 1440
+
+    def test_a_gap_stays_a_gap(self):
+        assert runs([(100, 1.0), (99, 1.0), (50, 2.0), (49, 2.0)], 2) == [
+            [(100, 1.0), (99, 1.0)],
+            [(50, 2.0), (49, 2.0)],
+        ]
+        assert svg([(100, 1.0), (99, 1.0), (50, 2.0)], "t", 1).count("<polyline") == 1
+        assert svg([(100, 1.0), (99, 1.0), (50, 2.0)], "t", 1).count("<circle") == 1
+
+    def test_a_day_of_minutes_is_drawn_in_at_most_360_points(self):
+        drawing = svg([(ago, float(ago % 7)) for ago in range(1439, -1, -1)], "Temperature", 1)
+        assert 350 <= drawing.count(",") <= 370
+        assert "24 h ago" in drawing
+
+    def test_a_constant_value_is_a_line_in_the_middle(self):
+        assert limits([21.5, 21.5], 0.1) == (21.0, 22.0)
+        assert "nan" not in svg([(0, 21.5)], "t", 1)
+        assert "polyline" not in svg([], "t", 1)
+
+
+@pytest.mark.chromium
+class TestInChromium:
+    @pytest.fixture
+    def phone(self, serve):
+        from playwright.sync_api import sync_playwright
+
+        page = serve()
+        for minute in range(300):
+            values = {"Temperature": 20 + minute % 60 / 10, "Humidity": 40.0, "Pressure": 1000 + minute / 100}
+            moment = boot_ns() - (300 - minute) * MINUTE_NS
+            page.history.take([sensor(0, boot_ns=moment, values=values)])
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+            tab = browser.new_page(viewport={"width": 360, "height": 740}, device_scale_factor=2)
+            said = []
+            tab.on("console", lambda message: said.append(message.text))
+            tab.on("pageerror", lambda error: said.append(str(error)))
+            asked = []
+            tab.on("request", lambda request: asked.append(request.url))
+            tab.goto("http://{}:{}/".format(*page.address))
+            yield tab, page, said, asked
+            browser.close()
+
+    def test_it_fits_a_phone_asks_nobody_else_and_axe_finds_nothing(self, phone):
+        from axe_playwright_python.sync_playwright import Axe
+
+        tab, page, said, asked = phone
+        assert tab.locator("svg").count() == 3
+        assert tab.locator("polyline").count() == 3
+        assert tab.evaluate("() => document.documentElement.scrollWidth") <= 360
+        widths = tab.evaluate("() => [...document.querySelectorAll('svg')].map(s => s.getBoundingClientRect().width)")
+        assert all(250 < width <= 360 for width in widths)
+        assert {url.split("/")[2] for url in asked} == {"{}:{}".format(*page.address)}
+        # axe itself is injected by the test, past the page's policy
+        results = Axe().run(tab)
+        assert results.violations_count == 0, results.generate_report()
+        assert said == []
+
+    def test_it_says_so_when_the_agent_is_gone(self, phone):
+        tab, page, _, _ = phone
+        page.close()
+        tab.evaluate("() => refresh()")
+        assert "no answer from the agent" in tab.locator(".verdict").inner_text()

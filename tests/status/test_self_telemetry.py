@@ -1,0 +1,109 @@
+"""Measurement `agent`: types that never change, nothing that the board does not have, off with one key."""
+
+import threading
+from dataclasses import replace
+
+import pytest
+from line_protocol_parser import parse_line
+
+from agent.config.settings import HealthSettings
+from agent.config.units import Seconds
+from agent.status import board
+from agent.status.board import Board
+from agent.status.self_telemetry import Health, health_line
+from tests.snapshots import snapshot
+
+
+def point(**board_values):
+    line = health_line("greenhouse-3", snapshot(), Board(**board_values), 5)
+    return parse_line(replace(line, time_ns=1).encode().decode())
+
+
+def test_counters_and_the_board_stand_in_one_point_of_measurement_agent():
+    found = point(cpu_temperature=51.2, disk_free=10**9, throttled=0x50000, memory_available=2**28, uptime=60.0)
+    assert found["measurement"] == "agent"
+    assert found["tags"] == {"clientId": "greenhouse-3", "device": "greenhouse-3"}
+    fields = found["fields"]
+    assert (fields["measured"], fields["delivered"], fields["pending"]) == (10_000, 8_790, 1202)
+    assert (fields["rejected"], fields["dropped"], fields["unaccounted"]) == (4, 4, 0)
+    assert (fields["cpu_temperature"], fields["disk_free"], fields["throttled"]) == (51.2, 10**9, 0x50000)
+
+
+def test_a_field_keeps_its_type_so_that_influxdb_never_refuses_it():
+    whole = health_line("d", snapshot(uptime_s=60.0), Board(cpu_temperature=50.0, load=0.0), 5).head.decode()
+    assert "cpu_temperature=50," in whole or "cpu_temperature=50.0," in whole  # without an i: a float
+    assert "uptime=60i" not in whole
+    assert "load=0i" not in whole
+    assert "measured=10000i" in whole
+    assert "clock_good=1i" in whole
+
+
+def test_what_the_board_does_not_have_is_left_out():
+    assert "cpu_temperature" not in point()["fields"]
+    assert "throttled" not in point()["fields"]
+
+
+def test_the_point_is_dated_later_by_its_boot_clock():
+    line = health_line("d", snapshot(), Board(), 77)
+    assert (line.boot_ns, line.time_ns) == (77, None)
+    assert line.series.startswith(b"agent,")  # by which the ledger counts it apart
+
+
+def test_off_with_one_key():
+    put = []
+    Health(HealthSettings(enabled=False), snapshot, put.append, "d").run(threading.Event())
+    assert put == []
+
+
+def test_a_point_every_interval_until_stopped_also_after_a_failure():
+    put, stop, calls = [], threading.Event(), []
+
+    def take():
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("once")
+        return snapshot()
+
+    def keep(lines):
+        put.extend(lines)
+        if len(put) == 2:
+            stop.set()
+
+    Health(HealthSettings(interval=Seconds(0.01)), take, keep, "d").run(stop)
+    assert len(put) == 2
+
+
+class TestBoard:
+    @pytest.fixture
+    def root(self, tmp_path):
+        def write(path, text):
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_text(text)
+
+        write("sys/class/thermal/thermal_zone0/type", "gpu-thermal\n")
+        write("sys/class/thermal/thermal_zone0/temp", "99000\n")
+        write("sys/class/thermal/thermal_zone1/type", "cpu-thermal\n")
+        write("sys/class/thermal/thermal_zone1/temp", "48312\n")
+        write("proc/meminfo", "MemTotal:  442000 kB\nMemAvailable:  300000 kB\n")
+        write("proc/uptime", "812.34 3000.1\n")
+        write("proc/loadavg", "0.15 0.1 0.0 1/100 5\n")
+        write("proc/self/statm", "9000 4000 1 1 0 1 0\n")
+        write(board.THROTTLED, "50005\n")
+        return tmp_path
+
+    def test_what_a_raspberry_pi_says(self, root):
+        found = board.look(root, root)
+        assert found.cpu_temperature == 48.312
+        assert found.memory_available == 300_000 * 1024
+        assert (found.uptime, found.load) == (812.34, 0.15)
+        assert found.disk_free > 0
+        assert found.throttled == 0x50005
+        assert board.throttling(found.throttled) == [
+            "under-voltage now",
+            "throttled now",
+            "under-voltage since boot",
+            "throttled since boot",
+        ]
+
+    def test_a_board_that_says_nothing_gives_nothing(self, tmp_path):
+        assert board.look(None, tmp_path) == Board()
