@@ -222,8 +222,6 @@ def test_tls_is_checked_against_the_named_authority(server, write, tmp_path):
 def test_influxdb_client_comes_with_the_service_before_any_thread_and_not_with_quick_commands():
     """Two threads that import it at the same moment deadlock, and a reading would be lost."""
     quick = "import sys, agent.cli.run, agent.cli.status, agent.config.parse, agent.status.socket"
-        "import sys, agent.cli.run, agent.cli.status, agent.config.parse, agent.status.socket, agent.status.snapshot"
-    )
     for modules, there in ((quick, False), ("import sys, agent.service", True)):
         code = f"{modules}; sys.exit(('influxdb_client.service.write_service' in sys.modules) is not {there})"
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.config.settings import StatusSettings
+from agent.status import http as status_http
 from agent.status.chart import limits, runs, svg
 from agent.status.health_rules import failing, problems
 from agent.status.history import MINUTE_NS, History
