@@ -7,7 +7,6 @@ buffer, then what delivers. Order of stop: sensors, then everything is committed
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,7 @@ from agent.status.snapshot import build, ledger_of
 from agent.status.socket import ControlServer
 from agent.util import systemd
 from agent.util.errors import AgentError
-from agent.util.loops import Running, Spawn, thread_for
+from agent.util.loops import LoopThread, Running, Spawn
 from drivers.base import boot_ns
 
 if TYPE_CHECKING:
@@ -57,9 +56,8 @@ class Parts:
     sensors: Sensors | None = None
     registrar: Registrar | FixedTarget | None = None
     delivery: Delivery | None = None
-    stop_measuring: threading.Event = field(default_factory=threading.Event)
-    stop: threading.Event = field(default_factory=threading.Event)
-    loops: list[Running] = field(default_factory=list)
+    measuring: list[Running] = field(default_factory=list)
+    others: list[Running] = field(default_factory=list)
 
 
 class Service:
@@ -74,7 +72,7 @@ class Service:
         settings: Settings,
         state_dir: Path,
         *,
-        spawn: Spawn = thread_for,
+        spawn: Spawn = LoopThread,
         connect: Callable[[Target, float], Connection] = Writer,
         control: bool = True,
     ) -> None:
@@ -87,7 +85,6 @@ class Service:
         self._control: ControlServer | None = None
         self._history = History()
         self._page: StatusPage | None = None
-        self._stop = threading.Event()
         self._base: list[Running] = []  # committer and clock: they live as long as the buffer
         self._committer: Committer | None = None
         self._dating: Dating | None = None
@@ -107,8 +104,8 @@ class Service:
         self._committer = Committer(buffer)
         self._dating = Dating(self._clock, buffer, self.settings.clock.unanchored, self._hurry)
         self._base = [
-            self._spawn("committer", self._committer, self._stop),
-            self._spawn("clock", self._dating, self._stop),
+            self._spawn("committer", self._committer),
+            self._spawn("clock", self._dating),
         ]
         self._deliver(self._parts)
         if self._folder_warning and not self.settings.center:  # the registrar says it too
@@ -126,12 +123,7 @@ class Service:
         self.stop_measuring()
         if self._answers():  # the last points then need no disk
             self.drain(_FAREWELL_S)
-        self._parts.stop.set()
-        self._stop.set()
-        self._wake(self._parts)
-        deadline = time.monotonic() + _STOP_S
-        for loop in (*self._parts.loops, *self._base):
-            loop.join(max(0.0, deadline - time.monotonic()))
+        _end([*self._parts.others, *self._base])
         try:
             self._last = self.snapshot()
         except Exception:  # noqa: BLE001 - the points come first
@@ -154,10 +146,7 @@ class Service:
         return status.last_success_ns is not None and not status.failures and status.call_since_boot_ns is None
 
     def stop_measuring(self) -> None:
-        self._parts.stop_measuring.set()
-        for loop in self._parts.loops:
-            if loop.name.startswith("sensor"):
-                loop.join(_STOP_S)
+        _end(self._parts.measuring)
 
     def drain(self, seconds: float) -> bool:
         """Wait until nothing is pending, at most so long."""
@@ -178,15 +167,11 @@ class Service:
         self.settings, self._parts = settings, Parts(settings)
         self.device_id = device_id(settings.device.id, self.state_dir)
         sensors = self._measure(self._parts, drivers)  # first of all: what follows may wait for network and disk
-        old.stop.set()
-        self._wake(old)
-        for loop in old.loops:
-            loop.join(_STOP_S)
+        _end(old.others)
         if self._buffer and self._clock and self._dating:
             self._buffer.configure(settings.buffer)
             self._clock.configure(settings.clock.trust)
             self._dating.configure(settings.clock.unanchored)
-            self._dating.wake()
         self._deliver(self._parts)
         if settings.status != old.settings.status:
             self._show()
@@ -239,7 +224,7 @@ class Service:
     def _measure(self, parts: Parts, drivers: list[Driver]) -> Sensors:
         assert self._buffer is not None
         parts.sensors = sensors = Sensors(parts.settings, self.device_id, drivers, self._buffer.put)
-        parts.loops += [self._spawn(name, sampler, parts.stop_measuring) for name, sampler in sensors.loops()]
+        parts.measuring += [self._spawn(name, sampler) for name, sampler in sensors.loops()]
         return sensors
 
     def _deliver(self, parts: Parts) -> None:
@@ -269,13 +254,10 @@ class Service:
             loss_window=settings.buffer.loss_window,
             connect=self._connect,
         )
-        parts.loops += [
-            self._spawn("registration", parts.registrar, parts.stop),
-            self._spawn("delivery", parts.delivery, parts.stop),
-        ]
+        parts.others += [self._spawn("registration", parts.registrar), self._spawn("delivery", parts.delivery)]
         if settings.health.enabled:
             health = Health(settings.health, self.snapshot, buffer.put, self.device_id, self.state_dir)
-            parts.loops.append(self._spawn("health", health, parts.stop))
+            parts.others.append(self._spawn("health", health))
 
     def _show(self) -> None:
         """The status page, as it is set now."""
@@ -288,14 +270,14 @@ class Service:
         if self._parts.delivery:
             self._parts.delivery.hurry()
 
-    def _wake(self, parts: Parts) -> None:
-        for part in (parts.registrar, parts.delivery):
-            if part is not None:
-                part.wake()
-        if self._clock:
-            self._clock.changed.set()
-        if self._buffer:
-            self._buffer.wake.set()
+
+def _end(loops: list[Running]) -> None:
+    """Stop these loops, and wait for them as long as they may take together: a call may hang."""
+    for loop in loops:
+        loop.stop()
+    deadline = time.monotonic() + _STOP_S
+    for loop in loops:
+        loop.join(max(0.0, deadline - time.monotonic()))
 
 
 def prepare(state_dir: Path) -> None:

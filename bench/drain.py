@@ -5,7 +5,6 @@ are gzipped already, interleaved, into a server that counts and into a real data
 from __future__ import annotations
 
 import shutil
-import threading
 import time
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from agent.clock.clock import Clock
 from agent.config.settings import BufferSettings, DeliverySettings
 from agent.config.units import Bytes
 from agent.delivery.delivery import Delivery
-from agent.util.loops import thread_for
+from agent.util.loops import LoopThread
 from bench import agents, points, references, table
 from bench.measure import Figure, Runs, timed
 from bench.sinks import Sink, counting, database
@@ -67,11 +66,11 @@ def drain(folder: Path, sink: Sink) -> tuple[float, float]:
 
     RuntimeError if something is left.
     """
-    clock, stop = steady(), threading.Event()
+    clock = steady()
     began = time.perf_counter()
     buffer = open_buffer(folder, SETTINGS, clock)
     delivery = Delivery(buffer, lambda: sink.target, clock, DeliverySettings(), lambda: None)
-    thread = thread_for("committer", Committer(buffer), stop)
+    thread = LoopThread("committer", Committer(buffer))
     opened = time.perf_counter()
     while time.perf_counter() - opened < MOST_S:
         wait = delivery.step()
@@ -80,8 +79,7 @@ def drain(folder: Path, sink: Sink) -> tuple[float, float]:
                 break
             time.sleep(min(wait, 0.25))
     seconds = time.perf_counter() - opened
-    stop.set()
-    buffer.wake.set()
+    thread.stop()
     thread.join()
     buffer.commit_all()
     whole = time.perf_counter() - began

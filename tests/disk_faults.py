@@ -8,7 +8,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -83,7 +82,7 @@ def failing(folder, seed):
 def slow(folder, _):
     """Each sync takes 300 ms. Prints the longest that putting a point took, in ms, and the points."""
     from agent.buffer.committer import Committer
-    from agent.util.loops import thread_for
+    from agent.util.loops import LoopThread
     from drivers.base import boot_ns
     from tests.buffers import HandClock, line, open_at
 
@@ -91,18 +90,17 @@ def slow(folder, _):
         def boot_ns(self):
             return boot_ns()
 
-    clock, faults, done = RealClock(), Faults(), threading.Event()
+    clock, faults = RealClock(), Faults()
     faults.set(delay_ms=300)
     buffer = open_at(folder / "buffer", clock, loss_window=0.5, wait=False)
-    thread = thread_for("committer", Committer(buffer), done)
+    thread = LoopThread("committer", Committer(buffer))
     took = []
     for _ in range(400):
         before = time.perf_counter()
         buffer.put([line(clock)])
         took.append(time.perf_counter() - before)
         time.sleep(0.01)
-    done.set()
-    buffer.wake.set()
+    thread.stop()
     thread.join()
     buffer.close()
     took.sort()

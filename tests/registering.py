@@ -23,9 +23,8 @@ def maker(tmp_path, clock):
         hooks = {name: settings.pop(name) for name in ("on_remote", "observe") if name in settings}
         places = center.place if center.api == "iot-api" else {}
         settings = {"url": center.url.rstrip("/"), "timeout": 2.0} | places | settings
-        return Registrar(
-            CenterSettings(**settings), device_id, tmp_path / "state", now=clock, rng=random.Random(1), **hooks
-        )
+        clocks = {"now": clock, "rng": random.Random(1), "look_s": 1e9}
+        return Registrar(CenterSettings(**settings), device_id, tmp_path / "state", **clocks, **hooks)
 
     return make
 

@@ -5,12 +5,12 @@ Wiring, in service.py:
     clock = open_clock(state_folder, settings.clock)
     buffer = open_buffer(state_folder, settings.buffer, clock)
     dating = Dating(clock, buffer, settings.clock.unanchored, hurry)  # hurry: Delivery.hurry()
-    threading.Thread(target=dating.run, args=(stop,), name="clock").start()
+    spawn("clock", dating)
     …
-    a reload: clock.configure(settings.clock.trust); dating.configure(settings.clock.unanchored); dating.wake()
-    stop.set(); dating.wake(); the thread joined, buffer closed; then clock.close()
+    a reload: clock.configure(settings.clock.trust); dating.configure(settings.clock.unanchored)
+    the loop stopped and joined, buffer closed; then clock.close()
 
-dating.run() is the only one who needs to call clock.poll(): every second while the time is not known, every minute
+dating.step() is the only one who needs to call clock.poll(): every second while the time is not known, every minute
 after, and at once when an answer of a server settled it. delivery and registration call clock.observe() for every
 answer that has a Date header or a serverTime, whatever its status; and delivery, while clock.probe_in() is not None,
 makes an empty write after that many seconds, before it sends the first points and also when no point can be sent
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 POLL_GOOD_NS = 60 * SECOND
+LOOK_S = 1.0
 Unanchored = Literal["estimate", "hold", "discard"]
 NO_TIME = "no_time"
 _CALM_POLLS = 10
@@ -138,7 +139,7 @@ def _between(before: Boot | None, after: Boot, run: Sequence[tuple[str, int]]) -
 
 
 class Dating:
-    """Applies what the clock knows to what waits in the buffer.
+    """Applies what the clock knows to what waits in the buffer. A util.loops.Loop.
 
     `on_dated` is called when this boot's points were dated: they have waited long enough to be sent at once.
     """
@@ -154,35 +155,27 @@ class Dating:
         self._healed: int | None = None
         self._held: set[str] = set()
         self._calm = 0
-        self._broken = False
+        self._due_ns = self._seen = 0
 
-    def run(self, stop: Event) -> None:
-        """Look at the clock and date what can be dated, until `stop`."""
-        while not stop.is_set():
-            due = self._clock.boot_ns() + self.step()
-            while not (self._clock.changed.wait(1.0) or stop.is_set()) and self._clock.boot_ns() < due:
-                pass
+    @property
+    def wakeup(self) -> Event:
+        return self._clock.changed
 
-    def step(self) -> int:
-        """Look once; nanoseconds until the next look, unless the clock changes before."""
-        changed = self._clock.changed
-        news = changed.is_set()
-        changed.clear()
-        good = False
-        try:
+    def step(self) -> float:
+        """Look at the clock if it is time or there is news, and date what can be dated. A look at the boot clock each
+        second, as it goes on while the board is suspended.
+        """
+        now, changes = self._clock.boot_ns(), self._clock.changes
+        if changes != self._seen or now >= self._due_ns:
             good = self._clock.poll().good
             self.apply()
-            self._broken = False
-        except Exception:  # noqa: BLE001 - whatever the disk does, the clock goes on
-            if not self._broken:
-                _log.exception("Dating the waiting points failed; tried again")
-            self._broken = True
-        # after news once more soon: a reading may have been on its way without a time
-        return POLL_GOOD_NS if good and not news else 0
+            # after news once more soon: a reading may have been on its way without a time
+            self._due_ns = now + POLL_GOOD_NS if good and changes == self._seen else now
+            self._seen = changes
+        return LOOK_S
 
-    def wake(self) -> None:
-        """Look at once."""
-        self._clock.changed.set()
+    def finish(self) -> None:
+        """Nothing is left to do."""
 
     def apply(self) -> None:
         """Date what can be dated: by hand what a person gave the time of, and all else if the time is known."""
@@ -210,7 +203,8 @@ class Dating:
 
     def configure(self, unanchored: Unanchored) -> None:
         """Another `[clock] unanchored`: held points are dealt with at the next look."""
-        self._unanchored = unanchored
+        self._unanchored, self._due_ns = unanchored, 0
+        self._clock.changed.set()
 
     def _earlier(self, waiting: Sequence[Waiting], placed: Sequence[Placed]) -> None:
         points = {w.boot_id: w.count for w in waiting}

@@ -78,7 +78,8 @@ class Clock:
     ) -> None:
         self.boots = boots
         self.boot_id = boots.boot_id
-        self.changed = Event()  # set when the state became good or another: whoever heals waits for it
+        self.changed = Event()  # set when the state became good or another: whoever dates waits for it
+        self.changes = 0  # how often that was
         self._trust = trust
         self._boot_ns, self._wall_ns, self._kernel = boot_ns, wall_ns, kernel
         self._alone_until = boot_ns() + first_word_ns
@@ -107,7 +108,7 @@ class Clock:
             self._trust = trust
             if trust == "auto" and self._anchor is not None and self._anchor.evidence == "always":
                 self._anchor, self._since, self._segments = None, None, ()
-        self.changed.set()
+        self._tell()
 
     def boot_ns(self) -> int:
         """Nanoseconds since boot."""
@@ -242,7 +243,11 @@ class Clock:
             self._since = now
         self._segments = extended(self._segments, anchor, now)
         if was is None or was.evidence != anchor.evidence:
-            self.changed.set()
+            self._tell()
+
+    def _tell(self) -> None:
+        self.changes += 1
+        self.changed.set()
 
     def _say(self, was: Anchor | None, anchor: Anchor | None, warning: str | None) -> None:
         if anchor is not None and (was is None or was.evidence != anchor.evidence):

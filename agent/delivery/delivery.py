@@ -48,7 +48,7 @@ class Connection(Protocol):
 
 
 class Delivery:
-    """Thread-safe towards wake() and snapshot(); run() is the thread.
+    """A util.loops.Loop. hurry() and snapshot() may be called from any thread.
 
     `target` gives where to deliver now (another URL or token: the backlog goes there), `on_unauthorised` is told that
     the server refused the token, `on_authorised` that it takes it again.
@@ -74,7 +74,7 @@ class Delivery:
         interval_s = flush_interval_s(settings.flush_interval, loss_window)
         rng = rng or Random()  # noqa: S311 - spreads load, guards nothing
         self._pace = Pace(interval_s, settings.batch_size, settings.backlog_rate, device_id, rng)
-        self._wake = threading.Event()
+        self.wakeup = threading.Event()
         self._current: Target | None = None
         self._connection: Connection | None = None
         self._probes, self._probe_at = 0, 0
@@ -87,24 +87,24 @@ class Delivery:
         self._call_since: int | None = None
         self._requests = self._bytes = 0
 
-    def run(self, stop: threading.Event) -> None:
-        """Until `stop` is set, which wake() makes it see at once unless a call is under way."""
-        while not stop.is_set():
-            wait = self._safe_step()
-            if wait > 0 and not stop.is_set():
-                self._wake.wait(min(wait, POLL_S))
-            self._wake.clear()
+    def step(self) -> float:
+        """Send at most one batch. Seconds until there can be something to do, POLL_S at most."""
+        try:
+            return min(self._step(), POLL_S)
+        except Exception as error:  # noqa: BLE001 - a mistake here must not end delivery: the points are kept
+            now = self._now()
+            self._settling.fail("mistake", f"{type(error).__name__} in delivery", error=error)
+            self._pace.server_failed(now, slow=True)
+            return min(self._pace.server.left_s(now), POLL_S)
+
+    def finish(self) -> None:
         self._settling.end_round()
         self.close()
-
-    def wake(self) -> None:
-        """End a wait now: there is a new target, or stop is set."""
-        self._wake.set()
 
     def hurry(self) -> None:
         """Send the live tail now and not at the next flush: measuring is over, or somebody waits."""
         self._pace.flush_at = 0
-        self._wake.set()
+        self.wakeup.set()
 
     def close(self) -> None:
         """Drop the connection. Twice is fine."""
@@ -146,17 +146,7 @@ class Delivery:
             delivered=self._settling.delivered,
         )
 
-    def _safe_step(self) -> float:
-        try:
-            return self.step()
-        except Exception as error:  # noqa: BLE001 - a mistake here must not end delivery: the points are kept
-            now = self._now()
-            self._settling.fail("mistake", f"{type(error).__name__} in delivery", error=error)
-            self._pace.server_failed(now, slow=True)
-            return self._pace.server.left_s(now)
-
-    def step(self) -> float:
-        """Send at most one batch. Seconds until there can be something to do."""
+    def _step(self) -> float:
         now = self._alive = self._now()
         target = self._target()
         if target != self._current:

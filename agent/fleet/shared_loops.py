@@ -1,65 +1,40 @@
 """The loops of many agents in a few threads: each takes its step when it is due.
 
 `iot-agent simulate` runs a thousand agents in one process with it. A single agent has a thread for each loop instead
-(loops.thread_for), because a call to a server or a disk may hang and must not hold up another.
+(util.loops.LoopThread), because a call to a server or a disk may hang and must not hold up another.
 """
 
 from __future__ import annotations
 
 import heapq
-import logging
 import threading
 import time
 from typing import TYPE_CHECKING
 
-from agent.buffer.committer import Committer
-from agent.clock.backdating import Dating
-from agent.delivery.delivery import Delivery
-from agent.registration.registrar import Registrar
-from agent.sensing.sampler import Sampler
-from drivers.base import boot_ns
+from agent.util.loops import Steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from agent.util.loops import Loop
 
-_log = logging.getLogger(__name__)
-
 LONGEST_S = 2.0
-"""A loop looks at least so often whether it was woken or stopped; join() makes it look at once."""
-
-
-def step_of(loop: Loop) -> tuple[Callable[[], float], Callable[[], object]]:
-    """(a step, which returns the seconds until the next one; what to do at the end) of a loop."""
-    if isinstance(loop, Sampler):
-        sampler = loop
-        return lambda: (sampler.step(boot_ns()) - boot_ns()) / 1e9, sampler.finish
-    if isinstance(loop, Delivery):
-        return loop.step, loop.close
-    if isinstance(loop, Committer):
-        return loop.step, loop.buffer.release
-    if isinstance(loop, Dating):
-        dating = loop
-        return lambda: max(1.0, dating.step() / 1e9), lambda: None
-    if isinstance(loop, Registrar):
-        return loop.step, lambda: None
-    raise TypeError(f"no step is known for {type(loop).__name__}")
+"""A loop looks at least so often whether it was woken; stop() makes it look at once."""
 
 
 class SharedLoop:
     """One loop among many; guarded by the pool's lock."""
 
-    def __init__(self, pool: SharedLoops, name: str, loop: Loop, stop: threading.Event) -> None:
-        self.name, self.stop, self.ended = name, stop, threading.Event()
-        self.step, self.finish = step_of(loop)
+    def __init__(self, pool: SharedLoops, name: str, loop: Loop) -> None:
+        self.name, self.stopped, self.ended = name, threading.Event(), threading.Event()
+        self.steps = Steps(name, loop)
         self.due = 0.0
         self.busy = False
         self._pool = pool
 
-    def join(self, timeout: float | None = None) -> None:
-        """Have it look at `stop` now, and wait for its end."""
+    def stop(self) -> None:
+        self.stopped.set()
         self._pool.hurry(self)
+
+    def join(self, timeout: float | None = None) -> None:
         self.ended.wait(timeout)
 
 
@@ -73,8 +48,8 @@ class SharedLoops:
         for number in range(workers):
             threading.Thread(target=self._work, name=f"loops-{number}", daemon=True).start()
 
-    def spawn(self, name: str, loop: Loop, stop: threading.Event) -> SharedLoop:
-        shared = SharedLoop(self, name, loop, stop)
+    def spawn(self, name: str, loop: Loop) -> SharedLoop:
+        shared = SharedLoop(self, name, loop)
         with self._ready:
             self._push(shared, time.monotonic())
         return shared
@@ -119,11 +94,7 @@ class SharedLoops:
                     self._push(shared, shared.due if shared.due != due else time.monotonic() + pause)
 
     def _step(self, shared: SharedLoop) -> float | None:
-        try:
-            if shared.stop.is_set():
-                shared.finish()
-                return None
-            return min(max(0.0, shared.step()), LONGEST_S)
-        except Exception:  # noqa: BLE001 - as in a single agent: one mistake must not end a loop
-            _log.exception("%s: unexpected error", shared.name)
-            return None if shared.stop.is_set() else 1.0
+        if shared.stopped.is_set():
+            shared.steps.finish()
+            return None
+        return min(max(0.0, shared.steps.step()), LONGEST_S)

@@ -49,11 +49,12 @@ log = logging.getLogger(__name__)
 SOON_S = 30.0
 REFRESH_S = 3600.0
 LOOK_S = 5.0
+"""How often it looks whether a command has changed the files."""
 PAUSE_S = 0.1
 
 
 class Registrar:
-    """Keeps a target for delivery. Thread-safe; `run` is the thread, which `wake` hurries (also to see `stop`)."""
+    """Keeps a target for delivery. A util.loops.Loop; the other methods may be called from any thread."""
 
     def __init__(
         self,
@@ -65,14 +66,15 @@ class Registrar:
         on_remote: Callable[[RemoteConfiguration], None] | None = None,
         now: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
+        look_s: float = LOOK_S,
     ) -> None:
         settings = replace(settings, url=settings.url.rstrip("/"))
         self._settings, self._device_id, self._observe, self._on_remote = settings, device_id, observe, on_remote
         self._store = CredentialStore(folder)
         self._keeper = Keeper(self._store, settings.url, device_id)
-        self._now, self._rng = now, rng or random.SystemRandom()
+        self._now, self._rng, self._look_s = now, rng or random.SystemRandom(), look_s
         self._lock = threading.Lock()
-        self._wakeup = threading.Event()
+        self.wakeup = threading.Event()
         self._credentials: Credentials | None = None
         self._target: Target | None = None
         self._handed: Target | None = None  # what delivery was last given
@@ -89,22 +91,6 @@ class Registrar:
         self._refused: tuple[str, ...] = ()
         self._warnings: tuple[str, ...] = ()
         self._warn(warnings_of(settings, folder, None))
-
-    def run(self, stop: threading.Event) -> None:
-        """Until `stop` is set; set it, then call wake()."""
-        while not stop.is_set():
-            try:
-                delay = min(self.step(), LOOK_S)
-            except Exception:  # the thread must outlive any bug: without it there is no renewal
-                log.exception("registration: unexpected error")
-                delay = BACKOFF_S[1]
-            if not stop.is_set():
-                self._wakeup.wait(delay)
-            self._wakeup.clear()
-
-    def wake(self) -> None:
-        """Ends a wait now."""
-        self._wakeup.set()
 
     def target(self) -> Target | None:
         """Where to write now, None until registered. A refused token stays until it is replaced."""
@@ -130,7 +116,7 @@ class Registrar:
             self._due = now + wait
             self._enter("renewing", "the server refused the token")
         log.warning("the server refused the token: renewing it%s", f" in {wait:.0f} s" if wait >= 1 else "")
-        self.wake()
+        self.wakeup.set()
 
     def accepted(self) -> None:
         """The server takes the token after all: no other is needed."""
@@ -174,7 +160,10 @@ class Registrar:
         except (RegistrationError, CredentialsError) as error:
             self._failed(error)
         due = [moment for moment in (self._due, self._refresh_due) if moment is not None]
-        return max(PAUSE_S, min(due) - self._now()) if due else REFRESH_S
+        return min(max(PAUSE_S, min(due) - self._now()) if due else REFRESH_S, self._look_s)
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
 
     def _look_at_files(self) -> None:
         """Takes up what is stored at start, and what another command stored since; puts back what was wiped."""

@@ -30,7 +30,7 @@ class FixedTarget:
     def __init__(self, settings: InfluxSettings, device_id: str, *, now: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._device_id, self._now = settings, device_id, now
         self._lock = threading.Lock()
-        self._wakeup = threading.Event()
+        self.wakeup = threading.Event()
         self._token: Secret | None = None
         self._refused: Secret | None = None
         self._state: State = "waiting"
@@ -41,17 +41,6 @@ class FixedTarget:
         for warning in self._warnings:
             log.warning("%s", warning)
         self.step()
-
-    def run(self, stop: threading.Event) -> None:
-        """Until `stop` is set; set it, then call wake()."""
-        while not stop.is_set():
-            delay = self.step()
-            if not stop.is_set():
-                self._wakeup.wait(min(delay, LOOK_AGAIN_S))
-            self._wakeup.clear()
-
-    def wake(self) -> None:
-        self._wakeup.set()
 
     def target(self) -> Target | None:
         """None while there is no token."""
@@ -72,7 +61,7 @@ class FixedTarget:
             text = self._error
         if first:
             log.warning("%s; points are kept", text)
-        self.wake()
+        self.wakeup.set()
 
     def accepted(self) -> None:
         """The server takes the token again: somebody has mended the bucket or the authorization."""
@@ -121,6 +110,9 @@ class FixedTarget:
                     log.warning("%s; points are kept", text)
                 self._enter("waiting", text)
         return LOOK_AGAIN_S
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
 
     def _remedy(self) -> str:
         if self._settings.token is not None:

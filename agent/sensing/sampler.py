@@ -8,6 +8,7 @@ meanwhile. Sampler.step() decides and takes the time as an argument; run() only 
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ from agent.sensing.plausibility import Plausibility, Stuck
 from drivers.base import Driver, Reading, boot_ns, checked, what_failed
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Mapping
 
     from agent.config.settings import SensorSettings
@@ -91,7 +91,7 @@ class Schedule:
 
 
 class Sampler:
-    """Reads one driver, in one thread. `emit` gets what is to be reported; it must not block.
+    """Reads one driver, in one thread (a util.loops.Loop). `emit` gets what is to be reported; it must not block.
 
     snapshot() and set_interval() may be called from any thread.
     """
@@ -105,6 +105,7 @@ class Sampler:
         now: Callable[[], int] = boot_ns,
     ) -> None:
         self.driver = driver
+        self.wakeup = threading.Event()
         self._settings, self._emit, self._now = settings, emit, now
         self._wanted = float(settings.interval)
         self._schedule: Schedule | None = None
@@ -122,26 +123,13 @@ class Sampler:
         self._refused = False  # what was last to be emitted
         self._status = SensorStatus(settings.name, driver.sensor, driver.describe(), self._wanted, alive_boot_ns=now())
 
-    def run(self, stop: threading.Event) -> None:
-        """Until `stop` is set; then what was read and not yet reported is reported, and the driver closed.
-
-        Nothing else ends it: an error that nobody foresaw is logged when it begins.
-        """
-        broken = False
-        try:
-            while not stop.is_set():
-                try:
-                    due = self.step(self._now())
-                    broken = False
-                except Exception:
-                    if not broken:
-                        log.exception("sensor %s: a mistake in the agent: tried again each second", self._label())
-                    broken, due = True, self._now() + int(LONGEST_WAIT_S * 1e9)
-                stop.wait(min(max(0.0, (due - self._now()) / 1e9), LONGEST_WAIT_S))
-        finally:
-            self.finish()
+    def step(self) -> float:
+        """Read if it is time. Seconds until the next look, which comes soon enough after a suspend."""
+        due = self.sample(self._now())
+        return min(max(0.0, (due - self._now()) / 1e9), LONGEST_WAIT_S)
 
     def finish(self) -> None:
+        """What was read and not yet reported is reported, and the driver closed."""
         self._report()
         self._close()
 
@@ -154,7 +142,7 @@ class Sampler:
             raise ValueError(f"an interval of {seconds} s cannot be")
         self._wanted = seconds
 
-    def step(self, now: int) -> int:
+    def sample(self, now: int) -> int:
         """Do what is due at boot-clock nanosecond `now`; the moment of the next reading."""
         self._update(alive_boot_ns=now)
         schedule = self._scheduled(now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import threading
 from typing import TYPE_CHECKING, Any
 
 from influxdb_client.client.write.point import Point
@@ -12,13 +12,10 @@ from agent.status.board import Board, look
 from drivers.base import boot_ns
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from agent.config.settings import HealthSettings
-
-log = logging.getLogger(__name__)
 
 
 def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_ns: int) -> Line:
@@ -57,7 +54,9 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
 
 
 class Health:
-    """Puts one point every `interval`. `snapshot` and `put` are the service's; `folder` lies on the disk to watch."""
+    """Puts one point every `interval`: a util.loops.Loop. `snapshot` and `put` are the service's; `folder` lies on the
+    disk to watch.
+    """
 
     def __init__(
         self,
@@ -69,20 +68,15 @@ class Health:
     ) -> None:
         self._settings, self._snapshot, self._put = settings, snapshot, put
         self._device_id, self._folder = device_id, folder
+        self._begun = False
+        self.wakeup = threading.Event()
 
-    def run(self, stop: threading.Event) -> None:
-        """Until `stop` is set. Returns at once where `enabled` is false."""
-        if not self._settings.enabled:
-            return
-        failed = False
-        while not stop.wait(self._settings.interval):
-            try:
-                self.step()
-                failed = False
-            except Exception:
-                if not failed:  # once: a repeated failure is no news
-                    log.exception("no health point could be made")
-                failed = True
+    def step(self) -> float:
+        """A point, but for the first time: a new agent has nothing to tell yet."""
+        if self._begun:
+            self._put([health_line(self._device_id, self._snapshot(), look(self._folder), boot_ns())])
+        self._begun = True
+        return self._settings.interval
 
-    def step(self) -> None:
-        self._put([health_line(self._device_id, self._snapshot(), look(self._folder), boot_ns())])
+    def finish(self) -> None:
+        """Nothing is left to do."""

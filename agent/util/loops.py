@@ -1,15 +1,30 @@
-"""How the parts of an agent that work on their own are run: each in a thread, unless the caller knows better."""
+"""How the parts of an agent that work on their own are run: one runner for all, each in a thread of its own, unless the
+caller knows better (fleet/simulate.py).
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Protocol
 
+log = logging.getLogger(__name__)
+
+MOST_S = 30.0
+"""The longest wait after errors that nobody foresaw."""
+
 
 class Loop(Protocol):
-    """A part that works until `stop` is set."""
+    """A part that works in steps. `wakeup` ends the wait for the next one."""
 
-    def run(self, stop: threading.Event) -> None: ...
+    @property
+    def wakeup(self) -> threading.Event: ...
+    def step(self) -> float:
+        """Do what is due. Returns the seconds until the next step."""
+        ...
+
+    def finish(self) -> None:
+        """After the last step, in the same thread."""
 
 
 class Running(Protocol):
@@ -17,17 +32,71 @@ class Running(Protocol):
 
     name: str
 
+    def stop(self) -> None:
+        """Ask it to end, and return at once."""
+        ...
+
     def join(self, timeout: float | None = None) -> None: ...
 
 
 class Spawn(Protocol):
     """Sets a loop to work."""
 
-    def __call__(self, name: str, loop: Loop, stop: threading.Event) -> Running: ...
+    def __call__(self, name: str, loop: Loop) -> Running: ...
 
 
-def thread_for(name: str, loop: Loop, stop: threading.Event) -> threading.Thread:
+class Steps:
+    """The steps of a loop. Nothing that goes wrong in one ends the loop: it is logged when it begins, and tried again
+    ever more slowly.
+    """
+
+    def __init__(self, name: str, loop: Loop) -> None:
+        self.name = name
+        self._loop = loop
+        self._failures = 0
+
+    def step(self) -> float:
+        try:
+            pause = self._loop.step()
+        except Exception:
+            self._failures += 1
+            if self._failures == 1:
+                log.exception("%s failed in a way that was not foreseen: trying again", self.name)
+            return min(2.0**self._failures / 2, MOST_S)
+        self._failures = 0
+        return pause
+
+    def finish(self) -> None:
+        try:
+            self._loop.finish()
+        except Exception:
+            log.exception("%s did not end as it should", self.name)
+
+
+class LoopThread:
     """A loop in a thread of its own, which does not keep the process alive: a call may hang."""
-    thread = threading.Thread(target=loop.run, args=(stop,), name=name, daemon=True)
-    thread.start()
-    return thread
+
+    def __init__(self, name: str, loop: Loop) -> None:
+        self.name = name
+        self._steps, self._wakeup = Steps(name, loop), loop.wakeup
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._wakeup.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        self._thread.join(timeout)
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._wakeup.clear()
+            pause = self._steps.step()
+            if not self._stop.is_set():
+                self._wakeup.wait(pause)
+        self._steps.finish()

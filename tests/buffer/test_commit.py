@@ -3,7 +3,6 @@
 import contextlib
 import shutil
 import subprocess
-import threading
 import time
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from agent.buffer import folder as folders
 from agent.buffer.committer import Committer
 from agent.buffer.disk import DiskError
 from agent.buffer.store import DATABASE
-from agent.util.loops import thread_for
+from agent.util.loops import LoopThread
 from tests.buffers import SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at, pending_after
 
 
@@ -270,8 +269,7 @@ def test_promise_1_putting_waits_for_no_disk(folder, monkeypatch):
             time.sleep(0.3)
 
     store.transaction = slow
-    stop = threading.Event()
-    thread = thread_for("committer", Committer(buffer), stop)
+    thread = LoopThread("committer", Committer(buffer))
     worst = 0.0
     clock = buffer.clock
     for _ in range(100):
@@ -282,8 +280,7 @@ def test_promise_1_putting_waits_for_no_disk(folder, monkeypatch):
         assert held, "the lock is not held during a sync"
         buffer._state.lock.release()
         time.sleep(0.01)
-    stop.set()
-    buffer.wake.set()
+    thread.stop()
     thread.join(5)
     del store.transaction
     buffer.close()
@@ -306,15 +303,13 @@ def test_the_committer_keeps_the_window_and_goes_on_after_an_error(folder, monke
         return real()
 
     monkeypatch.setattr(buffer, "commit", commit)
-    stop = threading.Event()
-    thread = thread_for("committer", Committer(buffer), stop)
+    thread = LoopThread("committer", Committer(buffer))
     buffer.put([line(buffer.clock)])
     until = time.monotonic() + 10
     while buffer.snapshot().pending_disk == 0 and time.monotonic() < until:
         time.sleep(0.02)
     assert buffer.snapshot().pending_disk == 1
-    stop.set()
-    buffer.wake.set()
+    thread.stop()
     thread.join(5)
     buffer.close()
 

@@ -10,7 +10,7 @@ from agent.buffer.buffer import DeadLetter, Part
 from agent.buffer.committer import Committer
 from agent.buffer.offline import Beside
 from agent.buffer.rows import Kind, pack
-from agent.util.loops import thread_for
+from agent.util.loops import LoopThread
 from tests.buffer.test_model import value
 from tests.buffers import UNIX_NS, HandClock, accounted, drain, line, open_at
 
@@ -25,7 +25,7 @@ def test_all_at_once(tmp_path, seed, window):
     folder = tmp_path / "buffer"
     clock = RealClock(offset_ns=None)
     buffer = open_at(folder, clock, loss_window=window)
-    committed, stop = thread_for("committer", Committer(buffer), done := threading.Event()), threading.Event()
+    committed, stop = LoopThread("committer", Committer(buffer)), threading.Event()
     put, arrived, dead = [], [], []
     errors = []
 
@@ -96,8 +96,7 @@ def test_all_at_once(tmp_path, seed, window):
     stop.set()
     for thread in threads:
         thread.join()
-    done.set()
-    buffer.wake.set()
+    committed.stop()
     committed.join()
     assert errors == []
     accounted(buffer)

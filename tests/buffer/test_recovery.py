@@ -17,7 +17,7 @@ from agent.buffer.committer import Committer
 from agent.buffer.disk import DiskError
 from agent.buffer.offline import Beside, BufferUnavailable
 from agent.buffer.store import DATABASE, FILES, Store
-from agent.util.loops import thread_for
+from agent.util.loops import LoopThread
 from tests.buffers import HandClock, accounted, drain, line, measure, open_at
 
 OLD = 400
@@ -310,13 +310,11 @@ def test_after_an_unclean_stop_the_pages_are_checked_in_the_background(folder, m
     assert buffer.snapshot().problem == "not opened yet"
     measure(buffer, HandClock(), 3)
     monkeypatch.setattr(Store, "sound", lambda _: "a page is used twice")
-    stop = threading.Event()
-    thread = thread_for("committer", Committer(buffer), stop)
+    thread = LoopThread("committer", Committer(buffer))
     until = time.monotonic() + 10
     while not (folder / folders.DAMAGED / "1").exists() and time.monotonic() < until:
         time.sleep(0.02)
-    stop.set()
-    buffer.wake.set()
+    thread.stop()
     thread.join()
     assert (folder / folders.DAMAGED / "1").exists()
     buffer.close()

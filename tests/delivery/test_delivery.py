@@ -2,7 +2,6 @@
 
 import logging
 import math
-import threading
 import time
 from random import Random
 
@@ -17,6 +16,7 @@ from agent.delivery.delivery import Delivery
 from agent.delivery.settling import MAX_HALVINGS
 from agent.points.schema import Line
 from agent.registration.target import Target
+from agent.util.loops import LoopThread
 from agent.util.secret import Secret
 from tests.buffers import store
 from tests.servers import InfluxServer
@@ -662,15 +662,12 @@ def test_promise_5_a_clock_that_nobody_set_is_known_by_the_servers_dates_within_
     target = Target(server.url, server.org, server.bucket, Secret(server.token))
     buffer = open_buffer(tmp_path / "buffer", BufferSettings(), clock)
     delivery = Delivery(buffer, lambda: target, clock, DeliverySettings(), lambda: None)
-    stop = threading.Event()
-    thread = threading.Thread(target=delivery.run, args=(stop,))
     began = time.monotonic()
-    thread.start()
+    thread = LoopThread("delivery", delivery)
     while not clock.state().good and time.monotonic() < began + 5:
         time.sleep(0.02)
     took = time.monotonic() - began
-    stop.set()
-    delivery.wake()
+    thread.stop()
     thread.join(2)
     buffer.close()
     assert took < 2.0
@@ -687,10 +684,8 @@ def test_a_server_that_holds_a_call_holds_nobody_else(tmp_path, server, how):
     target = Target(server.url, server.org, server.bucket, Secret(server.token))
     buffer = open_buffer(tmp_path / "buffer", BufferSettings(), clock)
     delivery = Delivery(buffer, lambda: target, clock, DeliverySettings(timeout=Seconds(60)), lambda: None)
-    stop = threading.Event()
-    thread = threading.Thread(target=delivery.run, args=(stop,), daemon=True)
     buffer.put([Line(GOOD, clock.boot_ns())])
-    thread.start()
+    thread = LoopThread("delivery", delivery)
     while not server.requests:
         time.sleep(0.005)
     longest = 0.0
@@ -702,8 +697,7 @@ def test_a_server_that_holds_a_call_holds_nobody_else(tmp_path, server, how):
     assert longest < 0.02
     assert delivery.snapshot().call_since_boot_ns is not None
     began = time.monotonic()
-    stop.set()
-    delivery.wake()
+    thread.stop()
     assert buffer.commit_all()
     assert time.monotonic() - began < 2
     assert buffer.snapshot().pending_disk == 51
@@ -717,12 +711,9 @@ def test_stop_is_seen_at_once_while_waiting(tmp_path, server):
     clock = NoClock(time.monotonic_ns)
     buffer = open_buffer(tmp_path / "buffer", BufferSettings(), clock)
     delivery = Delivery(buffer, lambda: None, clock, DeliverySettings(), lambda: None)
-    stop = threading.Event()
-    thread = threading.Thread(target=delivery.run, args=(stop,))
-    thread.start()
+    thread = LoopThread("delivery", delivery)
     time.sleep(0.05)
-    stop.set()
-    delivery.wake()
+    thread.stop()
     thread.join(0.5)
     assert not thread.is_alive()
     buffer.close()
@@ -783,7 +774,7 @@ def test_a_mistake_inside_delivery_does_not_end_it(rig, server, caplog):
         delivered(batch)
 
     agent.buffer.delivered = on
-    assert agent.delivery._safe_step() > 0
+    assert agent.delivery.step() > 0
     assert "ValueError" in agent.delivery.snapshot().last_error
     agent.run(until=agent.empty)
     assert agent.status.counters.delivered == 5

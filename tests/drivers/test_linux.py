@@ -232,16 +232,15 @@ def test_a_sensor_that_keeps_failing_leaves_no_open_files(bus, there):
 
 
 SAMPLE = """
-import sys, threading
+import sys
 from agent.sensing.sampler import Sampler
 from agent.config.settings import SensorSettings
+from agent.util.loops import LoopThread
 from drivers.base import load
-stop = threading.Event()
 sampler = Sampler(SensorSettings(interval=0.1), load("bme280")(), lambda r: print(r.values["Temperature"], flush=True))
-thread = threading.Thread(target=sampler.run, args=(stop,))
-thread.start()
+thread = LoopThread("sensor", sampler)
 sys.stdin.readline()
-stop.set()
+thread.stop()
 thread.join()
 status = sampler.snapshot()
 print(status.readings, status.missed, status.problem)

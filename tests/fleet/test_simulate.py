@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.buffer.committer import Committer
-from agent.fleet.shared_loops import SharedLoops, step_of
+from agent.fleet.shared_loops import SharedLoops
 from agent.fleet.simulate import passed, peak_to_mean, percentile
 
 SIMULATE = [sys.executable, "-m", "agent.cli", "simulate"]
@@ -44,48 +43,36 @@ def test_a_run_passes_only_if_every_device_registered_and_every_point_is_there(c
     assert passed({"registered": 10, "devices": 10, "unequal": 0, "pending": 0, **change}) is ok
 
 
-class FakeBuffer:
-    """Counts steps and release()."""
+class Part:
+    """A loop that makes one mistake, and counts its steps."""
 
     def __init__(self):
-        self.clock = self
-        self.steps, self.released = 0, threading.Event()
-        self.seen = threading.Event()
+        self.steps, self.seen, self.finished, self.wakeup = 0, threading.Event(), threading.Event(), threading.Event()
 
-    def boot_ns(self):
-        return 0
-
-    def release(self):
-        self.released.set()
-
-
-class Steps(Committer):
     def step(self):
-        self.buffer.steps += 1
-        if self.buffer.steps == 2:
+        self.steps += 1
+        if self.steps == 2:
             raise RuntimeError("one bad step")
-        if self.buffer.steps == 4:
-            self.buffer.seen.set()
-        return 0.0 if self.buffer.steps < 4 else 1000.0
+        if self.steps == 4:
+            self.seen.set()
+        return 0.0 if self.steps < 4 else 1000.0
+
+    def finish(self):
+        self.finished.set()
 
 
-def test_loops_share_threads_survive_a_mistake_and_end_at_once_when_joined(caplog):
+def test_loops_share_threads_survive_a_mistake_and_end_at_once_when_stopped(caplog):
     loops = SharedLoops(2)
-    stop = threading.Event()
-    buffers = [FakeBuffer() for _ in range(20)]
-    shared = [loops.spawn(f"committer {n}", Steps(b), stop) for n, b in enumerate(buffers)]
-    assert all(b.seen.wait(10) for b in buffers)
-    stop.set()
+    parts = [Part() for _ in range(20)]
+    shared = [loops.spawn(f"committer {n}", part) for n, part in enumerate(parts)]
+    assert all(part.seen.wait(10) for part in parts)
+    for one in shared:
+        one.stop()
     for one in shared:
         one.join(10)
         assert one.ended.is_set()
-    assert all(b.released.is_set() and b.steps == 4 for b in buffers)
+    assert all(part.finished.is_set() and part.steps == 4 for part in parts)
     assert "one bad step" in caplog.text
-
-
-def test_a_loop_that_has_no_step_is_a_mistake():
-    with pytest.raises(TypeError, match="no step"):
-        step_of(object())
 
 
 def test_a_fleet_registers_delivers_and_is_counted_device_by_device_through_an_outage():

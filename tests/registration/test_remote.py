@@ -7,6 +7,7 @@ import pytest
 from agent.config.settings import Location
 from agent.registration.remote_config import RemoteConfiguration
 from agent.util.atomic import write_atomic
+from agent.util.loops import LoopThread
 from agent.util.secret import Secret
 from tests.fake_center import FakeCenter, answer
 from tests.registering import FakeClock, maker
@@ -188,16 +189,19 @@ def test_a_restarted_agent_has_the_last_configuration_at_once_and_asks_within_ha
 def test_a_callback_that_fails_does_not_end_the_registration(httpserver, registrar, caplog):
     import threading
 
-    stop = threading.Event()
+    told = threading.Event()
 
     def broken(_):
-        stop.set()
+        told.set()
         raise RuntimeError("a bug elsewhere")
 
     device = registrar(FakeCenter(httpserver), api="iot-center", on_remote=broken)
-    device.run(stop)
+    thread = LoopThread("registration", device)
+    assert told.wait(5)
+    thread.stop()
+    thread.join(5)
     assert device.target()
-    assert "unexpected error" in caplog.text
+    assert "failed in a way that was not foreseen" in caplog.text
 
 
 # -- what may be said to whom

@@ -1,13 +1,12 @@
 """URLs, what is local, and the [influxdb] way to a target."""
 
-import threading
-
 import pytest
 
 from agent.config.limits import check_url
 from agent.config.settings import CenterSettings, InfluxSettings
 from agent.registration.static_token import FixedTarget
 from agent.registration.target import is_local, plain_http_warning, trust_store
+from agent.util.loops import LoopThread
 from agent.util.secret import Secret
 
 
@@ -164,11 +163,8 @@ def test_a_refused_token_in_the_settings_says_where_it_stands(caplog):
 
 
 def test_it_ends_when_it_is_told_to():
-    fixed, stop = FixedTarget(influx(token=Secret("abc")), "pi-7", now=Clock()), threading.Event()
-    thread = threading.Thread(target=fixed.run, args=(stop,))
-    thread.start()
-    stop.set()
-    fixed.wake()
+    thread = LoopThread("registration", FixedTarget(influx(token=Secret("abc")), "pi-7", now=Clock()))
+    thread.stop()
     thread.join(5)
     assert not thread.is_alive()
 

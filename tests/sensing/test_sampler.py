@@ -10,6 +10,7 @@ import pytest
 from agent.config.settings import SensorSettings
 from agent.config.units import Seconds
 from agent.sensing.sampler import Sampler
+from agent.util.loops import LoopThread
 from drivers.base import Driver, NotFound, Reading, Transient, load, options_for
 
 S = 1_000_000_000
@@ -61,7 +62,7 @@ class World:
     def run(self, seconds):
         """Let time pass as the thread would, waking exactly when due."""
         end = self.now + round(seconds * S)
-        while (due := self.sampler.step(self.now)) < end:
+        while (due := self.sampler.sample(self.now)) < end:
             self.now = max(due, self.now)
         self.now = end
         return self.sampler.snapshot()
@@ -148,33 +149,14 @@ def test_values_are_a_plain_table_whatever_the_driver_keeps_them_in():
     assert asdict(world.run(1))["values"] == {"Temperature": 20.0}
 
 
-def test_a_mistake_in_the_sampler_is_logged_once_and_it_goes_on(caplog):
-    world = World(interval=1)
-    rounds, stop, step = [], threading.Event(), world.sampler.step
-
-    def broken(now):
-        rounds.append(now)
-        if len(rounds) < 3:
-            raise RuntimeError("nobody foresaw it")
-        stop.set()
-        return step(now)
-
-    world.sampler.step = broken
-    stop.wait = lambda _: stop.is_set()
-    world.sampler.run(stop)
-    assert len(world.emitted) == 1
-    assert caplog.text.count("a mistake in the agent") == 1
-
-
 def test_a_real_thread_reads_and_stops():
-    stop, got = threading.Event(), threading.Event()
+    got = threading.Event()
     world = World(interval=0.05)
     sampler = Sampler(SensorSettings(interval=Seconds(0.05)), world.sampler.driver, lambda _: got.set())
     world.given = lambda: Reading({"Temperature": 20.0}, sampler._now())
-    thread = threading.Thread(target=sampler.run, args=(stop,))
-    thread.start()
+    thread = LoopThread("sensor", sampler)
     assert got.wait(5)
-    stop.set()
+    thread.stop()
     thread.join(5)
     assert not thread.is_alive()
 
@@ -242,7 +224,7 @@ def test_promise_4_without_its_sensor_nothing_is_measured_and_nothing_stands_in_
     driver, emitted, now = load("bme280")(options_for(load("bme280"), {"bus": 250})), [], [1_000 * S]
     sampler = Sampler(SensorSettings(interval=Seconds(1)), driver, emitted.append, now=lambda: now[0])
     for _ in range(20):
-        now[0] = sampler.step(now[0])
+        now[0] = sampler.sample(now[0])
     assert not emitted
     assert sampler.snapshot().missed == 20
     assert "no I2C bus /dev/i2c-250" in sampler.snapshot().problem

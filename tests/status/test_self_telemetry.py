@@ -1,6 +1,5 @@
 """Measurement `agent`: types that never change, nothing that the board does not have, off with one key."""
 
-import threading
 from dataclasses import replace
 
 import pytest
@@ -49,27 +48,10 @@ def test_the_point_is_dated_later_by_its_boot_clock():
     assert line.series.startswith(b"agent,")  # by which the ledger counts it apart
 
 
-def test_off_with_one_key():
+def test_a_point_every_interval_but_none_at_the_start():
     put = []
-    Health(HealthSettings(enabled=False), snapshot, put.append, "d").run(threading.Event())
-    assert put == []
-
-
-def test_a_point_every_interval_until_stopped_also_after_a_failure():
-    put, stop, calls = [], threading.Event(), []
-
-    def take():
-        calls.append(1)
-        if len(calls) == 1:
-            raise RuntimeError("once")
-        return snapshot()
-
-    def keep(lines):
-        put.extend(lines)
-        if len(put) == 2:
-            stop.set()
-
-    Health(HealthSettings(interval=Seconds(0.01)), take, keep, "d").run(stop)
+    health = Health(HealthSettings(interval=Seconds(60)), snapshot, put.extend, "d")
+    assert [health.step() for _ in range(3)] == [60, 60, 60]
     assert len(put) == 2
 
 

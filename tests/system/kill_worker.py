@@ -4,7 +4,6 @@ Writes the number and the moment of each point to `measured`, before it is put.
 """
 
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from agent.config.units import Seconds
 from agent.delivery.delivery import Delivery
 from agent.points.schema import Line
 from agent.registration.target import Target
-from agent.util.loops import thread_for
+from agent.util.loops import LoopThread
 from agent.util.secret import Secret
 from drivers.base import boot_ns
 
@@ -45,13 +44,11 @@ def main():
     folder, url, number, window = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
     clock = SteadyClock()
     buffer = open_buffer(folder / "buffer", BufferSettings(loss_window=Seconds(window)), clock, wait=False)
-    stop = threading.Event()
-    thread_for("committer", Committer(buffer), stop)
+    loops = [LoopThread("committer", Committer(buffer))]
     target = Target(url, "my-org", "iot_center", Secret("token-1"))
     settings = DeliverySettings(flush_interval=Seconds(window / 2), timeout=Seconds(1))
     delivery = Delivery(buffer, lambda: target, clock, settings, lambda: None, loss_window=window)
-    thread = threading.Thread(target=delivery.run, args=(stop,), daemon=True)
-    thread.start()
+    loops.append(LoopThread("delivery", delivery))
     with (folder / "measured").open("ab", 0) as log:
         while not (folder / "enough").exists():
             at = boot_ns()
@@ -62,10 +59,10 @@ def main():
     until = time.monotonic() + 30
     while (not (status := buffer.snapshot()).disk_ok or status.pending) and time.monotonic() < until:
         time.sleep(0.05)
-    stop.set()
-    delivery.wake()
-    buffer.wake.set()
-    thread.join(5)
+    for loop in loops:
+        loop.stop()
+    for loop in loops:
+        loop.join(5)
     buffer.close()
     status = buffer.snapshot()
     print(status.pending, status.unaccounted, status.counters.delivered, status.counters.measured, flush=True)
