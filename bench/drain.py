@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from agent.buffer.buffer import open_buffer
 from agent.buffer.committer import Committer
-from agent.buffer.offline import Beside
+from agent.buffer.offline import OfflineBuffer
 from agent.buffer.rows import Kind, pack
 from agent.clock.boots import Boots, current_boot_id
 from agent.clock.clock import Clock
@@ -45,7 +45,7 @@ def steady() -> Clock:
 def fill(folder: Path, blocks: Iterable[Sequence[bytes]]) -> None:
     """A backlog on disk in the place of whatever is there, a row a block."""
     shutil.rmtree(folder, ignore_errors=True)
-    with Beside(folder, create=True) as beside:
+    with OfflineBuffer(folder, create=True) as beside:
         rows = (pack(block, Kind.PENDING) for block in blocks)
         while some := list(islice(rows, ROWS)):
             beside.add(some)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.buffer.buffer import open_buffer
-from agent.buffer.offline import Beside
+from agent.buffer.offline import OfflineBuffer
 from agent.buffer.rows import MAX_LINES, Kind, pack
 from agent.config.settings import BufferSettings
 from agent.points.schema import Line
@@ -48,7 +48,7 @@ def store(buffer, lines) -> None:
     """Put points of any age on disk, as `iot-agent buffer import` does beside the running agent."""
     encoded = [line.encode() for line in lines]
     rows = [pack(encoded[n : n + MAX_LINES], Kind.PENDING) for n in range(0, len(encoded), MAX_LINES)]
-    with Beside(buffer._flusher.folder) as beside:
+    with OfflineBuffer(buffer.folder) as beside:
         beside.add(rows)
     assert buffer.notice()
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from agent.buffer import opening
+from agent.buffer import recovery
 from agent.config.parse import parse
 from agent.service import Service
 from agent.status.socket import ask
@@ -95,14 +95,14 @@ def test_who_asks_an_agent_that_cannot_answer_is_told_so_and_the_next_one_is_ans
 
 
 def test_promise_3_saving_a_damaged_buffer_may_take_longer_than_the_watchdog_waits(service, monkeypatch):
-    begun, goes_on, real = threading.Event(), threading.Event(), opening.open_store
+    begun, goes_on, real = threading.Event(), threading.Event(), recovery.open_store
 
     def slowly(*arguments):
         begun.set()
         goes_on.wait(10)
         return real(*arguments)
 
-    monkeypatch.setattr(opening, "open_store", slowly)
+    monkeypatch.setattr(recovery, "open_store", slowly)
     service.start()
     assert begun.wait(10)
     then = boot_ns()

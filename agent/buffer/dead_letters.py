@@ -11,8 +11,6 @@ from agent.buffer.rows import MAX_LINES, DamagedRow, Header, Kind, Row, check, c
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agent.buffer.queue import State
-
 BASE = 1 << 62
 """Keys of dead letters begin here, above those of all points."""
 MAX_MESSAGE = 500
@@ -61,11 +59,3 @@ def unpack(tag: object, value: object) -> list[DeadLetter]:
         ]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise DamagedRow(str(error)) from error
-
-
-def bound(state: State, limit: int) -> None:
-    """Let the oldest letters go while all together take more than `limit` bytes; they stay counted as rejected."""
-    with state.lock:
-        queue = state.rows.queues[Kind.DEAD]
-        while queue.bytes > limit and len(queue) > 1:
-            state.drop_row(next(iter(queue)).key)

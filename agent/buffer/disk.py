@@ -1,77 +1,164 @@
-"""What stands between diskcache and its values, and what an error of the disk means."""
+"""The disk under the queue: opened, used while it is well, tried again when it refuses, replaced when it is damaged."""
 
 from __future__ import annotations
 
-import sqlite3
-from typing import Any, Literal
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import diskcache
+from agent.buffer import folder as folders
+from agent.buffer import recovery
+from agent.buffer.store import DiskError, disk_error
 
-MODE_RAW = 1
-"""diskcache's mode of a value that stands in the database as it is."""
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-Trouble = Literal["full", "readonly", "damaged", "locked", "unlinked", "io"]
+    from agent.buffer.ledger import Saved
+    from agent.buffer.store import Store, Trouble
 
+log = logging.getLogger(__name__)
 
-class DiskError(Exception):
-    """The disk refused. `trouble` says why; nothing was changed."""
-
-    def __init__(self, trouble: Trouble, message: str) -> None:
-        super().__init__(message)
-        self.trouble: Trouble = trouble
-
-
-def disk_error(error: BaseException) -> DiskError:
-    """What an exception of sqlite3, diskcache or the system means. diskcache's Timeout hides its cause."""
-    text = str(error) or str(error.__context__ or "") or type(error).__name__
-    low = ((error.strerror if isinstance(error, OSError) else None) or text).lower()  # not a path's words
-    trouble: Trouble = "io"
-    if isinstance(error, DiskError):
-        return error
-    if "full" in low or "no space" in low or "quota" in low:
-        trouble = "full"
-    elif "readonly" in low or "read-only" in low or isinstance(error, PermissionError):
-        trouble = "readonly"
-    elif "locked" in low:
-        trouble = "locked"
-    elif isinstance(error, sqlite3.ProgrammingError):
-        pass  # a connection that was closed meanwhile
-    elif (
-        not isinstance(error, sqlite3.OperationalError | OSError | diskcache.Timeout)
-        or "malformed" in low
-        or "no such table" in low
-        or "no such column" in low
-    ):
-        trouble = "damaged"
-    return DiskError(trouble, text)
+RETRY_S = (1.0, 30.0)
+"""The first and the longest wait before a disk that refused is tried again."""
 
 
-class RowDisk(diskcache.Disk):  # type: ignore[misc] # untyped
-    """Takes and gives bytes only: no pickle is ever stored or loaded, no file outside the database touched."""
+@dataclass(slots=True)
+class DiskHealth:
+    """How the disk is doing. Times on the boot clock; `commit_s` is how long a commit takes of late."""
 
-    def put(self, key: Any) -> tuple[Any, bool]:
-        if type(key) not in (bytes, str, int, float):
-            raise TypeError(f"a key is bytes, str, int or float, not {type(key).__name__}")
-        raw: tuple[Any, bool] = super().put(key)
-        if not raw[1]:
-            raise ValueError("this key would be pickled")
-        return raw
+    problem: str | None = "not opened yet"
+    trouble: Trouble | None = None
+    since_ns: int | None = None
+    retry_ns: int = 0
+    wait_s: float = RETRY_S[0]
+    commit_s: float = 0.0
+    file_bytes: int = 0
+    used_bytes: int = 0
+    damaged_sets: int = 0
 
-    def get(self, key: Any, raw: Any) -> Any:
-        if not raw:
-            raise ValueError("a pickled key is not loaded")
-        return super().get(key, raw)
+    def refused(self, error: DiskError, now_ns: int) -> None:
+        """Remember it, say so when it begins and changes, and wait longer each time."""
+        if self.since_ns is None or self.trouble != error.trouble:
+            log.error("buffer: the disk refuses (%s): points wait in memory, delivery goes on", error)
+        if self.since_ns is None:
+            self.since_ns, self.wait_s = now_ns, RETRY_S[0]
+        self.problem, self.trouble = str(error), error.trouble
+        self.retry_ns = now_ns + int(self.wait_s * 1e9)
+        self.wait_s = min(self.wait_s * 2, RETRY_S[1])
 
-    def store(self, value: Any, read: bool, key: Any = None) -> tuple[int, int, None, Any]:
-        del key
-        if type(value) is not bytes or read:
-            raise TypeError(f"a value is bytes, not {type(value).__name__}")
-        return 0, MODE_RAW, None, sqlite3.Binary(value)
+    def recovered(self, now_ns: int) -> bool:
+        """All is well. True if it was not before."""
+        before = self.since_ns
+        if before is not None:
+            log.warning("buffer: the disk is used again, after %.0f s", (now_ns - before) / 1e9)
+        self.problem = self.trouble = self.since_ns = None
+        self.wait_s, self.retry_ns = RETRY_S[0], 0
+        return before is not None
 
-    def fetch(self, mode: Any, filename: Any, value: Any, read: bool) -> bytes:
-        if mode != MODE_RAW or filename is not None or read or not isinstance(value, bytes):
-            raise ValueError("neither pickles nor files are read")
-        return value
 
-    def remove(self, file_path: Any) -> None:
-        """Nothing: no row has a file, whatever its file name column says."""
+class Disk:
+    """For one thread at a time, but for `store`, `health` and alive_boot_ns(), which any may read."""
+
+    def __init__(self, folder: Path, hold: folders.Hold, boot_ns: Callable[[], int]) -> None:
+        self.folder = folder
+        self.health = DiskHealth()
+        self._hold, self._boot_ns = hold, boot_ns
+        self._store: Store | None = None
+        self._busy, self._done_ns = False, 0
+
+    @property
+    def store(self) -> Store:
+        """The open store. Raises DiskError while there is none."""
+        if self._store is None:
+            raise DiskError("io", self.health.problem or "the buffer is closed")
+        return self._store
+
+    @property
+    def is_open(self) -> bool:
+        return self._store is not None
+
+    @property
+    def writable(self) -> bool:
+        return self._store is not None and not self._store.read_only
+
+    def alive_boot_ns(self) -> int:
+        """Until when the disk was being opened or saved from damage; now, while it is: that takes minutes on a slow
+        card, and the watchdog has to know.
+        """
+        return self._boot_ns() if self._busy else self._done_ns
+
+    @contextmanager
+    def taking_time(self) -> Iterator[None]:
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._done_ns, self._busy = self._boot_ns(), False
+
+    def open(self, max_size: int, known: Saved | None) -> recovery.Opened:
+        """Open the folder's store to write. `known` is the ledger when the agent has it in memory.
+
+        Raises DiskError, or AlreadyRunning.
+        """
+        reader, self._store = self._store, None
+        if reader is not None:
+            reader.close()
+        try:
+            self._take_folder()
+            opened = recovery.open_store(self.folder, max_size, known)
+        except (OSError, ValueError) as error:
+            raise disk_error(error) from error
+        self._store = opened.store
+        self.health.damaged_sets = len(folders.damaged_sets(self.folder))
+        if opened.note:
+            log.warning("buffer: %s", opened.note)
+        folders.fill_ballast(self.folder)
+        return opened
+
+    def _take_folder(self) -> None:
+        """Somebody may have deleted it meanwhile, with the lock on it, and another agent have begun there."""
+        folders.make(self.folder)
+        self._hold.take()
+
+    def read_from(self, store: Store) -> None:
+        """A store that can only be read: what waits there is delivered, once in this process."""
+        self._store = store
+
+    def failed(self, error: DiskError, max_size: int, known: Saved) -> None:
+        """Note that it refuses. A database that is damaged or gone is replaced at once; one that cannot be written is
+        kept open, to be read.
+        """
+        health = self.health
+        health.refused(error, self._boot_ns())
+        if self._store is None or error.trouble in ("full", "locked", "readonly"):
+            return
+        store, self._store = self._store, None
+        if error.trouble in ("damaged", "unlinked") or (error.trouble == "io" and recovery.cut_short(self.folder)):
+            try:
+                self._take_folder()
+                with self.taking_time():
+                    recovery.rescue(store, self.folder, max_size, known, deleted=error.trouble == "unlinked")
+                health.retry_ns = 0
+            except (DiskError, OSError, folders.AlreadyRunning) as worse:
+                log.error("buffer: what was damaged could not be set aside (%s)", worse)  # noqa: TRY400 - one line
+        store.close()
+
+    def recovered(self) -> None:
+        if self.health.recovered(self._boot_ns()):
+            folders.fill_ballast(self.folder)
+
+    def measure(self) -> None:
+        """How many bytes are in use. Raises DiskError."""
+        self.health.used_bytes, self.health.file_bytes = self.store.usage()
+
+    def release(self) -> None:
+        """Close this thread's connection; the next write opens one again."""
+        if self._store is not None:
+            self._store.release()
+
+    def close(self) -> None:
+        if self._store is not None:
+            self._store.close()
+            self._store = None

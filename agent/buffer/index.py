@@ -1,16 +1,20 @@
-"""What rows there are, in memory: key, points and size of each in compact arrays, so that taking the next batch, the
-bounds and the number of waiting points cost nothing (37 bytes a row; values are never read for it).
+"""What rows there are on disk, as kept in memory: key, points and size of each in compact arrays, so that taking the
+next batch, the bounds and the number of waiting points cost nothing (37 bytes a row; values are never read for it).
 """
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
+from dataclasses import dataclass, field
 from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
+from agent.buffer.batch import BufferStatus, UndatedBoot
+from agent.buffer.rows import Header, Kind
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 _COMPACT_AFTER = 4096
 
@@ -27,12 +31,17 @@ class Entry(NamedTuple):
     last_ms: int = 0
 
 
+def entry_of(key: int, header: Header, size: int) -> Entry:
+    first, last = header.first_ns // 1_000_000, header.last_ns // 1_000_000
+    return Entry(key, header.count, header.health, size, header.thin, first, last)
+
+
 def entries_of(columns: tuple[array[int], ...]) -> list[Entry]:
-    """The rows that Queue.columns() gave."""
+    """The rows that Index.columns() gave."""
     return [entry for entry in map(Entry, *columns) if entry.points >= 0]
 
 
-class Queue:
+class Index:
     """Rows of one kind by rising key. A removed row leaves a gap (count -1) that is closed now and then."""
 
     def __init__(self) -> None:
@@ -114,7 +123,7 @@ class Queue:
         return tuple(column[self._head :] for column in self._columns)
 
     def __iter__(self) -> Iterator[Entry]:
-        """Rows by rising key. The queue must not change meanwhile."""
+        """Rows by rising key. The index must not change meanwhile."""
         for at in range(self._head, len(self._keys)):
             if self._counts[at] >= 0:
                 yield self._entry(at)
@@ -123,3 +132,96 @@ class Queue:
         for at in range(len(self._keys) - 1, self._head - 1, -1):
             if self._counts[at] >= 0:
                 yield self._entry(at)
+
+
+@dataclass(slots=True)
+class RowIndex:
+    """The rows on disk, by kind; undated ones by boot, with the first and last stamp of each boot."""
+
+    by_kind: dict[Kind, Index] = field(
+        default_factory=lambda: {k: Index() for k in (Kind.PENDING, Kind.SUSPECT, Kind.PARKED, Kind.DEAD)}
+    )
+    undated: dict[str, Index] = field(default_factory=dict)
+    spans: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def add(self, key: int, header: Header, size: int) -> None:
+        self.remove(key)
+        if header.kind == Kind.UNDATED:
+            first, last = self.spans.get(header.boot, (header.first_ns, header.last_ns))
+            self.spans[header.boot] = min(first, header.first_ns), max(last, header.last_ns)
+            self.undated.setdefault(header.boot, Index()).add(entry_of(key, header, size))
+        else:
+            self.by_kind[header.kind].add(entry_of(key, header, size))
+
+    def remove(self, key: int) -> Entry | None:
+        for index in self.by_kind.values():
+            if (entry := index.remove(key)) is not None:
+                return entry
+        for boot, index in self.undated.items():
+            if (entry := index.remove(key)) is not None:
+                if not len(index):
+                    del self.undated[boot], self.spans[boot]
+                return entry
+        return None
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, int) and any(key in index for index in (*self.by_kind.values(), *self.undated.values()))
+
+    def waiting(self) -> Iterator[tuple[Index, Kind, str]]:
+        """The indexes of points that wait, all but the dead letters, with their kind and, of undated ones, the boot."""
+        yield from ((index, kind, "") for kind, index in self.by_kind.items() if kind != Kind.DEAD)
+        yield from ((index, Kind.UNDATED, boot) for boot, index in self.undated.items())
+
+    @property
+    def points(self) -> int:
+        return sum(index.points for index, _, _ in self.waiting())
+
+    @property
+    def health(self) -> int:
+        return sum(index.health for index, _, _ in self.waiting())
+
+    def next_of(self, kinds: Iterable[Kind], limit: int, free: Callable[[int], bool]) -> tuple[Kind, list[int]]:
+        """The next free rows of the first kind that has some older than the others': one, or up to `limit` points of
+        pending ones.
+        """
+        heads: list[tuple[int, Kind]] = []
+        for kind in kinds:
+            first = next((e for e in self.by_kind[kind] if free(e.key)), None)
+            if first is not None:
+                heads.append((first.key, kind))
+        if not heads:
+            return Kind.PENDING, []
+        start, kind = min(heads)
+        stop = min((key for key, other in heads if other != kind), default=None)
+        keys: list[int] = []
+        points = 0
+        for entry in self.by_kind[kind]:
+            if entry.key < start or not free(entry.key):
+                continue
+            if keys and (kind != Kind.PENDING or points + entry.points > limit or (stop and entry.key > stop)):
+                break
+            keys.append(entry.key)
+            points += entry.points
+        return kind, keys
+
+    def boots(self) -> list[UndatedBoot]:
+        """The boots of undated rows, the oldest first."""
+        found = [
+            UndatedBoot(boot, index.points, *self.spans[boot], next(iter(index)).key)
+            for boot, index in self.undated.items()
+        ]
+        return sorted(found, key=lambda boot: boot.key)
+
+    def status(self) -> BufferStatus:
+        """What the rows alone tell of a buffer."""
+        stamped = (self.by_kind[kind] for kind in (Kind.PENDING, Kind.SUSPECT, Kind.PARKED))
+        oldest = [e.first_ms for index in stamped for e in [next(iter(index), None)] if e is not None]
+        return BufferStatus(
+            pending_disk=self.points,
+            undated=sum(index.points for index in self.undated.values()),
+            suspect=self.by_kind[Kind.SUSPECT].points,
+            parked=self.by_kind[Kind.PARKED].points,
+            dead_letters=self.by_kind[Kind.DEAD].points,
+            oldest_ns=min(oldest) * 1_000_000 if oldest else None,
+            rows=sum(len(index) for index, _, _ in self.waiting()),
+        )

@@ -103,6 +103,15 @@ def dropped(reason: str, count: int, health: int = 0) -> Counters:
     return Counters(Tally(dropped={reason: count - health}), Tally(dropped={reason: health}))
 
 
+def balance(counters: Counters, pending: int, health: int) -> Counters:
+    """The change that makes the equation hold after damage: what is missing was dropped, what is found beyond the
+    counters was measured. `health` of the `pending` points are the agent's own.
+    """
+    points, own = counters.points.unaccounted(pending - health), counters.health.unaccounted(health)
+    change = dropped("damaged", max(points, 0) + max(own, 0), max(own, 0))
+    return change + measured(max(-points, 0) + max(-own, 0), max(-own, 0))
+
+
 @dataclass(frozen=True, slots=True)
 class Saved:
     """The ledger row. `generation` rises with each transaction of whatever process; `last_key` and `last_dead` are

@@ -1,33 +1,88 @@
-"""The buffer's database as a command uses it, beside a running agent or without one: each change is one transaction
-over rows and counters, and the agent reads again.
-"""
+"""The buffer without its agent, or beside it: what `status`, `doctor` and the commands see and change of it on disk."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import contextlib
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from agent.buffer import dead_letters
 from agent.buffer import folder as folders
 from agent.buffer import ledger as counters
-from agent.buffer.disk import DiskError
+from agent.buffer.batch import BufferStatus
 from agent.buffer.ledger import Counters, Saved
-from agent.buffer.opening import LEDGER
+from agent.buffer.recovery import LEDGER, scan
 from agent.buffer.rows import DamagedRow, Header, Kind, count_health, pack, read_header, unpack
-from agent.buffer.store import DATABASE, Store
+from agent.buffer.store import DATABASE, DiskError, Store
 from agent.util.errors import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from agent.buffer.batch import DeadLetter
+    from agent.buffer.batch import DeadLetter, UndatedBoot
     from agent.buffer.rows import Row
+
+CHECK_S = 5.0
+"""quick_check of a million rows takes longer: then what was read so far is what is known."""
 
 
 class BufferUnavailable(AgentError):  # noqa: N818 - says what it is
     """The buffer cannot be used from here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a buffer holds by its rows and its ledger as last saved. `clean`: it was saved at a clean stop, so that the
+    numbers are equal; `unwritten`: bytes of the log that were not read; `problem`: it cannot be read, or is damaged.
+    """
+
+    status: BufferStatus = field(default_factory=BufferStatus)
+    boots: tuple[UndatedBoot, ...] = ()
+    clean: bool = True
+    unwritten: int = 0
+    problem: str | None = None
+
+
+def look(folder: Path, *, untouched: bool = False) -> Look | None:
+    """What the buffer in this folder holds; None where there is none. Raises PermissionError where we may not look.
+
+    Reading the log makes SQLite write its index, a file beside it. With `untouched` not a byte is changed: then what
+    stands in the log alone is not seen, and where there is no log, the pages are checked too.
+    """
+    path = folder / DATABASE
+    try:
+        size = path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    log = 0
+    with contextlib.suppress(FileNotFoundError):
+        log = path.with_name(f"{DATABASE}-wal").stat().st_size if untouched else 0
+    store = Store(folder, owner=False, read_only=True, immutable=untouched)
+    known = BufferStatus(file_bytes=size)
+    try:
+        if untouched and not log and (found := store.sound(CHECK_S)):
+            return Look(known, problem=found)
+        rows, bad = scan(store)
+        if bad and untouched:
+            return Look(known, unwritten=log, problem=f"{len(bad)} rows are not readable")
+        saved = Saved.decode(store.read_named(LEDGER))
+        used, file_bytes = store.usage()
+    except (DiskError, ValueError) as error:
+        # all of it may still stand in the log
+        return Look(known, unwritten=log, problem=None if log else str(error))
+    finally:
+        store.close()
+    status = replace(
+        rows.status(),
+        disk_bytes=used,
+        file_bytes=file_bytes,
+        disk_ok=True,
+        unaccounted=saved.counters.points.unaccounted(rows.points - rows.health),
+        counters=saved.counters,
+    )
+    return Look(status, tuple(rows.boots()), saved.clean, log)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +101,11 @@ class Letter:
     letter: DeadLetter
 
 
-class Beside:
-    """Opens no lock and no socket. Raises BufferUnavailable when the database is damaged, missing or refuses."""
+class OfflineBuffer:
+    """Each change is one transaction over rows and counters; a running agent reads again. Opens no lock and no socket.
+
+    Raises BufferUnavailable when the database is damaged, missing or refuses.
+    """
 
     def __init__(self, folder: Path, *, create: bool = False, write: bool = True) -> None:
         """Without `write` the card is spared the 260 kB that an opening writes. `create` makes what is missing."""

@@ -1,282 +1,454 @@
-"""The buffer's state in memory: points, the index of the rows, what is in flight, what waits to be written.
+"""The queue: the one owner of what waits to be delivered and of what is in flight.
 
-Every change is made here first, and the next commit writes all of it in one transaction; so a disk that is slow, full
-or gone changes when things are written, not what they are. Guarded by one lock that is never held during a sync or a
-request.
+Points in memory, the index of the rows on disk, the rows that are given out, held or unreadable, dead letters and
+counters change only by the methods here. Each takes the lock and leaves all of it whole. Every change is made here
+first, and the next commit writes it in one transaction: so a disk that is slow, full or gone changes when things are
+written, not what they are. The lock is never held during a sync or a request.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from agent.buffer import compaction, retention
 from agent.buffer import ledger as counters
-from agent.buffer.index import Entry, Queue
+from agent.buffer.index import RowIndex
 from agent.buffer.ledger import Counters, Ledger, Saved
-from agent.buffer.rows import Header, Kind, count_health
-from agent.buffer.stamps import Stamps
-from agent.buffer.tail import Block, Memory
+from agent.buffer.pins import Pins
+from agent.buffer.plan import Plan, Work
+from agent.buffer.rows import Kind, count_health
+from agent.buffer.tail import Block, Tail
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from agent.buffer.batch import Batch, DeadLetter
+    from agent.buffer.batch import Batch, BufferStatus, DeadLetter, Part, UndatedBoot
+    from agent.buffer.disk import DiskHealth
+    from agent.buffer.index import Entry
+    from agent.buffer.plan import Stored
+    from agent.buffer.tail import BootClock, Group
+    from agent.config.settings import BufferSettings
+    from agent.points.schema import Line
 
 _KINDS = {"pending": Kind.PENDING, "suspect": Kind.SUSPECT, "parked": Kind.PARKED}
+_MEASURED = (Kind.PENDING, Kind.UNDATED)
+MANY_GONE = 200
+"""What was delivered is removed from disk with the next commit, or as soon as it is this many rows."""
 
 
-def entry_of(key: int, header: Header, size: int) -> Entry:
-    first, last = header.first_ns // 1_000_000, header.last_ns // 1_000_000
-    return Entry(key, header.count, header.health, size, header.thin, first, last)
+class Queue:
+    """Thread-safe."""
 
+    def __init__(self, clock: BootClock) -> None:
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._tail = Tail()
+        self._rows = RowIndex()
+        self._pins = Pins(self._lock)
+        self._ledger = Ledger()
+        self._letters: list[DeadLetter] = []
+        self._gone: set[int] = set()
+        self._gone_since_ns: int | None = None
+        self._dating: dict[str, tuple[int, int]] = {}
+        """Boots whose points get their time: offset in ms, and 1 where it is estimated."""
 
-@dataclass(slots=True)
-class Rows:
-    """The rows on disk, by kind; undated ones by boot, with the first and last stamp of each boot."""
+    # Points come in
 
-    queues: dict[Kind, Queue] = field(
-        default_factory=lambda: {k: Queue() for k in (Kind.PENDING, Kind.SUSPECT, Kind.PARKED, Kind.DEAD)}
-    )
-    undated: dict[str, Queue] = field(default_factory=dict)
-    spans: dict[str, tuple[int, int]] = field(default_factory=dict)
+    def put(self, lines: Sequence[Line], limits: BufferSettings) -> bool:
+        """Take measured points, dated or not. True if the committer has work earlier than it thought."""
+        clock, window_ns = self._clock, int(limits.loss_window * 1e9)
+        times = [clock.date(line.boot_ns) if line.time_ns is None else line.time_ns for line in lines]
+        with self._lock:
+            before = self._tail.deadline_ns() if window_ns else None
+            health = 0
+            for line, known in zip(lines, times, strict=True):
+                time_ns = known
+                if time_ns is None and clock.boot_id in self._dating:
+                    time_ns = clock.date(line.boot_ns)  # date() came between; or the time is not believed any more
+                    if time_ns is None:
+                        del self._dating[clock.boot_id]
+                health += self._tail.put(line, time_ns, clock.boot_id, window_ns)
+            self._ledger.count(counters.measured(len(lines), health))
+            self._shrink(limits)
+            return before is None or self._tail.points > limits.memory_points // 2
 
-    def add(self, key: int, header: Header, size: int) -> None:
-        self.remove(key)
-        if header.kind == Kind.UNDATED:
-            first, last = self.spans.get(header.boot, (header.first_ns, header.last_ns))
-            self.spans[header.boot] = min(first, header.first_ns), max(last, header.last_ns)
-            self.undated.setdefault(header.boot, Queue()).add(entry_of(key, header, size))
-        else:
-            self.queues[header.kind].add(entry_of(key, header, size))
+    def _shrink(self, limits: BufferSettings) -> None:
+        """More points in memory than allowed: as `when_full` says. What is in flight stays."""
+        excess = self._tail.points - limits.memory_points
+        if excess > 0:
+            free = list(self._tail.free(*_MEASURED, Kind.SUSPECT, Kind.PARKED))
+            for block, kept in retention.shrunk(free, excess, limits.when_full):
+                self._drop_lines(block, kept, "memory")
 
-    def remove(self, key: int) -> Entry | None:
-        for queue in self.queues.values():
-            if (entry := queue.remove(key)) is not None:
-                return entry
-        for boot, queue in self.undated.items():
-            if (entry := queue.remove(key)) is not None:
-                if not len(queue):
-                    del self.undated[boot], self.spans[boot]
-                return entry
-        return None
+    def date(self, boot_id: str, offset_ms: int, *, estimated: bool) -> None:
+        """Unix time is boot time plus the offset: in memory from now on, on disk with the next commits."""
+        with self._lock:
+            self._dating[boot_id] = offset_ms, int(estimated)
+            if boot_id == self._clock.boot_id:
+                self._tail.stamps.heal(offset_ms)
+            self._tail.date(boot_id, offset_ms, estimated=estimated)
 
-    def __contains__(self, key: int) -> bool:
-        return any(key in queue for queue in (*self.queues.values(), *self.undated.values()))
+    def undated(self) -> list[UndatedBoot]:
+        """Boots with points on disk whose time nobody has told, the oldest first."""
+        with self._lock:
+            return [boot for boot in self._rows.boots() if boot.boot_id not in self._dating]
 
-    def waiting(self) -> Iterator[Queue]:
-        """The queues of points that wait: all but the dead letters."""
-        yield from (queue for kind, queue in self.queues.items() if kind != Kind.DEAD)
-        yield from self.undated.values()
+    def discard_boot(self, boot_id: str, reason: str) -> bool:
+        """Give up the undated points of a boot. True if there is something new to remove from disk."""
+        with self._lock:
+            before = len(self._gone)
+            self.drop_rows([entry.key for entry in self._rows.undated.get(boot_id, ())], reason)
+            for block in list(self._tail.free(Kind.UNDATED)):
+                if block.boot == boot_id:
+                    self._drop_lines(block, [], reason)
+            return self._news(before)
 
-    @property
-    def points(self) -> int:
-        return sum(queue.points for queue in self.waiting())
+    # Batches go out
 
-    @property
-    def health(self) -> int:
-        return sum(queue.health for queue in self.waiting())
+    def take_live(self, limit: int) -> Block | None:
+        """Dated points that are not on disk yet, the oldest first, as one block in flight."""
+        with self._lock:
+            blocks: list[Block] = []
+            points = 0
+            for block in self._tail.free(Kind.PENDING, live=True):
+                blocks.append(block)
+                points += len(block.lines)
+                if points >= limit:
+                    break
+            return self._tail.take(blocks, limit) if blocks else None
 
+    def take_part(self, kinds: Collection[Kind]) -> Block | None:
+        """The oldest part of a refused batch that is not on disk yet."""
+        with self._lock:
+            block = next(self._tail.free(*kinds, live=False), None)
+            if block is not None:
+                block.in_flight = True
+            return block
 
-@dataclass(slots=True)
-class Group:
-    """Blocks that become rows of one kind together. Rows of it stand at `keys` once written."""
+    @contextmanager
+    def hold_next(self, kinds: Iterable[Kind], limit: int) -> Iterator[tuple[Kind, list[int]]]:
+        """Hold the rows that are to be delivered next; those that give_out() or spoil() named stay taken after."""
+        with self._lock, contextlib.ExitStack() as stack:
+            kind, keys = self._rows.next_of(kinds, limit, self._pins.free)
+            stack.enter_context(self._pins.hold(keys))
+            held = stack.pop_all()
+        with held:
+            yield kind, keys
 
-    kind: Kind
-    blocks: list[Block]
-    boot: str = ""
-    place: tuple[int, ...] = ()
-
-    @property
-    def lines(self) -> list[bytes]:
-        return [line for block in self.blocks for line in block.lines]
-
-
-@dataclass(slots=True)
-class Plan:
-    """What one transaction is to write."""
-
-    groups: list[Group]
-    gone: list[int]
-    letters: list[DeadLetter]
-    change: Counters
-
-    @property
-    def empty(self) -> bool:
-        return not (self.groups or self.gone or self.letters)
-
-
-class State:
-    """See the module. Every method but those of Plan takes the lock itself; it may be taken again."""
-
-    def __init__(self, boot_id: str) -> None:
-        self.lock = threading.RLock()
-        self.boot_id = boot_id
-        self.memory = Memory()
-        self.stamps = Stamps()
-        self.rows = Rows()
-        self.ledger = Ledger()
-        self.pinned: set[int] = set()
-        self.gone: set[int] = set()
-        self.letters: list[DeadLetter] = []
-        self.bad: set[int] = set()
-        """Rows that cannot be read: pinned, until the next commit sets them aside."""
-        self.flown: dict[int, int] = {}
-        """Blocks in flight that were committed meanwhile, and their rows."""
-        self.dating: dict[str, tuple[int, int]] = {}
-
-    # What waits
-
-    @property
-    def pending(self) -> tuple[int, int]:
-        """Points that wait, and the health points among them."""
-        return self.rows.points + self.memory.points, self.rows.health + self.memory.health
-
-    def pick(self, kinds: Iterable[Kind], limit: int) -> tuple[list[int], Kind]:
-        """Pin the next rows of the first kind that has some older than the others': one, or up to `limit` points of
-        pending ones.
+    @contextmanager
+    def hold(self, keys: Collection[int]) -> Iterator[bool]:
+        """Keep rows from being given out and from any other change meanwhile; False, and nothing is held, unless all
+        are there and free.
         """
-        heads: list[tuple[int, Kind]] = []
-        for kind in kinds:
-            first = next((e for e in self.rows.queues[kind] if e.key not in self.pinned), None)
-            if first is not None:
-                heads.append((first.key, kind))
-        if not heads:
-            return [], Kind.PENDING
-        start, kind = min(heads)
-        stop = min((key for key, other in heads if other != kind), default=None)
-        keys: list[int] = []
-        points = 0
-        for entry in self.rows.queues[kind]:
-            if entry.key < start or entry.key in self.pinned:
-                continue
-            if keys and (kind != Kind.PENDING or points + entry.points > limit or (stop and entry.key > stop)):
-                break
-            keys.append(entry.key)
-            points += entry.points
-        self.pinned.update(keys)
-        return keys, kind
+        with self._lock, contextlib.ExitStack() as stack:
+            free = all(key in self._rows and self._pins.free(key) for key in keys)
+            stack.enter_context(self._pins.hold(keys if free else ()))
+            held = stack.pop_all()
+        with held:
+            yield free
 
-    # What becomes of a batch
+    def give_out(self, keys: Iterable[int]) -> None:
+        """Held rows are in a batch from now on."""
+        with self._lock:
+            self._pins.give_out(keys)
 
-    def in_flight(self, batch: Batch) -> bool:
+    def spoil(self, key: int) -> None:
+        """A held row cannot be read: nobody takes it any more, until a commit sets it aside."""
+        with self._lock:
+            self._pins.bad.add(key)
+
+    # What becomes of them
+
+    def delivered(self, batch: Batch) -> bool:
+        """The server has it; a second answer counts nothing. True if there is something new to remove from disk."""
+        with self._lock:
+            before = len(self._gone)
+            if self._in_flight(batch):
+                self._settle(batch)
+                self._ledger.count(counters.delivered(batch.count, batch.health))
+            return self._news(before)
+
+    def keep(self, batch: Batch) -> None:
+        """It can be taken again."""
+        with self._lock:
+            if not self._in_flight(batch):
+                return
+            for key in batch.keys:
+                if key > 0 or key in self._pins.flown:
+                    self._pins.give_back(key)
+                elif (block := self._tail.blocks.get(key)) is not None:
+                    block.in_flight = False
+
+    def replace(
+        self, batch: Batch, parts: Sequence[Part], dead: Sequence[DeadLetter], delivered: int, most_letters: int
+    ) -> None:
+        """Put parts and dead letters in the place of a batch; `delivered` of its points the server has.
+
+        Raises ValueError, and changes nothing, unless these are all of its points.
+        """
+        total = sum(len(part.lines) for part in parts) + len(dead) + delivered
+        if total != batch.count:
+            raise ValueError(f"a batch of {batch.count} points cannot be replaced by {total}")
+        dead_health = count_health(letter.line for letter in dead)
+        health = batch.health - dead_health - sum(count_health(part.lines) for part in parts)
+        with self._lock:
+            if not self._in_flight(batch):
+                return
+            place = self._settle(batch)
+            for part in parts:
+                if part.lines:
+                    self._add_part(_KINDS[part.state], part.lines, place, self._clock.boot_ns())
+            self._letters.extend(dead)
+            del self._letters[:-most_letters]  # while there is no disk to keep them
+            self._ledger.count(counters.delivered(delivered, health) + counters.rejected(len(dead), dead_health))
+
+    def _in_flight(self, batch: Batch) -> bool:
         """Whether all of a batch is still given out: an answer counts once."""
         for key in batch.keys:
-            block = self.memory.blocks.get(key)
-            if not (key in self.pinned if key > 0 else key in self.flown or (block is not None and block.in_flight)):
+            block = self._tail.blocks.get(key)
+            if not (
+                key in self._pins.out if key > 0 else key in self._pins.flown or (block is not None and block.in_flight)
+            ):
                 return False
         return True
 
-    def keep(self, batch: Batch) -> None:
-        for key in batch.keys:
-            if key > 0 or key in self.flown:
-                self.pinned.discard(self.flown.pop(key, key))
-            elif (block := self.memory.blocks.get(key)) is not None:
-                block.in_flight = False
-
-    def settle(self, batch: Batch) -> tuple[int, ...]:
+    def _settle(self, batch: Batch) -> tuple[int, ...]:
         """Take a batch out, wherever it is by now. Returns the keys of its rows."""
         places = []
         for key in batch.keys:
-            if key > 0 or key in self.flown:
-                row = self.flown.pop(key, key)
-                self.pinned.discard(row)
-                self.drop_row(row)
+            if key > 0 or key in self._pins.flown:
+                row = self._pins.give_back(key)
+                self._drop_row(row)
                 places.append(row)
-            elif (block := self.memory.blocks.get(key)) is not None:
+            elif (block := self._tail.blocks.get(key)) is not None:
                 block.settled = True
                 block.in_flight = False
-                self.memory.remove(block)
+                self._tail.remove(block)
         return tuple(places)
 
-    def drop_row(self, key: int) -> Entry | None:
+    def _add_part(self, kind: Kind, lines: Iterable[bytes], place: tuple[int, ...], deadline_ns: int) -> None:
+        self._tail.add(Block(0, kind, list(lines), live=False, deadline_ns=deadline_ns, place=place))
+
+    # What goes without being delivered
+
+    def drop_rows(self, keys: Iterable[int], reason: str) -> bool:
+        """Give up those of these rows that are free. False if none was."""
+        dropped = False
+        with self._lock:
+            for key in keys:
+                if self._pins.free(key) and (entry := self._drop_row(key)) is not None:
+                    self._ledger.count(counters.dropped(reason, entry.points, entry.health))
+                    dropped = True
+        return dropped
+
+    def drop_newest(self) -> None:
+        """Give up the measured points in memory."""
+        with self._lock:
+            for block in list(self._tail.free(*_MEASURED, live=True)):
+                self._drop_lines(block, [], "max_size")
+
+    def forget_letters(self, limit: int) -> None:
+        """Let the oldest dead letters go while all together take more than `limit` bytes; they stay counted."""
+        with self._lock:
+            letters = self._rows.by_kind[Kind.DEAD]
+            while letters.bytes > limit and len(letters) > 1:
+                self._drop_row(next(iter(letters)).key)
+
+    def set_aside(self, key: int, lines: Sequence[bytes]) -> None:
+        """In the place of an unreadable row stands what can still be read of it; the rest is counted as dropped."""
+        with self._lock:
+            self._pins.bad.discard(key)
+            entry = self._rows.remove(key)
+            self._remove(key)
+            if lines:
+                self._add_part(Kind.PENDING, lines, (key,), 0)
+            if entry is not None:
+                lost, health = entry.points - len(lines), entry.health - count_health(lines)
+                self._ledger.count(counters.dropped("damaged", lost, health))
+            else:  # nobody knows how many points it held
+                self._ledger.count(counters.balance(self._ledger.counters, *self._pending()))
+
+    def _drop_row(self, key: int) -> Entry | None:
         """Out of the index now, off the disk with the next commit."""
-        entry = self.rows.remove(key)
+        entry = self._rows.remove(key)
         if entry is not None:
-            self.gone.add(key)
+            self._remove(key)
         return entry
 
-    def part(self, kind: Kind | str, lines: Iterable[bytes], place: tuple[int, ...], deadline_ns: int) -> None:
-        which = _KINDS[kind] if isinstance(kind, str) else kind
-        self.memory.add(Block(0, which, list(lines), live=False, deadline_ns=deadline_ns, place=place))
+    def _remove(self, key: int) -> None:
+        self._gone.add(key)
+        if self._gone_since_ns is None:
+            self._gone_since_ns = self._clock.boot_ns()
 
-    def drop_lines(self, block: Block, kept: list[bytes], reason: str) -> int:
-        """Keep only some lines of a block; the others are counted as dropped. Returns their number."""
+    def _drop_lines(self, block: Block, kept: list[bytes], reason: str) -> None:
+        """Keep only some lines of a block; the others are counted as dropped."""
         count, health = len(block.lines), block.health
         if kept:
-            self.memory.rewrite(block, kept)
+            self._tail.rewrite(block, kept)
         else:
-            self.memory.remove(block)
-        lost = count - len(kept)
-        self.ledger.count(counters.dropped(reason, lost, health - (count_health(kept) if kept else 0)))
-        return lost
+            self._tail.remove(block)
+        lost = health - (count_health(kept) if kept else 0)
+        self._ledger.count(counters.dropped(reason, count - len(kept), lost))
 
-    def balance(self) -> None:
-        """After damage: what is missing was dropped; what is found beyond the counters was measured. Under the lock."""
-        for total, pending, health in zip(
-            (self.ledger.counters.points, self.ledger.counters.health),
-            (self.pending[0] - self.pending[1], self.pending[1]),
-            (False, True),
-            strict=True,
-        ):
-            missing = total.unaccounted(pending)
-            if missing > 0:
-                self.ledger.count(counters.dropped("damaged", missing, missing if health else 0))
-            else:
-                self.ledger.count(counters.measured(-missing, -missing if health else 0))
+    def _news(self, gone_before: int) -> bool:
+        """Whether the committer must learn of rows that wait to be removed: of the first, and when they are many."""
+        return gone_before == 0 < len(self._gone) or len(self._gone) >= MANY_GONE
 
-    def take_over(self, rows: Rows, bad: set[int], saved: Saved) -> None:
-        """The rows and the ledger as they are found on disk, without what is settled but still there."""
-        self.pinned -= self.bad
-        self.gone = {key for key in self.gone if key in bad or rows.remove(key) is not None}
-        self.bad = bad - self.gone
-        self.rows = rows
-        self.pinned = {key for key in self.pinned if key in rows} | self.bad
-        self.ledger.base = saved
+    # Views, for whoever plans
+
+    def view(self) -> retention.View:
+        """The rows that wait, and which of them are not free."""
+        with self._lock:
+            queues = [(index.columns(), kind, boot) for index, kind, boot in self._rows.waiting()]
+            return retention.View(queues, self._pins.taken())
+
+    def mergeable(self) -> list[list[Entry]]:
+        """Runs of pending rows that had better be one row each."""
+        with self._lock:
+            return compaction.runs(reversed(self._rows.by_kind[Kind.PENDING]), self._pins.free)
+
+    def dateable(self) -> tuple[list[Entry], int, bool] | None:
+        """Undated rows that can be dated together: they, the offset in ms, and whether it is estimated."""
+        with self._lock:
+            for boot in set(self._dating) - set(self._rows.undated) - {self._clock.boot_id}:
+                del self._dating[boot]
+            boot = next((b for b in self._rows.undated if b in self._dating), "")
+            run = compaction.fit(e for e in self._rows.undated.get(boot, ()) if self._pins.free(e.key))
+            return (run, self._dating[boot][0], bool(self._dating[boot][1])) if run else None
+
+    def work(self) -> Work:
+        with self._lock:
+            pressing = bool(self._letters) or any(boot in self._dating for boot in self._rows.undated)
+            return Work(
+                deadline_ns=self._tail.deadline_ns(),
+                points=self._tail.points,
+                gone=len(self._gone),
+                gone_since_ns=self._gone_since_ns,
+                bad=tuple(sorted(self._pins.bad)),
+                letter_bytes=self._rows.by_kind[Kind.DEAD].bytes,
+                pressing=pressing,
+            )
+
+    def status(self, health: DiskHealth) -> BufferStatus:
+        with self._lock:
+            tail, of_rows = self._tail, self._rows.status()
+            pending, own = self._pending()
+            total = self._ledger.counters
+            return replace(
+                of_rows,
+                pending_memory=tail.points,
+                undated=of_rows.undated + tail.undated(),
+                dead_letters=of_rows.dead_letters + len(self._letters),
+                disk_bytes=health.used_bytes,
+                file_bytes=health.file_bytes,
+                disk_ok=health.problem is None,
+                problem=health.problem,
+                problem_since_ns=health.since_ns,
+                last_time_ns=tail.stamps.latest_ms * 1_000_000 or None,
+                damaged_sets=health.damaged_sets,
+                commit_s=health.commit_s,
+                unaccounted=total.points.unaccounted(pending - own),
+                unaccounted_health=total.health.unaccounted(own),
+                counters=total,
+            )
+
+    def _pending(self) -> tuple[int, int]:
+        """Points that wait, and the health points among them."""
+        return self._rows.points + self._tail.points, self._rows.health + self._tail.health
 
     # Writing
 
-    def plan(self, *, everything: bool) -> Plan:
-        """What the next transaction writes: with `everything`, or once the tail is due, all that is in memory; else
-        only what belongs to rows and dead letters that change anyhow.
+    @contextmanager
+    def writing(self, *, everything: bool) -> Iterator[Plan]:
+        """What the next transaction writes: with `everything` all that is in memory, else only what belongs to rows and
+        dead letters that change anyhow. It stays as it was if an error comes before written().
         """
-        with self.lock:
-            groups: list[Group] = []
-            together: dict[tuple[Kind, str], Group] = {}
-            for block in self.memory.blocks.values():
-                if block.committing or (block.live and not everything):
-                    continue
-                alone = Group(block.kind, [], block.boot, block.place)
-                if block.in_flight or not block.live:
-                    groups.append(alone)
-                    group = alone
-                else:
-                    group = together.setdefault((block.kind, block.boot), alone)
-                group.blocks.append(block)
-            groups += together.values()
-            for group in groups:
-                for block in group.blocks:
-                    block.committing = True
-            change = self.ledger.savable(counters.measured(*self.memory.unsaved()))
-            return Plan(groups, sorted(self.gone), list(self.letters), change)
+        with self._lock:
+            groups = self._tail.groups(live=everything)
+            change = self._ledger.savable(counters.measured(*self._tail.unsaved()))
+            plan = Plan(groups, sorted(self._gone), list(self._letters), change)
+        try:
+            yield plan
+        except BaseException:
+            with self._lock:
+                for group in plan.groups:
+                    for block in group.blocks:
+                        block.committing = False
+            raise
 
-    def undo(self, plan: Plan) -> None:
-        with self.lock:
-            for group in plan.groups:
-                for block in group.blocks:
-                    block.committing = False
+    def written(self, plan: Plan, rows: Sequence[Sequence[Stored]], letters: Iterable[Stored], saved: Saved) -> None:
+        """The plan is on disk: each group as these rows, the dead letters, and the ledger."""
+        with self._lock:
+            for rewrite in plan.rewrites:
+                for key in rewrite.keys:
+                    self._rows.remove(key)
+                self._rows.add(rewrite.keys[0], rewrite.row.header, len(rewrite.row.value))
+                self._ledger.count(rewrite.lost)
+            self._ledger.saved(saved, plan.whole_change)
+            self._gone.difference_update(plan.gone)
+            for group, stored in zip(plan.groups, rows, strict=True):
+                self._stored(group, stored)
+            for entry in letters:
+                self._rows.add(*entry)
+            kept = set(map(id, plan.letters))
+            self._letters = [letter for letter in self._letters if id(letter) not in kept]
+            self._gone_since_ns = self._clock.boot_ns() if self._gone else None
 
-    def written(self, group: Group, stored: Sequence[tuple[int, Header, int]]) -> None:
-        """A group is on disk, as these rows: key, header, size. Under the lock."""
+    def _stored(self, group: Group, stored: Sequence[Stored]) -> None:
         for key, header, size in stored:
-            self.rows.add(key, header, size)
+            self._rows.add(key, header, size)
         for block in group.blocks:
             block.committing = False
             key = stored[0][0]
             if block.settled:
-                self.drop_row(key)
+                self._drop_row(key)
                 continue
-            self.memory.remove(block)
+            self._tail.remove(block)
             if block.in_flight:
-                self.flown[block.id] = key
-                self.pinned.add(key)
+                self._pins.flown[block.id] = key
+                self._pins.give_out([key])
+
+    # The ledger, and what another process or an opening finds on disk
+
+    @property
+    def saved(self) -> Saved:
+        """The ledger as it was last known to be on disk."""
+        with self._lock:
+            return self._ledger.base
+
+    def begin(self, saved: Saved, wall_s: float) -> None:
+        """Go on from the ledger of the run before this one."""
+        with self._lock:
+            lost_s = counters.uncounted_s(saved, self._clock.boot_id, self._clock.boot_ns(), wall_s)
+            self._ledger.count(Counters(uncounted_s=lost_s))
+            if saved.boot_id == self._clock.boot_id:
+                self._tail.stamps.floor_ms = saved.last_ms
+            self._tail.stamps.latest_ms = max(self._tail.stamps.latest_ms, saved.last_ms)
+            self._dating = {**saved.dating, **self._dating}
+
+    def to_save(self, found: Saved, change: Counters, *, clean: bool, wall_s: float) -> Saved:
+        """The ledger to write over the one that was `found`."""
+        with self._lock:
+            return replace(
+                found,
+                counters=found.counters + change,
+                generation=found.generation + 1,
+                clean=clean,
+                boot_id=self._clock.boot_id,
+                boot_ns=self._clock.boot_ns(),
+                wall_s=wall_s,
+                last_ms=max(found.last_ms, self._tail.stamps.latest_ms),
+                dating=dict(self._dating),
+            )
+
+    def take_over(self, rows: RowIndex, bad: set[int], saved: Saved) -> None:
+        """The rows and the ledger as they are found on disk, without what is settled but still there."""
+        with self._lock:
+            self._gone = {key for key in self._gone if key in bad or rows.remove(key) is not None}
+            self._rows = rows
+            self._pins.found(rows, bad - self._gone)
+            self._ledger.base = saved

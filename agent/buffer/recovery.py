@@ -1,27 +1,31 @@
-"""Reading what is still readable out of a damaged buffer, into a new one."""
+"""Opening the buffer's folder, whatever it is like: what is readable is used, what is not is set aside and counted, and
+of damaged files what can still be read moves into a new database.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sqlite3
 from bisect import bisect_left
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from agent.buffer import carving
-from agent.buffer.disk import DiskError
-from agent.buffer.ledger import Saved
+from agent.buffer import carving, dead_letters
+from agent.buffer import folder as folders
+from agent.buffer.index import RowIndex
+from agent.buffer.ledger import Saved, balance
 from agent.buffer.rows import DamagedRow, Header, Kind, check, pack, read_header, recovered
-from agent.buffer.store import DATABASE
+from agent.buffer.store import DATABASE, FILES, DiskError, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from agent.buffer.store import Store
-
 log = logging.getLogger(__name__)
 
+LEDGER = "ledger"
 LOST_LOG = DATABASE + "-wal.lost"
 """The log as it was, when SQLite would have gone on without part of it."""
 _CHUNK = 200
@@ -35,7 +39,164 @@ Item = tuple[object, object, object]
 """Key, header and value of a row, as unchecked as they are found."""
 
 
-def refill(store: Store, home: Path, ledger_key: str) -> Saved | None:
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A store, its rows, those whose header is not readable, and its ledger."""
+
+    store: Store
+    rows: RowIndex
+    bad: set[int]
+    saved: Saved
+    note: str = ""
+
+
+def open_store(folder: Path, max_size: int, known: Saved | None) -> Opened:
+    """The store of this folder, its rows and its ledger. `known` is the ledger when the agent has it in memory.
+
+    Raises DiskError or OSError when the disk gives nothing to work with.
+    """
+    folders.make(folder)
+    log_bytes: bytes | None = None
+    try:
+        _check_files(folder)
+        log_bytes = broken_log(folder)
+        if log_bytes is not None:
+            raise DiskError("damaged", "its log is damaged in the middle")  # noqa: TRY301 - handled like any damage
+        store = Store(folder)
+        try:
+            scan(store)
+        except DiskError:
+            store.close()
+            raise
+    except DiskError as error:
+        if error.trouble == "full" or (error.trouble != "damaged" and not cut_short(folder) and not _unusable(folder)):
+            raise
+        log.error("buffer: %s is damaged (%s): saving what is readable", folder / DATABASE, error)  # noqa: TRY400
+        _put_aside(folder, max_size, log_bytes)
+        store = Store(folder)
+    try:
+        return _taken_up(store, folder, known)
+    except BaseException:
+        store.close()
+        raise
+
+
+def _put_aside(folder: Path, max_size: int, log_bytes: bytes | None = None) -> None:
+    """Move the files of a damaged buffer away, marked as not read yet, so that nothing else need succeed now."""
+    home = folders.set_aside(folder, FILES, max_size)
+    if home is not None and log_bytes is not None:
+        (home / LOST_LOG).write_bytes(log_bytes)
+
+
+def _taken_up(store: Store, folder: Path, known: Saved | None) -> Opened:
+    """What the store holds, after what can be read of damaged files was moved into it: also of those that an earlier
+    start could not finish.
+    """
+    homes = folders.unread_sets(folder)
+    for home in homes:
+        found = refill(store, home)
+        known = known or found
+    rows, bad = scan(store)
+    saved, note = _ledger(store, rows, known, unequal=bool(homes))
+    if homes:
+        with store.transaction():
+            store.put(LEDGER, saved.encode())
+        for home in homes:
+            folders.mark_read(home)
+        note = f"{rows.points} points wait, after what could be read was moved from {homes[-1]}; {note}"
+    return Opened(store, rows, bad, saved, note.rstrip("; "))
+
+
+def open_reader(folder: Path) -> Opened | None:
+    """The store of a folder that cannot be written, for reading; None if it cannot be read either."""
+    store = Store(folder, read_only=True)
+    try:
+        rows, bad = scan(store)
+        return Opened(store, rows, bad, Saved.decode(store.read_named(LEDGER)))
+    except (DiskError, ValueError):
+        store.close()
+        return None
+
+
+def _ledger(store: Store, rows: RowIndex, known: Saved | None, *, unequal: bool) -> tuple[Saved, str]:
+    """The ledger in the store, else the `known` one. Balanced where it belonged to a damaged buffer or was lost."""
+    top = max((e.key for q, _, _ in rows.waiting() for e in [next(reversed(q), None)] if e is not None), default=0)
+    note = ""
+    try:
+        saved = Saved.decode(store.get(LEDGER))
+    except ValueError:
+        unequal = True
+        saved = known or Saved()
+        note = "the counters were lost and start again with the points that wait" if rows.points and not known else ""
+    saved = replace(saved, last_key=max(saved.last_key, top))
+    if unequal:
+        change = balance(saved.counters, rows.points, rows.health)
+        saved = replace(saved, counters=saved.counters + change, generation=saved.generation + 1)
+    return saved, note
+
+
+def scan(store: Store) -> tuple[RowIndex, set[int]]:
+    """The index of all rows, and the keys of rows whose header is not readable. Values are not read."""
+    rows, bad = RowIndex(), set()
+    for found in store.scan():
+        try:
+            if found.key % dead_letters.BASE > _LAST_KEY:  # never given out
+                raise DamagedRow("impossible key")  # noqa: TRY301
+            rows.add(found.key, read_header(found.tag), found.size)
+        except DamagedRow:
+            bad.add(found.key)
+    return rows, bad
+
+
+def _check_files(folder: Path) -> None:
+    """Raises DiskError for something that is no file where one should be, and for a log without its database."""
+    for name in FILES:
+        path = folder / name
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+            raise DiskError("damaged", f"{path} is not a file")
+    if not (folder / DATABASE).exists() and any((folder / name).exists() for name in FILES):
+        raise DiskError("damaged", f"{folder / DATABASE} is gone, its log is not")
+
+
+def _unusable(folder: Path) -> bool:
+    """Whether the file has an owner or a mode that keeps us out, in a folder that is ours."""
+    path = folder / DATABASE
+    return path.exists() and os.access(folder, os.W_OK) and not os.access(path, os.R_OK | os.W_OK)
+
+
+def cut_short(folder: Path) -> bool:
+    """Whether the database is shorter than its header says, which SQLite reports as an I/O error."""
+    try:
+        with (folder / DATABASE).open("rb") as file:
+            head = file.read(100)
+            size = file.seek(0, os.SEEK_END)
+    except OSError:
+        return False
+    page = int.from_bytes(head[16:18], "big") or 1
+    page = 65536 if page == 1 else page
+    return size < 512 or size % page != 0 or size < page * int.from_bytes(head[28:32], "big")
+
+
+def rescue(store: Store, folder: Path, max_size: int, known: Saved, *, deleted: bool) -> None:
+    """Start a new database in the place of one that was damaged or `deleted` in use; what is readable moves over.
+
+    The open connection still reads a deleted file. Raises DiskError or OSError.
+    """
+    folders.make(folder)
+    _put_aside(folder, max_size)
+    new = Store(folder)
+    try:
+        if deleted:
+            refill_from(new, through(store))
+        opened = _taken_up(new, folder, known)
+        with new.transaction():
+            new.put(LEDGER, opened.saved.encode())
+        log.warning("buffer: a new database was begun; %d points wait in it", opened.rows.points)
+    finally:
+        new.close()
+
+
+def refill(store: Store, home: Path) -> Saved | None:
     """Copy what is readable in the damaged files in `home`. Returns their latest ledger, should one be readable.
 
     First what SQLite reads, then what is left in single pages; the other way round where SQLite knows only the
@@ -45,10 +206,10 @@ def refill(store: Store, home: Path, ledger_key: str) -> Saved | None:
     ledgers: list[Saved] = []
     lost_log = (home / LOST_LOG).exists()
     if lost_log:
-        ledgers += _carve(store, home, ledger_key, known)
-    whole = _query(store, home, ledger_key, known, ledgers)
+        ledgers += _carve(store, home, known)
+    whole = _query(store, home, known, ledgers)
     if not whole and not lost_log:
-        ledgers += _carve(store, home, ledger_key, known)
+        ledgers += _carve(store, home, known)
     return max(ledgers, key=lambda saved: saved.generation, default=None)
 
 
@@ -59,7 +220,7 @@ def _present(store: Store) -> Iterator[tuple[int, Header]]:
             yield found.key, read_header(found.tag)
 
 
-def _query(store: Store, home: Path, ledger_key: str, known: dict[int, Header], ledgers: list[Saved]) -> bool:
+def _query(store: Store, home: Path, known: dict[int, Header], ledgers: list[Saved]) -> bool:
     """Copy what SQLite reads. False if that is not all."""
     for mode in ("mode=ro", "immutable=1"):  # with the log if that can be, else without
         uri = (home / DATABASE).absolute().as_uri() + "?" + mode
@@ -71,7 +232,7 @@ def _query(store: Store, home: Path, ledger_key: str, known: dict[int, Header], 
                 connection.execute("SELECT name FROM sqlite_master").fetchall()
                 with contextlib.suppress(Exception):
                     query = "SELECT value FROM Cache WHERE key = ? AND raw = 1"
-                    ledgers.append(Saved.decode(connection.execute(query, (ledger_key,)).fetchone()[0]))
+                    ledgers.append(Saved.decode(connection.execute(query, (LEDGER,)).fetchone()[0]))
                 refill_from(store, items(connection, damage), known)
         except DiskError:
             raise  # the new database's
@@ -83,10 +244,10 @@ def _query(store: Store, home: Path, ledger_key: str, known: dict[int, Header], 
     return False
 
 
-def _carve(store: Store, home: Path, ledger_key: str, known: dict[int, Header]) -> list[Saved]:
+def _carve(store: Store, home: Path, known: dict[int, Header]) -> list[Saved]:
     """Copy what stands in single pages, as far as it is not `known`. Returns the ledgers among it."""
     try:
-        rows, saved = carving.carve(home, ledger_key)
+        rows, saved = carving.carve(home, LEDGER)
     except Exception:
         log.exception("buffer: the pages in %s could not be read one by one", home)
         return []
@@ -216,3 +377,13 @@ def _covers(merged: Header, row: Header) -> bool:
         and merged.first_ns <= row.first_ns
         and merged.last_ns >= row.last_ns
     )
+
+
+def readable(folder: Path, key: int, tag: object, value: object) -> list[bytes]:
+    """The lines that can still be read of a damaged row; where there are none, what stood there is kept as a file."""
+    raw = value if isinstance(value, bytes) else repr(tag).encode()
+    try:
+        return recovered(raw)
+    except DamagedRow:
+        folders.keep_row(folder, key, raw)
+        return []

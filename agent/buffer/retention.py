@@ -1,37 +1,44 @@
-"""Keeping the buffer within its bounds: its size and the age of what it holds. Every point that goes is counted."""
+"""How the buffer stays within its bounds: which points become coarser, and which go. Pure: a view in, a plan out."""
 
 from __future__ import annotations
 
-import logging
-import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent.buffer import compaction, due
-from agent.buffer import ledger as counters
 from agent.buffer.index import entries_of
-from agent.buffer.rows import MAX_LINES, Kind, count_health, pack
-from agent.buffer.thinning import coarsest_next, thinned
+from agent.buffer.rows import Kind
+from agent.points.schema import series_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from array import array
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Literal
 
-    from agent.buffer.commit import Flusher
     from agent.buffer.index import Entry
-    from agent.buffer.queue import State
-    from agent.config.settings import BufferSettings
-
-log = logging.getLogger(__name__)
+    from agent.buffer.tail import Block
 
 RESERVE_BYTES = 2_000_000
 """Of the configured size, what the log and the ballast take."""
 POINT_BYTES = 40
 """What a point in memory may take on disk."""
-HURRY_S, LEISURE_S = 1.0, 2.0
-"""Seconds that a commit may be spent on making room, before it and after it."""
 _DROPPED_ROWS = 1000
 """In one transaction."""
 _COARSEST = 60
 """Times that points are thinned, at most: 2**60 seconds are enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The rows that wait, oldest first in each queue: their columns (Index.columns()), kind, and boot of undated ones.
+    Those `taken` are not to be touched.
+    """
+
+    queues: Sequence[tuple[tuple[array[int], ...], Kind, str]]
+    taken: frozenset[int]
+
+    def free(self) -> Iterator[tuple[list[Entry], Kind, str]]:
+        for columns, kind, boot in self.queues:
+            yield [entry for entry in entries_of(columns) if entry.key not in self.taken], kind, boot
 
 
 def budget(max_size: int) -> int:
@@ -39,141 +46,101 @@ def budget(max_size: int) -> int:
     return max(max_size - RESERVE_BYTES, max_size // 2)
 
 
-def excess(flusher: Flusher) -> int:
+def excess(used: int, memory_points: int, letter_bytes: int, max_size: int) -> int:
     """Bytes beyond the bound once what is in memory is on disk; below 0 there is room.
 
     Dead letters have a bound of their own: no point that waits makes room for them.
     """
-    used = flusher.store.usage()[0] + flusher.state.memory.points * POINT_BYTES
-    return used - flusher.state.rows.queues[Kind.DEAD].bytes - budget(flusher.settings.max_size)
+    return used + memory_points * POINT_BYTES - letter_bytes - budget(max_size)
 
 
-def before(flusher: Flusher) -> None:
-    """Before a commit: where the newest points are to go, they go now; else only an excess beyond the reserve is
-    taken down at once, as the loss window runs.
-    """
-    over = excess(flusher)
-    if over > 0 and flusher.settings.when_full == "drop_newest":
-        drop_newest(flusher.state)
-    elif over > RESERVE_BYTES // 2:
-        _reduce(flusher, RESERVE_BYTES // 2, HURRY_S)
+def oldest(view: View, over: int) -> list[int]:
+    """Keys of the oldest rows, of `over` bytes or one; pending ones first."""
+    for entries, _, _ in view.free():
+        chosen: list[int] = []
+        freed = 0
+        for entry in entries:
+            if freed > over or len(chosen) == _DROPPED_ROWS:
+                break
+            chosen.append(entry.key)
+            freed += entry.size
+        if chosen:
+            return chosen
+    return []
 
 
-def after(flusher: Flusher) -> None:
-    """After a commit: what is too old, and what is too much, for a while; the rest after the next one."""
-    settings, clock = flusher.settings, flusher.clock
-    now = clock.date(clock.boot_ns())
-    if settings.max_age is not None and now is not None:
-        drop_aged(flusher.state, now // 1_000_000 - int(settings.max_age * 1000))
-    if settings.when_full != "drop_newest":
-        _reduce(flusher, 0, LEISURE_S, lambda: due.pressing(flusher))
+def aged(view: View, before_ms: int) -> list[int]:
+    """Keys of rows whose points are all older than this (Unix ms); undated ones have no age."""
+    found: list[int] = []
+    for entries, kind, _ in view.free():
+        for entry in entries if kind != Kind.UNDATED else ():
+            if entry.last_ms >= before_ms:
+                break
+            found.append(entry.key)
+    return found
 
 
-def _reduce(flusher: Flusher, allowed: int, seconds: float, pressing: Callable[[], bool] = lambda: False) -> None:
-    """Thin or drop the oldest rows until the excess is at most `allowed` bytes, time is up or something presses."""
-    state, until = flusher.state, time.monotonic() + seconds
-    while (over := excess(flusher) - allowed) > 0 and time.monotonic() < until and not pressing():
-        if flusher.settings.when_full == "thin" and thin(flusher):
-            continue
-        if not drop_oldest(state, over):
-            return
-        flusher.commit(state.plan(everything=False))
-
-
-def drop_newest(state: State) -> None:
-    """The measured points in memory are given up."""
-    with state.lock:
-        for block in list(state.memory.free(Kind.PENDING, Kind.UNDATED, live=True)):
-            state.drop_lines(block, [], "max_size")
-
-
-def drop_oldest(state: State, over: int) -> bool:
-    """Give up the oldest rows, of `over` bytes or one; pending ones first. False if there is none to give."""
-    with state.lock:
-        for queue in list(state.rows.waiting()):
-            chosen: list[Entry] = []
-            freed = 0
-            for entry in queue:
-                if freed > over or len(chosen) == _DROPPED_ROWS:
-                    break
-                if entry.key not in state.pinned:
-                    chosen.append(entry)
-                    freed += entry.size
-            for entry in chosen:
-                state.drop_row(entry.key)
-                state.ledger.count(counters.dropped("max_size", entry.points, entry.health))
-            if chosen:
-                return True
-    return False
-
-
-def drop_aged(state: State, before_ms: int) -> None:
-    """Give up rows whose points are all older than this (Unix ms)."""
-    with state.lock:
-        for kind in (Kind.PENDING, Kind.SUSPECT, Kind.PARKED):
-            aged = []
-            for entry in state.rows.queues[kind]:
-                if entry.last_ms >= before_ms:
-                    break
-                if entry.key not in state.pinned:
-                    aged.append(entry)
-            for entry in aged:
-                state.drop_row(entry.key)
-                state.ledger.count(counters.dropped("max_age", entry.points, entry.health))
-
-
-def thin(flusher: Flusher) -> bool:
-    """Halve the next of the oldest points. False if nothing can be thinned any more."""
-    state = flusher.state
-    with state.lock:
-        copies = [queue.columns() for queue in state.rows.waiting()]
-        pinned = set(state.pinned)
-    run: list[Entry] = []
-    for columns in copies:
-        run = coarsest_next([entry for entry in entries_of(columns) if entry.key not in pinned], MAX_LINES)
+def next_to_thin(view: View, limit: int) -> tuple[list[Entry], Kind, str] | None:
+    """Rows whose points are halved next, up to `limit` points, with their kind and boot; None where that ends."""
+    for entries, kind, boot in view.free():
+        run = coarsest_next(entries, limit)
         if run:
+            return (run, kind, boot) if run[0].thin < _COARSEST else None
+    return None
+
+
+def coarsest_next(entries: Sequence[Entry], limit: int) -> list[Entry]:
+    """Which of these rows, oldest first, are thinned next: of the older half, the oldest run among those that were
+    thinned least, up to `limit` points. So the older half becomes evenly coarse, the newer stays as it was.
+    """
+    half = sum(entry.points for entry in entries) // 2
+    older: list[Entry] = []
+    points = 0
+    for entry in entries:
+        if older and points + entry.points > half:
             break
-    with state.lock:
-        if not run or run[0].thin >= _COARSEST:
-            return False
-        if any(entry.key in state.pinned or entry.key not in state.rows for entry in run):
-            return True  # delivery was faster
-        state.pinned.update(entry.key for entry in run)
-    keys = tuple(entry.key for entry in run)
-    lines = compaction.read_lines(state, flusher.store, keys)
-    if lines is None:
-        return True
-    kept = thinned(lines)
-    if len(kept) == len(lines):
-        with state.lock:
-            state.pinned.difference_update(keys)
-        return False
-    lost = counters.dropped("thinned", len(lines) - len(kept), count_health(lines) - count_health(kept))
-    kind, boot = kind_of(state, keys[0])
-    row = pack(kept, kind, boot=boot, thin=run[0].thin + 1)
-    flusher.commit(state.plan(everything=False), [compaction.Merge(keys, row, lost)])
-    return True
+        older.append(entry)
+        points += entry.points
+    if not older:
+        return []
+    least = min(entry.thin for entry in older)
+    run: list[Entry] = []
+    points = 0
+    for entry in older:
+        if entry.thin != least:
+            if run:
+                break
+            continue
+        if run and points + entry.points > limit:
+            break
+        run.append(entry)
+        points += entry.points
+    return run
 
 
-def kind_of(state: State, key: int) -> tuple[Kind, str]:
-    """The kind of a row, and the boot of an undated one."""
-    with state.lock:
-        for kind, queue in state.rows.queues.items():
-            if key in queue:
-                return kind, ""
-        boots = (boot for boot, queue in state.rows.undated.items() if key in queue)
-        return Kind.UNDATED, next(boots, "")
+def thinned(lines: Iterable[bytes]) -> list[bytes]:
+    """Every second line of each series, the first one included."""
+    kept: list[bytes] = []
+    skip: set[bytes] = set()
+    for line in lines:
+        series = series_of(line)
+        if series in skip:
+            skip.remove(series)
+        else:
+            skip.add(series)
+            kept.append(line)
+    return kept
 
 
-def shrink(state: State, settings: BufferSettings) -> None:
-    """More points in memory than allowed: as `when_full` says. Under the lock; what is in flight stays."""
-    memory, policy = state.memory, settings.when_full
-    blocks = list(memory.free(Kind.PENDING, Kind.UNDATED, Kind.SUSPECT, Kind.PARKED))
+def shrunk(
+    blocks: Sequence[Block], excess: int, policy: Literal["thin", "drop_oldest", "drop_newest"]
+) -> Iterator[tuple[Block, list[bytes]]]:
+    """What is left of these blocks in memory, oldest first, so that `excess` points or more go."""
     for block in reversed(blocks) if policy == "drop_newest" else blocks:
-        excess = memory.points - settings.memory_points
         if excess <= 0:
             return
         kept = thinned(block.lines) if policy == "thin" else block.lines
         if len(kept) == len(block.lines):
             kept = block.lines[:-excess] if policy == "drop_newest" else block.lines[excess:]
-        state.drop_lines(block, kept, "memory")
+        excess -= len(block.lines) - len(kept)
+        yield block, kept

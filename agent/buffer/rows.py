@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from agent.points.schema import series_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -30,6 +32,7 @@ _MAGIC, _VERSION = 0xB5, 1
 _HEADER = struct.Struct("<BBBBIIqqI")
 _CRC = struct.Struct("<I")
 _BOOT = 16
+_ESTIMATED = b",clock=estimated"
 _STAMP = re.compile(rb" (-?\d{1,19})(?=\n)")
 
 
@@ -145,6 +148,18 @@ def recovered(value: bytes) -> list[bytes]:
         if line.startswith(b"{") or not stamp.isdigit() or int(stamp) < EARLIEST_NS:
             raise DamagedRow("without its header nobody knows what this was")
     return lines
+
+
+def dated(lines: Iterable[bytes], offset_ms: int, *, estimated: bool = False) -> list[bytes]:
+    """Undated lines with Unix time instead of the boot clock's; guessed ones carry the tag clock=estimated."""
+    result = []
+    for line in lines:
+        head, _, stamp = line.rpartition(b" ")
+        if estimated:
+            series = series_of(head)
+            head = series + _ESTIMATED + head[len(series) :]
+        result.append(b"%s %d" % (head, int(stamp) + offset_ms * 1_000_000))
+    return result
 
 
 def is_health(line: bytes) -> bool:

@@ -9,19 +9,17 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import diskcache
 
 from agent.buffer import folder as folders
-from agent.buffer.disk import MODE_RAW, DiskError, RowDisk, disk_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-__all__ = ["DATABASE", "FILES", "PAGE_BYTES", "SETTINGS", "DiskError", "Store"]
 
 DATABASE = "cache.db"
 FILES = (DATABASE, DATABASE + "-wal", DATABASE + "-shm", DATABASE + "-journal")
@@ -48,6 +46,76 @@ _OBJECTS = {
     "Settings_count_delete", "Settings_size_insert", "Settings_size_update", "Settings_size_delete",
 }  # fmt: skip
 _SCAN_ROWS = 500
+
+
+MODE_RAW = 1
+"""diskcache's mode of a value that stands in the database as it is."""
+
+Trouble = Literal["full", "readonly", "damaged", "locked", "unlinked", "io"]
+
+
+class DiskError(Exception):
+    """The disk refused. `trouble` says why; nothing was changed."""
+
+    def __init__(self, trouble: Trouble, message: str) -> None:
+        super().__init__(message)
+        self.trouble: Trouble = trouble
+
+
+def disk_error(error: BaseException) -> DiskError:
+    """What an exception of sqlite3, diskcache or the system means. diskcache's Timeout hides its cause."""
+    text = str(error) or str(error.__context__ or "") or type(error).__name__
+    low = ((error.strerror if isinstance(error, OSError) else None) or text).lower()  # not a path's words
+    trouble: Trouble = "io"
+    if isinstance(error, DiskError):
+        return error
+    if "full" in low or "no space" in low or "quota" in low:
+        trouble = "full"
+    elif "readonly" in low or "read-only" in low or isinstance(error, PermissionError):
+        trouble = "readonly"
+    elif "locked" in low:
+        trouble = "locked"
+    elif isinstance(error, sqlite3.ProgrammingError):
+        pass  # a connection that was closed meanwhile
+    elif (
+        not isinstance(error, sqlite3.OperationalError | OSError | diskcache.Timeout)
+        or "malformed" in low
+        or "no such table" in low
+        or "no such column" in low
+    ):
+        trouble = "damaged"
+    return DiskError(trouble, text)
+
+
+class RowDisk(diskcache.Disk):  # type: ignore[misc] # untyped
+    """Takes and gives bytes only: no pickle is ever stored or loaded, no file outside the database touched."""
+
+    def put(self, key: Any) -> tuple[Any, bool]:
+        if type(key) not in (bytes, str, int, float):
+            raise TypeError(f"a key is bytes, str, int or float, not {type(key).__name__}")
+        raw: tuple[Any, bool] = super().put(key)
+        if not raw[1]:
+            raise ValueError("this key would be pickled")
+        return raw
+
+    def get(self, key: Any, raw: Any) -> Any:
+        if not raw:
+            raise ValueError("a pickled key is not loaded")
+        return super().get(key, raw)
+
+    def store(self, value: Any, read: bool, key: Any = None) -> tuple[int, int, None, Any]:
+        del key
+        if type(value) is not bytes or read:
+            raise TypeError(f"a value is bytes, not {type(value).__name__}")
+        return 0, MODE_RAW, None, sqlite3.Binary(value)
+
+    def fetch(self, mode: Any, filename: Any, value: Any, read: bool) -> bytes:
+        if mode != MODE_RAW or filename is not None or read or not isinstance(value, bytes):
+            raise ValueError("neither pickles nor files are read")
+        return value
+
+    def remove(self, file_path: Any) -> None:
+        """Nothing: no row has a file, whatever its file name column says."""
 
 
 class Found(NamedTuple):
@@ -95,15 +163,17 @@ class Store:
     connection of their own, guarded by a lock. Every method raises DiskError.
     """
 
-    def __init__(self, folder: Path, *, owner: bool = True, read_only: bool = False) -> None:
+    def __init__(self, folder: Path, *, owner: bool = True, read_only: bool = False, immutable: bool = False) -> None:
+        """`immutable`: read without changing a byte in the folder; what stands in the log alone is not seen then."""
         self.folder = folder
-        self.read_only = read_only
+        self.read_only = read_only or immutable
+        self._modes = ("immutable=1",) if immutable else ("mode=ro", "immutable=1") if read_only else ("mode=ro",)
         self._read_lock = threading.Lock()
         self._closed = False
         self._reader: sqlite3.Connection | None = None
         self._cache: Any = None
         path = folder / DATABASE
-        if read_only:
+        if self.read_only:
             return
         try:
             if not path.exists() or not path.stat().st_size:  # empty: a full disk took no more than its name
@@ -172,7 +242,7 @@ class Store:
         """A connection that reads. On a read-only disk SQLite cannot read the log if its index is not there: then what
         is in the database file alone.
         """
-        for mode in ("mode=ro", "immutable=1") if self.read_only else ("mode=ro",):
+        for mode in self._modes:
             uri = (self.folder / DATABASE).absolute().as_uri() + "?" + mode
             connection = sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None, check_same_thread=False)
             try:
@@ -180,7 +250,7 @@ class Store:
                 connection.execute("SELECT key FROM Cache LIMIT 1").fetchall()
             except sqlite3.Error:
                 connection.close()
-                if mode == "immutable=1" or not self.read_only:
+                if mode == self._modes[-1]:
                     raise
             else:
                 return connection
@@ -246,12 +316,15 @@ class Store:
             )
         return size * (pages - free), size * pages
 
-    def sound(self) -> str | None:
-        """What `PRAGMA quick_check` finds, on a connection of its own; None when all is well. Seconds for 100 MB."""
+    def sound(self, seconds: float | None = None) -> str | None:
+        """What `PRAGMA quick_check` finds, on a connection of its own; None when all is well, or was until so many
+        seconds were over: it takes some for 100 MB.
+        """
+        until = None if seconds is None else time.monotonic() + seconds
         try:
-            uri = (self.folder / DATABASE).absolute().as_uri() + "?mode=ro"
-            with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=5)) as connection:
-                connection.execute("PRAGMA cache_size=-500")
+            with contextlib.closing(self._connect()) as connection:
+                if until is not None:
+                    connection.set_progress_handler(lambda: time.monotonic() > until, 10_000)
                 found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
         except Exception as error:  # noqa: BLE001 - a check that fails is a finding
             problem = disk_error(error)

@@ -1,14 +1,67 @@
-"""Points in memory: blocks of lines that wait for server or disk."""
+"""Points in memory: blocks of lines that wait for server or disk, and the stamps that keep their series in order."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from agent.buffer.rows import Kind, count_health
+from agent.buffer.rows import Kind, count_health, dated, is_health
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from agent.points.schema import Line
+
+_MS = 1_000_000
+_FAR_MS = 43_200_000
+"""A last stamp half a day ahead was given by a clock that turned out to be wrong: nothing is put after it."""
+
+
+class BootClock(Protocol):
+    """What the buffer asks of agent.clock.clock.Clock."""
+
+    @property
+    def boot_id(self) -> str: ...
+    def boot_ns(self) -> int: ...
+    def date(self, boot_ns: int) -> int | None: ...
+
+
+class Stamps:
+    """Strictly rising stamps, in whole milliseconds, for each live series.
+
+    Two points of a series with one stamp count once on the server, so a stamp that would not rise becomes the last
+    one plus 1 ms. Stamps on the boot clock rise in the same way, so that adding one offset to all of them is enough
+    to date them, wherever they lie.
+    """
+
+    def __init__(self) -> None:
+        self._unix: dict[bytes, int] = {}
+        self._boot: dict[bytes, int] = {}
+        self.floor_ms = 0
+        """No stamp is earlier: the latest one that an earlier run in this boot is known to have given out."""
+        self.latest_ms = 0
+
+    def dated(self, series: bytes, time_ns: int) -> int:
+        """The stamp, in Unix nanoseconds, for a point of this time."""
+        stamp, last = (time_ns + _MS // 2) // _MS, self._unix.get(series, self.floor_ms)
+        if stamp <= last < stamp + _FAR_MS:
+            stamp = last + 1
+        self._unix[series] = stamp
+        self.latest_ms = max(self.latest_ms, stamp)
+        return stamp * _MS
+
+    def undated(self, series: bytes, boot_ns: int) -> int:
+        """The stamp, in boot-clock nanoseconds, for a point that has no time yet."""
+        stamp = max((boot_ns + _MS // 2) // _MS, self._boot.get(series, -1) + 1)
+        self._boot[series] = stamp
+        return stamp * _MS
+
+    def heal(self, offset_ms: int) -> None:
+        """The undated stamps of this boot become Unix time by this offset: what follows must be later."""
+        for series, stamp in self._boot.items():
+            self._unix[series] = max(self._unix.get(series, 0), stamp + offset_ms)
+            self.latest_ms = max(self.latest_ms, stamp + offset_ms)
+        self._boot.clear()
 
 
 @dataclass(slots=True, eq=False)
@@ -40,10 +93,30 @@ class Block:
 
 
 @dataclass(slots=True)
-class Memory:
-    """The blocks, oldest first. Guarded by the buffer's lock."""
+class Group:
+    """Blocks that become rows of one kind together, at `place` (keys of rows that go) where that is possible."""
+
+    kind: Kind
+    blocks: list[Block]
+    boot: str = ""
+    place: tuple[int, ...] = ()
+
+    @property
+    def lines(self) -> list[bytes]:
+        return [line for block in self.blocks for line in block.lines]
+
+    @property
+    def single(self) -> bool:
+        """Whether it must be one row: it is in flight, or a part of a refused batch."""
+        return len(self.blocks) == 1 and (self.blocks[0].in_flight or not self.blocks[0].live)
+
+
+@dataclass(slots=True)
+class Tail:
+    """The blocks, oldest first. A part of the queue, guarded by its lock."""
 
     blocks: dict[int, Block] = field(default_factory=dict)
+    stamps: Stamps = field(default_factory=Stamps)
     points: int = 0
     health: int = 0
     _last_id: int = 0
@@ -58,16 +131,23 @@ class Memory:
         self.health += block.health
         return block
 
-    def append(self, line: bytes, kind: Kind, *, boot: str, deadline_ns: int, health: bool) -> None:
-        """A measured point, into the block that is still open for its kind."""
+    def put(self, line: Line, time_ns: int | None, boot: str, window_ns: int) -> bool:
+        """A measured point, into the block that is still open for its kind. Whether it is the agent's own."""
+        health = is_health(line.head)
+        kind = Kind.UNDATED if time_ns is None else Kind.PENDING
+        boot = boot if time_ns is None else ""
+        at = line.boot_ns if time_ns is None else time_ns
+        stamp = (self.stamps.undated if time_ns is None else self.stamps.dated)(line.series, at)
+        deadline_ns = line.boot_ns + window_ns
         block = self._open.get(kind)
         if block is None or not block.free or block.id not in self.blocks or block.boot != boot:
             block = self._open[kind] = self.add(Block(0, kind, [], live=True, boot=boot, deadline_ns=deadline_ns))
-        block.lines.append(line)
+        block.lines.append(b"%s %d" % (line.head, stamp))
         block.deadline_ns = deadline_ns if block.deadline_ns is None else min(block.deadline_ns, deadline_ns)
         block.health += health
         self.points += 1
         self.health += health
+        return health
 
     def remove(self, block: Block) -> None:
         if self.blocks.pop(block.id, None) is not None:
@@ -80,6 +160,13 @@ class Memory:
         self.health -= block.health
         block.lines, block.health, block.kind = lines, count_health(lines), kind or block.kind
         self.health += block.health
+
+    def date(self, boot: str, offset_ms: int, *, estimated: bool) -> None:
+        """Give the undated points of a boot their time."""
+        for block in list(self.free(Kind.UNDATED)):
+            if block.boot == boot:
+                self.rewrite(block, dated(block.lines, offset_ms, estimated=estimated), Kind.PENDING)
+                block.boot = ""
 
     def free(self, *kinds: Kind, live: bool | None = None) -> Iterator[Block]:
         """Blocks of these kinds that are neither given out nor being written, oldest first."""
@@ -100,6 +187,24 @@ class Memory:
         if len(lines) > limit:
             self.add(replace(taken, lines=lines[limit:], in_flight=False), sum(b.health for b in blocks) - taken.health)
         return taken
+
+    def groups(self, *, live: bool) -> list[Group]:
+        """What is to be committed together, parts of refused batches first; from now on it is being written."""
+        alone: list[Group] = []
+        together: dict[tuple[Kind, str], Group] = {}
+        for block in self.blocks.values():
+            if block.committing or (block.live and not live):
+                continue
+            block.committing = True
+            if block.in_flight or not block.live:
+                alone.append(Group(block.kind, [block], block.boot, block.place))
+            else:
+                together.setdefault((block.kind, block.boot), Group(block.kind, [], block.boot)).blocks.append(block)
+        return [*alone, *together.values()]
+
+    def undated(self) -> int:
+        """Points that have no time yet."""
+        return sum(len(block.lines) for block in self.blocks.values() if block.kind == Kind.UNDATED)
 
     def deadline_ns(self) -> int | None:
         """When the next block must be on disk."""

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from agent.buffer.offline import Beside
+from agent.buffer.offline import OfflineBuffer
 from agent.buffer.rows import MAX_LINES, Kind, pack
 from agent.cli.buffer_date import date
 from agent.cli.options import Context, common_options
@@ -71,7 +71,7 @@ buffer.add_command(date)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def show(context: Context, as_json: bool) -> None:
     """How many points wait on disk, in which state, from when to when; and the counters as last saved."""
-    with Beside(folder_of(context), write=False) as beside:
+    with OfflineBuffer(folder_of(context), write=False) as beside:
         points: Counter[str] = Counter()
         first, last = 2**63, 0
         for header in beside.headers():
@@ -108,7 +108,7 @@ def show(context: Context, as_json: bool) -> None:
 @click.option("--output", "-o", type=click.File("wb", lazy=False), default="-", help="Default: standard output.")
 def export(context: Context, kind: str, since: int | None, output: IO[bytes]) -> None:
     """Write what waits on disk. Nothing is removed. Points without a time yet appear as comments, in lp only."""
-    with Beside(folder_of(context), write=False) as beside:
+    with OfflineBuffer(folder_of(context), write=False) as beside:
 
         def rows() -> Iterator[Waiting]:
             return (r for r in beside.waiting() if since is None or r.header.last_ns >= since)
@@ -180,7 +180,7 @@ def import_(context: Context, file: Path, precision: str, dry_run: bool) -> None
     number = 1
     waiting: list[bytes] = []
     began = time.monotonic()
-    with Beside(folder_of(context), create=True) as beside, _source(file) as (pieces, progress):
+    with OfflineBuffer(folder_of(context), create=True) as beside, _source(file) as (pieces, progress):
 
         def store(least: int) -> None:
             nonlocal taken

@@ -68,15 +68,12 @@ def parse_time(text: str) -> int:
 
 def waiting_in(folder: Path) -> list[UndatedBoot]:
     """The earlier boots with points that have no time, oldest first, as they are on disk. Raises AgentError."""
-    from agent.buffer.disk import DiskError  # noqa: PLC0415 - diskcache is not needed for --help
-    from agent.buffer.opening import on_disk  # noqa: PLC0415
-    from agent.buffer.undated import boots_of  # noqa: PLC0415
+    from agent.buffer.offline import look  # noqa: PLC0415 - diskcache is not needed for --help
 
-    try:
-        found = on_disk(folder)
-    except (DiskError, ValueError) as error:
-        raise AgentError(f"the buffer in {folder} cannot be read ({error}): starting the agent repairs it") from error
-    return boots_of(found.rows, {current_boot_id()}) if found else []
+    found = look(folder)
+    if found is not None and found.problem:
+        raise AgentError(f"the buffer in {folder} cannot be read ({found.problem}): starting the agent repairs it")
+    return [boot for boot in found.boots if boot.boot_id != current_boot_id()] if found else []
 
 
 def _list(waiting: Sequence[UndatedBoot]) -> None:

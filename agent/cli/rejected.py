@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import click
 
-from agent.buffer.offline import Beside, Letter
+from agent.buffer.offline import Letter, OfflineBuffer
 from agent.cli.buffer import folder_of, iso, since_option
 from agent.cli.options import Context, common_options
 from agent.util.errors import printable
@@ -46,7 +46,7 @@ def _choice(command: Any) -> Any:
 def list_(context: Context, as_json: bool) -> None:
     """Reasons and messages, how often, and when last."""
     groups: dict[tuple[str, str], list[Any]] = {}
-    with Beside(folder_of(context), write=False) as beside:
+    with OfflineBuffer(folder_of(context), write=False) as beside:
         for item in beside.letters():
             letter = item.letter
             group = groups.setdefault((letter.reason, _shape(letter.message)), [0, 0, item.number])
@@ -79,7 +79,7 @@ def show_letters(context: Context, numbers: tuple[str, ...], reason: str | None,
     """Refused points, with number, time, reason and the server's words. NUMBERS: 3 (a batch) or 3.17 (a point)."""
     chosen = _chosen(reason, since, numbers)
     shown = 0
-    with Beside(folder_of(context), write=False) as beside:
+    with OfflineBuffer(folder_of(context), write=False) as beside:
         for item in beside.letters():
             if not chosen(item):
                 continue
@@ -104,7 +104,7 @@ def export_letters(  # noqa: PLR0917 - click passes them by name
 ) -> None:
     """Write refused points as line protocol, or with reason and message as JSON. Nothing is removed."""
     chosen = _chosen(reason, since, numbers)
-    with Beside(folder_of(context), write=False) as beside:
+    with OfflineBuffer(folder_of(context), write=False) as beside:
         for item in filter(chosen, beside.letters()):
             letter = item.letter
             if kind == "lp":
@@ -120,7 +120,7 @@ def export_letters(  # noqa: PLR0917 - click passes them by name
 @_choice
 def replay(context: Context, numbers: tuple[str, ...], reason: str | None, since: int | None) -> None:
     """Let the agent deliver refused points again; all, unless chosen otherwise. What is refused again comes back."""
-    with Beside(folder_of(context)) as beside:
+    with OfflineBuffer(folder_of(context)) as beside:
         done = beside.remove(_chosen(reason, since, numbers), replay=True)
     click.echo(f"{done:,} points wait to be delivered again")
 
@@ -131,7 +131,7 @@ def replay(context: Context, numbers: tuple[str, ...], reason: str | None, since
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def purge(context: Context, numbers: tuple[str, ...], reason: str | None, since: int | None, yes: bool) -> None:
     """Remove refused points for good; all, unless chosen otherwise. They stay counted as rejected."""
-    with Beside(folder_of(context)) as beside:
+    with OfflineBuffer(folder_of(context)) as beside:
         chosen = _chosen(reason, since, numbers)
         number = sum(map(chosen, beside.letters()))
         if number and not yes:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
-from agent.buffer.look import BufferLook, look_at_buffer
+from agent.buffer import offline
 from agent.config.units import format_size
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
 from agent.status.board import look, text_of, throttling
@@ -182,8 +182,7 @@ def buffer(patient: Patient) -> Iterator[Finding]:
     if patient.hidden:
         yield skipped(name, patient.hidden)
         return
-    found = look_at_buffer(patient.state_dir / "buffer")
-    yield from _buffer(name, found)
+    yield from _buffer(name, offline.look(patient.state_dir / "buffer", untouched=True))
 
 
 def _running_buffer(running: Mapping[str, Any]) -> Iterator[Finding]:
@@ -209,18 +208,21 @@ def _running_buffer(running: Mapping[str, Any]) -> Iterator[Finding]:
     yield ok("buffer", numbers)
 
 
-def _buffer(name: str, found: BufferLook) -> Iterator[Finding]:
-    if found.problem:
-        yield failed(name, found.problem, "nothing: the next start saves what can be read and goes on")
-    elif not found.there:
+def _buffer(name: str, found: offline.Look | None) -> Iterator[Finding]:
+    if found is None:
         yield ok(name, "there is none yet")
+    elif found.problem:
+        seen = f"it is damaged: {found.problem}"
+        yield failed(name, seen, "nothing: the next start saves what can be read and goes on")
     else:
-        text = f"{found.points:,} points in {found.rows:,} rows wait on disk ({format_size(found.size)})"
+        status = found.status
+        size = format_size(status.file_bytes)
+        text = f"{status.pending_disk:,} points in {status.rows:,} rows wait on disk ({size})"
         if found.unwritten:
             text += f", and a log of {format_size(found.unwritten)} that the next start takes in"
         yield ok(name, text)
-        if found.unaccounted:
-            yield failed("ledger", f"{found.unaccounted:,} points are unaccounted for", "report it: it is a bug")
+        if found.clean and not found.unwritten and status.unaccounted:
+            yield failed("ledger", f"{status.unaccounted:,} points are unaccounted for", "report it: it is a bug")
 
 
 def service(patient: Patient) -> Iterator[Finding]:

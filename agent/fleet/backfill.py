@@ -6,7 +6,7 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from agent.buffer.offline import Beside
+from agent.buffer.offline import OfflineBuffer
 from agent.buffer.rows import MAX_LINES, Kind, pack
 from agent.points.point import line_for
 from drivers.base import load, options_for
@@ -57,7 +57,7 @@ def write_past(settings: Settings, state_dir: Path, device_id: str, *, since_s: 
     """
     kinds = [load(sensor.driver).sensor for sensor in settings.sensor]
     place = settings.device.location
-    with Beside(state_dir / "buffer", create=True) as buffer:
+    with OfflineBuffer(state_dir / "buffer", create=True) as buffer:
         for sensor in settings.sensor:
             if not issubclass(load(sensor.driver), Virtual):
                 continue

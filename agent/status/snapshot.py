@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from agent import __version__
 from agent.buffer.batch import BufferStatus
-from agent.buffer.rows import Kind
 from agent.clock.backdating import words
 from drivers.base import boot_ns
 
@@ -78,28 +77,17 @@ def from_disk(state_dir: Path) -> dict[str, Any]:
 
     Nothing is changed. Raises PermissionError where we may not look.
     """
-    from agent.buffer.disk import DiskError  # noqa: PLC0415 - the running agent's status needs no database
-    from agent.buffer.opening import on_disk  # noqa: PLC0415
+    from agent.buffer.offline import look  # noqa: PLC0415 - the running agent's status needs no database
 
-    buffer = BufferStatus(problem="there is no buffer yet: no agent ran here")
     if not os.access(state_dir, os.R_OK | os.X_OK) and state_dir.exists():
         raise PermissionError(f"{state_dir} may not be read")
-    try:
-        if (found := on_disk(state_dir / "buffer")) is not None:
-            rows, counters = found.rows, found.saved.counters
-            buffer = BufferStatus(
-                pending_disk=rows.points,
-                undated=sum(queue.points for queue in rows.undated.values()),
-                parked=rows.queues[Kind.PARKED].points,
-                dead_letters=rows.queues[Kind.DEAD].points,
-                disk_bytes=found.used_bytes,
-                file_bytes=found.file_bytes,
-                disk_ok=True,
-                unaccounted=counters.points.unaccounted(rows.points - rows.health),
-                counters=counters,
-            )
-    except (DiskError, ValueError) as error:
-        buffer = BufferStatus(problem=f"not readable ({error}): the agent saves what it can when it starts")
+    found = look(state_dir / "buffer")
+    if found is None:
+        buffer = BufferStatus(problem="there is no buffer yet: no agent ran here")
+    elif found.problem:
+        buffer = BufferStatus(problem=f"not readable ({found.problem}): the agent saves what it can when it starts")
+    else:
+        buffer = found.status
     return {"running": False, "buffer": _plain(buffer), "ledger": ledger_of(buffer), "sensors": [], "warnings": []}
 
 

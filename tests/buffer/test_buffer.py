@@ -266,7 +266,7 @@ def test_promise_1_a_stop_commits_everything_and_is_a_clean_one(folder, clock):
     assert batch.count == 2
     again = open_at(folder, clock)
     assert again.snapshot().pending == 6
-    assert not again._flusher.unclean
+    assert not again._commits.unclean
     again.close()
 
 

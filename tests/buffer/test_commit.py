@@ -10,8 +10,7 @@ import pytest
 
 from agent.buffer import folder as folders
 from agent.buffer.committer import Committer
-from agent.buffer.disk import DiskError
-from agent.buffer.store import DATABASE
+from agent.buffer.store import DATABASE, DiskError
 from agent.util.loops import LoopThread
 from tests.buffers import SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at, pending_after
 
@@ -216,7 +215,7 @@ def break_disk(buffer, trouble="full"):
         raise DiskError(trouble, "injected")
         yield
 
-    buffer._flusher.store.transaction = transaction
+    buffer._disk.store.transaction = transaction
 
 
 @pytest.mark.parametrize(("policy", "newest", "oldest"), [("thin", 1, 1), ("drop_oldest", 1, 0), ("drop_newest", 0, 1)])
@@ -244,7 +243,7 @@ def test_each_point_is_delivered_once_while_settling_fails(folder, clock):
     clock.pass_s(5)
     assert not buffer.commit()
     assert drain(buffer) == []
-    del buffer._flusher.store.transaction
+    del buffer._disk.store.transaction
     clock.pass_s(31)
     assert buffer.commit()
     buffer.close()
@@ -259,7 +258,7 @@ def test_promise_1_putting_waits_for_no_disk(folder, monkeypatch):
             return time.monotonic_ns()
 
     buffer = open_at(folder, RealClock(), loss_window=0)
-    store = buffer._flusher.store
+    store = buffer._disk.store
     real = store.transaction
 
     @contextlib.contextmanager
@@ -276,9 +275,9 @@ def test_promise_1_putting_waits_for_no_disk(folder, monkeypatch):
         before = time.thread_time()
         buffer.put([line(clock)])
         worst = max(worst, time.thread_time() - before)
-        held = buffer._state.lock.acquire(timeout=0.2)
+        held = buffer._queue._lock.acquire(timeout=0.2)
         assert held, "the lock is not held during a sync"
-        buffer._state.lock.release()
+        buffer._queue._lock.release()
         time.sleep(0.01)
     thread.stop()
     thread.join(5)
@@ -324,7 +323,7 @@ def test_ballast_is_there_for_a_full_disk_and_comes_back(folder, clock):
     measure(buffer, clock, 3)
     assert not buffer.commit_all()
     assert not ballast.exists()
-    del buffer._flusher.store.transaction
+    del buffer._disk.store.transaction
     clock.pass_s(31)
     assert buffer.commit_all()
     assert ballast.exists()

@@ -8,7 +8,7 @@ import pytest
 
 from agent.buffer.buffer import DeadLetter, Part
 from agent.buffer.committer import Committer
-from agent.buffer.offline import Beside
+from agent.buffer.offline import OfflineBuffer
 from agent.buffer.rows import Kind, pack
 from agent.util.loops import LoopThread
 from tests.buffer.test_model import value
@@ -73,7 +73,7 @@ def test_all_at_once(tmp_path, seed, window):
     def import_some():
         number = 10_000_000
         while not stop.wait(0.05):
-            with Beside(folder) as beside:
+            with OfflineBuffer(folder) as beside:
                 texts = [b"m,d=%d Temperature=%d 17000000000000%05d" % (number, number + n, n) for n in range(20)]
                 beside.add([pack(texts, Kind.PENDING)])
             put.extend(range(number, number + 20))

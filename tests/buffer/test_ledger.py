@@ -141,10 +141,10 @@ def test_points_in_memory_are_in_the_live_counters_and_not_in_the_saved_ones(tmp
     buffer.delivered(buffer.take_live(2))
     clock.pass_s(-2)
     with buffer._disk_lock:
-        buffer._flusher.commit(buffer._state.plan(everything=False), force=True)
+        buffer._commits._transaction(force=True)
     accounted(buffer)
     assert buffer.snapshot().counters.measured == 5
-    assert buffer._state.ledger.base.counters.measured == 2
+    assert buffer._queue.saved.counters.measured == 2
     copy = killed(tmp_path / "a", tmp_path / "b")
     buffer.close()
     again = open_at(copy, clock)

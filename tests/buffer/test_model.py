@@ -19,9 +19,9 @@ from hypothesis.stateful import (
     rule,
 )
 
-from agent.buffer import compaction
+from agent.buffer import rows
 from agent.buffer.buffer import DeadLetter, Part
-from agent.buffer.disk import DiskError
+from agent.buffer.store import DiskError
 from tests.buffers import BOOT, OTHER_BOOT, UNIX_NS, HandClock, line, open_at
 
 
@@ -145,10 +145,10 @@ class BufferMachine(RuleBasedStateMachine):
     @rule(after=st.booleans(), trouble=st.sampled_from(["io", "full", "readonly"]))
     def disk_fails(self, after, trouble):
         """A transaction fails before, or, as far as anyone can tell, after it was committed."""
-        flusher = self.buffer._flusher
-        if flusher._open_store is None:
+        disk = self.buffer._disk
+        if not disk.is_open:
             return
-        store, real = flusher.store, flusher.store.transaction
+        store, real = disk.store, disk.store.transaction
         store.transaction = lambda: _failing(real, trouble, after=after)
         self.buffer.commit_all()
         store.transaction = real
@@ -167,15 +167,15 @@ class BufferMachine(RuleBasedStateMachine):
             self.clock.pass_s(31)
         self.buffer.close()
         self._saved()
-        self._reopen(self.buffer._flusher.folder, reboot=reboot)
+        self._reopen(self.buffer.folder, reboot=reboot)
 
     @rule(reboot=st.booleans())
     def kill_and_reopen(self, reboot):
         """The files as they are now go on; what was only in memory is lost."""
-        old = self.buffer._flusher.folder
+        old = self.buffer.folder
         new = self.top / str(self.runs + 1)
         shutil.copytree(old, new)
-        self.buffer._flusher.close()
+        self.buffer._disk.close()
         self.buffer.close()
         shutil.rmtree(old)
         self._reopen(new, reboot=reboot, killed=True)
@@ -203,9 +203,9 @@ class BufferMachine(RuleBasedStateMachine):
 
     def _present(self):
         """The points that wait on disk, whatever their state."""
-        store, found = self.buffer._flusher.store, []
+        store, found = self.buffer._disk.store, []
         for row in store.scan(before=1 << 62):
-            found += [value(text) for text in compaction.unpack(*store.read(row.key))]
+            found += [value(text) for text in rows.unpack(*store.read(row.key))]
         assert len(found) == len(set(found)), "no point is there twice"
         return found
 

@@ -19,7 +19,7 @@ def history(tmp_path_factory):
     folder = tmp_path_factory.mktemp("power") / "buffer"
     clock = HandClock()
     buffer = open_at(folder, clock)
-    store = buffer._flusher.store
+    store = buffer._disk.store
     states = []
     for number in range(COMMITS):
         measure(buffer, clock, 10)

@@ -14,9 +14,8 @@ import pytest
 from agent.buffer import folder as folders
 from agent.buffer import recovery
 from agent.buffer.committer import Committer
-from agent.buffer.disk import DiskError
-from agent.buffer.offline import Beside, BufferUnavailable
-from agent.buffer.store import DATABASE, FILES, Store
+from agent.buffer.offline import BufferUnavailable, OfflineBuffer
+from agent.buffer.store import DATABASE, FILES, DiskError, Store
 from agent.util.loops import LoopThread
 from tests.buffers import HandClock, accounted, drain, line, measure, open_at
 
@@ -285,7 +284,7 @@ def test_what_the_folder_holds_is_for_its_owner_only(folder):
 def test_damage_that_is_found_while_the_agent_runs_starts_a_new_database(folder):
     clock = HandClock(now_s=100_000)
     buffer = open_at(folder, clock)
-    buffer._flusher.store._cache._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    buffer._disk.store._cache._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     size = (folder / DATABASE).stat().st_size
     with (folder / DATABASE).open("r+b") as file:
         file.seek(1024)
@@ -397,11 +396,11 @@ def test_a_salvage_that_is_interrupted_goes_on_at_the_next_start(folder, monkeyp
 def test_nothing_is_imported_into_a_buffer_that_is_not_saved_to_the_end_yet(folder):
     folders.set_aside(folder, FILES, 10**9)
     with pytest.raises(BufferUnavailable, match="saved from damage"):
-        Beside(folder, create=True)
+        OfflineBuffer(folder, create=True)
     old, status = works(folder)
     assert old == OLD
     assert status.counters.dropped == {}
-    Beside(folder)._store.close()
+    OfflineBuffer(folder)._store.close()
 
 
 class PowerCut(BaseException):
@@ -447,7 +446,7 @@ def test_counters_in_memory_outlive_an_empty_folder_in_the_place_of_the_old_one(
     measure(buffer, clock, 10)
     buffer.delivered(buffer.take_live(100))
     buffer.commit_all()
-    buffer._flusher.failed(DiskError("io", "the card was pulled"))
+    buffer._commits.failed(DiskError("io", "the card was pulled"))
     shutil.rmtree(tmp_path / "b")
     clock.pass_s(31)
     measure(buffer, clock, 5)

@@ -8,8 +8,8 @@ import pytest
 from agent.buffer import retention
 from agent.buffer.buffer import DeadLetter, Part
 from agent.buffer.index import Entry
+from agent.buffer.retention import coarsest_next, thinned
 from agent.buffer.rows import Kind, lines_of, pack
-from agent.buffer.thinning import coarsest_next, thinned
 from agent.points.schema import Line
 from tests.buffers import SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at
 

@@ -10,9 +10,8 @@ import diskcache
 import pytest
 
 from agent.buffer import folder as folders
-from agent.buffer.disk import DiskError, RowDisk, disk_error
 from agent.buffer.rows import DamagedRow, Kind, check, lines_of, pack, read_header, unpack
-from agent.buffer.store import DATABASE, PAGE_BYTES, Store
+from agent.buffer.store import DATABASE, PAGE_BYTES, DiskError, RowDisk, Store, disk_error
 from tests.buffers import HandClock, measure, open_at
 
 
@@ -177,7 +176,7 @@ def test_trap_dollar_and_tilde_in_the_path_are_expanded(tmp_path, monkeypatch):
 def test_trap_an_open_cursor_keeps_the_log_from_being_reused(folder):
     clock = HandClock()
     buffer = open_at(folder, clock)
-    scan = buffer._flusher.store.scan()
+    scan = buffer._disk.store.scan()
     for _ in range(600):
         measure(buffer, clock, 3)
         buffer.commit_all()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.buffer.commit import Flusher
+from agent.buffer.commit import Commits
 from tests.buffers import BOOT, SECOND, UNIX_NS, HandClock, accounted, line, measure, open_at
 
 WINDOW_S = 10
@@ -14,17 +14,17 @@ def slow_card(monkeypatch):
     waits = []
 
     def use(buffer, clock):
-        commit = Flusher.commit
+        commit = Commits._transaction
 
         def slowly(self, *arguments, **named):
             buffer.put([line(clock, device="live")])
             clock.pass_s(1)
-            oldest = min(block.deadline_ns for block in buffer._state.memory.blocks.values()) / SECOND - WINDOW_S
+            oldest = min(block.deadline_ns for block in buffer._queue._tail.blocks.values()) / SECOND - WINDOW_S
             waits.append(clock.now_ns / SECOND - oldest)
             commit(self, *arguments, **named)
-            self.health.commit_s = 1.0
+            self._disk.health.commit_s = 1.0
 
-        monkeypatch.setattr(Flusher, "commit", slowly)
+        monkeypatch.setattr(Commits, "_transaction", slowly)
         return waits
 
     return use

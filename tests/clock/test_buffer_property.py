@@ -62,7 +62,7 @@ class Device:
 
     def restart(self, cut):
         if cut:  # what is not on disk is lost
-            self.buffer._flusher.close()
+            self.buffer._disk.close()
             self.buffer._hold.release()
         else:
             self.dating.apply()
