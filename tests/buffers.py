@@ -54,12 +54,21 @@ def store(buffer, lines) -> None:
 
 
 def open_at(folder, clock=None, wait=True, **settings):
-    return open_buffer(folder, BufferSettings(**settings), clock or HandClock(), wait=wait)
+    buffer = open_buffer(folder, BufferSettings(**settings), clock or HandClock(), wait=wait)
+    return salvaged(buffer) if wait else buffer
+
+
+def salvaged(buffer):
+    """As the committer does when it has nothing else to do: all that can be read of damaged files is back."""
+    while buffer.salvage():
+        pass
+    return buffer
 
 
 def drain(buffer, limit: int = 5000) -> list[bytes]:
     """Deliver all that can be, live first. Returns the lines in the order they went."""
     lines = []
+    salvaged(buffer)
     while (batch := buffer.take_live(limit) or buffer.take_backlog(limit)) is not None:
         lines += batch.lines()
         buffer.delivered(batch)

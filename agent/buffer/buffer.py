@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.buffer import folder as folders
@@ -17,7 +18,7 @@ from agent.buffer.commit import Commits
 from agent.buffer.disk import Disk
 from agent.buffer.folder import AlreadyRunning
 from agent.buffer.queue import Queue
-from agent.buffer.rows import DamagedRow, Kind, check, compress
+from agent.buffer.rows import DamagedRow, Kind, MisplacedRow, check, compress
 from agent.buffer.store import DiskError
 from agent.util.errors import AgentError
 
@@ -34,6 +35,7 @@ __all__ = ["AlreadyRunning", "Batch", "Buffer", "BufferStatus", "DeadLetter", "P
 log = logging.getLogger(__name__)
 
 _FOREVER = 2**63 - 1
+_ORPHAN_S = 1.0
 
 
 def open_buffer(folder: Path, settings: BufferSettings, clock: BootClock, *, wait: bool = True) -> Buffer:
@@ -119,9 +121,11 @@ class Buffer:
         good: list[int] = []
         count = health = 0
         for key in keys:
-            tag, value = store.read(key) or (None, None)
+            tag, value = store.read(key)
             try:
-                header = check(tag, value)
+                header = check(tag, value, key)
+            except MisplacedRow as error:
+                raise DiskError("damaged", str(error)) from error
             except DamagedRow:
                 self._queue.spoil(key)
                 self.wake.set()
@@ -222,6 +226,11 @@ class Buffer:
                 self._found = error
             self.wake.set()
 
+    def salvage(self) -> bool:
+        """A moment's work on what was damaged. False: there is nothing left to do."""
+        with self._disk_lock:
+            return self._commits.salvage()
+
     def notice(self) -> bool:
         """Read again what another process has changed on disk. True if one had."""
         with self._disk_lock:
@@ -257,10 +266,22 @@ class Buffer:
     # Status
 
     def snapshot(self) -> BufferStatus:
-        return self._queue.status(self._disk.health)
+        health = self._disk.health
+        return replace(
+            self._queue.status(),
+            disk_bytes=health.used_bytes,
+            file_bytes=health.file_bytes,
+            disk_ok=health.problem is None,
+            problem=health.problem,
+            problem_since_ns=health.since_ns,
+            damaged_sets=health.damaged_sets,
+            commit_s=health.commit_s,
+        )
 
     def close(self) -> None:
         """Commit everything, save the counters as of a clean stop, give the folder back. Twice is fine."""
+        with self._disk_lock:
+            self._commits.save_orphan(_ORPHAN_S)
         if not self._flush(everything=True, clean=True) and (lost := self.snapshot().pending_memory):
             log.error("buffer: %d points in memory are lost, as the disk refused to the last", lost)
         with self._disk_lock:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import mmap
 import struct
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from agent.buffer.dead_letters import BASE
 from agent.buffer.ledger import Saved
-from agent.buffer.rows import DamagedRow, check
+from agent.buffer.rows import LAST_KEY, DamagedRow, Header, Kind, check, pack, read_header, recovered
 from agent.buffer.store import DATABASE, PAGE_BYTES
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ _LEAF = 0x0D
 _COLUMNS = 12
 _KEY, _TAG, _VALUE = 1, 7, 11
 _MAX_VALUE = 64 * 2**20
+_SLICE = 256
+"""Pages that are looked at in one go."""
 
 
 class Frame(NamedTuple):
@@ -184,13 +188,17 @@ class Cell(NamedTuple):
     value: object
 
 
-def cells(pages: Pages) -> Iterator[Cell]:
-    """All that looks like a row of the buffer, in the order of the pages."""
+def cells(pages: Pages) -> Iterator[Cell | None]:
+    """All that looks like a row of the buffer, in the order of the pages; None now and then, for whoever has to do
+    something else meanwhile.
+    """
     free = pages.free()
-    for number in pages.numbers:
+    for looked, number in enumerate(pages.numbers):
+        if looked % _SLICE == 0:
+            yield None
         page = pages.get(number)
         start = 100 if number == 1 else 0
-        if number in free or len(page) < pages.size or page[start] != _LEAF:
+        if number in free or len(page) < pages.size or (page[start] ^ _LEAF).bit_count() > 1:
             continue
         count = min(int.from_bytes(page[start + 3 : start + 5], "big"), (pages.size - start - 8) // 2)
         for cell in range(count):
@@ -204,22 +212,73 @@ def _cell(pages: Pages, number: int, at: int) -> Cell:
     return Cell(number, at, columns[_KEY], columns[_TAG], columns[_VALUE])
 
 
-def carve(home: Path, ledger_key: str) -> tuple[Iterator[tuple[object, object, object]], list[Saved]]:
-    """The sound rows by rising key, and the ledgers that were found. Of two rows with one key, the one that was
-    thinned more, or else the longer one, is the later.
+class Place(NamedTuple):
+    """Where the latest version of a row is."""
+
+    key: int
+    generation: int
+    page: int
+    at: int
+
+
+class Carved:
+    """What was found: the places of the rows by rising key, and the ledgers. fill() has to be run first."""
+
+    def __init__(self, home: Path, ledger_key: str) -> None:
+        self._pages, self._ledger_key = Pages(home), ledger_key
+        self.places: list[Place] = []
+        self.ledgers: list[Saved] = []
+
+    def fill(self) -> Iterator[None]:
+        """Look at all pages, a slice at each step.
+
+        Of several versions of a row the last one counts, and none whose points are in another row since.
+        """
+        best: dict[int, tuple[tuple[int, int, int], Place]] = {}
+        merged: list[tuple[int, int, int]] = []
+        for cell in cells(self._pages):
+            if cell is None:
+                yield
+            elif cell.key == self._ledger_key:
+                with contextlib.suppress(ValueError):
+                    self.ledgers.append(Saved.decode(cell.value))
+            elif (found := sound(cell.key, cell.tag, cell.value)) is not None:
+                key, header, _ = found
+                rank = header.generation, header.thin, header.count
+                if key not in best or rank > best[key][0]:
+                    best[key] = rank, Place(key, header.generation, cell.page, cell.at)
+                merged += [(first, last, header.generation) for first, last in header.replaced]
+        keys = sorted(best)
+        for first, last, generation in merged:
+            for key in keys[bisect_left(keys, first) : bisect_right(keys, last)]:
+                if key in best and best[key][1].generation < generation:
+                    del best[key]
+        self.places = [place for _, (_, place) in sorted(best.items())]
+
+    def read(self, place: Place) -> tuple[Header, bytes] | None:
+        """Header and value of a row."""
+        cell = _cell(self._pages, place.page, place.at)
+        found = sound(cell.key, cell.tag, cell.value)
+        return None if found is None else found[1:]
+
+
+def sound(key: object, tag: object, value: object) -> tuple[int, Header, bytes] | None:
+    """A row as it stands in a record: its key, header and value, or those of the lines that can still be read of it.
+    None if it is no row, or of no use.
     """
-    pages = Pages(home)
-    best: dict[int, tuple[tuple[int, int], int, int]] = {}
-    ledgers: list[Saved] = []
-    for cell in cells(pages):
-        if cell.key == ledger_key:
-            with contextlib.suppress(ValueError):
-                ledgers.append(Saved.decode(cell.value))
-        elif isinstance(cell.key, int):
-            with contextlib.suppress(DamagedRow):
-                header = check(cell.tag, cell.value)
-                rank = header.thin, header.count
-                if cell.key not in best or rank > best[cell.key][0]:
-                    best[cell.key] = rank, cell.page, cell.at
-    chosen = (_cell(pages, page, at) for _, (_, page, at) in sorted(best.items()))
-    return ((cell.key, cell.tag, cell.value) for cell in chosen), ledgers
+    try:
+        header = read_header(tag)
+        found = key if header.key is None else header.key  # by the check, and not by the record
+        if type(found) is int and 0 < found % BASE <= LAST_KEY:
+            check(tag, value, found)
+            assert isinstance(value, bytes)
+            return found, header, value
+    except DamagedRow:
+        pass
+    if type(key) is not int or not 0 < key <= LAST_KEY or not isinstance(value, bytes):
+        return None
+    try:
+        row = pack(recovered(value), Kind.PENDING)
+    except DamagedRow:
+        return None
+    return key, row.header, row.value

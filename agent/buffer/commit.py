@@ -12,16 +12,29 @@ from agent.buffer import folder as folders
 from agent.buffer import ledger as counters
 from agent.buffer import recovery, retention
 from agent.buffer.committer import crowded, due_ns, tail_ns
-from agent.buffer.ledger import SAVE_EVERY_S, Saved
+from agent.buffer.ledger import SAVE_EVERY_S, Counters, Saved
 from agent.buffer.plan import Rewrite
 from agent.buffer.queue import MANY_GONE
-from agent.buffer.rows import MAX_LINES, DamagedRow, Kind, count_health, dated, pack, unpack
+from agent.buffer.rows import (
+    MAX_LINES,
+    DamagedRow,
+    Kind,
+    MisplacedRow,
+    Ranges,
+    count_health,
+    dated,
+    joined,
+    pack,
+    unpack,
+)
+from agent.buffer.salvage import Salvage
 from agent.buffer.store import DiskError
 from agent.buffer.transaction import Transactions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from agent.buffer.batch import DeadLetter
     from agent.buffer.disk import Disk
     from agent.buffer.index import Entry
     from agent.buffer.queue import Queue
@@ -48,6 +61,7 @@ class Commits:
         self._saved_ns = clock.boot_ns()
         self._begun = False
         self._version = -1
+        self._salvage = Salvage(disk, queue, self._transaction)
 
     # When
 
@@ -158,15 +172,27 @@ class Commits:
 
     def failed(self, error: DiskError) -> None:
         """The disk refused."""
-        self._disk.failed(error, self.settings.max_size, self._queue.saved)
+        self._disk.failed(error, self.settings.max_size)
+        self._salvage.begin_again()
 
     def _transaction(
-        self, rewrites: Sequence[Rewrite] = (), *, everything: bool = False, force: bool = False, clean: bool = False
+        self,
+        rewrites: Sequence[Rewrite] = (),
+        *,
+        letters: Sequence[DeadLetter] = (),
+        change: Counters | None = None,
+        recovered: Mapping[str, int | None] | None = None,
+        everything: bool = False,
+        force: bool = False,
+        clean: bool = False,
     ) -> None:
         """Write what the queue plans, and rewritten rows. Raises DiskError, and then nothing has changed."""
         store = self._disk.store
         with self._queue.writing(everything=everything) as plan, contextlib.ExitStack() as held:
             plan.rewrites += rewrites or (held.enter_context(self._merging()) if plan.groups else ())
+            plan.letters += letters
+            plan.change += change or Counters()
+            plan.recovered |= recovered or {}
             if plan.empty and not force:
                 return
             seconds = self._transactions.write(store, plan, clean=clean)
@@ -185,29 +211,38 @@ class Commits:
         with self._queue.hold(keys) as held:
             rewrites = []
             for run in runs if held else ():
-                lines = self._lines(run)
-                if lines is not None:
-                    rewrites.append(Rewrite(_keys(run), pack(lines, Kind.PENDING, thin=run[0].thin)))
+                content = self._content(run)
+                if content is not None:
+                    lines, replaced = content
+                    row = pack(lines, Kind.PENDING, thin=run[0].thin, replaced=replaced)
+                    rewrites.append(Rewrite(_keys(run), row))
             yield rewrites
 
-    def _lines(self, run: Sequence[Entry]) -> list[bytes] | None:
-        """The lines of these rows, which are held. None if one is unreadable: it is spoilt."""
+    def _content(self, run: Sequence[Entry]) -> tuple[list[bytes], Ranges] | None:
+        """The lines of these rows, which are held, and the keys of all that are in them but the first. None if one is
+        unreadable: it is spoilt.
+        """
         lines: list[bytes] = []
+        replaced = [(entry.key, entry.key) for entry in run[1:]]
         for entry in run:
             try:
-                lines += unpack(*(self._disk.store.read(entry.key) or (None, None)))
+                header, more = unpack(*self._disk.store.read(entry.key), entry.key)
+            except MisplacedRow as error:
+                raise DiskError("damaged", str(error)) from error
             except DamagedRow:
                 self._queue.spoil(entry.key)
                 return None
-        return lines
+            lines += more
+            replaced += header.replaced
+        return lines, joined(replaced)
 
-    def _rewrite(self, run: Sequence[Entry], make: Callable[[list[bytes]], Rewrite | None]) -> bool:
+    def _rewrite(self, run: Sequence[Entry], make: Callable[[list[bytes], Ranges], Rewrite | None]) -> bool:
         """Put one row in the place of a run. False if make() wants none."""
         with self._queue.hold(_keys(run)) as held:
-            lines = self._lines(run) if held else None
-            if lines is None:
+            content = self._content(run) if held else None
+            if content is None:
                 return True  # delivery was faster, or there is damage: what to do next is planned again
-            rewrite = make(lines)
+            rewrite = make(*content)
             if rewrite is None:
                 return False
             self._transaction([rewrite])
@@ -228,7 +263,7 @@ class Commits:
     def _set_bad_rows_aside(self) -> None:
         """Take unreadable rows out: what still unpacks stays, the rest is kept as a file and counted as dropped."""
         for key in self._queue.work().bad:
-            lines = recovery.readable(self._disk.folder, key, *(self._disk.store.read(key) or (None, None)))
+            lines = recovery.readable(self._disk.folder, key, *self._disk.store.read(key))
             self._queue.set_aside(key, lines)
             log.warning("buffer: row %d was damaged: %d of its lines are still readable", key, len(lines))
 
@@ -274,14 +309,30 @@ class Commits:
             return False
         run, kind, boot = found
 
-        def make(lines: list[bytes]) -> Rewrite | None:
+        def make(lines: list[bytes], replaced: Ranges) -> Rewrite | None:
             kept = retention.thinned(lines)
             if len(kept) == len(lines):
                 return None
             lost = counters.dropped("thinned", len(lines) - len(kept), count_health(lines) - count_health(kept))
-            return Rewrite(_keys(run), pack(kept, kind, boot=boot, thin=run[0].thin + 1), lost)
+            return Rewrite(_keys(run), pack(kept, kind, boot=boot, thin=run[0].thin + 1, replaced=replaced), lost)
 
         return self._rewrite(run, make)
+
+    def salvage(self) -> bool:
+        """A moment's work on what was damaged. False: there is nothing left to do, or the disk refuses."""
+        if not self._disk.writable or self._disk.health.problem is not None:
+            return False
+        try:
+            return self._salvage.step()
+        except DiskError as error:
+            self.failed(error)
+            return True
+
+    def save_orphan(self, seconds: float) -> None:
+        """Take what is left of a database that was deleted: with this process its last connection ends."""
+        until = time.monotonic() + seconds
+        while self._disk.orphan is not None and time.monotonic() < until and self.salvage():
+            pass
 
     # Other processes
 
@@ -301,8 +352,8 @@ class Commits:
         return True
 
 
-def _dated(run: Sequence[Entry], offset_ms: int, estimated: bool, lines: list[bytes]) -> Rewrite:
-    return Rewrite(_keys(run), pack(dated(lines, offset_ms, estimated=estimated), Kind.PENDING))
+def _dated(run: Sequence[Entry], offset_ms: int, estimated: bool, lines: list[bytes], replaced: Ranges) -> Rewrite:
+    return Rewrite(_keys(run), pack(dated(lines, offset_ms, estimated=estimated), Kind.PENDING, replaced=replaced))
 
 
 def _keys(run: Sequence[Entry]) -> tuple[int, ...]:

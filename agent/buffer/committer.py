@@ -72,6 +72,8 @@ class Committer:
         elif now - self._noticed_ns >= NOTICE_S * 1e9:
             self._noticed_ns = now
             buffer.notice()
+        elif buffer.salvage():
+            return 0.005
         if not self._checked and buffer.snapshot().disk_ok:
             self._checked = True
             buffer.check_in_background()

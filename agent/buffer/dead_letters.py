@@ -39,14 +39,19 @@ def pack(letters: Sequence[DeadLetter]) -> list[Row]:
         times = [letter.time_ns for letter in some]
         health = count_health(letter.line for letter in some)
         header = Header(Kind.DEAD, len(some), health, min(times), max(times), len(text))
-        rows.append(Row(header, header.encode(value), value))
+        rows.append(Row(header, value))
     return rows
 
 
-def unpack(tag: object, value: object) -> list[DeadLetter]:
+def unpack(tag: object, value: object, key: int) -> list[DeadLetter]:
     """The letters of a row. Raises DamagedRow."""
-    check(tag, value)
+    check(tag, value, key)
     assert isinstance(value, bytes)
+    return letters_of(value)
+
+
+def letters_of(value: bytes) -> list[DeadLetter]:
+    """The letters in the value of a row that was checked. Raises DamagedRow."""
     try:
         return [
             DeadLetter(

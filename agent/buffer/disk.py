@@ -66,6 +66,8 @@ class Disk:
         self.health = DiskHealth()
         self._hold, self._boot_ns = hold, boot_ns
         self._store: Store | None = None
+        self.orphan: Store | None = None
+        """A database that was deleted while it was open: its rows are still there, through this connection."""
         self._busy, self._done_ns = False, 0
 
     @property
@@ -126,24 +128,33 @@ class Disk:
         """A store that can only be read: what waits there is delivered, once in this process."""
         self._store = store
 
-    def failed(self, error: DiskError, max_size: int, known: Saved) -> None:
-        """Note that it refuses. A database that is damaged or gone is replaced at once; one that cannot be written is
-        kept open, to be read.
+    def failed(self, error: DiskError, max_size: int) -> None:
+        """Note that it refuses. A database that is damaged or gone is set aside, so that a new one can begin; one that
+        cannot be written is kept open, to be read.
         """
         health = self.health
         health.refused(error, self._boot_ns())
         if self._store is None or error.trouble in ("full", "locked", "readonly"):
             return
         store, self._store = self._store, None
+        if error.trouble == "unlinked" and self.orphan is None:
+            self.orphan = store
+        else:
+            store.close()
         if error.trouble in ("damaged", "unlinked") or (error.trouble == "io" and recovery.cut_short(self.folder)):
             try:
                 self._take_folder()
-                with self.taking_time():
-                    recovery.rescue(store, self.folder, max_size, known, deleted=error.trouble == "unlinked")
-                health.retry_ns = 0
-            except (DiskError, OSError, folders.AlreadyRunning) as worse:
+                home = recovery.set_aside(self.folder, max_size)
+                if home is not None and error.trouble == "unlinked":
+                    folders.mark_read(home)  # what is left of it: the open connection has all
+                health.retry_ns = 0  # the next commit begins a new one
+            except (OSError, ValueError, folders.AlreadyRunning) as worse:
                 log.error("buffer: what was damaged could not be set aside (%s)", worse)  # noqa: TRY400 - one line
-        store.close()
+
+    def forget_orphan(self) -> None:
+        if self.orphan is not None:
+            self.orphan.close()
+            self.orphan = None
 
     def recovered(self) -> None:
         if self.health.recovered(self._boot_ns()):
@@ -159,6 +170,7 @@ class Disk:
             self._store.release()
 
     def close(self) -> None:
-        if self._store is not None:
-            self._store.close()
-            self._store = None
+        for store in (self._store, self.orphan):
+            if store is not None:
+                store.close()
+        self._store = self.orphan = None

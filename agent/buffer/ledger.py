@@ -9,6 +9,7 @@ power cut takes both together.
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -112,12 +113,21 @@ def balance(counters: Counters, pending: int, health: int) -> Counters:
     return change + measured(max(-points, 0) + max(-own, 0), max(-own, 0))
 
 
+def regained(counters: Counters, points: int, health: int) -> Counters:
+    """The change when points that were given up as damaged are there after all; what goes beyond was never counted."""
+    own = points - health
+    back = min(own, counters.points.dropped.get("damaged", 0))
+    back_health = min(health, counters.health.dropped.get("damaged", 0))
+    change = dropped("damaged", -back - back_health, -back_health)
+    return change + measured(points - back - back_health, health - back_health)
+
+
 @dataclass(frozen=True, slots=True)
 class Saved:
     """The ledger row. `generation` rises with each transaction of whatever process; `last_key` and `last_dead` are
     the greatest keys given out; `last_ms` is the latest stamp given to a live point (Unix ms); `dating` are the boots
-    whose undated rows are being dated: clock offset (ms) and 1 if estimated; boot_id, boot_ns and wall_s say when it
-    was saved.
+    whose undated rows are being dated: clock offset (ms) and 1 if estimated; `recovering` are the damaged sets that are
+    being read, and the key up to which that is done; boot_id, boot_ns and wall_s say when it was saved.
     """
 
     counters: Counters = field(default_factory=Counters)
@@ -130,17 +140,23 @@ class Saved:
     wall_s: float = 0.0
     last_ms: int = 0
     dating: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    recovering: Mapping[str, int] = field(default_factory=dict)
 
     def encode(self) -> bytes:
-        return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True).encode()
+        """A CRC of the text, a space, and the text."""
+        text = json.dumps(asdict(self), separators=(",", ":"), sort_keys=True).encode()
+        return b"%08x %s" % (zlib.crc32(text), text)
 
     @staticmethod
     def decode(data: object) -> Saved:
-        """Raises ValueError for anything but what encode() made."""
+        """Raises ValueError for anything but what encode() made, here or (without a CRC) in 0.1.0."""
         if not isinstance(data, bytes):
             raise ValueError("the ledger is not there")  # noqa: TRY004 - one error for whatever is wrong with it
+        crc, _, text = (b"", b"", data) if data.startswith(b"{") else data.partition(b" ")
+        if crc and crc != b"%08x" % zlib.crc32(text):
+            raise ValueError("the ledger is damaged: wrong checksum")
         try:
-            row = json.loads(data)
+            row = json.loads(text)
             counters = row.pop("counters")
             saved = Saved(
                 Counters(_tally(counters["points"]), _tally(counters["health"]), float(counters["uncounted_s"])), **row
@@ -149,7 +165,10 @@ class Saved:
             if not all(type(n) is int and 0 <= n < 2**62 for n in numbers) or type(saved.clean) is not bool:
                 raise ValueError("impossible numbers")
             dating = {str(boot): (int(offset), int(guess)) for boot, (offset, guess) in saved.dating.items()}
-            return replace(saved, dating=dating, wall_s=float(saved.wall_s), boot_id=str(saved.boot_id))
+            recovering = {str(name): int(key) for name, key in saved.recovering.items()}
+            return replace(
+                saved, dating=dating, recovering=recovering, wall_s=float(saved.wall_s), boot_id=str(saved.boot_id)
+            )
         except (KeyError, TypeError, AttributeError, RecursionError, UnicodeDecodeError) as error:
             raise ValueError(f"the ledger is not readable: {error}") from error
 

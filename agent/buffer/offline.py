@@ -146,15 +146,26 @@ class OfflineBuffer:
         except DiskError as error:
             raise BufferUnavailable(f"the disk refuses: {error}") from error
 
+    def _put(self, key: int, row: Row, saved: Saved) -> None:
+        self._store.put(key, row.value, row.header.encode(row.value, key, saved.generation + 1))
+
     # What waits
+
+    def _found(self, after: int = 0, before: int = 2**63 - 1) -> Iterator[tuple[int, object, object]]:
+        """Key, tag and value of the rows with after < key < before that are still there when it is their turn."""
+        try:
+            for found in self._store.scan(after, before):
+                row = self._store.find(found.key)
+                if row is not None:
+                    yield (found.key, *row)
+        except DiskError as error:
+            raise BufferUnavailable(f"the buffer cannot be read: {error}") from error
 
     def waiting(self) -> Iterator[Waiting]:
         """The rows that wait, oldest first. Damaged ones are left to the agent."""
-        for found in self._store.scan(before=dead_letters.BASE):
-            try:
-                yield Waiting(read_header(found.tag), unpack(*(self._store.read(found.key) or (None, None))))
-            except DamagedRow:
-                continue
+        for key, tag, value in self._found(before=dead_letters.BASE):
+            with contextlib.suppress(DamagedRow):
+                yield Waiting(*unpack(tag, value, key))
 
     def headers(self) -> Iterator[Header]:
         """The same, without the lines."""
@@ -179,7 +190,7 @@ class OfflineBuffer:
             counted = Counters()
             for row in rows:
                 key += 1
-                self._store.put(key, row.value, row.tag)
+                self._put(key, row, saved)
                 counted += counters.measured(row.header.count, row.header.health)
             return replace(saved, last_key=key), counted
 
@@ -187,15 +198,16 @@ class OfflineBuffer:
 
     # Dead letters
 
+    def _letters(self) -> Iterator[tuple[int, list[DeadLetter]]]:
+        for key, tag, value in self._found(after=dead_letters.BASE):
+            with contextlib.suppress(DamagedRow):
+                yield key, dead_letters.unpack(tag, value, key)
+
     def letters(self) -> Iterator[Letter]:
         """Oldest first."""
-        for found in self._store.scan(after=dead_letters.BASE):
-            try:
-                letters = dead_letters.unpack(*(self._store.read(found.key) or (None, None)))
-            except DamagedRow:
-                continue
+        for key, letters in self._letters():
             for position, letter in enumerate(letters, 1):
-                yield Letter(f"{found.key - dead_letters.BASE}.{position}", letter)
+                yield Letter(f"{key - dead_letters.BASE}.{position}", letter)
 
     def remove(self, chosen: Callable[[Letter], bool], *, replay: bool) -> int:
         """Remove the chosen letters; with `replay` they wait to be delivered again. One transaction a row of letters.
@@ -203,18 +215,14 @@ class OfflineBuffer:
         Returns how many. Purged points stay counted as rejected.
         """
         done = 0
-        for found in list(self._store.scan(after=dead_letters.BASE)):
-            try:
-                letters = dead_letters.unpack(*(self._store.read(found.key) or (None, None)))
-            except DamagedRow:
-                continue
+        for key, letters in list(self._letters()):
             out: list[DeadLetter] = []
             kept: list[DeadLetter] = []
             for position, letter in enumerate(letters, 1):
-                number = f"{found.key - dead_letters.BASE}.{position}"
+                number = f"{key - dead_letters.BASE}.{position}"
                 (out if chosen(Letter(number, letter)) else kept).append(letter)
             if out:
-                self._change(partial(self._take, found.key, out, kept, replay))
+                self._change(partial(self._take, key, out, kept, replay))
                 done += len(out)
         return done
 
@@ -223,12 +231,12 @@ class OfflineBuffer:
     ) -> tuple[Saved, Counters]:
         if kept:
             (row,) = dead_letters.pack(kept)
-            self._store.put(key, row.value, row.tag)
+            self._put(key, row, saved)
         else:
             self._store.delete(key)
         if not replay:
             return saved, Counters()
         lines = [letter.line for letter in out]
         row = pack(lines, Kind.PENDING)
-        self._store.put(saved.last_key + 1, row.value, row.tag)
+        self._put(saved.last_key + 1, row, saved)
         return replace(saved, last_key=saved.last_key + 1), -counters.rejected(len(lines), count_health(lines))

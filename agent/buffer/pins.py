@@ -1,4 +1,4 @@
-"""Which rows on disk nobody may take, merge, thin or drop just now."""
+"""What is given out or being worked on, so that nobody else takes, merges, thins or drops it just now."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Collection, Container, Iterable, Iterator
 
+    from agent.buffer.batch import Batch
+    from agent.buffer.tail import Block, Tail
+
 
 class Pins:
     """A part of the queue, guarded by its lock: hold() takes it, the caller of all else has it.
@@ -17,8 +20,8 @@ class Pins:
     (id of the block → row, which is out). `bad`: rows that cannot be read, until they are set aside.
     """
 
-    def __init__(self, lock: threading.RLock) -> None:
-        self._lock = lock
+    def __init__(self, lock: threading.RLock, tail: Tail) -> None:
+        self._lock, self._tail = lock, tail
         self._held: set[int] = set()
         self.out: set[int] = set()
         self.flown: dict[int, int] = {}
@@ -34,11 +37,27 @@ class Pins:
     def give_out(self, keys: Iterable[int]) -> None:
         self.out.update(keys)
 
-    def give_back(self, key: int) -> int:
-        """A key of a batch, whose row is free again. Returns the row."""
-        row = self.flown.pop(key, key)
-        self.out.discard(row)
-        return row
+    def has_out(self, batch: Batch) -> bool:
+        """Whether all of a batch is still given out: an answer counts once."""
+        for key in batch.keys:
+            block = self._tail.blocks.get(key)
+            flies = key in self.flown or (block is not None and block.in_flight)
+            if not (key in self.out if key > 0 else flies):
+                return False
+        return True
+
+    def give_back(self, batch: Batch) -> tuple[list[int], list[Block]]:
+        """A batch is given out no more. Its rows, and its points in memory, wherever they are by now."""
+        rows: list[int] = []
+        blocks: list[Block] = []
+        for key in batch.keys:
+            if key > 0 or key in self.flown:
+                rows.append(self.flown.pop(key, key))
+            elif (block := self._tail.blocks.get(key)) is not None:
+                block.in_flight = False
+                blocks.append(block)
+        self.out.difference_update(rows)
+        return rows, blocks
 
     def found(self, present: Container[int], bad: set[int]) -> None:
         """The rows as they are found on disk."""

@@ -18,30 +18,32 @@ Stored = tuple[int, "Header", int]
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """Rows, oldest first, that become one at the key of the first; `lost` are points that go with it."""
+    """Rows, oldest first, that become one at the key of the first. `change`: what the counters have to learn of it."""
 
     keys: tuple[int, ...]
     row: Row
-    lost: Counters = field(default_factory=Counters)
+    change: Counters = field(default_factory=Counters)
 
 
 @dataclass(slots=True)
 class Plan:
-    """`change` is what is added to the counters, but for what rewrites lose."""
+    """`change` is what is added to the counters, but for what rewrites add."""
 
     groups: list[Group]
     gone: list[int]
     letters: list[DeadLetter]
     change: Counters
     rewrites: list[Rewrite] = field(default_factory=list)
+    recovered: dict[str, int | None] = field(default_factory=dict)
+    """Damaged sets, and up to which key their rows are taken over with this; None: all of it is done."""
 
     @property
     def empty(self) -> bool:
-        return not (self.groups or self.gone or self.letters or self.rewrites)
+        return not (self.groups or self.gone or self.letters or self.rewrites or self.recovered)
 
     @property
     def whole_change(self) -> Counters:
-        return sum((rewrite.lost for rewrite in self.rewrites), self.change)
+        return sum((rewrite.change for rewrite in self.rewrites), self.change)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from agent.buffer.batch import Batch, BufferStatus, DeadLetter, Part, UndatedBoot
-    from agent.buffer.disk import DiskHealth
     from agent.buffer.index import Entry
     from agent.buffer.plan import Stored
     from agent.buffer.tail import BootClock, Group
@@ -48,7 +47,7 @@ class Queue:
         self._lock = threading.RLock()
         self._tail = Tail()
         self._rows = RowIndex()
-        self._pins = Pins(self._lock)
+        self._pins = Pins(self._lock, self._tail)
         self._ledger = Ledger()
         self._letters: list[DeadLetter] = []
         self._gone: set[int] = set()
@@ -167,7 +166,7 @@ class Queue:
         """The server has it; a second answer counts nothing. True if there is something new to remove from disk."""
         with self._lock:
             before = len(self._gone)
-            if self._in_flight(batch):
+            if self._pins.has_out(batch):
                 self._settle(batch)
                 self._ledger.count(counters.delivered(batch.count, batch.health))
             return self._news(before)
@@ -175,13 +174,8 @@ class Queue:
     def keep(self, batch: Batch) -> None:
         """It can be taken again."""
         with self._lock:
-            if not self._in_flight(batch):
-                return
-            for key in batch.keys:
-                if key > 0 or key in self._pins.flown:
-                    self._pins.give_back(key)
-                elif (block := self._tail.blocks.get(key)) is not None:
-                    block.in_flight = False
+            if self._pins.has_out(batch):
+                self._pins.give_back(batch)
 
     def replace(
         self, batch: Batch, parts: Sequence[Part], dead: Sequence[DeadLetter], delivered: int, most_letters: int
@@ -196,7 +190,7 @@ class Queue:
         dead_health = count_health(letter.line for letter in dead)
         health = batch.health - dead_health - sum(count_health(part.lines) for part in parts)
         with self._lock:
-            if not self._in_flight(batch):
+            if not self._pins.has_out(batch):
                 return
             place = self._settle(batch)
             for part in parts:
@@ -206,29 +200,15 @@ class Queue:
             del self._letters[:-most_letters]  # while there is no disk to keep them
             self._ledger.count(counters.delivered(delivered, health) + counters.rejected(len(dead), dead_health))
 
-    def _in_flight(self, batch: Batch) -> bool:
-        """Whether all of a batch is still given out: an answer counts once."""
-        for key in batch.keys:
-            block = self._tail.blocks.get(key)
-            if not (
-                key in self._pins.out if key > 0 else key in self._pins.flown or (block is not None and block.in_flight)
-            ):
-                return False
-        return True
-
     def _settle(self, batch: Batch) -> tuple[int, ...]:
         """Take a batch out, wherever it is by now. Returns the keys of its rows."""
-        places = []
-        for key in batch.keys:
-            if key > 0 or key in self._pins.flown:
-                row = self._pins.give_back(key)
-                self._drop_row(row)
-                places.append(row)
-            elif (block := self._tail.blocks.get(key)) is not None:
-                block.settled = True
-                block.in_flight = False
-                self._tail.remove(block)
-        return tuple(places)
+        rows, blocks = self._pins.give_back(batch)
+        for row in rows:
+            self._drop_row(row)
+        for block in blocks:
+            block.settled = True
+            self._tail.remove(block)
+        return tuple(rows)
 
     def _add_part(self, kind: Kind, lines: Iterable[bytes], place: tuple[int, ...], deadline_ns: int) -> None:
         self._tail.add(Block(0, kind, list(lines), live=False, deadline_ns=deadline_ns, place=place))
@@ -262,15 +242,11 @@ class Queue:
         """In the place of an unreadable row stands what can still be read of it; the rest is counted as dropped."""
         with self._lock:
             self._pins.bad.discard(key)
-            entry = self._rows.remove(key)
+            self._rows.remove(key)
             self._remove(key)
             if lines:
                 self._add_part(Kind.PENDING, lines, (key,), 0)
-            if entry is not None:
-                lost, health = entry.points - len(lines), entry.health - count_health(lines)
-                self._ledger.count(counters.dropped("damaged", lost, health))
-            else:  # nobody knows how many points it held
-                self._ledger.count(counters.balance(self._ledger.counters, *self._pending()))
+            self._ledger.count(counters.balance(self._ledger.counters, *self._pending()))
 
     def _drop_row(self, key: int) -> Entry | None:
         """Out of the index now, off the disk with the next commit."""
@@ -299,6 +275,10 @@ class Queue:
         return gone_before == 0 < len(self._gone) or len(self._gone) >= MANY_GONE
 
     # Views, for whoever plans
+
+    def has_row(self, key: int) -> bool:
+        with self._lock:
+            return key in self._rows
 
     def view(self) -> retention.View:
         """The rows that wait, and which of them are not free."""
@@ -333,9 +313,10 @@ class Queue:
                 pressing=pressing,
             )
 
-    def status(self, health: DiskHealth) -> BufferStatus:
+    def status(self) -> BufferStatus:
+        """All but what the disk tells of itself."""
         with self._lock:
-            tail, of_rows = self._tail, self._rows.status()
+            of_rows, tail = self._rows.status(), self._tail
             pending, own = self._pending()
             total = self._ledger.counters
             return replace(
@@ -343,14 +324,7 @@ class Queue:
                 pending_memory=tail.points,
                 undated=of_rows.undated + tail.undated(),
                 dead_letters=of_rows.dead_letters + len(self._letters),
-                disk_bytes=health.used_bytes,
-                file_bytes=health.file_bytes,
-                disk_ok=health.problem is None,
-                problem=health.problem,
-                problem_since_ns=health.since_ns,
                 last_time_ns=tail.stamps.latest_ms * 1_000_000 or None,
-                damaged_sets=health.damaged_sets,
-                commit_s=health.commit_s,
                 unaccounted=total.points.unaccounted(pending - own),
                 unaccounted_health=total.health.unaccounted(own),
                 counters=total,
@@ -387,7 +361,7 @@ class Queue:
                 for key in rewrite.keys:
                     self._rows.remove(key)
                 self._rows.add(rewrite.keys[0], rewrite.row.header, len(rewrite.row.value))
-                self._ledger.count(rewrite.lost)
+                self._ledger.count(rewrite.change)
             self._ledger.saved(saved, plan.whole_change)
             self._gone.difference_update(plan.gone)
             for group, stored in zip(plan.groups, rows, strict=True):
@@ -420,22 +394,36 @@ class Queue:
         with self._lock:
             return self._ledger.base
 
+    @property
+    def counters(self) -> Counters:
+        with self._lock:
+            return self._ledger.counters
+
     def begin(self, saved: Saved, wall_s: float) -> None:
         """Go on from the ledger of the run before this one."""
+        lost_s = counters.uncounted_s(saved, self._clock.boot_id, self._clock.boot_ns(), wall_s)
         with self._lock:
-            lost_s = counters.uncounted_s(saved, self._clock.boot_id, self._clock.boot_ns(), wall_s)
             self._ledger.count(Counters(uncounted_s=lost_s))
             if saved.boot_id == self._clock.boot_id:
                 self._tail.stamps.floor_ms = saved.last_ms
             self._tail.stamps.latest_ms = max(self._tail.stamps.latest_ms, saved.last_ms)
             self._dating = {**saved.dating, **self._dating}
 
-    def to_save(self, found: Saved, change: Counters, *, clean: bool, wall_s: float) -> Saved:
-        """The ledger to write over the one that was `found`."""
+    def join(self, saved: Saved) -> None:
+        """Go on, too, from the ledger of a database that was damaged, whose counters a transaction takes over."""
         with self._lock:
+            if saved.boot_id == self._clock.boot_id:
+                self._tail.stamps.floor_ms = max(self._tail.stamps.floor_ms, saved.last_ms)
+            self._dating = {**saved.dating, **self._dating}
+
+    def to_save(self, found: Saved, plan: Plan, *, clean: bool, wall_s: float) -> Saved:
+        """The ledger to write, with a plan, over the one that was `found`."""
+        with self._lock:
+            recovering = {**found.recovering, **plan.recovered}
             return replace(
                 found,
-                counters=found.counters + change,
+                counters=found.counters + plan.whole_change,
+                recovering={name: key for name, key in recovering.items() if key is not None},
                 generation=found.generation + 1,
                 clean=clean,
                 boot_id=self._clock.boot_id,

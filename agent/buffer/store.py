@@ -6,6 +6,7 @@ Each setting and rule here avoids a trap that was met or read in diskcache 5.6.3
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import threading
@@ -62,29 +63,59 @@ class DiskError(Exception):
         self.trouble: Trouble = trouble
 
 
-def disk_error(error: BaseException) -> DiskError:
-    """What an exception of sqlite3, diskcache or the system means. diskcache's Timeout hides its cause."""
-    text = str(error) or str(error.__context__ or "") or type(error).__name__
-    low = ((error.strerror if isinstance(error, OSError) else None) or text).lower()  # not a path's words
-    trouble: Trouble = "io"
+_MEANING: dict[int, Trouble] = {
+    sqlite3.SQLITE_FULL: "full",
+    sqlite3.SQLITE_BUSY: "locked",
+    sqlite3.SQLITE_LOCKED: "locked",
+    sqlite3.SQLITE_READONLY: "readonly",
+    sqlite3.SQLITE_PERM: "readonly",
+    sqlite3.SQLITE_AUTH: "readonly",
+    sqlite3.SQLITE_IOERR: "io",
+    sqlite3.SQLITE_CANTOPEN: "io",
+    sqlite3.SQLITE_NOMEM: "io",
+    sqlite3.SQLITE_INTERRUPT: "io",
+}
+_ERRNO: dict[int | None, Trouble] = {
+    errno.ENOSPC: "full",
+    errno.EDQUOT: "full",
+    errno.EROFS: "readonly",
+    errno.EACCES: "readonly",
+    errno.EPERM: "readonly",
+}
+
+
+def disk_error(error: BaseException, folder: Path | None = None) -> DiskError:
+    """What an exception of sqlite3, diskcache or the system means. Words prove nothing: a damaged file can make SQLite
+    say anything, also that it is read-only. What is not proven to be a full, read-only, locked or failing disk is
+    damage.
+    """
     if isinstance(error, DiskError):
         return error
-    if "full" in low or "no space" in low or "quota" in low:
-        trouble = "full"
-    elif "readonly" in low or "read-only" in low or isinstance(error, PermissionError):
-        trouble = "readonly"
-    elif "locked" in low:
-        trouble = "locked"
-    elif isinstance(error, sqlite3.ProgrammingError):
-        pass  # a connection that was closed meanwhile
-    elif (
-        not isinstance(error, sqlite3.OperationalError | OSError | diskcache.Timeout)
-        or "malformed" in low
-        or "no such table" in low
-        or "no such column" in low
-    ):
-        trouble = "damaged"
+    if isinstance(error, diskcache.Timeout) and error.__context__ is not None:  # it hides its cause
+        return disk_error(error.__context__, folder)
+    text = str(error) or type(error).__name__
+    trouble: Trouble = "damaged"
+    if isinstance(error, OSError):
+        trouble = _ERRNO.get(error.errno, "io")
+    elif isinstance(error, sqlite3.ProgrammingError | diskcache.Timeout | MemoryError):
+        trouble = "io"  # a connection that was closed meanwhile
+    elif isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_CORRUPT
+        if code != sqlite3.SQLITE_IOERR_SHORT_READ:  # the file is shorter than it says
+            trouble = _MEANING.get(code & 0xFF, "damaged")
+        if trouble == "readonly" and folder is not None and _writable(folder):
+            trouble = "damaged"
     return DiskError(trouble, text)
+
+
+def _writable(folder: Path) -> bool:
+    """Whether the system lets us write the folder and all files of the database in it."""
+    try:
+        for path in (folder / name for name in FILES if (folder / name).exists()):
+            os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        return os.access(folder, os.W_OK) and not os.statvfs(folder).f_flag & os.ST_RDONLY
+    except OSError:
+        return False
 
 
 class RowDisk(diskcache.Disk):  # type: ignore[misc] # untyped
@@ -189,7 +220,7 @@ class Store:
             folders.sync_folder(folder)
         except Exception as error:  # what stands in the file is unchecked input
             self.release()
-            raise disk_error(error) from error
+            raise disk_error(error, folder) from error
 
     def _stat(self) -> tuple[int, int]:
         status = os.stat(self.folder / DATABASE)  # noqa: PTH116 - twice as fast, and called with every commit
@@ -218,24 +249,34 @@ class Store:
                 yield
         except (DiskError, sqlite3.Error, OSError, diskcache.Timeout) as error:
             self.release()
-            raise disk_error(error) from error
+            raise disk_error(error, self.folder) from error
         except BaseException:
             self.release()
             raise
 
+    @contextmanager
+    def _using(self) -> Iterator[Any]:
+        """The cache, inside a transaction: whatever it raises was caused by what stands in the file, or by the disk."""
+        try:
+            yield self._cache
+        except Exception as error:
+            raise disk_error(error, self.folder) from error
+
     def put(self, key: int | str, value: bytes, tag: bytes | None = None) -> None:
         """Store a row; inside a transaction."""
-        self._cache.set(key, value, tag=tag, retry=False)  # c[k] = v would retry for ever
+        if type(value) is not bytes:
+            raise TypeError(f"a value is bytes, not {type(value).__name__}")
+        with self._using() as cache:
+            cache.set(key, value, tag=tag, retry=False)  # c[k] = v would retry for ever
 
     def delete(self, key: int | str) -> None:
-        self._cache.delete(key, retry=False)
+        with self._using() as cache:
+            cache.delete(key, retry=False)
 
     def get(self, key: int | str) -> bytes | None:
         """The value of a row as the transaction sees it."""
-        try:
-            value = self._cache.get(key, retry=False)
-        except ValueError as error:  # a pickle, or a file
-            raise DiskError("damaged", str(error)) from error
+        with self._using() as cache:
+            value = cache.get(key, retry=False)  # ValueError: a pickle, or a file
         return value if isinstance(value, bytes) else None
 
     def _connect(self) -> sqlite3.Connection:
@@ -267,10 +308,10 @@ class Store:
                 yield self._reader
         except Exception as error:
             self._close_reader()
-            raise disk_error(error) from error
+            raise disk_error(error, self.folder) from error
 
-    def read(self, key: int) -> tuple[object, object] | None:
-        """Header and value of a row, as last committed. Rows that name a file or a pickle are as good as damaged."""
+    def find(self, key: int) -> tuple[object, object] | None:
+        """Tag and value of a row, as last committed. Rows that name a file or a pickle are as good as damaged."""
         with self._reading() as reader:
             rows = reader.execute(
                 "SELECT tag, value, mode, filename FROM Cache WHERE key = ? AND raw = 1", (key,)
@@ -279,6 +320,13 @@ class Store:
             return None
         tag, value, mode, filename = rows[0]
         return (tag, value) if mode == MODE_RAW and filename is None else (tag, None)
+
+    def read(self, key: int) -> tuple[object, object]:
+        """The same of a row that must be there: where it is not found, the index that leads to it is damaged."""
+        found = self.find(key)
+        if found is None:
+            raise DiskError("damaged", f"row {key} is not found any more")
+        return found
 
     def read_named(self, key: str) -> object:
         """The value of a row with a name."""

@@ -66,10 +66,10 @@ class Transactions:
                 ]
                 dead = [places.letters(row) for row in letters]
                 for rewrite in plan.rewrites:
-                    store.put(rewrite.keys[0], rewrite.row.value, rewrite.row.tag)
+                    places.put(rewrite.keys[0], rewrite.row)
                     for key in rewrite.keys[1:]:
                         store.delete(key)
-                saved = self._queue.to_save(places.ledger, plan.whole_change, clean=clean, wall_s=time.time())
+                saved = self._queue.to_save(places.ledger, plan, clean=clean, wall_s=time.time())
                 store.put(LEDGER, saved.encode())
                 doubt = Doubt(saved, plan.change, (*places.taken, *(key for key, _, _ in dead)))
             seconds = time.monotonic() - began
@@ -138,13 +138,14 @@ class _Places:
             self.ledger = replace(self.ledger, last_key=key)
         self._free.discard(key)
         self.taken.append(key)
-        self._store.put(key, row.value, row.tag)
-        return key, row.header, len(row.value)
+        return self.put(key, row)
 
     def letters(self, row: Row) -> Stored:
         self.ledger = replace(self.ledger, last_dead=self.ledger.last_dead + 1)
-        key = dead_letters.BASE + self.ledger.last_dead
-        self._store.put(key, row.value, row.tag)
+        return self.put(dead_letters.BASE + self.ledger.last_dead, row)
+
+    def put(self, key: int, row: Row) -> Stored:
+        self._store.put(key, row.value, row.header.encode(row.value, key, self.ledger.generation + 1))
         return key, row.header, len(row.value)
 
 

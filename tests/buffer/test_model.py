@@ -205,7 +205,7 @@ class BufferMachine(RuleBasedStateMachine):
         """The points that wait on disk, whatever their state."""
         store, found = self.buffer._disk.store, []
         for row in store.scan(before=1 << 62):
-            found += [value(text) for text in rows.unpack(*store.read(row.key))]
+            found += [value(text) for text in rows.unpack(*store.read(row.key), row.key)[1]]
         assert len(found) == len(set(found)), "no point is there twice"
         return found
 

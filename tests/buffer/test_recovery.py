@@ -1,6 +1,5 @@
 """Promise 3: no state of the folder, however damaged, keeps the agent from starting, measuring and delivering."""
 
-import itertools
 import os
 import random
 import shutil
@@ -12,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from agent.buffer import folder as folders
-from agent.buffer import recovery
+from agent.buffer import recovery, salvage
 from agent.buffer.committer import Committer
 from agent.buffer.offline import BufferUnavailable, OfflineBuffer
 from agent.buffer.store import DATABASE, FILES, DiskError, Store
 from agent.util.loops import LoopThread
-from tests.buffers import HandClock, accounted, drain, line, measure, open_at
+from tests.buffers import HandClock, accounted, drain, line, measure, open_at, salvaged
 
 OLD = 400
 
@@ -370,27 +369,51 @@ def test_a_dated_row_whose_header_is_lost_is_kept(folder):
     assert status.counters.dropped == {}
 
 
-@pytest.mark.parametrize("trouble", ["full", "io"])
-def test_a_salvage_that_is_interrupted_goes_on_at_the_next_start(folder, monkeypatch, trouble):
+@pytest.mark.parametrize("steps", range(12))
+@pytest.mark.parametrize("how", ["closed", "killed", "full", "io"])
+def test_promise_8_a_salvage_that_is_interrupted_goes_on_and_each_point_comes_back_once(
+    folder, tmp_path, monkeypatch, steps, how
+):
+    monkeypatch.setattr(salvage, "_PART_ROWS", 5)
     os.truncate(folder / DATABASE, 3000)
-    real = recovery.refill_from
-
-    def interrupted(store, rows, known=None):
-        real(store, itertools.islice(rows, 2), known)
-        raise DiskError(trouble, "in the middle")
-
-    monkeypatch.setattr(recovery, "refill_from", interrupted)
     clock = HandClock(now_s=50_000)
-    buffer = open_at(folder, clock)
+    buffer = open_at(folder, clock, wait=False)
+    assert buffer.open()
     measure(buffer, clock, 3, device="early")
-    assert len(drain(buffer)) == 3
-    assert not buffer.snapshot().disk_ok
-    buffer.close()
-    monkeypatch.setattr(recovery, "refill_from", real)
-    old, status = works(folder)
-    assert old == OLD
-    assert status.counters.dropped == {}
+    for _ in range(steps):
+        buffer.salvage()
+    accounted(buffer)
+    if how == "killed":
+        shutil.copytree(folder, tmp_path / "killed")
+        buffer._disk.close()
+        buffer.close()
+        folder = tmp_path / "killed"
+    elif how == "closed":
+        buffer.close()
+    else:
+        store = buffer._disk.store
+
+        def refuse():
+            raise DiskError(how, "in the middle")
+
+        monkeypatch.setattr(store, "transaction", refuse)
+        salvaged(buffer)
+        assert len(drain(buffer)) >= 3, "delivery goes on"
+        monkeypatch.undo()
+        clock.pass_s(31)
+        buffer.commit_all()
+        buffer.close()
+    clock.pass_s(1)
+    again = open_at(folder, clock)
+    drain(again)
+    status = again.snapshot()
+    early = 0 if how == "killed" else 3
+    assert status.counters.delivered == OLD + early
+    assert status.counters.measured == OLD + early
+    assert (status.pending, dict(status.counters.dropped)) == (0, {})
+    accounted(again)
     assert not list(folder.rglob(folders.UNREAD))
+    again.close()
 
 
 def test_nothing_is_imported_into_a_buffer_that_is_not_saved_to_the_end_yet(folder):

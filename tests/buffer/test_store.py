@@ -1,18 +1,34 @@
 """The traps of diskcache 5.6.3 and SQLite, each by its name, and that the buffer does not step into it."""
 
+import itertools
 import os
 import pickle
 import sqlite3
+import struct
 import threading
+import zlib
 from pathlib import Path
 
 import diskcache
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.buffer import folder as folders
-from agent.buffer.rows import DamagedRow, Kind, check, lines_of, pack, read_header, unpack
+from agent.buffer.rows import (
+    DamagedRow,
+    Kind,
+    MisplacedRow,
+    check,
+    compress,
+    joined,
+    lines_of,
+    pack,
+    read_header,
+    unpack,
+)
 from agent.buffer.store import DATABASE, PAGE_BYTES, DiskError, RowDisk, Store, disk_error
-from tests.buffers import HandClock, measure, open_at
+from tests.buffers import BOOT, HandClock, measure, open_at
 
 
 @pytest.fixture
@@ -68,7 +84,8 @@ def test_trap_a_file_name_column_reads_and_deletes_files_elsewhere(store, folder
     secret = tmp_path / "secret"
     secret.write_text("token")
     with store.transaction():
-        store.put(1, *reversed(astuple(pack([b"m a=1 1"], Kind.PENDING))))
+        row = pack([b"m a=1 1"], Kind.PENDING)
+        store.put(1, row.value, row.header.encode(row.value, 1, 1))
     query(folder, "UPDATE Cache SET mode = 2, filename = '../secret', value = NULL WHERE key = 1")
     assert store.read(1)[1] is None
     with pytest.raises(DiskError), store.transaction():
@@ -76,10 +93,6 @@ def test_trap_a_file_name_column_reads_and_deletes_files_elsewhere(store, folder
     with store.transaction():
         store.delete(1)
     assert secret.read_text() == "token"
-
-
-def astuple(row):
-    return row.tag, row.value
 
 
 def test_trap_the_page_size_comes_too_late_once_there_is_a_table(store, folder):
@@ -220,44 +233,109 @@ def test_the_folder_and_its_parent_are_synced_when_they_are_made(tmp_path, monke
     assert synced == [tmp_path / "new", tmp_path]
 
 
+def sqlite_error(code, text="any words", kind=sqlite3.OperationalError):
+    error = kind(text)
+    error.sqlite_errorcode = code
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "trouble"),
     [
-        (sqlite3.OperationalError("database or disk is full"), "full"),
+        (sqlite_error(sqlite3.SQLITE_FULL), "full"),
         (OSError(28, "No space left on device"), "full"),
         (OSError(122, "Disk quota exceeded"), "full"),
-        (sqlite3.OperationalError("attempt to write a readonly database"), "readonly"),
+        (sqlite_error(sqlite3.SQLITE_READONLY), "readonly"),
         (OSError(30, "Read-only file system"), "readonly"),
         (PermissionError(13, "Permission denied"), "readonly"),
-        (sqlite3.OperationalError("database is locked"), "locked"),
-        (sqlite3.OperationalError("disk I/O error"), "io"),
+        (sqlite_error(sqlite3.SQLITE_BUSY), "locked"),
+        (sqlite_error(sqlite3.SQLITE_BUSY_SNAPSHOT), "locked"),
+        (sqlite_error(sqlite3.SQLITE_IOERR), "io"),
+        (sqlite_error(sqlite3.SQLITE_IOERR_FSYNC), "io"),
+        (sqlite_error(sqlite3.SQLITE_IOERR_SHORT_READ), "damaged"),
         (OSError(5, "Input/output error"), "io"),
-        (sqlite3.DatabaseError("database disk image is malformed"), "damaged"),
-        (sqlite3.DatabaseError("file is not a database"), "damaged"),
-        (sqlite3.OperationalError("no such table: Cache"), "damaged"),
+        (sqlite3.ProgrammingError("Cannot operate on a closed database."), "io"),
+        (sqlite_error(sqlite3.SQLITE_CORRUPT, kind=sqlite3.DatabaseError), "damaged"),
+        (sqlite_error(sqlite3.SQLITE_NOTADB, "the disk is full", sqlite3.DatabaseError), "damaged"),
+        (sqlite_error(sqlite3.SQLITE_ERROR, 'unrecognized token: "@"'), "damaged"),
+        (sqlite3.OperationalError("Could not decode to UTF-8 column 'name'"), "damaged"),
         (AttributeError("anything a forged file makes diskcache do"), "damaged"),
     ],
 )
-def test_what_an_error_of_the_disk_means(error, trouble):
+def test_promise_3_what_is_not_proven_to_be_the_disk_s_fault_is_damage(error, trouble):
     assert disk_error(error).trouble == trouble
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_READONLY, sqlite3.SQLITE_READONLY_DBMOVED])
+@pytest.mark.usefixtures("store")
+def test_promise_3_a_file_that_says_read_only_where_the_system_lets_us_write_is_damaged(folder, code):
+    assert disk_error(sqlite_error(code), folder).trouble == "damaged"
+    assert disk_error(sqlite_error(code), folder / "not there").trouble == "readonly"
+
+
+def test_a_hidden_cause_counts():
+    def hidden():
+        try:
+            raise sqlite_error(sqlite3.SQLITE_FULL)
+        except sqlite3.Error:
+            raise diskcache.Timeout from None
+
+    with pytest.raises(diskcache.Timeout) as caught:
+        hidden()
+    assert disk_error(caught.value).trouble == "full"
 
 
 def test_a_row_is_checked_before_it_is_used():
     row = pack([b"m a=1 5", b"agent b=2 3"], Kind.PENDING)
-    header = read_header(row.tag)
+    tag = row.header.encode(row.value, 17, 4)
+    header, lines = unpack(tag, row.value, 17)
+    assert read_header(tag) == header
     assert (header.count, header.health, header.first_ns, header.last_ns) == (2, 1, 3, 5)
-    assert unpack(row.tag, row.value) == [b"m a=1 5", b"agent b=2 3"]
+    assert (header.key, header.generation) == (17, 4)
+    assert lines == [b"m a=1 5", b"agent b=2 3"]
     assert lines_of(row.value + row.value) == [b"m a=1 5", b"agent b=2 3"] * 2
+    with pytest.raises(MisplacedRow, match="row 17 was found as row 18"):
+        check(tag, row.value, 18)
     for position in range(len(row.value)):
         broken = bytearray(row.value)
         broken[position] ^= 4
         with pytest.raises(DamagedRow):
-            check(row.tag, bytes(broken))
-    for position in range(len(row.tag)):
-        broken = bytearray(row.tag)
+            check(tag, bytes(broken), 17)
+    for position in range(len(tag)):
+        broken = bytearray(tag)
         broken[position] ^= 4
         with pytest.raises(DamagedRow):
-            check(bytes(broken), row.value)
-    for tag, value in [(None, row.value), ("text", row.value), (row.tag, None), (row.tag[:-1], row.value)]:
+            check(bytes(broken), row.value, 17)
+    for found, value in [(None, row.value), ("text", row.value), (tag, None), (tag[:-1], row.value)]:
         with pytest.raises(DamagedRow):
-            check(tag, value)
+            check(found, value, 17)
+
+
+def test_promise_8_one_flipped_bit_of_a_header_is_seen_without_its_value():
+    """The index, and with it what is said to wait, is made of headers alone."""
+    row = pack([b"m a=1 5"] * 7, Kind.UNDATED, boot=BOOT, replaced=((19, 30), (40, 41)))
+    tag = row.header.encode(row.value, 17, 4)
+    assert read_header(tag).replaced == ((19, 30), (40, 41))
+    for bit in range(8, 8 * len(tag)):
+        broken = bytearray(tag)
+        broken[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(DamagedRow):
+            read_header(bytes(broken))
+
+
+@given(st.lists(st.tuples(st.integers(1, 2**40), st.integers(0, 2**20)), max_size=20))
+def test_what_a_row_replaced_is_kept_as_it_was(spans):
+    ranges = joined((100 + first, 100 + first + length) for first, length in spans)
+    row = pack([b"m a=1 5"], Kind.PENDING, replaced=ranges)
+    assert read_header(row.header.encode(row.value, 100, 1)).replaced == ranges
+    assert all(first <= last for first, last in ranges)
+    assert all(before[1] + 1 < after[0] for before, after in itertools.pairwise(ranges))
+
+
+def test_a_row_of_0_1_0_is_read_as_it_was():
+    value = compress(b"m a=1 5\n")
+    fixed = struct.pack("<BBBBIIqqI", 0xB5, 1, 1, 0, 1, 0, 5, 5, 8)
+    tag = fixed + struct.pack("<I", zlib.crc32(value, zlib.crc32(fixed)))
+    assert unpack(tag, value, 3)[1] == [b"m a=1 5"]
+    with pytest.raises(DamagedRow):
+        unpack(tag, value[:-1], 3)
