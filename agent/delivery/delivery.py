@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from agent.buffer.buffer import Buffer
     from agent.clock.clock import Clock
     from agent.config.settings import DeliverySettings
-    from agent.delivery.outcome import Answer, Outcome
+    from agent.delivery.outcome import Outcome
     from agent.registration.target import Target
+    from agent.util.http import Answer
 
 log = logging.getLogger(__name__)
 
