@@ -41,9 +41,9 @@ def register(context: Context, force: bool) -> None:
             click.echo("register --force gets a new token")
             return
         with contextlib.closing(connect(settings, store)) as center:
-            known, stale = (old.dialect, old.token) if old else (None, None)
+            known, stale, remote = (old.dialect, old.token, old.remote) if old else (None, None, RemoteConfiguration())
             dialect, found = ask(center, device_id, settings.api, known, stale)
-        credentials, refused = credentials_of(settings.url, device_id, dialect.name, found, RemoteConfiguration())
+        credentials, refused = credentials_of(settings.url, device_id, dialect.name, found, remote)
         store.save(credentials)
     for text in refused:
         click.echo(f"warning: {text}", err=True)

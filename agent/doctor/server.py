@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from agent.config.limits import check_id
 from agent.delivery.writer import Writer
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
-from agent.registration.answers import NotRegisteredError
-from agent.registration.client import CenterClient, RegistrationError
+from agent.registration.answers import NotRegisteredError, RegistrationError
+from agent.registration.client import CenterClient
 from agent.registration.credentials import SECRET_FILE, CredentialsError, read_private
 from agent.registration.device_id import ID_FILE, derive
 from agent.registration.dialects import DIALECTS

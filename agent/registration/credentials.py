@@ -1,4 +1,6 @@
-"""The token and the device secret at rest: each in a file of its own, 0600, replaced atomically."""
+"""The token and the device secret at rest: each in a file of its own, 0600, replaced atomically; how the running agent
+keeps them.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.registration.remote_config import RemoteConfiguration, accept
 from agent.util.atomic import sweep_temporaries, write_atomic
 from agent.util.errors import AgentError
 from agent.util.secret import TOKEN, Secret
@@ -27,6 +30,10 @@ CREDENTIALS_FILE = "credentials.json"
 SECRET_FILE = "device.secret"  # noqa: S105 - the name of the file
 LOCK_FILE = "registration.lock"
 MAX_FILE = 65_536
+SOON_UNKNOWN = (
+    "the device secret is gone. The token still works; before the next one can be had, an administrator of the center "
+    "must remove {id} there"
+)
 _SECRET = re.compile(r"[A-Za-z0-9_-]{32,128}")
 
 
@@ -46,12 +53,12 @@ class Credentials:
     url: str | None = None
     org: str | None = None
     bucket: str | None = None
-    remote: Mapping[str, float] = field(default_factory=dict)
+    remote: RemoteConfiguration = field(default_factory=RemoteConfiguration)
 
     def encode(self) -> bytes:
         """The content of the file: the only place where the token is written out."""
         fields: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
-        fields |= {"version": 1, "token": self.token.reveal(), "remote": dict(self.remote)}
+        fields |= {"version": 1, "token": self.token.reveal(), "remote": self.remote.numbers()}
         return json.dumps(fields, indent=1).encode() + b"\n"
 
     @classmethod
@@ -78,7 +85,7 @@ class Credentials:
             url=_text(fields, "url") if fields.get("url") is not None else None,
             org=_text(fields, "org") if fields.get("org") is not None else None,
             bucket=_text(fields, "bucket") if fields.get("bucket") is not None else None,
-            remote={name: float(value) for name, value in remote.items() if type(value) in (int, float)},
+            remote=accept(remote, RemoteConfiguration())[0],
         )
 
 
@@ -195,6 +202,55 @@ class CredentialStore:
         except OSError as error:
             raise CredentialsError(f"{path} is damaged ({why}) and cannot be moved: {error.strerror}") from None
         log.warning("%s is damaged (%s): set aside as %s", path, why, aside.name)
+
+
+class Keeper:
+    """For the registrar's thread only. `center` and `device_id` say whose credentials count."""
+
+    def __init__(self, store: CredentialStore, center: str, device_id: str) -> None:
+        self.store = store
+        self._center, self._device_id = center, device_id
+        self._stamp: tuple[int, int, int] | None = None
+        self._looked = False
+        self._unsaved = False
+
+    def look(self, ours: Credentials | None) -> Credentials | None:
+        """The credentials in the file if it changed since the last look, saved or not; None if there is nothing new.
+
+        `ours` are those in use: they are written again when the file is gone, damaged, or could not be written before.
+        Raises CredentialsError for files that others can read, at each look until that is mended.
+        """
+        lost = self.store.secret_is_lost()
+        stamp = self.store.stamp()
+        if self._looked and stamp == self._stamp and not self._unsaved:
+            return None
+        found = self.store.load()
+        if found and (found.center, found.device_id) != (self._center, self._device_id):
+            log.info("the stored token is of %s at %s: registering anew", found.device_id, found.center)
+            found = None
+        if found and lost:
+            log.warning("%s", SOON_UNKNOWN.format(id=self._device_id))
+        self._looked, self._stamp = True, self.store.stamp()
+        if ours and found != ours and (self._unsaved or found is None):
+            self.save(ours)
+            return None
+        return found
+
+    def save(self, credentials: Credentials) -> None:
+        """Stores them; a disk that refuses is no reason not to use them, since the device secret renews them."""
+        try:
+            self.store.save(credentials)
+        except CredentialsError as error:
+            if not self._unsaved:
+                log.warning("the token is used but not kept: %s", error)
+            self._unsaved = True
+            return
+        self._unsaved = False
+        self._stamp = self.store.stamp()
+
+    def changed_elsewhere(self) -> bool:
+        """Whether another process has stored something since the last look."""
+        return self.store.stamp() != self._stamp
 
 
 def read_private(path: Path, forbidden: int, mode: str) -> bytes | None:

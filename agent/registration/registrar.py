@@ -13,16 +13,15 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agent.registration.answers import NotRegisteredError
-from agent.registration.client import RegistrationError, connect
-from agent.registration.credentials import CredentialsError, CredentialStore
+from agent.registration.answers import NotRegisteredError, RegistrationError
+from agent.registration.client import connect
+from agent.registration.credentials import CredentialsError, CredentialStore, Keeper
 from agent.registration.dialects import DIALECTS, register
-from agent.registration.keeper import Keeper
 from agent.registration.policy import (
     BACKOFF_S,
     LASTED_S,
+    RegistrationState,
     RegistrationStatus,
-    State,
     changes,
     credentials_of,
     failure_wait_s,
@@ -31,7 +30,7 @@ from agent.registration.policy import (
     target_of,
     warnings_of,
 )
-from agent.registration.remote_config import RemoteConfiguration, accept
+from agent.registration.remote_config import RemoteConfiguration
 from agent.util.backoff import full_jitter
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.config.settings import CenterSettings
-    from agent.registration.answers import Refresh
+    from agent.registration.answers import Told
     from agent.registration.credentials import Credentials
     from agent.registration.target import Target
     from agent.util.secret import Secret
@@ -78,9 +77,8 @@ class Registrar:
         self._credentials: Credentials | None = None
         self._target: Target | None = None
         self._handed: Target | None = None  # what delivery was last given
-        self._remote = RemoteConfiguration()
         self._stale: Secret | None = None  # the token that the server refused
-        self._state: State = "registering"
+        self._state: RegistrationState = "registering"
         self._since = now()
         self._error: str | None = None
         self._attempts = self._renewals = self._short_lived = 0
@@ -220,8 +218,8 @@ class Registrar:
         if found is not None:
             self._apply(credentials, found)
 
-    def _apply(self, old: Credentials, found: Refresh) -> None:
-        new, refused = refreshed(old, found, self._remote)
+    def _apply(self, old: Credentials, found: Told) -> None:
+        new, refused = refreshed(old, found)
         self._refuse(refused)
         if new == old:
             return
@@ -234,10 +232,8 @@ class Registrar:
 
     def _adopt(self, credentials: Credentials) -> None:
         """Uses these credentials from now on."""
-        remote, _ = accept(credentials.remote, self._remote)
         with self._lock:
-            changed, self._remote = remote != self._remote, remote
-            self._credentials = credentials
+            changed, self._credentials = credentials.remote != self._remote, credentials
             if self._stale is not None and credentials.token != self._stale:
                 self._stale = None
             if self._stale is None:
@@ -253,7 +249,7 @@ class Registrar:
         else:
             self._use(target)
         if changed and self._on_remote:
-            self._on_remote(remote)
+            self._on_remote(credentials.remote)
 
     def _use(self, target: Target) -> None:
         self._warn(warnings_of(self._settings, self._store.folder, target))
@@ -289,7 +285,11 @@ class Registrar:
         if fresh:
             log.warning("registration fails (attempt %d): %s; points are kept and it is tried again", attempts, text)
 
-    def _enter(self, state: State, error: str | None) -> None:
+    @property
+    def _remote(self) -> RemoteConfiguration:
+        return self._credentials.remote if self._credentials else RemoteConfiguration()
+
+    def _enter(self, state: RegistrationState, error: str | None) -> None:
         if state != self._state:
             self._since = self._now()
         self._state, self._error = state, error

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.config.settings import Location
 from agent.registration.credentials import Credentials, CredentialsError, CredentialStore, read_secret_file
+from agent.registration.remote_config import RemoteConfiguration
 from agent.util import atomic
 from agent.util.atomic import sweep_temporaries, write_atomic
 from agent.util.secret import Secret
@@ -29,7 +31,7 @@ def credentials(**changes):
         "url": "http://db:8086",
         "org": "my-org",
         "bucket": "sly's Bucket",
-        "remote": {"measurement_interval": 60.0},
+        "remote": RemoteConfiguration(measurement_interval=60.0, location=Location(50.0, 14.0)),
     }
     return Credentials(**fields | changes)
 
@@ -42,7 +44,7 @@ def store(tmp_path):
 def test_what_is_saved_is_loaded(store):
     store.save(credentials())
     assert store.load() == credentials()
-    store.save(credentials(url=None, org=None, bucket=None, remote={}))
+    store.save(credentials(url=None, org=None, bucket=None, remote=RemoteConfiguration()))
     assert store.load().url is None
 
 

@@ -8,7 +8,8 @@ import traceback
 
 import pytest
 
-from agent.registration.client import CenterClient, RegistrationError
+from agent.registration.answers import RegistrationError
+from agent.registration.client import CenterClient
 from agent.registration.dialects import DIALECTS
 from agent.util.secret import Secret
 from tests.fake_center import FakeCenter, answer
