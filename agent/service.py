@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.config.settings import Settings
-    from agent.delivery.delivery import Connection
     from agent.registration.target import Target
     from drivers.base import Driver
 
@@ -73,7 +72,7 @@ class Service:
         state_dir: Path,
         *,
         spawn: Spawn = LoopThread,
-        connect: Callable[[Target, float], Connection] = Writer,
+        connect: Callable[[Target, float], Writer] = Writer,
         control: bool = True,
     ) -> None:
         self.settings, self.state_dir = settings, state_dir

@@ -90,6 +90,11 @@ class Park:
 Outcome = Delivered | Retry | Wait | Reauthorise | Slow | Split | Park
 
 
+def is_blind(outcome: Outcome) -> bool:
+    """Whether nothing told the points that are refused from the others."""
+    return isinstance(outcome, Park) or (isinstance(outcome, Split) and outcome.blind)
+
+
 def decide(answer: Answer, batch: Batch | None, *, now_ns: int, again: int = 0, may_halve: bool = True) -> Outcome:
     """The outcome of sending `batch` (None: an empty write).
 
