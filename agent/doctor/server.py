@@ -56,7 +56,7 @@ def _client(patient: Patient, settings: CenterSettings) -> CenterClient:
     """With the device secret where there is one: none is made."""
     data = None
     with contextlib.suppress(CredentialsError):
-        data = read_private(patient.state_dir / SECRET_FILE, 0o077, "600")
+        data = read_private(patient.state_dir / SECRET_FILE)
     secret = Secret(data.decode("ascii", "replace").strip() if data else "")
     return CenterClient(settings.url, secret, ca_file=settings.ca_file, timeout_s=patient.timeout_s)
 

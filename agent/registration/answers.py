@@ -158,14 +158,11 @@ def check_status(reply: Reply, device_id: str) -> None:
     raise reply.refused()
 
 
-def registration(
-    center: CenterClient, reply: Reply, record: Mapping[str, Any], token_name: str, key_name: str | None
-) -> Registration:
+def registration(center: CenterClient, reply: Reply, record: Mapping[str, Any], token_name: str) -> Registration:
     token, told = token_of(reply, record.get(token_name), token_name), told_by(center, reply, record)
     if told.refused:
         raise RegistrationError(told.refused[0])
-    key = record.get(key_name) if key_name else None
-    return Registration(token, key[:200] if isinstance(key, str) else "", told)
+    return Registration(token, str(record.get("key") or "")[:200], told)
 
 
 def token_of(reply: Reply, value: object, name: str) -> Secret:

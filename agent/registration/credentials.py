@@ -70,33 +70,20 @@ class Credentials:
             raise ValueError("it is not JSON") from None
         if not isinstance(fields, dict):
             raise ValueError("it is not a JSON object")  # noqa: TRY004 - one error for all that is damaged
-        remote = fields.get("remote")
-        if not isinstance(remote, dict):
-            raise ValueError("remote is not an object")  # noqa: TRY004 - one error for all that is damaged
-        token = _text(fields, "token")
+        if not isinstance(fields.get("remote"), dict):
+            raise ValueError("remote is not an object")  # noqa: TRY004 - as above
+        texts: dict[str, Any] = {name: fields.get(name) for name in ("token", *_FIELDS)}
+        for name, value in texts.items():
+            if not isinstance(value, str) and not (value is None and name in _PLACES):
+                raise ValueError(f"{name} is not a string")
+        token = texts.pop("token")
         if not TOKEN.fullmatch(token):
             raise ValueError("the token is not one")
-        return cls(
-            center=_text(fields, "center"),
-            device_id=_text(fields, "device_id"),
-            dialect=_text(fields, "dialect"),
-            token=Secret(token),
-            key=_text(fields, "key"),
-            url=_text(fields, "url") if fields.get("url") is not None else None,
-            org=_text(fields, "org") if fields.get("org") is not None else None,
-            bucket=_text(fields, "bucket") if fields.get("bucket") is not None else None,
-            remote=accept(remote, RemoteConfiguration())[0],
-        )
+        return cls(token=Secret(token), remote=accept(fields["remote"], RemoteConfiguration())[0], **texts)
 
 
-def _text(fields: Mapping[str, Any], name: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str):
-        raise ValueError(f"{name} is not a string")  # noqa: TRY004 - one error for all that is damaged
-    return value
-
-
-_FIELDS = ("center", "device_id", "dialect", "key", "url", "org", "bucket")
+_PLACES = ("url", "org", "bucket")
+_FIELDS = ("center", "device_id", "dialect", "key", *_PLACES)
 
 
 class CredentialStore:
@@ -134,7 +121,7 @@ class CredentialStore:
         Raises CredentialsError when others can read it, or when a new one cannot be kept: registering with a secret
         that the next start has forgotten would lock the board out.
         """
-        data = self._read(self.secret_path)
+        data = read_private(self.secret_path)
         if data is not None:
             text = data.decode("ascii", "replace").strip()
             if _SECRET.fullmatch(text):
@@ -158,7 +145,7 @@ class CredentialStore:
 
     def load(self) -> Credentials | None:
         """What was stored, None if nothing. A damaged file is set aside. CredentialsError when others can read it."""
-        data = self._read(self.path)
+        data = read_private(self.path)
         if data is None:
             return None
         try:
@@ -182,9 +169,6 @@ class CredentialStore:
         except OSError:
             return None
         return found.st_ino, found.st_mtime_ns, found.st_size
-
-    def _read(self, path: Path) -> bytes | None:
-        return read_private(path, 0o077, "600")
 
     def _write(self, path: Path, data: bytes) -> None:
         try:
@@ -253,7 +237,7 @@ class Keeper:
         return self.store.stamp() != self._stamp
 
 
-def read_private(path: Path, forbidden: int, mode: str) -> bytes | None:
+def read_private(path: Path, forbidden: int = 0o077, mode: str = "600") -> bytes | None:
     """The content of a secret's file, None if there is none. CredentialsError when `forbidden` mode bits are set.
 
     Also for what is not a regular file, too large, or not readable by this user.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
-from urllib.parse import quote
 
 from agent.registration.answers import (
     UNKNOWN_HERE,
@@ -27,10 +25,16 @@ if TYPE_CHECKING:
     from agent.util.secret import Secret
 
 
-class Dialect(ABC):
-    """One registration API. Methods raise RegistrationError, NotThisApiError where the server speaks another."""
+class Dialect:
+    """One registration API. Methods raise RegistrationError, NotThisApiError where the server speaks another.
+
+    What its answer calls the device's id and the token: `id_name`, `token_name`.
+    """
 
     name: ClassVar[str]
+    request: ClassVar[tuple[str, str]]
+    id_name: ClassVar[str] = "deviceId"
+    token_name: ClassVar[str] = "token"  # noqa: S105 - the name of a field
 
     def register(self, center: CenterClient, device_id: str, stale: Secret | None = None) -> Registration:
         """A registration with a usable token. `stale` is a token known to be refused: the same again does not count.
@@ -53,13 +57,16 @@ class Dialect(ABC):
             )
         return found
 
-    @abstractmethod
     def ask(self, center: CenterClient, device_id: str) -> Registration:
         """Registers, or fetches what is registered. TokenWithheldError when the token does not come."""
+        method, path = self.request
+        reply = center.ask(method, f"{path}/{device_id}", enroll=True)
+        check_status(reply, device_id)
+        return registration(center, reply, reply.own(self.id_name, device_id), self.token_name)
 
     def refresh(self, center: CenterClient, device_id: str) -> Told | None:
         """The remote configuration, None where there is none. NotRegisteredError when the center forgot the device."""
-        reply = center.ask("GET", f"/api/env/{quote(device_id, safe='')}?register=false")
+        reply = center.ask("GET", f"/api/env/{device_id}?register=false")
         if reply.status in (404, 405) or (reply.status == 200 and reply.is_html()):
             return None
         if reply.status == 403 and b'"registered"' in reply.answer.body:
@@ -70,7 +77,7 @@ class Dialect(ABC):
 
     def unregister(self, center: CenterClient, device_id: str) -> bool:
         """Removes the registration and with it the authorization. False when the server has none."""
-        reply = center.ask("DELETE", f"/api/devices/{quote(device_id, safe='')}")
+        reply = center.ask("DELETE", f"/api/devices/{device_id}")
         if reply.status == 404:
             return False
         if reply.status == 409:
@@ -84,22 +91,15 @@ class IotCenter(Dialect):
     """POST /api/devices/ID → {deviceId, createdAt, key, token}; ours adds where to write and the configuration."""
 
     name = "iot-center"
-
-    def ask(self, center: CenterClient, device_id: str) -> Registration:
-        reply = center.ask("POST", f"/api/devices/{quote(device_id, safe='')}", enroll=True)
-        check_status(reply, device_id)
-        return registration(center, reply, reply.own("deviceId", device_id), "token", "key")
+    request = "POST", "/api/devices"
 
 
 class IotCenterV2(Dialect):
     """GET /api/env/ID, which registers unless told not to. Its influx_url wins over its write_endpoint."""
 
     name = "iot-center-v2"
-
-    def ask(self, center: CenterClient, device_id: str) -> Registration:
-        reply = center.ask("GET", f"/api/env/{quote(device_id, safe='')}", enroll=True)
-        check_status(reply, device_id)
-        return registration(center, reply, reply.own("id", device_id), "influx_token", None)
+    request = "GET", "/api/env"
+    id_name, token_name = "id", "influx_token"
 
     def unregister(self, center: CenterClient, device_id: str) -> bool:
         """That server finds authorizations by prefix: removing pi-1 could remove pi-10's. So it is asked first."""
@@ -124,7 +124,7 @@ class IotApi(Dialect):
         made = center.ask("POST", "/api/devices/create", enroll=True, body=json.dumps({"deviceId": device_id}).encode())
         if not made.already_registered():
             check_status(made, device_id)
-        reply = center.ask("GET", f"/api/devices/{quote(device_id, safe='')}")
+        reply = center.ask("GET", f"/api/devices/{device_id}")
         check_status(reply, device_id)
         found = reply.json()
         if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
@@ -133,7 +133,7 @@ class IotApi(Dialect):
         if not own:
             raise RegistrationError(f"{reply.what}: a list of {len(found)} devices without {device_id}")
         newest = max(own, key=lambda item: str(item.get("updatedAt")))
-        return registration(center, reply, newest, "token", "key")
+        return registration(center, reply, newest, self.token_name)
 
     def refresh(self, center: CenterClient, device_id: str) -> Told | None:  # noqa: ARG002 - it has none
         return None
