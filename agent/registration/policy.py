@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from agent.registration.answers import RegistrationError
-from agent.registration.credentials import Credentials
 from agent.registration.device_id import state_folder_warning
-from agent.registration.remote_config import accept
+from agent.registration.remote_config import RemoteConfiguration, accept
 from agent.registration.target import Target, is_local, is_loopback, plain_http_warning
 from agent.util.backoff import full_jitter
 
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
     from random import Random
 
     from agent.config.settings import CenterSettings
-    from agent.registration.answers import Registration, Told
-    from agent.registration.remote_config import RemoteConfiguration
+    from agent.registration.answers import Told
+    from agent.registration.credentials import Credentials
 
 BACKOFF_S = (1.0, 300.0)
 LASTED_S = 600.0
@@ -107,13 +106,6 @@ def warnings_of(settings: CenterSettings, folder: Path, target: Target | None) -
                 "address, or set influx_url in [center]"
             )
     return tuple(text for text in found if text)
-
-
-def credentials_of(
-    center: str, device_id: str, dialect: str, found: Registration, old: RemoteConfiguration
-) -> tuple[Credentials, tuple[str, ...]]:
-    """What to store of a registration, and a sentence for each value that was refused: there `old` stays."""
-    return refreshed(Credentials(center, device_id, dialect, found.token, found.key, remote=old), found.told)
 
 
 def refreshed(old: Credentials, told: Told) -> tuple[Credentials, tuple[str, ...]]:
