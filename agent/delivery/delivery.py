@@ -95,8 +95,7 @@ class Delivery:
         rng = rng or Random()  # noqa: S311 - spreads load, guards nothing
         self._pace = Pace(interval_s, settings.batch_size, settings.backlog_rate, device_id, rng)
         self.wakeup = threading.Event()
-        self._current: Target | None = None
-        self._connection: Writer | None = None
+        self._writer: Writer | None = None
         self._probes, self._probe_at = 0, 0
         self._fine_at = -FINE_NS - 1  # when the last 204 came
         self._outage = OutageLog()
@@ -128,9 +127,8 @@ class Delivery:
 
     def close(self) -> None:
         """Drop the connection. Twice is fine."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._writer is not None:
+            self._writer.close()
 
     @property
     def alive_boot_ns(self) -> int:
@@ -145,7 +143,7 @@ class Delivery:
         state: Literal["delivering", "waiting", "failing"] = "delivering"
         if outage.kind is not None:
             state = "failing"
-        elif self._current is None:
+        elif self._writer is None:
             state = "waiting"
         return DeliveryStatus(
             state=state,
@@ -169,9 +167,9 @@ class Delivery:
     def _step(self) -> float:
         now = self._alive = self._now()
         target = self._target()
-        if target != self._current:
+        if target != (self._writer.target if self._writer else None):
             self._aim(target)
-        if target is None:
+        if self._writer is None:
             return POLL_S
         if self._pace.server.until > now:
             return self._pace.server.left_s(now)
@@ -179,11 +177,11 @@ class Delivery:
         if probe_s == 0:
             self._probes += 1
             self._probe_at = now
-            self._settling.apply(self._send(b"", None), None)
+            self._settling.apply(self._send(self._writer, None), None)
             return 0.0
         batch = self._next(now)
         if batch is not None:
-            self._deliver(batch)
+            self._deliver(self._writer, batch)
             return 0.0
         wait_s = self._pace.wait_s(now)
         return wait_s if probe_s is None else min(wait_s, probe_s)
@@ -201,27 +199,26 @@ class Delivery:
                 return batch
         return self._settling.next_parked() if self._pace.parked_due(now) else None
 
-    def _deliver(self, batch: Batch) -> None:
+    def _deliver(self, writer: Writer, batch: Batch) -> None:
         settled = False
         try:
-            outcome = self._send(batch.body, batch)
+            outcome = self._send(writer, batch)
             if outcome.kind == "400" and is_blind(outcome) and self._now() > self._fine_at + FINE_NS:
-                asked = self._send(b"", None)  # is it the request as such that is refused, and not its points?
+                asked = self._send(writer, None)  # is it the request as such that is refused, and not its points?
                 outcome = outcome if isinstance(asked, Delivered) else asked
             settled = self._settling.apply(outcome, batch)
         finally:
             if not settled:
                 self._buffer.keep(batch)
 
-    def _send(self, body: bytes, batch: Batch | None) -> Outcome:
-        assert self._current is not None
-        if self._connection is None:
-            self._connection = self._connect(self._current, self._settings.timeout)
+    def _send(self, writer: Writer, batch: Batch | None) -> Outcome:
+        """Write a batch; None: only ask."""
+        body = batch.body if batch else b""
         sent = self._call_since = self._now()
         self._requests += 1
         self._bytes += len(body)
         try:
-            answer = self._connection.write(body)
+            answer = writer.write(body)
         finally:
             self._call_since = None
         received = self._alive = self._now()
@@ -241,9 +238,9 @@ class Delivery:
     def _aim(self, target: Target | None) -> None:
         """Deliver somewhere else from now on, or with another token: whatever was wrong may be right there."""
         self.close()
-        if self._current is not None and target is not None and target.url != self._current.url:
+        if self._writer is not None and target is not None and target.url != self._writer.target.url:
             log.info("delivering to %s from now on", target.url)
-        self._current = target
+        self._writer = self._connect(target, self._settings.timeout) if target else None
         self._outage.url = target.url if target else ""
         if self._outage.kind is None:
             self._outage.changed_ns = self._now()
