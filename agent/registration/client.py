@@ -68,8 +68,9 @@ class CenterClient:
         self._observe, self._key_problem = observe, key_problem
         self._bounds = Bounds(timeout_s, MAX_ANSWER)
         self._session = requests.Session()
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, _BoundedAdapter(self._bounds))
+        adapter = _BoundedAdapter(self._bounds)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
         self._session.auth = _no_netrc
         self._verify = trust_store(ca_file)
         self._session.headers["User-Agent"] = f"iot-agent/{__version__}"

@@ -59,7 +59,7 @@ class Answer:
 
     def retry_after_s(self, now_ns: int, most_s: float = RETRY_AFTER_MAX_S) -> float | None:
         """Seconds that Retry-After asks for, 1 to `most_s`; None without one. A date counts from the answer's Date."""
-        return retry_after_s(self.headers.get("retry-after"), self.date_ns or now_ns, high=most_s)
+        return retry_after_s(self.headers.get("retry-after"), self.date_ns or now_ns, most_s)
 
     def message(self) -> str:
         """The server's words, whole: `message` or `error` of its JSON, also of one cut short; else the body as text."""
