@@ -33,7 +33,7 @@ class Writer:
     def write(self, body: bytes) -> Answer:
         """Send gzipped lines (empty: only ask whether URL, token, org and bucket are right). Never raises."""
         token = self.target.token.reveal()
-        if not (token.isascii() and token.isprintable()):  # http.client would show it in its error
+        if not self.target.token.fits_header():
             return Answer(401, body=b"the token holds characters that no header can carry")
         answer = self._bounds.exchange(lambda: self._post(token, body))
         if self._used and answer.status is None and not answer.timed_out:  # closed by the server while it was idle

@@ -89,6 +89,10 @@ class CenterClient:
         if body is not None:
             headers["Content-Type"] = "text/plain; charset=utf-8"
         what, url = f"{method} {self.url}{path}", self.url + path
+        if not (self._secret.fits_header() and (self._key is None or self._key.fits_header())):
+            raise RegistrationError(
+                f"{what}: the device secret or the enrollment key is damaged: no header can carry it"
+            )
         for _ in range(4):
             answer = self._send(method, url, headers, body)
             if answer.status is None:

@@ -112,14 +112,14 @@ class Bounds:
 
     def exchange(self, send: Callable[[], object]) -> Answer:
         """What came back for the one request that `send` makes. Never raises."""
-        self.answer = None
+        self.answer, failed = None, Answer(None, error="no answer")
         try:
             send()
         except Exception as error:  # noqa: BLE001 - clients raise for a status, and whatever goes wrong is an answer too
-            if self.answer is None:
-                causes = list(_causes(error))
-                return Answer(None, error=_describe(causes, self.seconds), timed_out=_late(causes) == "answer")
-        return self.answer or Answer(None, error="no answer")
+            causes = list(_causes(error))
+            failed = Answer(None, error=_describe(causes, self.seconds), timed_out=_late(causes) == "answer")
+        answer, self.answer = self.answer, None  # not held until the next: it may be large
+        return answer or failed
 
 
 class _Connection(HTTPConnection):
