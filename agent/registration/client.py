@@ -65,6 +65,7 @@ class CenterClient:
     ) -> None:
         self.url = url.rstrip("/")
         self._secret, self._key = secret, enrollment_key
+        self._hidden = (secret, enrollment_key) if enrollment_key else (secret,)
         self._observe, self._key_problem = observe, key_problem
         self._bounds = Bounds(timeout_s, MAX_ANSWER)
         self._session = requests.Session()
@@ -104,8 +105,7 @@ class CenterClient:
                 raise RegistrationError(f"{what}: the answer did not end within {self._bounds.seconds:g} s")
             if answer.cut:
                 raise RegistrationError(f"{what}: an answer of over {MAX_ANSWER} bytes: is this the center?")
-            hidden = (self._secret, self._key) if self._key else (self._secret,)
-            return Reply(what, answer.status, answer, hidden, self._key_problem)
+            return Reply(what, answer.status, answer, self._hidden, self._key_problem)
         raise RegistrationError(f"{what}: redirected in a circle")
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
