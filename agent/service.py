@@ -19,7 +19,7 @@ from agent.delivery.delivery import Delivery
 from agent.delivery.writer import Writer
 from agent.registration.device_id import device_id, state_folder_warning
 from agent.registration.registrar import Registrar
-from agent.registration.static_token import FixedTarget
+from agent.registration.static_token import StaticToken
 from agent.sensing.sensors import Sensors, drivers_of
 from agent.status.history import History
 from agent.status.http import StatusPage
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.config.settings import Settings
-    from agent.delivery.delivery import Connection
     from agent.registration.target import Target
     from drivers.base import Driver
 
@@ -54,7 +53,7 @@ class Parts:
 
     settings: Settings
     sensors: Sensors | None = None
-    registrar: Registrar | FixedTarget | None = None
+    registrar: Registrar | StaticToken | None = None
     delivery: Delivery | None = None
     measuring: list[Running] = field(default_factory=list)
     others: list[Running] = field(default_factory=list)
@@ -73,7 +72,7 @@ class Service:
         state_dir: Path,
         *,
         spawn: Spawn = LoopThread,
-        connect: Callable[[Target, float], Connection] = Writer,
+        connect: Callable[[Target, float], Writer] = Writer,
         control: bool = True,
     ) -> None:
         self.settings, self.state_dir = settings, state_dir
@@ -241,7 +240,7 @@ class Service:
                 on_remote=parts.sensors.configure,
             )
         elif settings.influxdb:
-            parts.registrar = FixedTarget(settings.influxdb, self.device_id)
+            parts.registrar = StaticToken(settings.influxdb, self.device_id)
         assert parts.registrar is not None
         parts.delivery = Delivery(
             buffer,

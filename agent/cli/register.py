@@ -25,10 +25,8 @@ if TYPE_CHECKING:
 @common_options
 def register(context: Context, force: bool) -> None:
     """Register with the center now. A running agent takes up the new token by itself."""
-    from agent.registration.client import connect  # noqa: PLC0415 - requests takes 0.5 s on a Pi Zero; --help does not need it
-    from agent.registration.dialects import register as ask  # noqa: PLC0415 - see above
-    from agent.registration.policy import credentials_of, target_of, warnings_of  # noqa: PLC0415 - see above
-    from agent.registration.remote_config import RemoteConfiguration  # noqa: PLC0415 - see above
+    from agent.registration.policy import target_of, warnings_of  # noqa: PLC0415 - see below
+    from agent.registration.registrar import obtain  # noqa: PLC0415 - requests takes 0.5 s on a Pi Zero; --help does not need it
 
     settings, device_id, store = _center(context)
     with _alone(store):
@@ -40,17 +38,14 @@ def register(context: Context, force: bool) -> None:
             click.echo(f"{device_id} is registered with {settings.url} ({old.dialect}); it writes to {where.url}")
             click.echo("register --force gets a new token")
             return
-        with contextlib.closing(connect(settings, store)) as center:
-            known, stale = (old.dialect, old.token) if old else (None, None)
-            dialect, found = ask(center, device_id, settings.api, known, stale)
-        credentials, refused = credentials_of(settings.url, device_id, dialect.name, found, RemoteConfiguration())
+        credentials, refused = obtain(settings, device_id, store, old, old.token if old else None)
         store.save(credentials)
     for text in refused:
         click.echo(f"warning: {text}", err=True)
     where = target_of(settings, credentials)
     for text in warnings_of(settings, store.folder, where):
         click.echo(f"warning: {text}", err=True)
-    click.echo(f"registered {device_id} with {settings.url} ({dialect.name})")
+    click.echo(f"registered {device_id} with {settings.url} ({credentials.dialect})")
     click.echo(f"it writes to {where.url}, organization {where.org}, bucket {where.bucket}")
 
 

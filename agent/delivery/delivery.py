@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
-from agent.delivery.delivery_status import DeliveryStatus
-from agent.delivery.outage_log import Troubles
-from agent.delivery.outcome import Delivered, Park, decide
-from agent.delivery.pacing import Pace, flush_interval_s
-from agent.delivery.settling import Settling, is_blind
+from agent.delivery.outage_log import OutageLog
+from agent.delivery.outcome import Delivered, Park, decide, is_blind
+from agent.delivery.pacing import SLOW_BASE_S, Pace, flush_interval_s
+from agent.delivery.settling import Settling
 from agent.delivery.writer import Writer
 from drivers.base import boot_ns
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from agent.buffer.buffer import Buffer
     from agent.clock.clock import Clock
     from agent.config.settings import DeliverySettings
-    from agent.delivery.outcome import Answer, Outcome
+    from agent.delivery.outcome import Outcome
     from agent.registration.target import Target
 
 log = logging.getLogger(__name__)
@@ -40,11 +40,31 @@ MAX_PROBES, PROBE_GAP_S, PROBE_SLOWLY_S = 4, 0.5, 60.0
 SECOND = 1_000_000_000
 
 
-class Connection(Protocol):
-    """What sends a body and brings an answer: agent.delivery.writer.Writer."""
+@dataclass(frozen=True, slots=True)
+class DeliveryStatus:
+    """Delivery at a moment. Moments are boot-clock nanoseconds unless said otherwise; None: never, or not now.
 
-    def write(self, body: bytes) -> Answer: ...
-    def close(self) -> None: ...
+    `state`: delivering (or ready to), waiting (nobody has said yet where to), failing. `backlog_rate` is points per
+    second as measured, `eta_s` the seconds until the backlog is gone at that rate. `bytes_sent` counts bodies.
+    `call_since_boot_ns`: a request has been on its way since then. `alive_boot_ns`: the loop last went round.
+    """
+
+    state: Literal["delivering", "waiting", "failing"]
+    since_boot_ns: int
+    alive_boot_ns: int
+    call_since_boot_ns: int | None = None
+    last_success_boot_ns: int | None = None
+    last_success_ns: int | None = None
+    last_error: str | None = None
+    failures: int = 0
+    next_attempt_s: float = 0.0
+    backlog: int = 0
+    backlog_rate: float = 0.0
+    eta_s: float | None = None
+    parked: int = 0
+    requests: int = 0
+    bytes_sent: int = 0
+    delivered: int = 0
 
 
 class Delivery:
@@ -67,7 +87,7 @@ class Delivery:
         loss_window: float = 10.0,
         rng: Random | None = None,
         now: Callable[[], int] = boot_ns,
-        connect: Callable[[Target, float], Connection] = Writer,
+        connect: Callable[[Target, float], Writer] = Writer,
     ) -> None:
         self._buffer, self._target, self._clock, self._settings = buffer, target, clock, settings
         self._now, self._connect = now, connect
@@ -75,13 +95,12 @@ class Delivery:
         rng = rng or Random()  # noqa: S311 - spreads load, guards nothing
         self._pace = Pace(interval_s, settings.batch_size, settings.backlog_rate, device_id, rng)
         self.wakeup = threading.Event()
-        self._current: Target | None = None
-        self._connection: Connection | None = None
+        self._writer: Writer | None = None
         self._probes, self._probe_at = 0, 0
         self._fine_at = -FINE_NS - 1  # when the last 204 came
-        self._troubles = Troubles()
+        self._outage = OutageLog()
         self._settling = Settling(
-            buffer, self._pace, self._troubles, now, on_unauthorised=on_unauthorised, on_authorised=on_authorised
+            buffer, self._pace, self._outage, now, on_unauthorised=on_unauthorised, on_authorised=on_authorised
         )
         self._started = self._alive = now()
         self._call_since: int | None = None
@@ -93,8 +112,8 @@ class Delivery:
             return min(self._step(), POLL_S)
         except Exception as error:  # noqa: BLE001 - a mistake here must not end delivery: the points are kept
             now = self._now()
-            self._settling.fail("mistake", f"{type(error).__name__} in delivery", error=error)
-            self._pace.server_failed(now, slow=True)
+            self._outage.begin(now, "mistake", f"{type(error).__name__} in delivery", error=error)
+            self._pace.server.fail(now, SLOW_BASE_S)
             return min(self._pace.server.left_s(now), POLL_S)
 
     def finish(self) -> None:
@@ -108,9 +127,8 @@ class Delivery:
 
     def close(self) -> None:
         """Drop the connection. Twice is fine."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._writer is not None:
+            self._writer.close()
 
     @property
     def alive_boot_ns(self) -> int:
@@ -118,24 +136,24 @@ class Delivery:
         return self._alive
 
     def snapshot(self) -> DeliveryStatus:
-        now, status, troubles = self._now(), self._buffer.snapshot(), self._troubles
+        now, status, outage = self._now(), self._buffer.snapshot(), self._outage
         success = self._settling.success
         backlog = status.pending_disk - status.undated - status.parked
         rate = self._pace.flow.rate(now)
         state: Literal["delivering", "waiting", "failing"] = "delivering"
-        if troubles.kind is not None:
+        if outage.kind is not None:
             state = "failing"
-        elif self._current is None:
+        elif self._writer is None:
             state = "waiting"
         return DeliveryStatus(
             state=state,
-            since_boot_ns=troubles.changed_ns or self._started,
+            since_boot_ns=outage.changed_ns or self._started,
             alive_boot_ns=self._alive,
             call_since_boot_ns=self._call_since,
             last_success_boot_ns=success[0] if success else None,
             last_success_ns=success[1] if success else None,
-            last_error=troubles.text,
-            failures=troubles.count,
+            last_error=outage.text,
+            failures=outage.count,
             next_attempt_s=self._pace.server.left_s(now),
             backlog=max(0, backlog),
             backlog_rate=rate,
@@ -149,9 +167,9 @@ class Delivery:
     def _step(self) -> float:
         now = self._alive = self._now()
         target = self._target()
-        if target != self._current:
+        if target != (self._writer.target if self._writer else None):
             self._aim(target)
-        if target is None:
+        if self._writer is None:
             return POLL_S
         if self._pace.server.until > now:
             return self._pace.server.left_s(now)
@@ -159,11 +177,11 @@ class Delivery:
         if probe_s == 0:
             self._probes += 1
             self._probe_at = now
-            self._settling.apply(self._send(b"", None), None)
+            self._settling.apply(self._send(self._writer, None), None)
             return 0.0
         batch = self._next(now)
         if batch is not None:
-            self._deliver(batch)
+            self._deliver(self._writer, batch)
             return 0.0
         wait_s = self._pace.wait_s(now)
         return wait_s if probe_s is None else min(wait_s, probe_s)
@@ -181,27 +199,26 @@ class Delivery:
                 return batch
         return self._settling.next_parked() if self._pace.parked_due(now) else None
 
-    def _deliver(self, batch: Batch) -> None:
+    def _deliver(self, writer: Writer, batch: Batch) -> None:
         settled = False
         try:
-            outcome = self._send(batch.body, batch)
+            outcome = self._send(writer, batch)
             if outcome.kind == "400" and is_blind(outcome) and self._now() > self._fine_at + FINE_NS:
-                asked = self._send(b"", None)  # is it the request as such that is refused, and not its points?
+                asked = self._send(writer, None)  # is it the request as such that is refused, and not its points?
                 outcome = outcome if isinstance(asked, Delivered) else asked
             settled = self._settling.apply(outcome, batch)
         finally:
             if not settled:
                 self._buffer.keep(batch)
 
-    def _send(self, body: bytes, batch: Batch | None) -> Outcome:
-        assert self._current is not None
-        if self._connection is None:
-            self._connection = self._connect(self._current, self._settings.timeout)
+    def _send(self, writer: Writer, batch: Batch | None) -> Outcome:
+        """Write a batch; None: only ask."""
+        body = batch.body if batch else b""
         sent = self._call_since = self._now()
         self._requests += 1
         self._bytes += len(body)
         try:
-            answer = self._connection.write(body)
+            answer = writer.write(body)
         finally:
             self._call_since = None
         received = self._alive = self._now()
@@ -221,12 +238,12 @@ class Delivery:
     def _aim(self, target: Target | None) -> None:
         """Deliver somewhere else from now on, or with another token: whatever was wrong may be right there."""
         self.close()
-        if self._current is not None and target is not None and target.url != self._current.url:
+        if self._writer is not None and target is not None and target.url != self._writer.target.url:
             log.info("delivering to %s from now on", target.url)
-        self._current = target
-        self._troubles.url = target.url if target else ""
-        if self._troubles.kind is None:
-            self._troubles.changed_ns = self._now()
+        self._writer = self._connect(target, self._settings.timeout) if target else None
+        self._outage.url = target.url if target else ""
+        if self._outage.kind is None:
+            self._outage.changed_ns = self._now()
         self._settling.start_again()
         self._probes = 0
         self._fine_at = -FINE_NS - 1

@@ -16,7 +16,7 @@ REASONS = 32
 
 
 @dataclass(slots=True)
-class Troubles:
+class OutageLog:
     """The failure of now (`kind` None: none), and what was refused since it was last said. Boot-clock nanoseconds."""
 
     kind: str | None = None
@@ -27,7 +27,7 @@ class Troubles:
     _began_ns: int = 0
     _said: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
 
-    def begin(self, now: int, kind: str, text: str, *, loud: bool, error: Exception | None = None) -> None:
+    def begin(self, now: int, kind: str, text: str, *, loud: bool = False, error: Exception | None = None) -> None:
         """A failure, perhaps the same as before. `loud`: it ends only when somebody does something."""
         level = logging.ERROR if loud else logging.WARNING
         if self.kind is None:

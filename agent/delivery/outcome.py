@@ -6,43 +6,22 @@ drop a point: its line is parked, which counts as pending, is retried slowly and
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.buffer.batch import DeadLetter, Part
 from agent.delivery.bad_lines import halves, named_lines, trouble
-from agent.util.backoff import http_date_ns, retry_after_s
-from agent.util.errors import printable
+from agent.util.errors import short
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from agent.buffer.batch import Batch
+    from agent.util.http import Answer
 
-MAX_TEXT = 300
 SAME_BYTES = 3  # a 500 can be the sender's fault: after so many of them on the same bytes the batch is halved
 _DROPPED = re.compile(r"dropped=(\d{1,18})\b")
-_ESCAPE_CUT = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?$")
-_MESSAGE = re.compile(r'"message"\s*:\s*"')
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back. `status` None: nothing did, and `error` says why. Header names are in lower case."""
-
-    status: int | None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
-    error: str = ""
-    timed_out: bool = False
-    cut: bool = False  # the body was longer than is read
-
-    @property
-    def date_ns(self) -> int | None:
-        """The Date header in Unix nanoseconds, to the second."""
-        return http_date_ns(self.headers.get("date", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,28 +90,9 @@ class Park:
 Outcome = Delivered | Retry | Wait | Reauthorise | Slow | Split | Park
 
 
-def message_of(answer: Answer) -> str:
-    """The server's words, whole: the `message` of its JSON (also of one cut short), else the body as text."""
-    text = answer.body.decode("utf-8", "replace")
-    try:
-        document = json.loads(text, strict=False)
-        if isinstance(document, dict):
-            return str(document.get("message") or document.get("error") or "")
-    except (ValueError, RecursionError):
-        start = _MESSAGE.search(text)
-        if answer.cut and start:
-            rest = _ESCAPE_CUT.sub("", text[start.end() :])
-            try:
-                return str(json.loads(f'"{rest}"', strict=False))
-            except ValueError:
-                return rest
-    return text
-
-
-def short(text: str) -> str:
-    """One line of at most MAX_TEXT characters, for a log or a dead letter."""
-    text = printable(" ".join(text[: 4 * MAX_TEXT].split()))
-    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+def is_blind(outcome: Outcome) -> bool:
+    """Whether nothing told the points that are refused from the others."""
+    return isinstance(outcome, Park) or (isinstance(outcome, Split) and outcome.blind)
 
 
 def decide(answer: Answer, batch: Batch | None, *, now_ns: int, again: int = 0, may_halve: bool = True) -> Outcome:
@@ -146,7 +106,7 @@ def decide(answer: Answer, batch: Batch | None, *, now_ns: int, again: int = 0, 
         return Retry("timeout" if answer.timed_out else "no answer", short(answer.error) or "no answer")
     if status == 204:
         return Delivered()
-    message = message_of(answer)
+    message = answer.message()
     text = f"{status} {short(message)}".strip()
     html = "html" in answer.headers.get("content-type", "").lower()
     if status < 300:
@@ -158,7 +118,7 @@ def decide(answer: Answer, batch: Batch | None, *, now_ns: int, again: int = 0, 
     if status in (401, 403):
         return Reauthorise(kind, text)
     if status in (429, 503):
-        seconds = retry_after_s(answer.headers.get("retry-after"), answer.date_ns or now_ns)
+        seconds = answer.retry_after_s(now_ns)
         return Retry(kind, text) if seconds is None else Wait(kind, text, seconds)
     if status == 500:
         if batch is None or again + 1 < SAME_BYTES:

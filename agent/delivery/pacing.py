@@ -12,6 +12,8 @@ from agent.util.backoff import BASE_S, CAP_S, full_jitter
 if TYPE_CHECKING:
     from random import Random
 
+    from agent.buffer.batch import Batch
+
 PROMPT_S = 1.0
 """Flush interval with a loss window of 0: points are on disk at once, and follow to the server promptly."""
 SLOW_BASE_S = 8.0
@@ -41,16 +43,21 @@ def next_flush(now: int, interval_s: float, device_id: str) -> int:
 class Gate:
     """Closed for a while after each failure: exponential back-off with full jitter, or as long as the server says."""
 
+    rng: Random
+    base_s: float = BASE_S
+    cap_s: float = CAP_S
     failures: int = 0
     until: int = 0
 
-    def fail(self, now: int, rng: Random, base: float = BASE_S, cap: float = CAP_S) -> None:
+    def fail(self, now: int, base_s: float | None = None) -> None:
         self.failures += 1
-        self.until = now + round(max(full_jitter(self.failures - 1, base, cap, rng), MIN_WAIT_S) * 1e9)
+        wait_s = full_jitter(self.failures - 1, base_s or self.base_s, self.cap_s, self.rng)
+        self.until = now + round(max(wait_s, MIN_WAIT_S) * 1e9)
 
     def wait(self, now: int, seconds: float) -> None:
+        """A tenth more at most, so that a fleet that was told the same does not come back at once."""
         self.failures += 1
-        self.until = now + round(seconds * 1e9)
+        self.until = now + round(seconds * self.rng.uniform(1, 1.1) * 1e9)
 
     def left_s(self, now: int) -> float:
         return max(0, self.until - now) / 1e9
@@ -93,8 +100,8 @@ class Pace:
     """
 
     def __init__(self, interval_s: float, batch_size: int, backlog_rate: float, device_id: str, rng: Random) -> None:
-        self._interval_s, self._batch_size, self._device_id, self._rng = interval_s, batch_size, device_id, rng
-        self.server, self.backlog, self.parked = Gate(), Gate(), Gate()
+        self._interval_s, self._batch_size, self._device_id = interval_s, batch_size, device_id
+        self.server, self.backlog, self.parked = Gate(rng), Gate(rng), Gate(rng, PARKED_S, 15 * PARKED_S)
         self.flow = Flow(backlog_rate)
         self.limit = batch_size
         self.flush_at = 0  # the newest points go first
@@ -121,35 +128,21 @@ class Pace:
         moments = (self.flush_at, self.flow.until, self.backlog.until, self.parked.until)
         return min((moment - now) / 1e9 for moment in moments if moment > now)
 
-    def accepted(self, now: int, points: int, *, live: bool, parked: bool) -> None:
+    def own_gate(self, batch: Batch) -> Gate:
+        """What trouble with these points alone closes."""
+        return self.parked if batch.parked else self.server if batch.live else self.backlog
+
+    def accepted(self, now: int, batch: Batch) -> None:
         self.server.clear()
+        self.own_gate(batch).clear()
         self.limit = min(self._batch_size, self.limit + self.limit // 8 + 1)
-        if parked:
-            self.parked.clear()
-        elif not live:
-            self.backlog.clear()
-        if not live:
-            self.flow.sent(now, points)
+        if not batch.live:
+            self.flow.sent(now, batch.count)
 
-    def unanswered(self, points: int) -> None:
-        if points > LEAST_POINTS:
-            self.limit = max(LEAST_POINTS, min(self.limit, points) // 2)
-
-    def too_large(self, points: int) -> None:
-        self.limit = max(1, min(self.limit, points) // 2)
-
-    def server_failed(self, now: int, *, slow: bool = False) -> None:
-        self.server.fail(now, self._rng, SLOW_BASE_S if slow else BASE_S)
-
-    def server_waits(self, now: int, seconds: float) -> None:
-        """A tenth more at most, so that a fleet that was told the same does not come back at once."""
-        self.server.wait(now, seconds * self._rng.uniform(1, 1.1))
-
-    def backlog_failed(self, now: int) -> None:
-        self.backlog.fail(now, self._rng)
-
-    def parked_failed(self, now: int) -> None:
-        self.parked.fail(now, self._rng, PARKED_S, 15 * PARKED_S)
+    def shrink(self, points: int, least: int = 1) -> None:
+        """A request of so many points was too much: smaller ones from now on, but not under `least`."""
+        if points > least:
+            self.limit = max(least, min(self.limit, points) // 2)
 
     def start_again(self) -> None:
         """There is another target: whatever was wrong may be right there. The count of failures stays: live first."""

@@ -8,25 +8,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.buffer.batch import Part
-from agent.delivery.outcome import Delivered, Park, Reauthorise, Retry, Slow, Split, Wait
+from agent.delivery.outcome import Delivered, Park, Reauthorise, Retry, Slow, Split, Wait, is_blind
+from agent.delivery.pacing import LEAST_POINTS, SLOW_BASE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agent.buffer.batch import Batch
     from agent.buffer.buffer import Buffer
-    from agent.delivery.outage_log import Troubles
+    from agent.delivery.outage_log import OutageLog
     from agent.delivery.outcome import Outcome
     from agent.delivery.pacing import Pace
 
 MAX_HALVINGS = 64
 """Halvings with nothing accepted in between, before refused batches are parked whole: 13 find one line in 5,000, and
 some more come before the first good part when there are many bad lines and parts are not yet on disk, in order."""
-
-
-def is_blind(outcome: Outcome) -> bool:
-    """Whether nothing told the points that are refused from the others."""
-    return isinstance(outcome, Park) or (isinstance(outcome, Split) and outcome.blind)
 
 
 class Settling:
@@ -39,13 +35,13 @@ class Settling:
         self,
         buffer: Buffer,
         pace: Pace,
-        troubles: Troubles,
+        outage: OutageLog,
         now: Callable[[], int],
         *,
         on_unauthorised: Callable[[], None],
         on_authorised: Callable[[], None],
     ) -> None:
-        self._buffer, self._pace, self._troubles, self._now = buffer, pace, troubles, now
+        self._buffer, self._pace, self._outage, self._now = buffer, pace, outage, now
         self._on_unauthorised, self._on_authorised = on_unauthorised, on_authorised
         self._halvings = 0  # since the server last accepted anything
         self._same: OrderedDict[int, int] = OrderedDict()  # first key of a batch → how often it got a 500
@@ -73,7 +69,7 @@ class Settling:
         batch = self._buffer.take_parked()
         if batch is None and self._refused_again:
             self.end_round()
-            self._pace.parked_failed(self._now())
+            self._pace.parked.fail(self._now())
         return batch
 
     def end_round(self) -> None:
@@ -83,48 +79,51 @@ class Settling:
 
     def apply(self, outcome: Outcome, batch: Batch | None) -> bool:
         """Do what an outcome asks for. Whether the batch is settled; else it has to be kept."""
-        now = self._now()
-        if isinstance(outcome, Delivered):
-            self._succeed(now, batch)
-            return batch is not None
-        if isinstance(outcome, Split | Park):
-            assert batch is not None
-            return self._set_apart(outcome, batch, now)
-        if isinstance(outcome, Retry) and not outcome.server and batch is not None and not batch.live:
-            self._troubles.held(now, batch.count, outcome.text)
-        else:
-            self.fail(outcome.kind, outcome.text, loud=isinstance(outcome, Slow))
-        if isinstance(outcome, Wait):
-            self._pace.server_waits(now, outcome.seconds)
-        elif isinstance(outcome, Retry):
-            self._retry(outcome, batch, now)
-        else:
-            self._pace.server_failed(now, slow=True)
-            if isinstance(outcome, Reauthorise):
+        now, pace = self._now(), self._pace
+        match outcome:
+            case Delivered():
+                self._succeed(now, batch)
+                return batch is not None
+            case Split() | Park():
+                assert batch is not None
+                return self._set_apart(outcome, batch, now)
+            case Retry(server=False) if batch is not None:
+                self._try_again(outcome, batch, now)
+            case Retry():
+                self._outage.begin(now, outcome.kind, outcome.text)
+                if batch is not None and outcome.kind == "timeout":
+                    pace.shrink(batch.count, LEAST_POINTS)
+                pace.server.fail(now)
+            case Wait():
+                self._outage.begin(now, outcome.kind, outcome.text)
+                pace.server.wait(now, outcome.seconds)
+            case Reauthorise():
+                self._outage.begin(now, outcome.kind, outcome.text)
+                pace.server.fail(now, SLOW_BASE_S)
                 self._token_refused = True
                 self._on_unauthorised()
+            case Slow():
+                self._outage.begin(now, outcome.kind, outcome.text, loud=True)
+                pace.server.fail(now, SLOW_BASE_S)
         return False
 
-    def _retry(self, outcome: Retry, batch: Batch | None, now: int) -> None:
-        if batch is not None and not outcome.server:
-            key = batch.keys[0]
-            self._same[key] = self._same.pop(key, 0) + 1
-            while len(self._same) > 64:
-                self._same.popitem(last=False)
-        if batch is not None and outcome.kind == "timeout":
-            self._pace.unanswered(batch.count)
-        if batch is None or outcome.server or batch.live:
-            self._pace.server_failed(now)
-        elif batch.parked:
-            self._pace.parked_failed(now)
+    def _try_again(self, outcome: Retry, batch: Batch, now: int) -> None:
+        """It can be these bytes alone."""
+        key = batch.keys[0]
+        self._same[key] = self._same.pop(key, 0) + 1
+        while len(self._same) > 64:
+            self._same.popitem(last=False)
+        if batch.live:
+            self._outage.begin(now, outcome.kind, outcome.text)
         else:
-            self._pace.backlog_failed(now)
+            self._outage.held(now, batch.count, outcome.text)
+        self._pace.own_gate(batch).fail(now)
 
     def _succeed(self, now: int, batch: Batch | None) -> None:
         if self._token_refused:
             self._token_refused = False
             self._on_authorised()
-        self._troubles.end(now)
+        self._outage.end(now)
         if batch is None:
             self._pace.server.clear()
             return
@@ -133,7 +132,7 @@ class Settling:
         self.delivered += batch.count
         self._halvings = 0
         self._same.pop(batch.keys[0], None)
-        self._pace.accepted(now, batch.count, live=batch.live, parked=batch.parked)
+        self._pace.accepted(now, batch)
 
     def _set_apart(self, outcome: Split | Park, batch: Batch, now: int) -> bool:
         self._same.pop(batch.keys[0], None)
@@ -141,22 +140,19 @@ class Settling:
         if is_blind(outcome):
             self._halvings += 1
         if self._halvings > MAX_HALVINGS:
-            self.fail("all refused", f"nothing is accepted: {outcome.text}", loud=True)
+            self._outage.begin(now, "all refused", f"nothing is accepted: {outcome.text}", loud=True)
         else:
-            self._troubles.end(now)
+            self._outage.end(now)
         if isinstance(outcome, Split):
             if outcome.kind == "413":
-                self._pace.too_large(batch.count)
+                self._pace.shrink(batch.count)
             self._buffer.replace(batch, outcome.parts, outcome.dead)
-            self._troubles.refused(now, len(outcome.dead), outcome.text)
+            self._outage.refused(now, len(outcome.dead), outcome.text)
             return True
-        self._pace.parked_failed(now)
+        self._pace.parked.fail(now)
         if batch.parked:
             self._refused_again.append(replace(batch, body=b""))
             return True
         self._buffer.replace(batch, (Part(tuple(batch.lines()), "parked"),), ())
-        self._troubles.parked(now, batch.count, outcome.text)
+        self._outage.parked(now, batch.count, outcome.text)
         return True
-
-    def fail(self, kind: str, text: str, *, loud: bool = False, error: Exception | None = None) -> None:
-        self._troubles.begin(self._now(), kind, text, loud=loud, error=error)

@@ -109,8 +109,8 @@ def secrets(patient: Patient) -> Iterator[Finding]:
         yield skipped(name, patient.hidden)
         return
     try:
-        secret = read_private(folder / SECRET_FILE, 0o077, "600")
-        data = read_private(folder / CREDENTIALS_FILE, 0o077, "600")
+        secret = read_private(folder / SECRET_FILE)
+        data = read_private(folder / CREDENTIALS_FILE)
         stored = Credentials.decode(data) if data is not None else None
         if stored and stored.center.rstrip("/") == settings.center.url.rstrip("/"):
             patient.target = target_of(settings.center, stored)

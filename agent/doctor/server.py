@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from agent.config.limits import check_id
 from agent.delivery.writer import Writer
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
-from agent.registration.answers import NotRegisteredError
-from agent.registration.client import CenterClient, RegistrationError
+from agent.registration.answers import NotRegisteredError, RegistrationError
+from agent.registration.client import CenterClient
 from agent.registration.credentials import SECRET_FILE, CredentialsError, read_private
 from agent.registration.device_id import ID_FILE, derive
 from agent.registration.dialects import DIALECTS
@@ -56,7 +56,7 @@ def _client(patient: Patient, settings: CenterSettings) -> CenterClient:
     """With the device secret where there is one: none is made."""
     data = None
     with contextlib.suppress(CredentialsError):
-        data = read_private(patient.state_dir / SECRET_FILE, 0o077, "600")
+        data = read_private(patient.state_dir / SECRET_FILE)
     secret = Secret(data.decode("ascii", "replace").strip() if data else "")
     return CenterClient(settings.url, secret, ca_file=settings.ca_file, timeout_s=patient.timeout_s)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.config.settings import Settings
-    from agent.delivery.outcome import Answer
+    from agent.util.http import Answer
 
 _log = logging.getLogger(__name__)
 

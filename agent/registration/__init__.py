@@ -1,1 +1,1 @@
-"""How the agent gets and keeps its token: registrar.Registrar with a center, static_token.FixedTarget without."""
+"""How the agent gets and keeps its token: registrar.Registrar with a center, static_token.StaticToken without."""

@@ -1,52 +1,128 @@
-"""What a center's answers must be, checked field by field, whatever the dialect."""
+"""What a center answers and what it must be, checked field by field, whatever the dialect."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
+import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from agent.config.limits import check_url
-from agent.registration.client import NotThisApiError, RegistrationError
-from agent.util.secret import Secret
+from agent.util.errors import AgentError
+from agent.util.secret import TOKEN, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.registration.client import Answer, CenterClient
+    from agent.registration.client import CenterClient
+    from agent.util.http import Answer
 
-_TOKEN = re.compile(r"[!-~]{1,1024}")
+MAX_RETRY_AFTER_S = 3600.0
 PLACEHOLDER = "fake_auth_token"
 UNKNOWN_HERE = (
     "this device's secret was lost, or another board has the same id. An administrator of the center must remove {id} "
     "there; then it registers by itself. Or choose another [device] id"
 )
-SOON_UNKNOWN = (
-    "the device secret is gone. The token still works; before the next one can be had, an administrator of the center "
-    "must remove {id} there"
-)
+
+
+class RegistrationError(AgentError):
+    """Registration did not work. `retry_after_s`: when the center asks to be asked again."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class NotThisApiError(RegistrationError):
+    """The server does not speak this dialect."""
 
 
 class TokenWithheldError(RegistrationError):
     """The device is registered, and the server does not hand out the token (again)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """What an answer said, checked. `fields` are the raw numbers for remote.accept, `url` … None where not said."""
-
-    token: Secret
-    key: str = ""
-    url: str | None = None
-    org: str | None = None
-    bucket: str | None = None
-    fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
+class NotRegisteredError(RegistrationError):
+    """The center answers that it has no registration of this device."""
 
 
 @dataclass(frozen=True, slots=True)
-class Refresh:
-    """What a center says to a device that is registered: None and missing where it does not."""
+class Reply:
+    """A center's whole answer to one request, which `what` names. `hidden` is what no message may show."""
+
+    what: str
+    status: int
+    answer: Answer
+    hidden: tuple[Secret, ...] = ()
+    key_problem: str | None = None
+
+    def json(self) -> Any:
+        """The body as JSON. RegistrationError that says what came instead."""
+        try:
+            return json.loads(self.answer.body)
+        except (ValueError, RecursionError):
+            raise RegistrationError(f"{self.what}: {self.status} with {self._kind()}") from None
+
+    def record(self) -> Mapping[str, Any]:
+        """The body as a JSON object."""
+        found = self.json()
+        if not isinstance(found, dict):
+            raise NotThisApiError(f"{self.what}: {self.status} with a JSON {type(found).__name__}, not an object")
+        return found
+
+    def own(self, name: str, device_id: str) -> Mapping[str, Any]:
+        """The body as a JSON object that is about this device by its field `name`."""
+        record = self.record()
+        if name not in record:
+            raise NotThisApiError(f"{self.what}: {self.status} with a JSON object without {name}")
+        if record[name] != device_id:
+            raise RegistrationError(
+                f"{self.what}: the answer is for {str(record[name])[:64]!r}, not for {device_id}: nothing of it is used"
+            )
+        return record
+
+    def _kind(self) -> str:
+        if not self.answer.body.strip():
+            return "an empty body instead of JSON"
+        if self.is_html():
+            return "HTML instead of JSON: is this the address of the center's API? It begins " + self.excerpt()
+        return f"{len(self.answer.body)} bytes that are not JSON"
+
+    def is_html(self) -> bool:
+        """By its first character: some of these servers label their JSON text/html."""
+        return self.answer.body.lstrip()[:1] == b"<"
+
+    def excerpt(self, length: int = 120) -> str:
+        """How the server's words begin, for a message, without secrets. Only for answers that hold no token."""
+        words = self.answer.message() or self.answer.body.decode("utf-8", "replace")
+        text = " ".join(words[:2000].split())
+        for secret in self.hidden:
+            text = text.replace(secret.reveal(), "***")
+        return repr(text[:length])
+
+    def already_registered(self) -> bool:
+        known = re.search(rb"already (?:registered|exists|has an)", self.answer.body, re.IGNORECASE)
+        return self.status == 500 and known is not None
+
+    def refused(self, hint: str = "") -> RegistrationError:
+        """The error for a status that is no success."""
+        said = self.excerpt(200) if self.answer.body.strip() else "an empty body"
+        text = f"{self.what}: {self.status} {said}"
+        return RegistrationError(f"{text}: {hint}" if hint else text, self.retry_after_s())
+
+    def retry_after_s(self) -> float | None:
+        return self.answer.retry_after_s(time.time_ns(), MAX_RETRY_AFTER_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Where to write and how to measure, as a center says it; None and missing where it does not.
+
+    Addresses are checked, `refused` has a sentence for each that is none; `fields` are numbers as they came, for
+    remote_config.accept.
+    """
 
     url: str | None
     org: str | None
@@ -55,102 +131,77 @@ class Refresh:
     refused: tuple[str, ...] = ()
 
 
-class NotRegisteredError(RegistrationError):
-    """The center answers that it has no registration of this device."""
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What a registration gave, checked."""
+
+    token: Secret
+    key: str
+    told: Told
 
 
-def already_registered(answer: Answer) -> bool:
-    return (
-        answer.status == 500
-        and re.search(rb"already (?:registered|exists|has an)", answer.body, re.IGNORECASE) is not None
-    )
-
-
-def check_status(answer: Answer, device_id: str) -> None:
+def check_status(reply: Reply, device_id: str) -> None:
     """Raises the error that the status stands for; returns for 200 and 201 with something that is not HTML."""
-    if answer.status in (200, 201):
-        if answer.is_html():
-            raise NotThisApiError(str(_html(answer)))
+    if reply.status in (200, 201):
+        if reply.is_html():
+            raise NotThisApiError(f"{reply.what}: {reply.status} with HTML, not JSON: it begins {reply.excerpt(60)}")
         return
-    if answer.status in (404, 405, 501):
-        raise NotThisApiError(f"{answer.what}: {answer.status}")
-    if already_registered(answer):
-        raise TokenWithheldError(f"{answer.what}: {answer.message()}")
-    if answer.status == 409 and answer.retry_after_s() is None:
-        raise answer.refused(UNKNOWN_HERE.format(id=device_id))
-    if answer.status in (401, 403):
+    if reply.status in (404, 405, 501):
+        raise NotThisApiError(f"{reply.what}: {reply.status}")
+    if reply.already_registered():
+        raise TokenWithheldError(f"{reply.what}: {reply.excerpt(200)}")
+    if reply.status == 409 and reply.retry_after_s() is None:
+        raise reply.refused(UNKNOWN_HERE.format(id=device_id))
+    if reply.status in (401, 403):
         hint = "if it asks for an enrollment key, an administrator makes one: set [center] enrollment_key_file to it"
-        raise answer.refused(answer.key_problem or hint)
-    raise answer.refused()
+        raise reply.refused(reply.key_problem or hint)
+    raise reply.refused()
 
 
-def _html(answer: Answer) -> RegistrationError:
-    return RegistrationError(f"{answer.what}: {answer.status} with HTML, not JSON: it begins {answer.excerpt(60)}")
+def registration(center: CenterClient, reply: Reply, record: Mapping[str, Any], token_name: str) -> Registration:
+    token, told = token_of(reply, record.get(token_name), token_name), told_by(center, reply, record)
+    if told.refused:
+        raise RegistrationError(told.refused[0])
+    return Registration(token, str(record.get("key") or "")[:200], told)
 
 
-def check_own(answer: Answer, record: Mapping[str, Any], name: str, device_id: str) -> None:
-    if name not in record:
-        raise NotThisApiError(f"{answer.what}: {answer.status} with a JSON object without {name}")
-    if record[name] != device_id:
-        raise RegistrationError(
-            f"{answer.what}: the answer is for {str(record[name])[:64]!r}, not for {device_id}: nothing of it is used"
-        )
-
-
-def registration(
-    center: CenterClient, answer: Answer, record: Mapping[str, Any], token_name: str, key_name: str | None
-) -> Registration:
-    tell_time(center, record)
-    key = record.get(key_name) if key_name else None
-    return Registration(
-        token=token_of(answer, record.get(token_name), token_name),
-        key=key[:200] if isinstance(key, str) else "",
-        url=place(answer, record, "influx_url"),
-        org=place(answer, record, "influx_org"),
-        bucket=place(answer, record, "influx_bucket"),
-        fields=record,
-    )
-
-
-def token_of(answer: Answer, value: object, name: str) -> Secret:
+def token_of(reply: Reply, value: object, name: str) -> Secret:
     """A token that can be used. What came instead is described, never shown."""
     if value is None or value == "":
-        raise TokenWithheldError(f"{answer.what}: {answer.status} with an empty {name}: registered, but not handed out")
+        raise TokenWithheldError(f"{reply.what}: {reply.status} with an empty {name}: registered, but not handed out")
     if not isinstance(value, str):
-        raise RegistrationError(f"{answer.what}: {name} is a JSON {type(value).__name__}, not a string")
+        raise RegistrationError(f"{reply.what}: {name} is a JSON {type(value).__name__}, not a string")
     if value.startswith(PLACEHOLDER):
         raise RegistrationError(
-            f"{answer.what}: {name} is a placeholder (fake_auth_token_…): this server issues no tokens to write with. "
+            f"{reply.what}: {name} is a placeholder (fake_auth_token_…): this server issues no tokens to write with. "
             "Use [influxdb] with a token made by hand"
         )
-    if not _TOKEN.fullmatch(value):
-        raise RegistrationError(f"{answer.what}: {name} holds what no token holds (spaces, control characters, length)")
+    if not TOKEN.fullmatch(value):
+        raise RegistrationError(f"{reply.what}: {name} holds what no token holds (spaces, control characters, length)")
     return Secret(value)
 
 
-def place(answer: Answer, record: Mapping[str, Any], name: str) -> str | None:
-    """influx_url, influx_org or influx_bucket of the answer; None when it is not there or empty."""
-    value = record.get(name)
+def told_by(center: CenterClient, reply: Reply, record: Mapping[str, Any]) -> Told:
+    """What a record says to its device. Its serverTime (ISO 8601, to the ms) goes to the clock."""
+    with contextlib.suppress(ValueError):
+        moment = datetime.fromisoformat(str(record.get("serverTime")))
+        if moment.tzinfo is not None:
+            center.tell_time(round(moment.timestamp() * 1000) * 1_000_000, 1_000_000)
+    places: dict[str, str | None] = {}
+    refused = []
+    for name in ("url", "org", "bucket"):
+        try:
+            places[name] = _place(record.get(f"influx_{name}"), url=name == "url")
+        except ValueError as error:
+            places[name] = None
+            refused.append(f"{reply.what}: influx_{name}: {error}")
+    return Told(fields=record, refused=tuple(refused), **places)
+
+
+def _place(value: object, *, url: bool) -> str | None:
+    """None when it is not there or empty. ValueError for what cannot be one."""
     if value is None or value == "":
         return None
     if not isinstance(value, str) or len(value) > 500 or not value.isprintable():
-        raise RegistrationError(f"{answer.what}: {name} is not a string that can be one")
-    if name != "influx_url":
-        return value
-    try:
-        return check_url(value)
-    except ValueError as error:
-        raise RegistrationError(f"{answer.what}: influx_url: {error}") from None
-
-
-def tell_time(center: CenterClient, record: Mapping[str, Any]) -> None:
-    """ServerTime (ISO 8601, to the ms) to the clock."""
-    text = record.get("serverTime")
-    if not isinstance(text, str):
-        return
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return
-    if moment.tzinfo is not None:
-        center.tell_time(round(moment.timestamp() * 1000) * 1_000_000, 1_000_000)
+        raise ValueError("not a string that can be one")
+    return check_url(value) if url else value

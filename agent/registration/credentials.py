@@ -1,4 +1,6 @@
-"""The token and the device secret at rest: each in a file of its own, 0600, replaced atomically."""
+"""The token and the device secret at rest: each in a file of its own, 0600, replaced atomically; how the running agent
+keeps them.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.registration.remote_config import RemoteConfiguration, accept
 from agent.util.atomic import sweep_temporaries, write_atomic
 from agent.util.errors import AgentError
 from agent.util.secret import TOKEN, Secret
@@ -27,6 +30,10 @@ CREDENTIALS_FILE = "credentials.json"
 SECRET_FILE = "device.secret"  # noqa: S105 - the name of the file
 LOCK_FILE = "registration.lock"
 MAX_FILE = 65_536
+SOON_UNKNOWN = (
+    "the device secret is gone. The token still works; before the next one can be had, an administrator of the center "
+    "must remove {id} there"
+)
 _SECRET = re.compile(r"[A-Za-z0-9_-]{32,128}")
 
 
@@ -46,12 +53,12 @@ class Credentials:
     url: str | None = None
     org: str | None = None
     bucket: str | None = None
-    remote: Mapping[str, float] = field(default_factory=dict)
+    remote: RemoteConfiguration = field(default_factory=RemoteConfiguration)
 
     def encode(self) -> bytes:
         """The content of the file: the only place where the token is written out."""
         fields: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
-        fields |= {"version": 1, "token": self.token.reveal(), "remote": dict(self.remote)}
+        fields |= {"version": 1, "token": self.token.reveal(), "remote": self.remote.numbers()}
         return json.dumps(fields, indent=1).encode() + b"\n"
 
     @classmethod
@@ -63,33 +70,20 @@ class Credentials:
             raise ValueError("it is not JSON") from None
         if not isinstance(fields, dict):
             raise ValueError("it is not a JSON object")  # noqa: TRY004 - one error for all that is damaged
-        remote = fields.get("remote")
-        if not isinstance(remote, dict):
-            raise ValueError("remote is not an object")  # noqa: TRY004 - one error for all that is damaged
-        token = _text(fields, "token")
+        if not isinstance(fields.get("remote"), dict):
+            raise ValueError("remote is not an object")  # noqa: TRY004 - as above
+        texts: dict[str, Any] = {name: fields.get(name) for name in ("token", *_FIELDS)}
+        for name, value in texts.items():
+            if not isinstance(value, str) and not (value is None and name in _PLACES):
+                raise ValueError(f"{name} is not a string")
+        token = texts.pop("token")
         if not TOKEN.fullmatch(token):
             raise ValueError("the token is not one")
-        return cls(
-            center=_text(fields, "center"),
-            device_id=_text(fields, "device_id"),
-            dialect=_text(fields, "dialect"),
-            token=Secret(token),
-            key=_text(fields, "key"),
-            url=_text(fields, "url") if fields.get("url") is not None else None,
-            org=_text(fields, "org") if fields.get("org") is not None else None,
-            bucket=_text(fields, "bucket") if fields.get("bucket") is not None else None,
-            remote={name: float(value) for name, value in remote.items() if type(value) in (int, float)},
-        )
+        return cls(token=Secret(token), remote=accept(fields["remote"], RemoteConfiguration())[0], **texts)
 
 
-def _text(fields: Mapping[str, Any], name: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str):
-        raise ValueError(f"{name} is not a string")  # noqa: TRY004 - one error for all that is damaged
-    return value
-
-
-_FIELDS = ("center", "device_id", "dialect", "key", "url", "org", "bucket")
+_PLACES = ("url", "org", "bucket")
+_FIELDS = ("center", "device_id", "dialect", "key", *_PLACES)
 
 
 class CredentialStore:
@@ -127,7 +121,7 @@ class CredentialStore:
         Raises CredentialsError when others can read it, or when a new one cannot be kept: registering with a secret
         that the next start has forgotten would lock the board out.
         """
-        data = self._read(self.secret_path)
+        data = read_private(self.secret_path)
         if data is not None:
             text = data.decode("ascii", "replace").strip()
             if _SECRET.fullmatch(text):
@@ -151,7 +145,7 @@ class CredentialStore:
 
     def load(self) -> Credentials | None:
         """What was stored, None if nothing. A damaged file is set aside. CredentialsError when others can read it."""
-        data = self._read(self.path)
+        data = read_private(self.path)
         if data is None:
             return None
         try:
@@ -176,9 +170,6 @@ class CredentialStore:
             return None
         return found.st_ino, found.st_mtime_ns, found.st_size
 
-    def _read(self, path: Path) -> bytes | None:
-        return read_private(path, 0o077, "600")
-
     def _write(self, path: Path, data: bytes) -> None:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -197,7 +188,56 @@ class CredentialStore:
         log.warning("%s is damaged (%s): set aside as %s", path, why, aside.name)
 
 
-def read_private(path: Path, forbidden: int, mode: str) -> bytes | None:
+class Keeper:
+    """For the registrar's thread only. `center` and `device_id` say whose credentials count."""
+
+    def __init__(self, store: CredentialStore, center: str, device_id: str) -> None:
+        self.store = store
+        self._center, self._device_id = center, device_id
+        self._stamp: tuple[int, int, int] | None = None
+        self._looked = False
+        self._unsaved = False
+
+    def look(self, ours: Credentials | None) -> Credentials | None:
+        """The credentials in the file if it changed since the last look, saved or not; None if there is nothing new.
+
+        `ours` are those in use: they are written again when the file is gone, damaged, or could not be written before.
+        Raises CredentialsError for files that others can read, at each look until that is mended.
+        """
+        lost = self.store.secret_is_lost()
+        stamp = self.store.stamp()
+        if self._looked and stamp == self._stamp and not self._unsaved:
+            return None
+        found = self.store.load()
+        if found and (found.center, found.device_id) != (self._center, self._device_id):
+            log.info("the stored token is of %s at %s: registering anew", found.device_id, found.center)
+            found = None
+        if found and lost:
+            log.warning("%s", SOON_UNKNOWN.format(id=self._device_id))
+        self._looked, self._stamp = True, self.store.stamp()
+        if ours and found != ours and (self._unsaved or found is None):
+            self.save(ours)
+            return None
+        return found
+
+    def save(self, credentials: Credentials) -> None:
+        """Stores them; a disk that refuses is no reason not to use them, since the device secret renews them."""
+        try:
+            self.store.save(credentials)
+        except CredentialsError as error:
+            if not self._unsaved:
+                log.warning("the token is used but not kept: %s", error)
+            self._unsaved = True
+            return
+        self._unsaved = False
+        self._stamp = self.store.stamp()
+
+    def changed_elsewhere(self) -> bool:
+        """Whether another process has stored something since the last look."""
+        return self.store.stamp() != self._stamp
+
+
+def read_private(path: Path, forbidden: int = 0o077, mode: str = "600") -> bytes | None:
     """The content of a secret's file, None if there is none. CredentialsError when `forbidden` mode bits are set.
 
     Also for what is not a regular file, too large, or not readable by this user.

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
-from urllib.parse import quote
 
 from agent.registration.answers import (
     UNKNOWN_HERE,
     NotRegisteredError,
-    Refresh,
+    NotThisApiError,
     Registration,
+    RegistrationError,
     TokenWithheldError,
-    already_registered,
-    check_own,
+    Told,
     check_status,
-    place,
     registration,
-    tell_time,
+    told_by,
 )
-from agent.registration.client import NotThisApiError, RegistrationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,10 +25,16 @@ if TYPE_CHECKING:
     from agent.util.secret import Secret
 
 
-class Dialect(ABC):
-    """One registration API. Methods raise RegistrationError, NotThisApiError where the server speaks another."""
+class Dialect:
+    """One registration API. Methods raise RegistrationError, NotThisApiError where the server speaks another.
+
+    What its answer calls the device's id and the token: `id_name`, `token_name`.
+    """
 
     name: ClassVar[str]
+    request: ClassVar[tuple[str, str]]
+    id_name: ClassVar[str] = "deviceId"
+    token_name: ClassVar[str] = "token"  # noqa: S105 - the name of a field
 
     def register(self, center: CenterClient, device_id: str, stale: Secret | None = None) -> Registration:
         """A registration with a usable token. `stale` is a token known to be refused: the same again does not count.
@@ -55,41 +57,33 @@ class Dialect(ABC):
             )
         return found
 
-    @abstractmethod
     def ask(self, center: CenterClient, device_id: str) -> Registration:
         """Registers, or fetches what is registered. TokenWithheldError when the token does not come."""
+        method, path = self.request
+        reply = center.ask(method, f"{path}/{device_id}", enroll=True)
+        check_status(reply, device_id)
+        return registration(center, reply, reply.own(self.id_name, device_id), self.token_name)
 
-    def refresh(self, center: CenterClient, device_id: str) -> Refresh | None:
+    def refresh(self, center: CenterClient, device_id: str) -> Told | None:
         """The remote configuration, None where there is none. NotRegisteredError when the center forgot the device."""
-        answer = center.ask("GET", f"/api/env/{quote(device_id, safe='')}?register=false")
-        if answer.status in (404, 405) or (answer.status == 200 and answer.is_html()):
+        reply = center.ask("GET", f"/api/env/{device_id}?register=false")
+        if reply.status in (404, 405) or (reply.status == 200 and reply.is_html()):
             return None
-        if answer.status == 403 and b'"registered"' in answer.body:
-            raise NotRegisteredError(f"{answer.what}: the center does not know {device_id} any more")
-        if answer.status != 200:
-            raise answer.refused(UNKNOWN_HERE.format(id=device_id) if answer.status in (401, 403, 409) else "")
-        record = answer.record()
-        check_own(answer, record, "id", device_id)
-        tell_time(center, record)
-        found: dict[str, str | None] = {}
-        refused: list[str] = []
-        for name in ("influx_url", "influx_org", "influx_bucket"):
-            try:
-                found[name] = place(answer, record, name)
-            except RegistrationError as error:
-                found[name] = None
-                refused.append(f"{error}: the old one stays")
-        return Refresh(found["influx_url"], found["influx_org"], found["influx_bucket"], record, tuple(refused))
+        if reply.status == 403 and b'"registered"' in reply.answer.body:
+            raise NotRegisteredError(f"{reply.what}: the center does not know {device_id} any more")
+        if reply.status != 200:
+            raise reply.refused(UNKNOWN_HERE.format(id=device_id) if reply.status in (401, 403, 409) else "")
+        return told_by(center, reply, reply.own("id", device_id))
 
     def unregister(self, center: CenterClient, device_id: str) -> bool:
         """Removes the registration and with it the authorization. False when the server has none."""
-        answer = center.ask("DELETE", f"/api/devices/{quote(device_id, safe='')}")
-        if answer.status == 404:
+        reply = center.ask("DELETE", f"/api/devices/{device_id}")
+        if reply.status == 404:
             return False
-        if answer.status == 409:
-            raise answer.refused(UNKNOWN_HERE.format(id=device_id))
-        if not 200 <= answer.status < 300:
-            raise answer.refused()
+        if reply.status == 409:
+            raise reply.refused(UNKNOWN_HERE.format(id=device_id))
+        if not 200 <= reply.status < 300:
+            raise reply.refused()
         return True
 
 
@@ -97,26 +91,15 @@ class IotCenter(Dialect):
     """POST /api/devices/ID → {deviceId, createdAt, key, token}; ours adds where to write and the configuration."""
 
     name = "iot-center"
-
-    def ask(self, center: CenterClient, device_id: str) -> Registration:
-        answer = center.ask("POST", f"/api/devices/{quote(device_id, safe='')}", enroll=True)
-        check_status(answer, device_id)
-        record = answer.record()
-        check_own(answer, record, "deviceId", device_id)
-        return registration(center, answer, record, "token", "key")
+    request = "POST", "/api/devices"
 
 
 class IotCenterV2(Dialect):
     """GET /api/env/ID, which registers unless told not to. Its influx_url wins over its write_endpoint."""
 
     name = "iot-center-v2"
-
-    def ask(self, center: CenterClient, device_id: str) -> Registration:
-        answer = center.ask("GET", f"/api/env/{quote(device_id, safe='')}", enroll=True)
-        check_status(answer, device_id)
-        record = answer.record()
-        check_own(answer, record, "id", device_id)
-        return registration(center, answer, record, "influx_token", None)
+    request = "GET", "/api/env"
+    id_name, token_name = "id", "influx_token"
 
     def unregister(self, center: CenterClient, device_id: str) -> bool:
         """That server finds authorizations by prefix: removing pi-1 could remove pi-10's. So it is asked first."""
@@ -139,20 +122,20 @@ class IotApi(Dialect):
 
     def ask(self, center: CenterClient, device_id: str) -> Registration:
         made = center.ask("POST", "/api/devices/create", enroll=True, body=json.dumps({"deviceId": device_id}).encode())
-        if not already_registered(made):
+        if not made.already_registered():
             check_status(made, device_id)
-        answer = center.ask("GET", f"/api/devices/{quote(device_id, safe='')}")
-        check_status(answer, device_id)
-        found = answer.json()
+        reply = center.ask("GET", f"/api/devices/{device_id}")
+        check_status(reply, device_id)
+        found = reply.json()
         if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-            raise NotThisApiError(f"{answer.what}: {answer.status} with JSON that is no list of devices")
+            raise NotThisApiError(f"{reply.what}: {reply.status} with JSON that is no list of devices")
         own = [item for item in found if item.get("deviceId") == device_id]
         if not own:
-            raise RegistrationError(f"{answer.what}: a list of {len(found)} devices without {device_id}")
+            raise RegistrationError(f"{reply.what}: a list of {len(found)} devices without {device_id}")
         newest = max(own, key=lambda item: str(item.get("updatedAt")))
-        return registration(center, answer, newest, "token", "key")
+        return registration(center, reply, newest, self.token_name)
 
-    def refresh(self, center: CenterClient, device_id: str) -> Refresh | None:  # noqa: ARG002 - it has none
+    def refresh(self, center: CenterClient, device_id: str) -> Told | None:  # noqa: ARG002 - it has none
         return None
 
     def unregister(self, center: CenterClient, device_id: str) -> bool:

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from agent.registration.client import RegistrationError
-from agent.registration.credentials import Credentials
+from agent.registration.answers import RegistrationError
 from agent.registration.device_id import state_folder_warning
 from agent.registration.remote_config import RemoteConfiguration, accept
 from agent.registration.target import Target, is_local, is_loopback, plain_http_warning
@@ -18,19 +17,20 @@ if TYPE_CHECKING:
     from random import Random
 
     from agent.config.settings import CenterSettings
-    from agent.registration.answers import Refresh, Registration
+    from agent.registration.answers import Told
+    from agent.registration.credentials import Credentials
 
 BACKOFF_S = (1.0, 300.0)
 LASTED_S = 600.0
 RENEWAL_S = (60.0, 3600.0)
-State = Literal["registering", "registered", "renewing", "failing", "waiting", "refused"]
+RegistrationState = Literal["registering", "registered", "renewing", "failing", "waiting", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
 class RegistrationStatus:
     """For status, metrics and the local page; nothing secret in it. Times are seconds."""
 
-    state: State
+    state: RegistrationState
     since_s: float
     error: str | None
     attempts: int
@@ -108,40 +108,20 @@ def warnings_of(settings: CenterSettings, folder: Path, target: Target | None) -
     return tuple(text for text in found if text)
 
 
-def credentials_of(
-    center: str, device_id: str, dialect: str, found: Registration, old: RemoteConfiguration
-) -> tuple[Credentials, tuple[str, ...]]:
-    """What to store of a registration, and a sentence for each value that was refused."""
-    remote, refused = accept(found.fields, old)
-    credentials = Credentials(
-        center=center,
-        device_id=device_id,
-        dialect=dialect,
-        token=found.token,
-        key=found.key,
-        url=found.url,
-        org=found.org,
-        bucket=found.bucket,
-        remote=remote.numbers(),
+def refreshed(old: Credentials, told: Told) -> tuple[Credentials, tuple[str, ...]]:
+    """The credentials after what the center says, and a sentence for each value that was refused."""
+    remote, refused = accept(told.fields, old.remote)
+    new = replace(
+        old, url=told.url or old.url, org=told.org or old.org, bucket=told.bucket or old.bucket, remote=remote
     )
-    return credentials, refused
+    return new, (*refused, *(f"{text}: the old one stays" for text in told.refused))
 
 
 def changes(old: Credentials, new: Credentials) -> list[str]:
     """The differences, for a log line."""
     names = [name for name in ("url", "org", "bucket") if getattr(old, name) != getattr(new, name)]
     changed = [f"influx_{name} is {getattr(new, name)!r}" for name in names]
-    return changed + [f"{name} is {value:g}" for name, value in new.remote.items() if old.remote.get(name) != value]
-
-
-def refreshed(old: Credentials, found: Refresh, current: RemoteConfiguration) -> tuple[Credentials, tuple[str, ...]]:
-    """The credentials after what the center says now, and a sentence for each value that was refused."""
-    remote, refused = accept(found.fields, current)
-    new = replace(
-        old,
-        url=found.url or old.url,
-        org=found.org or old.org,
-        bucket=found.bucket or old.bucket,
-        remote=remote.numbers(),
-    )
-    return new, refused + found.refused
+    before = old.remote.numbers()
+    return changed + [
+        f"{name} is {value:g}" for name, value in new.remote.numbers().items() if before.get(name) != value
+    ]

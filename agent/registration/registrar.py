@@ -13,25 +13,23 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agent.registration.answers import NotRegisteredError
-from agent.registration.client import RegistrationError, connect
-from agent.registration.credentials import CredentialsError, CredentialStore
+from agent.registration.answers import NotRegisteredError, RegistrationError
+from agent.registration.client import connect
+from agent.registration.credentials import Credentials, CredentialsError, CredentialStore, Keeper
 from agent.registration.dialects import DIALECTS, register
-from agent.registration.keeper import Keeper
 from agent.registration.policy import (
     BACKOFF_S,
     LASTED_S,
+    RegistrationState,
     RegistrationStatus,
-    State,
     changes,
-    credentials_of,
     failure_wait_s,
     refreshed,
     renewal_wait_s,
     target_of,
     warnings_of,
 )
-from agent.registration.remote_config import RemoteConfiguration, accept
+from agent.registration.remote_config import RemoteConfiguration
 from agent.util.backoff import full_jitter
 
 if TYPE_CHECKING:
@@ -39,8 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.config.settings import CenterSettings
-    from agent.registration.answers import Refresh
-    from agent.registration.credentials import Credentials
+    from agent.registration.client import Observe
     from agent.registration.target import Target
     from agent.util.secret import Secret
 
@@ -53,6 +50,26 @@ LOOK_S = 5.0
 PAUSE_S = 0.1
 
 
+def obtain(
+    settings: CenterSettings,
+    device_id: str,
+    store: CredentialStore,
+    old: Credentials | None,
+    stale: Secret | None,
+    *,
+    observe: Observe | None = None,
+) -> tuple[Credentials, tuple[str, ...]]:
+    """Registers: what is to be stored, at once, and a sentence for each value of the center's that was refused.
+
+    `old` are the credentials until now, `stale` a token that is refused. Raises RegistrationError, CredentialsError.
+    """
+    with contextlib.closing(connect(settings, store, observe)) as center:
+        dialect, found = register(center, device_id, settings.api, old.dialect if old else None, stale)
+    remote = old.remote if old else RemoteConfiguration()
+    new = Credentials(settings.url, device_id, dialect.name, found.token, found.key, remote=remote)
+    return refreshed(new, found.told)
+
+
 class Registrar:
     """Keeps a target for delivery. A util.loops.Loop; the other methods may be called from any thread."""
 
@@ -62,7 +79,7 @@ class Registrar:
         device_id: str,
         folder: Path,
         *,
-        observe: Callable[[int, int, int, int], None] | None = None,
+        observe: Observe | None = None,
         on_remote: Callable[[RemoteConfiguration], None] | None = None,
         now: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
@@ -78,9 +95,8 @@ class Registrar:
         self._credentials: Credentials | None = None
         self._target: Target | None = None
         self._handed: Target | None = None  # what delivery was last given
-        self._remote = RemoteConfiguration()
         self._stale: Secret | None = None  # the token that the server refused
-        self._state: State = "registering"
+        self._state: RegistrationState = "registering"
         self._since = now()
         self._error: str | None = None
         self._attempts = self._renewals = self._short_lived = 0
@@ -89,8 +105,8 @@ class Registrar:
         self._due: float | None = now()
         self._refresh_due: float | None = None
         self._refused: tuple[str, ...] = ()
-        self._warnings: tuple[str, ...] = ()
-        self._warn(warnings_of(settings, folder, None))
+        self._warnings = warnings_of(settings, folder, None)
+        _say(self._warnings)
 
     def target(self) -> Target | None:
         """Where to write now, None until registered. A refused token stays until it is replaced."""
@@ -179,20 +195,21 @@ class Registrar:
         with self._lock:
             self._attempts += 1
             stale = self._stale
-            known = self._credentials.dialect if self._credentials else None
-        url = self._settings.url
+            old = self._credentials
         with self._store.exclusive():
-            with contextlib.closing(connect(self._settings, self._store, self._observe)) as center:
-                dialect, found = register(center, self._device_id, self._settings.api, known, stale)
-            credentials, refused = credentials_of(url, self._device_id, dialect.name, found, self._remote)
+            credentials, refused = obtain(
+                self._settings, self._device_id, self._store, old, stale, observe=self._observe
+            )
             self._keeper.save(credentials)  # at once, before it is used: InfluxDB shows a token only once
-        self._refuse(refused)
+        _say(refused, self._refused)
         with self._lock:
+            self._refused = refused
             if stale is not None:
                 self._renewals += 1
                 self._renewed_at = self._now()
             self._got_at = self._now()
-        log.info("%s as %s with %s (%s)", "renewed" if stale else "registered", self._device_id, url, dialect.name)
+        done = "renewed" if stale else "registered"
+        log.info("%s as %s with %s (%s)", done, self._device_id, self._settings.url, credentials.dialect)
         self._adopt(credentials)
 
     def _refresh(self) -> None:
@@ -214,30 +231,25 @@ class Registrar:
                     log.warning("the remote configuration is not refreshed: %s", error)
                     self._error = str(error)
             return
+        new, refused = refreshed(credentials, found) if found else (credentials, self._refused)
+        _say(refused, self._refused)
         with self._lock:
+            self._refused = refused
             if self._state == "registered":
                 self._error = None
-        if found is not None:
-            self._apply(credentials, found)
-
-    def _apply(self, old: Credentials, found: Refresh) -> None:
-        new, refused = refreshed(old, found, self._remote)
-        self._refuse(refused)
-        if new == old:
+        if new == credentials:
             return
         with self._store.exclusive():
             if self._keeper.changed_elsewhere():
                 return  # `register --force` was quicker: the next step takes that up
             self._keeper.save(new)
-        log.info("the center changed the configuration: %s", ", ".join(changes(old, new)))
+        log.info("the center changed the configuration: %s", ", ".join(changes(credentials, new)))
         self._adopt(new)
 
     def _adopt(self, credentials: Credentials) -> None:
         """Uses these credentials from now on."""
-        remote, _ = accept(credentials.remote, self._remote)
         with self._lock:
-            changed, self._remote = remote != self._remote, remote
-            self._credentials = credentials
+            changed, self._credentials = credentials.remote != self._remote, credentials
             if self._stale is not None and credentials.token != self._stale:
                 self._stale = None
             if self._stale is None:
@@ -246,37 +258,22 @@ class Registrar:
         try:
             target = target_of(self._settings, credentials)
         except RegistrationError as error:
+            log.warning("%s", error)
             with self._lock:
                 self._target = None
                 self._enter("failing", str(error))
-            log.warning("%s", error)
         else:
-            self._use(target)
+            warnings = warnings_of(self._settings, self._store.folder, target)
+            _say(warnings, self._warnings)
+            with self._lock:
+                self._target, self._warnings = target, warnings
+                if self._stale is None:
+                    if self._state == "failing":
+                        log.info("registration works again after %d attempts", self._attempts)
+                    self._attempts = 0
+                    self._enter("registered", None)
         if changed and self._on_remote:
-            self._on_remote(remote)
-
-    def _use(self, target: Target) -> None:
-        self._warn(warnings_of(self._settings, self._store.folder, target))
-        with self._lock:
-            self._target = target
-            if self._stale is None:
-                if self._state == "failing":
-                    log.info("registration works again after %d attempts", self._attempts)
-                self._attempts = 0
-                self._enter("registered", None)
-
-    def _refuse(self, refused: tuple[str, ...]) -> None:
-        for text in refused:
-            if text not in self._refused:
-                log.warning("%s", text)
-        with self._lock:
-            self._refused = refused
-
-    def _warn(self, warnings: tuple[str, ...]) -> None:
-        for warning in warnings:
-            if warning not in self._warnings:
-                log.warning("%s", warning)
-        self._warnings = warnings
+            self._on_remote(credentials.remote)
 
     def _failed(self, error: RegistrationError | CredentialsError) -> None:
         text = str(error)
@@ -289,10 +286,21 @@ class Registrar:
         if fresh:
             log.warning("registration fails (attempt %d): %s; points are kept and it is tried again", attempts, text)
 
-    def _enter(self, state: State, error: str | None) -> None:
+    @property
+    def _remote(self) -> RemoteConfiguration:
+        return self._credentials.remote if self._credentials else RemoteConfiguration()
+
+    def _enter(self, state: RegistrationState, error: str | None) -> None:
         if state != self._state:
             self._since = self._now()
         self._state, self._error = state, error
 
     def _refresh_period(self) -> float:
         return (self._remote.configuration_refresh or REFRESH_S) * self._rng.uniform(0.9, 1.1)
+
+
+def _say(texts: tuple[str, ...], before: tuple[str, ...] = ()) -> None:
+    """Each once, as long as it holds."""
+    for text in texts:
+        if text not in before:
+            log.warning("%s", text)

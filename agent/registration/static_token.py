@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from agent.registration.credentials import CredentialsError, read_secret_file
-from agent.registration.policy import RegistrationStatus, State
+from agent.registration.policy import RegistrationState, RegistrationStatus
 from agent.registration.remote_config import RemoteConfiguration
 from agent.registration.target import Target, plain_http_warning
 
@@ -24,7 +24,7 @@ LOOK_AGAIN_S = 10.0
 CREDENTIAL = "influxdb.token"
 
 
-class FixedTarget:
+class StaticToken:
     """A target from the settings. The token's file is read again while it is missing or the server refuses it."""
 
     def __init__(self, settings: InfluxSettings, device_id: str, *, now: Callable[[], float] = time.monotonic) -> None:
@@ -33,7 +33,7 @@ class FixedTarget:
         self.wakeup = threading.Event()
         self._token: Secret | None = None
         self._refused: Secret | None = None
-        self._state: State = "waiting"
+        self._state: RegistrationState = "waiting"
         self._since = now()
         self._error: str | None = None
         self._attempts = 0
@@ -121,7 +121,7 @@ class FixedTarget:
             f"put a token that may write there into {self._settings.token_file or 'the file of [influxdb] token_file'}"
         )
 
-    def _enter(self, state: State, error: str | None) -> None:
+    def _enter(self, state: RegistrationState, error: str | None) -> None:
         if state != self._state:
             self._since = self._now()
         self._state, self._error = state, error

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.clock.clock import Clock
-    from agent.delivery.delivery_status import DeliveryStatus
+    from agent.delivery.delivery import DeliveryStatus
     from agent.registration.policy import RegistrationStatus
     from agent.sensing.sampler import SensorStatus
 

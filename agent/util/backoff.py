@@ -34,13 +34,8 @@ def http_date_ns(text: str) -> int | None:
         return None
 
 
-def retry_after_s(
-    text: str | None,
-    now_ns: int,
-    low: float = RETRY_AFTER_MIN_S,
-    high: float = RETRY_AFTER_MAX_S,
-) -> float | None:
-    """Seconds that a Retry-After header asks for (RFC 9110 section 10.2.3: seconds or a date), kept within low … high.
+def retry_after_s(text: str | None, now_ns: int, most_s: float = RETRY_AFTER_MAX_S) -> float | None:
+    """Seconds that a Retry-After header asks for (RFC 9110 section 10.2.3: seconds or a date), 1 to `most_s`.
 
     `now_ns` is Unix time: the same answer's Date header where there is one, since the device's clock may be wrong.
     None when there is no header or it is neither of the two.
@@ -53,4 +48,4 @@ def retry_after_s(
         if date is None:
             return None
         seconds = (date - now_ns) / 1e9
-    return min(max(seconds, low), high)
+    return min(max(seconds, RETRY_AFTER_MIN_S), most_s)

@@ -1,18 +1,150 @@
-"""A bound on the time an answer may take as a whole.
+"""One HTTP answer, bounded in time and size: what delivery and registration get from whichever client they use.
 
 A timeout of a socket bounds each operation only: a server that answers byte by byte held influxdb-client for ten times
-its timeout. Here each response has one deadline, from the moment the request is sent to the last byte that is read.
+its timeout. Here each answer has one deadline, from the moment its request is sent to the last byte that is read.
 """
 
 from __future__ import annotations
 
+import http.client
 import io
+import json
+import re
+import ssl
 import time
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from socket import gaierror
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from urllib3 import HTTPResponse
+from urllib3.exceptions import ConnectTimeoutError, ReadTimeoutError, SSLError
+
+from agent.util.backoff import RETRY_AFTER_MAX_S, http_date_ns, retry_after_s
+from agent.util.errors import short
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from socket import socket
+
+    from urllib3 import PoolManager
+    from urllib3.connection import HTTPConnection
+
+else:
+    HTTPConnection = object
+
+_OBJECT = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>:? ?|\w+\(host='[^']*', port=\d+\): ?")
+_ESCAPE_CUT = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?$")
+_MESSAGE = re.compile(r'"message"\s*:\s*"')
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back. `status` None: nothing did, and `error` says why. Header names are in lower case.
+
+    `timed_out`: connected, but not all of it came in time; `cut`: the body is not whole, for that reason or because it
+    is longer than is read. Its repr shows no body: tokens may be in there.
+    """
+
+    status: int | None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+    error: str = ""
+    timed_out: bool = False
+    cut: bool = False
+
+    @property
+    def date_ns(self) -> int | None:
+        """The Date header in Unix nanoseconds, to the second."""
+        return http_date_ns(self.headers.get("date", ""))
+
+    def retry_after_s(self, now_ns: int, most_s: float = RETRY_AFTER_MAX_S) -> float | None:
+        """Seconds that Retry-After asks for, 1 to `most_s`; None without one. A date counts from the answer's Date."""
+        return retry_after_s(self.headers.get("retry-after"), self.date_ns or now_ns, most_s)
+
+    def message(self) -> str:
+        """The server's words, whole: `message` or `error` of its JSON, also of one cut short; else the body as text."""
+        text = self.body.decode("utf-8", "replace")
+        try:
+            document = json.loads(text, strict=False)
+            if isinstance(document, dict):
+                return str(document.get("message") or document.get("error") or "")
+        except (ValueError, RecursionError):
+            start = _MESSAGE.search(text)
+            if self.cut and start:
+                rest = _ESCAPE_CUT.sub("", text[start.end() :])
+                try:
+                    return str(json.loads(f'"{rest}"', strict=False))
+                except ValueError:
+                    return rest
+        return text
+
+
+class Bounds:
+    """`seconds` for an answer and the `most` bytes of its body, for the clients whose pools these are put on.
+
+    The client gets an empty response, with which it can do no harm: it would unpack, decode, log and follow. The
+    answer comes from exchange(). One request at a time.
+    """
+
+    def __init__(self, seconds: float, most: int) -> None:
+        self.seconds, self.most = seconds, most
+        self.answer: Answer | None = None
+
+    def put_on(self, manager: PoolManager) -> None:
+        """On all connections that `manager` makes from now on, also through a proxy."""
+        pools: Mapping[str, Any] = manager.pool_classes_by_scheme
+        bounded = {"bounds": self, "response_class": self._response}
+        manager.pool_classes_by_scheme = {
+            scheme: type(
+                "BoundedPool",
+                (pool,),
+                {"ConnectionCls": type("BoundedConnection", (_Connection, pool.ConnectionCls), bounded)},
+            )
+            for scheme, pool in pools.items()
+        }
+
+    def _response(self, sock: socket, *arguments: Any, **options: Any) -> http.client.HTTPResponse:
+        """What http.client reads an answer with, once its request is sent."""
+        response = http.client.HTTPResponse(sock, *arguments, **options)
+        until = time.monotonic() + self.seconds
+        response.fp = io.BufferedReader(_TimedReader(response.fp.detach(), sock, until))
+        return response
+
+    def exchange(self, send: Callable[[], object]) -> Answer:
+        """What came back for the one request that `send` makes. Never raises."""
+        self.answer, failed = None, Answer(None, error="no answer")
+        try:
+            send()
+        except Exception as error:  # noqa: BLE001 - clients raise for a status, and whatever goes wrong is an answer too
+            causes = list(_causes(error))
+            failed = Answer(None, error=_describe(causes, self.seconds), timed_out=_late(causes) == "answer")
+        answer, self.answer = self.answer, None  # not held until the next: it may be large
+        return answer or failed
+
+
+class _Connection(HTTPConnection):
+    """Mixed into a connection of urllib3's: reads what is wanted of an answer, as far as it comes in time."""
+
+    bounds: ClassVar[Bounds]
+
+    def request(self, *arguments: Any, **options: Any) -> None:
+        super().request(*arguments, **{**options, "preload_content": False})
+
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override] # as urllib3's own
+        response, most = super().getresponse(), self.bounds.most
+        body, whole, late = bytearray(), False, False
+        try:
+            while not whole and len(body) <= most:
+                chunk = response.read1(65_536, decode_content=False)
+                body += chunk
+                whole = not chunk
+        except ReadTimeoutError:  # on a slow line a part of a long refusal still names lines
+            late = True
+        if not whole:
+            self.close()
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        self.bounds.answer = Answer(response.status, headers, bytes(body[:most]), timed_out=late, cut=not whole)
+        return HTTPResponse(io.BytesIO(), status=response.status, reason=response.reason, preload_content=False)
 
 
 class _TimedReader(io.RawIOBase):
@@ -37,40 +169,37 @@ class _TimedReader(io.RawIOBase):
         super().close()
 
 
-class _TimedSocket:
-    """A connected socket, TLS or not, whose responses have `seconds` each."""
-
-    def __init__(self, sock: socket, seconds: float) -> None:
-        self._sock, self._seconds = sock, seconds
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
-
-    def makefile(self, *_: object, **__: object) -> io.BufferedReader:
-        """What http.client reads one response from."""
-        raw = self._sock.makefile("rb", buffering=0)
-        return io.BufferedReader(_TimedReader(raw, self._sock, time.monotonic() + self._seconds))
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it came of: clients wrap it four deep, and repeat the address each time."""
+    found: BaseException | None = error
+    for _ in range(10):
+        if found is None:
+            return
+        yield found
+        reason = getattr(found, "reason", None)
+        inner = reason if isinstance(reason, BaseException) else found.__cause__ or found.__context__
+        found = inner or next((item for item in found.args if isinstance(item, BaseException)), None)
 
 
-def timed_pools(seconds: float) -> Mapping[str, type]:
-    """What a urllib3.PoolManager takes as `pool_classes_by_scheme`."""
-    from urllib3.connection import HTTPConnection, HTTPSConnection  # noqa: PLC0415 - comes with influxdb_client
-    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool  # noqa: PLC0415
+def _late(causes: list[BaseException]) -> Literal["connection", "answer"] | None:
+    """What did not come in time, if it is that."""
+    if not any(isinstance(cause, TimeoutError) for cause in causes):
+        return None
+    return "connection" if any(isinstance(cause, ConnectTimeoutError) for cause in causes) else "answer"
 
-    class Plain(HTTPConnection):
-        def connect(self) -> None:
-            super().connect()
-            self.sock = _TimedSocket(self.sock, seconds)
 
-    class Tls(HTTPSConnection):
-        def connect(self) -> None:
-            super().connect()
-            self.sock = _TimedSocket(self.sock, seconds)
-
-    class PlainPool(HTTPConnectionPool):
-        ConnectionCls = Plain
-
-    class TlsPool(HTTPSConnectionPool):
-        ConnectionCls = Tls
-
-    return {"http": PlainPool, "https": TlsPool}
+def _describe(causes: list[BaseException], seconds: float) -> str:
+    """What went wrong in one line, in an administrator's words, the same for the same cause; and what to look at."""
+    if late := _late(causes):
+        hint = ": check the address and the route" if late == "connection" else ""
+        return f"no {late} within {seconds:g} s{hint}"
+    last = causes[-1]
+    words = last.strerror if isinstance(last, OSError) and last.strerror else str(last)
+    text = f"{type(last).__name__}: {_OBJECT.sub('', words)}".removesuffix(": ")
+    if any(isinstance(cause, ssl.SSLError | SSLError) for cause in causes):
+        return short(f"TLS failed ({text}): for a certificate authority of your own set ca_file")
+    if isinstance(last, ConnectionRefusedError):
+        return f"{words}: check that the server runs there, and the port"
+    if isinstance(last, gaierror):
+        return f"the name of the host cannot be resolved ({words}): check its spelling; iot-agent doctor looks further"
+    return short(text)

@@ -19,6 +19,10 @@ class Secret:
     def reveal(self) -> str:
         return self._value
 
+    def fits_header(self) -> bool:
+        """Whether a header can carry it. Clients show what they cannot send in their errors: ask first."""
+        return self._value.isascii() and self._value.isprintable()
+
     def __repr__(self) -> str:
         return "Secret('***')"
 

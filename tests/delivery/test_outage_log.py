@@ -1,6 +1,6 @@
 """What the log says about points that are refused: each reason once, with counts, however many batches it takes."""
 
-from agent.delivery.outage_log import AGAIN_NS, REASONS, Troubles
+from agent.delivery.outage_log import AGAIN_NS, REASONS, OutageLog
 
 
 def told(caplog):
@@ -8,18 +8,18 @@ def told(caplog):
 
 
 def test_reasons_that_take_turns_are_each_told_once_and_after_an_hour_with_what_came_meanwhile(caplog):
-    troubles = Troubles()
+    outage = OutageLog()
     for number in range(20):
-        troubles.refused(number, 3, f"422 dropped {number} points outside retention policy")
-        troubles.refused(number, 2, "422 field type conflict")
+        outage.refused(number, 3, f"422 dropped {number} points outside retention policy")
+        outage.refused(number, 2, "422 field type conflict")
     assert told(caplog) == ["3", "2"]
     caplog.clear()
-    troubles.refused(AGAIN_NS + 1, 1, "422 field type conflict")
+    outage.refused(AGAIN_NS + 1, 1, "422 field type conflict")
     assert told(caplog) == [str(19 * 2 + 1)]
 
 
 def test_a_server_that_never_says_the_same_twice_does_not_fill_the_memory():
-    troubles = Troubles()
+    outage = OutageLog()
     for number in range(3 * REASONS):
-        troubles.refused(0, 1, "x" * number)
-    assert len(troubles._said) == REASONS
+        outage.refused(0, 1, "x" * number)
+    assert len(outage._said) == REASONS

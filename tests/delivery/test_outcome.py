@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.delivery.bad_lines import halves, kinds_of, named_lines, trouble
-from agent.delivery.outcome import Answer, Delivered, Park, Reauthorise, Retry, Slow, Split, Wait, decide, short
+from agent.delivery.outcome import Delivered, Park, Reauthorise, Retry, Slow, Split, Wait, decide
+from agent.util.errors import short
+from agent.util.http import Answer
 
 NOW = 1_795_500_567_000_000_000
 CASES = {case["name"]: case for case in json.loads(Path("tests/data/influxdb-2.9.1.json").read_text("utf-8"))}

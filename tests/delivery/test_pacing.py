@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.delivery.pacing import PROMPT_S, Flow, Gate, Pace, flush_interval_s, next_flush
+from agent.buffer.batch import Batch
+from agent.delivery.pacing import LEAST_POINTS, PROMPT_S, Flow, Gate, Pace, flush_interval_s, next_flush
 
 S = 1_000_000_000
 
@@ -33,16 +34,16 @@ def test_a_fleet_that_boots_at_once_does_not_flush_at_once():
 
 
 def test_waits_grow_to_five_minutes_and_start_again_after_a_success():
-    gate, rng = Gate(), Random(1)
+    gate = Gate(Random(1))
     waits = []
     for _ in range(40):
-        gate.fail(0, rng)
+        gate.fail(0)
         waits.append(gate.left_s(0))
     assert 0.05 <= waits[0] <= 1
     assert max(waits) <= 300
     assert max(waits[12:]) > 200
     gate.clear()
-    gate.fail(0, rng)
+    gate.fail(0)
     assert gate.left_s(0) <= 1
 
 
@@ -68,18 +69,18 @@ def test_without_a_limit_the_backlog_goes_at_full_speed():
 
 def test_requests_shrink_when_too_large_and_grow_again():
     pace = Pace(5.0, 5000, 0, "pi-1", Random(1))
-    pace.too_large(5000)
-    pace.too_large(2500)
+    pace.shrink(5000)
+    pace.shrink(2500)
     assert pace.limit == 1250
-    pace.unanswered(1250)
-    pace.unanswered(625)
-    pace.unanswered(100)
+    pace.shrink(1250, LEAST_POINTS)
+    pace.shrink(625, LEAST_POINTS)
+    pace.shrink(100, LEAST_POINTS)
     assert pace.limit == 500
     for _ in range(30):
-        pace.accepted(0, 500, live=False, parked=False)
+        pace.accepted(0, Batch((1,), b"", 500))
     assert pace.limit == 5000
     for _ in range(20):
-        pace.too_large(pace.limit)
+        pace.shrink(pace.limit)
     assert pace.limit == 1
 
 
@@ -87,13 +88,13 @@ def test_after_a_failure_the_newest_points_are_first_whenever_the_next_flush_is(
     pace = Pace(5.0, 5000, 0, "pi-1", Random(3))
     pace.flushed(0, 10)
     assert not pace.live_due(0)
-    pace.server_failed(0)
+    pace.server.fail(0)
     assert pace.live_due(0)
 
 
 def test_trouble_of_the_backlog_does_not_hold_up_the_newest_points():
     pace = Pace(5.0, 5000, 0, "pi-1", Random(3))
-    pace.backlog_failed(0)
+    pace.own_gate(Batch((1,), b"", 500)).fail(0)
     assert pace.live_due(0)
     assert not pace.backlog_due(0)
     assert pace.server.until == 0

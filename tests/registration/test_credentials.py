@@ -6,12 +6,16 @@ import os
 import pickle
 import re
 import stat
+import tarfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.config.settings import Location
 from agent.registration.credentials import Credentials, CredentialsError, CredentialStore, read_secret_file
+from agent.registration.remote_config import RemoteConfiguration
 from agent.util import atomic
 from agent.util.atomic import sweep_temporaries, write_atomic
 from agent.util.secret import Secret
@@ -29,7 +33,7 @@ def credentials(**changes):
         "url": "http://db:8086",
         "org": "my-org",
         "bucket": "sly's Bucket",
-        "remote": {"measurement_interval": 60.0},
+        "remote": RemoteConfiguration(measurement_interval=60.0, location=Location(50.0, 14.0)),
     }
     return Credentials(**fields | changes)
 
@@ -42,8 +46,19 @@ def store(tmp_path):
 def test_what_is_saved_is_loaded(store):
     store.save(credentials())
     assert store.load() == credentials()
-    store.save(credentials(url=None, org=None, bucket=None, remote={}))
+    store.save(credentials(url=None, org=None, bucket=None, remote=RemoteConfiguration()))
     assert store.load().url is None
+
+
+def test_credentials_of_the_first_version_are_loaded(store):
+    store.folder.mkdir(mode=0o700)
+    with tarfile.open(Path(__file__).parents[1] / "data" / "state-0.1.0.tar.gz") as archive:
+        store.path.write_bytes(archive.extractfile("state/credentials.json").read())
+    store.path.chmod(0o600)
+    found = store.load()
+    assert (found.device_id, found.dialect, found.bucket) == ("pi-7", "iot-center", "iot_center")
+    assert found.remote == RemoteConfiguration(measurement_interval=10.0, configuration_refresh=3600.0)
+    assert json.loads(found.encode()) == json.loads(store.path.read_bytes())
 
 
 def test_files_and_folder_are_private_whatever_the_umask(store):

@@ -10,17 +10,7 @@ from agent.registration.credentials import CredentialsError, CredentialStore
 from agent.util import atomic
 from agent.util.secret import Secret
 from tests.fake_center import FakeCenter
-from tests.registering import APIS, FakeClock, maker, settle
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
-def registrar(tmp_path, clock):
-    return maker(tmp_path, clock)
+from tests.registering import APIS, settle
 
 
 def stored(tmp_path):

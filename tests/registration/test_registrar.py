@@ -8,17 +8,7 @@ import threading
 import pytest
 
 from tests.fake_center import AGAIN, FIRST, RECORDED, FakeCenter, answer
-from tests.registering import APIS, FakeClock, maker, settle
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
-def registrar(tmp_path, clock):
-    return maker(tmp_path, clock)
+from tests.registering import APIS, settle
 
 
 @pytest.mark.parametrize("api", APIS)

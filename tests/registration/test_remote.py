@@ -10,18 +10,6 @@ from agent.util.atomic import write_atomic
 from agent.util.loops import LoopThread
 from agent.util.secret import Secret
 from tests.fake_center import FakeCenter, answer
-from tests.registering import FakeClock, maker
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
-def registrar(tmp_path, clock):
-    return maker(tmp_path, clock)
-
 
 WITH_REFRESH = ["iot-center", "iot-center-v2"]
 

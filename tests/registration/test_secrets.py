@@ -8,7 +8,8 @@ import traceback
 
 import pytest
 
-from agent.registration.client import CenterClient, RegistrationError
+from agent.registration.answers import RegistrationError
+from agent.registration.client import CenterClient
 from agent.registration.dialects import DIALECTS
 from agent.util.secret import Secret
 from tests.fake_center import FakeCenter, answer
@@ -92,3 +93,13 @@ def test_promise_7_a_dead_connection_says_nothing_of_the_headers(tmp_path, caplo
     assert "the-device-secret" not in text
     assert KEY not in text
     client.close()
+
+
+@pytest.mark.parametrize("damaged", ["two\nlines", "a\r\nX-Evil: 1", "t\ufffdken"])
+def test_promise_7_a_damaged_secret_that_no_header_can_carry_is_not_shown(damaged):
+    for secret, key in ((damaged, "k"), ("s", damaged)):
+        client = CenterClient("http://127.0.0.1:1", Secret(secret), Secret(key), timeout_s=1)
+        with pytest.raises(RegistrationError, match="no header can carry it") as caught:
+            client.ask("GET", "/api/env/pi-7", enroll=True)
+        assert repr(damaged)[1:-1] not in "".join(traceback.format_exception(caught.value))
+        client.close()

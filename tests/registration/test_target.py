@@ -4,7 +4,7 @@ import pytest
 
 from agent.config.limits import check_url
 from agent.config.settings import CenterSettings, InfluxSettings
-from agent.registration.static_token import FixedTarget
+from agent.registration.static_token import StaticToken
 from agent.registration.target import is_local, plain_http_warning, trust_store
 from agent.util.loops import LoopThread
 from agent.util.secret import Secret
@@ -86,7 +86,7 @@ def influx(**settings):
 
 
 def test_a_token_in_the_settings_is_a_target_at_once():
-    fixed = FixedTarget(influx(token=Secret("abc")), "pi-7", now=Clock())
+    fixed = StaticToken(influx(token=Secret("abc")), "pi-7", now=Clock())
     target = fixed.target()
     assert (target.url, target.org, target.bucket) == ("http://127.0.0.1:8086", "my-org", "sly's Bucket")
     assert target.token == Secret("abc")
@@ -98,7 +98,7 @@ def test_a_refused_token_is_read_again_from_its_file(tmp_path):
     path = tmp_path / "token"
     path.write_text("old")
     path.chmod(0o600)
-    fixed = FixedTarget(influx(token_file=str(path)), "pi-7", now=Clock())
+    fixed = StaticToken(influx(token_file=str(path)), "pi-7", now=Clock())
     fixed.renew()
     fixed.step()
     assert fixed.target().token == Secret("old")  # kept meanwhile: the server may take it again
@@ -111,7 +111,7 @@ def test_a_refused_token_is_read_again_from_its_file(tmp_path):
 
 
 def test_a_token_that_the_server_takes_again_is_not_shown_as_refused(tmp_path):
-    fixed = FixedTarget(influx(token=Secret("abc")), "pi-7", now=Clock())
+    fixed = StaticToken(influx(token=Secret("abc")), "pi-7", now=Clock())
     fixed.renew()
     fixed.step()
     assert fixed.snapshot().state == "refused"
@@ -123,7 +123,7 @@ def test_a_token_that_works_is_not_read_again(tmp_path):
     path = tmp_path / "token"
     path.write_text("old")
     path.chmod(0o600)
-    fixed = FixedTarget(influx(token_file=str(path)), "pi-7", now=Clock())
+    fixed = StaticToken(influx(token_file=str(path)), "pi-7", now=Clock())
     path.unlink()
     fixed.step()
     assert fixed.target().token == Secret("old")
@@ -131,7 +131,7 @@ def test_a_token_that_works_is_not_read_again(tmp_path):
 
 def test_a_token_file_that_comes_later_is_found_and_until_then_said_once(tmp_path, caplog):
     path = tmp_path / "token"
-    fixed = FixedTarget(influx(token_file=str(path)), "pi-7", now=Clock())
+    fixed = StaticToken(influx(token_file=str(path)), "pi-7", now=Clock())
     fixed.step()
     fixed.step()
     assert fixed.target() is None
@@ -150,11 +150,11 @@ def test_a_systemd_credential_is_the_token_when_none_is_named(tmp_path, monkeypa
     (tmp_path / "influxdb.token").write_text("from-systemd")
     (tmp_path / "influxdb.token").chmod(0o400)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    assert FixedTarget(influx(), "pi-7", now=Clock()).target().token == Secret("from-systemd")
+    assert StaticToken(influx(), "pi-7", now=Clock()).target().token == Secret("from-systemd")
 
 
 def test_a_refused_token_in_the_settings_says_where_it_stands(caplog):
-    fixed = FixedTarget(influx(token=Secret("abc")), "pi-7", now=Clock())
+    fixed = StaticToken(influx(token=Secret("abc")), "pi-7", now=Clock())
     for _ in range(50):
         fixed.renew()
         fixed.step()
@@ -163,7 +163,7 @@ def test_a_refused_token_in_the_settings_says_where_it_stands(caplog):
 
 
 def test_it_ends_when_it_is_told_to():
-    thread = LoopThread("registration", FixedTarget(influx(token=Secret("abc")), "pi-7", now=Clock()))
+    thread = LoopThread("registration", StaticToken(influx(token=Secret("abc")), "pi-7", now=Clock()))
     thread.stop()
     thread.join(5)
     assert not thread.is_alive()

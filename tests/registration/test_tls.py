@@ -8,7 +8,6 @@ import pytest
 from pytest_httpserver import HTTPServer
 
 from tests.fake_center import FakeCenter
-from tests.registering import FakeClock, maker
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="install Debian's package openssl")
 
@@ -51,11 +50,6 @@ def center(certificate):
     context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
     with HTTPServer(host="localhost", port=0, ssl_context=context) as server:
         yield FakeCenter(server)
-
-
-@pytest.fixture
-def registrar(tmp_path):
-    return maker(tmp_path, FakeClock())
 
 
 def test_an_authority_of_ones_own_is_trusted_when_it_is_named(center, registrar, certificate):

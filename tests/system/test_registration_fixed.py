@@ -12,6 +12,7 @@ import urllib.request
 
 import pytest
 
+from agent.status.socket import ask
 from tests.servers import InfluxServer
 
 CONFIG = """
@@ -64,7 +65,7 @@ def agent(tmp_path):
 
 @pytest.fixture
 def status(tmp_path):
-    def ask(condition):
+    def wait(condition):
         def reached():
             try:
                 found = ask(tmp_path / "state")
@@ -74,7 +75,7 @@ def status(tmp_path):
 
         return wait_for(reached)
 
-    return ask
+    return wait
 
 
 @pytest.fixture

@@ -1,0 +1,101 @@
+"""One answer, bounded in time and size, whichever client asks; and what is said when there is none."""
+
+import gzip
+import socket
+import ssl
+import time
+
+import pytest
+from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError, ProtocolError, ReadTimeoutError
+
+from agent.registration.answers import RegistrationError
+from agent.registration.client import MAX_ANSWER, CenterClient
+from agent.util.http import Answer, Bounds
+from agent.util.secret import Secret
+from tests.servers import InfluxServer
+
+
+@pytest.fixture
+def server():
+    with InfluxServer() as running:
+        yield running
+
+
+@pytest.fixture
+def center(server):
+    """A client of a center with half a second of patience."""
+    client = CenterClient(server.url, Secret("the-device-secret"), timeout_s=0.5)
+    yield client
+    client.close()
+
+
+def test_a_center_is_asked_over_one_connection(server, center):
+    server.script.extend([server.answer(200, {"n": 1}), server.answer(404, b"no"), server.answer(204)])
+    assert [center.ask("POST", "/x").status for _ in range(3)] == [200, 404, 204]
+    assert server.connections == 1
+
+
+def test_a_head_byte_by_byte_is_not_waited_for_longer_than_the_timeout(server, center):
+    server.script.append(server.trickle(0.05))
+    before = time.monotonic()
+    with pytest.raises(RegistrationError, match=r"no answer within 0.5 s"):
+        center.ask("POST", "/x")
+    assert time.monotonic() - before < 1
+
+
+def test_an_answer_through_a_proxy_is_bounded_too(server, monkeypatch):
+    monkeypatch.setenv("http_proxy", server.url)
+    client = CenterClient("http://center.example", Secret("the-device-secret"), timeout_s=0.5)
+    server.script.extend([server.answer(200, {"n": 1}), server.trickle(0.05), server.answer(200, b"x" * 100_000)])
+    assert client.ask("POST", "/x").record() == {"n": 1}
+    with pytest.raises(RegistrationError, match=r"no answer within 0.5 s"):
+        client.ask("POST", "/x")
+    with pytest.raises(RegistrationError, match=f"over {MAX_ANSWER} bytes"):
+        client.ask("POST", "/x")
+    client.close()
+
+
+def test_what_is_packed_is_not_unpacked(server, center):
+    body = gzip.compress(b"z" * 10_000_000)
+    server.script.append(server.answer(200, body, content_encoding="gzip"))
+    assert center.ask("POST", "/x").answer.body == body
+
+
+def broken(error, cause=None):
+    """What comes of a request that ends with `error`, raised because of `cause`."""
+
+    def send():
+        raise error from cause
+
+    return Bounds(5, 100).exchange(send)
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "timed_out", "text"),
+    [
+        (ReadTimeoutError(None, "", "Read timed out."), TimeoutError("timed out"), True, "no answer within 5 s"),
+        (ProtocolError("Connection aborted.", TimeoutError("timed out")), None, True, "no answer within 5 s"),
+        (ConnectTimeoutError("Timeout"), TimeoutError("timed out"), False, "no connection within 5 s: check"),
+        (MaxRetryError(None, "", ConnectTimeoutError(TimeoutError())), None, False, "no connection within 5 s"),
+        (ConnectionResetError(104, "Connection reset by peer"), None, False, "ConnectionResetError: Connection reset"),
+        (ProtocolError("a Timeout of its own naming"), None, False, "ProtocolError: a Timeout of its own naming"),
+        (NewConnectionError(None, ""), ConnectionRefusedError(111, "Connection refused"), False, "refused: check"),
+        (NewConnectionError(None, ""), socket.gaierror(-2, "Name not known"), False, "resolved (Name not known)"),
+        (OSError("x"), ssl.SSLCertVerificationError(1, "certificate verify failed"), False, "TLS failed"),
+        (ValueError("<object at 0x7f> is no port"), None, False, "ValueError"),
+    ],
+)
+def test_a_timeout_is_known_by_its_class_and_every_failure_said_in_words(error, cause, timed_out, text):
+    answer = broken(error, cause)
+    assert (answer.status, answer.timed_out) == (None, timed_out)
+    assert text in answer.error
+    assert "\n" not in answer.error
+    assert len(answer.error) <= 400
+
+
+def test_a_request_that_ends_without_an_answer_is_said_to():
+    assert Bounds(5, 100).exchange(lambda: None) == Answer(None, error="no answer")
+
+
+def test_promise_7_the_repr_of_an_answer_shows_nothing_of_its_body_and_headers():
+    assert "tok" not in repr(Answer(200, {"x": "tok-1"}, b"tok-2"))
