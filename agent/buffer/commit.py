@@ -236,17 +236,12 @@ class Commits:
             replaced += header.replaced
         return lines, joined(replaced)
 
-    def _rewrite(self, run: Sequence[Entry], make: Callable[[list[bytes], Ranges], Rewrite | None]) -> bool:
-        """Put one row in the place of a run. False if make() wants none."""
+    def _rewrite(self, run: Sequence[Entry], make: Callable[[list[bytes], Ranges], Rewrite]) -> None:
+        """Put one row in the place of a run, unless delivery was faster, or one cannot be read."""
         with self._queue.hold(_keys(run)) as held:
             content = self._content(run) if held else None
-            if content is None:
-                return True  # delivery was faster, or there is damage: what to do next is planned again
-            rewrite = make(*content)
-            if rewrite is None:
-                return False
-            self._transaction([rewrite])
-        return True
+            if content is not None:
+                self._transaction([make(*content)])
 
     def _date_rows(self) -> None:
         """Date the rows whose boot's offset is known by now, a transaction for up to MAX_LINES points.
@@ -304,19 +299,18 @@ class Commits:
 
     def _thin(self) -> bool:
         """Halve the next of the oldest points. False if nothing can be thinned any more."""
-        found = retention.next_to_thin(self._queue.view(), MAX_LINES)
-        if found is None:
+        rows = retention.next_to_thin(self._queue.view().oldest_first(), MAX_LINES)
+        if not rows:
             return False
-        run, kind, boot = found
+        run, kind, boot = [row.entry for row in rows], rows[0].kind, rows[0].boot
 
-        def make(lines: list[bytes], replaced: Ranges) -> Rewrite | None:
+        def make(lines: list[bytes], replaced: Ranges) -> Rewrite:
             kept = retention.thinned(lines)
-            if len(kept) == len(lines):
-                return None
             lost = counters.dropped("thinned", len(lines) - len(kept), count_health(lines) - count_health(kept))
             return Rewrite(_keys(run), pack(kept, kind, boot=boot, thin=run[0].thin + 1, replaced=replaced), lost)
 
-        return self._rewrite(run, make)
+        self._rewrite(run, make)
+        return True
 
     def salvage(self) -> bool:
         """A moment's work on what was damaged. False: there is nothing left to do, or the disk refuses."""

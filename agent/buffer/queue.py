@@ -82,6 +82,7 @@ class Queue:
             free = list(self._tail.free(*_MEASURED, Kind.SUSPECT, Kind.PARKED))
             for block, kept in retention.shrunk(free, excess, limits.when_full):
                 self._drop_lines(block, kept, "memory")
+                block.thin += 1
 
     def date(self, boot_id: str, offset_ms: int, *, estimated: bool) -> None:
         """Unix time is boot time plus the offset: in memory from now on, on disk with the next commits."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from agent.buffer.index import entries_of
+from agent.buffer.index import Entry, entries_of
 from agent.buffer.rows import Kind
 from agent.points.schema import series_of
 
@@ -27,18 +27,32 @@ _COARSEST = 60
 """Times that points are thinned, at most: 2**60 seconds are enough."""
 
 
+class Waiting(NamedTuple):
+    """A row that waits, and may be changed: what the index says of it, its kind, and the boot of an undated one."""
+
+    entry: Entry
+    kind: Kind
+    boot: str
+
+
 @dataclass(frozen=True, slots=True)
 class View:
-    """The rows that wait, oldest first in each queue: their columns (Index.columns()), kind, and boot of undated ones.
-    Those `taken` are not to be touched.
+    """The rows that wait: of each queue the columns (Index.columns()), the kind, and the boot of undated ones. Those
+    `taken` are not to be touched.
     """
 
     queues: Sequence[tuple[tuple[array[int], ...], Kind, str]]
     taken: frozenset[int]
 
-    def free(self) -> Iterator[tuple[list[Entry], Kind, str]]:
-        for columns, kind, boot in self.queues:
-            yield [entry for entry in entries_of(columns) if entry.key not in self.taken], kind, boot
+    def oldest_first(self) -> list[Waiting]:
+        """Over all kinds and boots: keys rise with time."""
+        rows = [
+            Waiting(entry, kind, boot)
+            for columns, kind, boot in self.queues
+            for entry in entries_of(columns)
+            if entry.key not in self.taken
+        ]
+        return sorted(rows, key=lambda row: row.entry.key)
 
 
 def budget(max_size: int) -> int:
@@ -55,66 +69,51 @@ def excess(used: int, memory_points: int, letter_bytes: int, max_size: int) -> i
 
 
 def oldest(view: View, over: int) -> list[int]:
-    """Keys of the oldest rows, of `over` bytes or one; pending ones first."""
-    for entries, _, _ in view.free():
-        chosen: list[int] = []
-        freed = 0
-        for entry in entries:
-            if freed > over or len(chosen) == _DROPPED_ROWS:
-                break
-            chosen.append(entry.key)
-            freed += entry.size
-        if chosen:
-            return chosen
-    return []
+    """Keys of the oldest rows, of `over` bytes or one."""
+    chosen: list[int] = []
+    freed = 0
+    for row in view.oldest_first():
+        if freed > over or len(chosen) == _DROPPED_ROWS:
+            break
+        chosen.append(row.entry.key)
+        freed += row.entry.size
+    return chosen
 
 
 def aged(view: View, before_ms: int) -> list[int]:
     """Keys of rows whose points are all older than this (Unix ms); undated ones have no age."""
-    found: list[int] = []
-    for entries, kind, _ in view.free():
-        for entry in entries if kind != Kind.UNDATED else ():
-            if entry.last_ms >= before_ms:
-                break
-            found.append(entry.key)
-    return found
+    dated = (row for row in view.oldest_first() if row.kind != Kind.UNDATED)
+    return [row.entry.key for row in dated if row.entry.last_ms < before_ms]
 
 
-def next_to_thin(view: View, limit: int) -> tuple[list[Entry], Kind, str] | None:
-    """Rows whose points are halved next, up to `limit` points, with their kind and boot; None where that ends."""
-    for entries, kind, boot in view.free():
-        run = coarsest_next(entries, limit)
-        if run:
-            return (run, kind, boot) if run[0].thin < _COARSEST else None
-    return None
-
-
-def coarsest_next(entries: Sequence[Entry], limit: int) -> list[Entry]:
-    """Which of these rows, oldest first, are thinned next: of the older half, the oldest run among those that were
-    thinned least, up to `limit` points. So the older half becomes evenly coarse, the newer stays as it was.
+def next_to_thin(rows: Sequence[Waiting], limit: int) -> list[Waiting]:
+    """Which of these rows, oldest first, are thinned next: of the older half of all points, the oldest run (of one kind
+    and boot) among those that were thinned least, up to `limit` points. So the older half becomes evenly coarse over
+    all kinds and boots, and the newer stays as it was. Empty where nothing can become coarser any more.
     """
-    half = sum(entry.points for entry in entries) // 2
-    older: list[Entry] = []
+    half = sum(row.entry.points for row in rows) // 2
+    older: list[Waiting] = []
     points = 0
-    for entry in entries:
-        if older and points + entry.points > half:
+    for row in rows:
+        if older and points + row.entry.points > half:
             break
-        older.append(entry)
-        points += entry.points
-    if not older:
+        older.append(row)
+        points += row.entry.points
+    least = min((row.entry.thin for row in older), default=_COARSEST)
+    if least >= _COARSEST:
         return []
-    least = min(entry.thin for entry in older)
-    run: list[Entry] = []
+    first = next(row for row in older if row.entry.thin == least)
+    run: list[Waiting] = []
     points = 0
-    for entry in older:
-        if entry.thin != least:
+    for row in older:
+        if row[1:] != first[1:]:  # another kind or boot may lie between
+            continue
+        if row.entry.thin != least or (run and points + row.entry.points > limit):
             if run:
                 break
             continue
-        if run and points + entry.points > limit:
-            break
-        run.append(entry)
-        points += entry.points
+        run.append(row)
+        points += row.entry.points
     return run
 
 
@@ -135,12 +134,19 @@ def thinned(lines: Iterable[bytes]) -> list[bytes]:
 def shrunk(
     blocks: Sequence[Block], excess: int, policy: Literal["thin", "drop_oldest", "drop_newest"]
 ) -> Iterator[tuple[Block, list[bytes]]]:
-    """What is left of these blocks in memory, oldest first, so that `excess` points or more go."""
+    """What is left of blocks in memory, given oldest first, so that `excess` points or more go: where they become
+    coarser, those first that were thinned least.
+    """
+    for block in sorted(blocks, key=lambda block: block.thin) if policy == "thin" else ():
+        if excess <= 0:
+            return
+        kept = thinned(block.lines)
+        excess -= len(block.lines) - len(kept)
+        if len(kept) < len(block.lines):
+            yield block, kept
     for block in reversed(blocks) if policy == "drop_newest" else blocks:
         if excess <= 0:
             return
-        kept = thinned(block.lines) if policy == "thin" else block.lines
-        if len(kept) == len(block.lines):
-            kept = block.lines[:-excess] if policy == "drop_newest" else block.lines[excess:]
+        kept = block.lines[:-excess] if policy == "drop_newest" else block.lines[excess:]
         excess -= len(block.lines) - len(kept)
         yield block, kept

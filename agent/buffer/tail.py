@@ -69,8 +69,8 @@ class Block:
     """Lines in memory that go together: measured ones (`live`), or the parts of a refused batch.
 
     `deadline_ns` is when it must be on disk, on the boot clock. `in_flight`: given out; `committing`: being written;
-    `settled`: delivered or replaced while it was being written; `key`: its row, once written; `place`: keys of rows
-    that it may take the place of.
+    `settled`: delivered or replaced while it was being written; `place`: keys of rows that it may take the place of;
+    `thin`: how often every second point went.
     """
 
     id: int
@@ -80,11 +80,11 @@ class Block:
     deadline_ns: int | None = None
     boot: str = ""
     health: int = 0
+    thin: int = 0
     place: tuple[int, ...] = ()
     in_flight: bool = False
     committing: bool = False
     settled: bool = False
-    key: int | None = None
 
     @property
     def free(self) -> bool:

@@ -4,14 +4,17 @@ from itertools import pairwise
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.buffer import retention
 from agent.buffer.buffer import DeadLetter, Part
 from agent.buffer.index import Entry
-from agent.buffer.retention import coarsest_next, thinned
+from agent.buffer.offline import OfflineBuffer
+from agent.buffer.retention import Waiting, next_to_thin, thinned
 from agent.buffer.rows import Kind, lines_of, pack
 from agent.points.schema import Line
-from tests.buffers import SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at
+from tests.buffers import OTHER_BOOT, SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at
 
 
 @pytest.fixture
@@ -189,9 +192,9 @@ def test_every_second_point_of_each_series_stays():
 
 
 def test_the_older_half_is_thinned_evenly_from_its_oldest():
-    rows = [Entry(n, 10, 0, 100, thin) for n, thin in enumerate([1, 1, 0, 0, 0, 0, 0, 0])]
-    assert [entry.key for entry in coarsest_next(rows, 20)] == [2, 3]
-    assert coarsest_next([], 20) == []
+    rows = [Waiting(Entry(n, 10, 0, 100, thin), Kind.PENDING, "") for n, thin in enumerate([1, 1, 0, 0, 0, 0, 0, 0])]
+    assert [row.entry.key for row in next_to_thin(rows, 20)] == [2, 3]
+    assert next_to_thin([], 20) == []
 
 
 def test_many_small_rows_become_one(folder, clock):
@@ -224,4 +227,130 @@ def test_a_burst_beyond_half_of_the_memory_is_committed_at_once(folder, clock):
     assert buffer.commit_due(clock.boot_ns())
     assert buffer.commit()
     assert buffer.snapshot().pending_disk == 60
+    buffer.close()
+
+
+def boots_without_a_clock(folder, monkeypatch, limit, boots=6, points=1500):
+    """Runs one after the other, each of a boot whose time is never known. Returns the last buffer."""
+    small(monkeypatch, limit)
+    buffer = None
+    for number in range(boots):
+        if buffer is not None:
+            buffer.close()
+        clock = HandClock(offset_ns=None, boot_id=f"{number:08d}-2222-4333-8444-555555555555")
+        buffer = open_at(folder, clock)
+        outage(buffer, clock, points // 50)
+    return buffer
+
+
+def stretches(buffer):
+    """Seconds since the boot, of the points that are left of each boot."""
+    with OfflineBuffer(buffer.folder, write=False) as offline:
+        found = {}
+        for row in offline.waiting():
+            found.setdefault(row.header.boot, []).extend(int(text.split()[-1]) // SECOND for text in row.lines)
+    return {boot: sorted(times) for boot, times in found.items()}
+
+
+def test_promise_6_no_boot_is_lost_while_another_is_at_full_rate(folder, monkeypatch):
+    """Of six boots without a clock the first lost all but its last points once."""
+    buffer = boots_without_a_clock(folder, monkeypatch, 60_000)
+    status = buffer.snapshot()
+    assert set(status.counters.dropped) == {"thinned"}
+    accounted(buffer)
+    found = stretches(buffer)
+    assert len(found) == 6
+    for times in found.values():
+        assert times[0] == 1000
+        assert times[-1] >= 1000 + 1500 - 64
+        assert max(later - earlier for earlier, later in pairwise(times)) <= 64
+    steps = [max(later - earlier for earlier, later in pairwise(times)) for times in found.values()]
+    assert steps[-1] == 1, "the newest half stays as it was"
+    assert max(steps[:3]) <= 4 * min(steps[:3]), "the older half is evenly coarse"
+    buffer.close()
+
+
+def test_promise_6_an_outage_is_not_lost_to_what_a_later_boot_could_not_date(folder, monkeypatch):
+    """100,000 s of an outage lost all their points while a later boot's undated points stayed at 1 Hz once."""
+    small(monkeypatch)
+    clock = HandClock()
+    buffer = open_at(folder, clock)
+    outage(buffer, clock, 60)
+    buffer.close()
+    later = HandClock(now_s=10, offset_ns=None, boot_id=OTHER_BOOT)
+    buffer = open_at(folder, later)
+    outage(buffer, later, 140)
+    accounted(buffer)
+    found = stretches(buffer)
+    dated, undated = found[""], found[OTHER_BOOT]
+    assert len(dated) > 100
+    assert max(after - before for before, after in pairwise(dated)) <= 64
+    assert dated[-1] - dated[0] >= 2900
+    assert len(undated) > len(dated)
+    assert set(buffer.snapshot().counters.dropped) == {"thinned"}
+    buffer.close()
+
+
+rows = st.lists(
+    st.tuples(st.sampled_from([(Kind.PENDING, ""), (Kind.UNDATED, "a"), (Kind.UNDATED, "b")]), st.integers(1, 400)),
+    min_size=1,
+    max_size=60,
+)
+
+
+@given(rows, st.integers(1, 8), st.integers(1, 200))
+def test_promise_6_whatever_waits_the_older_half_gets_evenly_coarse_and_nothing_goes_wholly(queues, series, rounds):
+    """As the buffer does it: a run becomes one row, of which every second line of each series goes."""
+    waiting = [
+        Waiting(Entry(key, points, 0, 40 * points), kind, boot) for key, ((kind, boot), points) in enumerate(queues, 1)
+    ]
+    kinds = {row[1:] for row in waiting}
+    for _ in range(rounds):
+        run = next_to_thin(waiting, 5000)
+        if not run:
+            break
+        total = sum(row.entry.points for row in waiting)
+        newer = sum(row.entry.points for row in waiting if row.entry.key > run[-1].entry.key)
+        assert newer * 2 >= total - max(row.entry.points for row in waiting) * 2, "only the older half"
+        assert len({row[1:] for row in run}) == len({row.entry.thin for row in run}) == 1
+        older = [row for row in waiting if row.entry.key < run[0].entry.key]
+        assert all(row.entry.thin >= run[0].entry.thin or row[1:] != run[0][1:] for row in older), "the oldest first"
+        points = sum(row.entry.points for row in run)
+        left = max(points - points // 2, min(series, points))
+        key, thin = run[0].entry.key, run[0].entry.thin + 1
+        merged = Waiting(Entry(key, left, 0, 40 * left, thin), run[0].kind, run[0].boot)
+        gone = {row.entry.key for row in run}
+        waiting = sorted([merged, *(row for row in waiting if row.entry.key not in gone)], key=lambda r: r.entry.key)
+        assert {row[1:] for row in waiting} == kinds, "no kind and no boot goes"
+
+
+@pytest.mark.slow
+def test_promise_6_60_days_at_1_hz_over_five_boots_in_4_mb(tmp_path):
+    """No gap is longer than the coarsest step anywhere."""
+    folder, clock = tmp_path / "buffer", HandClock(now_s=0)
+    offsets = [None, UNIX_NS, None, UNIX_NS, None]
+    for number, offset in enumerate(offsets):
+        clock = HandClock(
+            now_s=number * 12 * 86_400, offset_ns=offset, boot_id=f"{number:08d}-2222-4333-8444-555555555555"
+        )
+        buffer = open_at(folder, clock, max_size=4_000_000)
+        for _ in range(12 * 24 * 6):
+            heads = b"environment,clientId=pi,device=pi Temperature=2%d.%d"
+            buffer.put([Line(heads % (n % 7, n % 97), clock.now_ns + n * SECOND) for n in range(600)])
+            clock.pass_s(600)
+            assert buffer.commit_all()
+        accounted(buffer)
+        size = buffer.snapshot().file_bytes
+        buffer.close()
+    assert size < 4_000_000
+    buffer = open_at(folder, clock, max_size=4_000_000)
+    assert set(buffer.snapshot().counters.dropped) == {"thinned"}
+    unix = UNIX_NS // SECOND
+    times = sorted(t - unix if t > unix else t for found in stretches(buffer).values() for t in found)
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    print(f"{len(times)} points left of {60 * 86_400}, the longest gap {max(gaps)} s, {size} bytes")
+    coarsest = 2 ** max(row.entry.thin for row in buffer._queue.view().oldest_first())
+    assert max(gaps) <= 2 * coarsest
+    assert times[0] == 0
+    assert times[-1] == 60 * 86_400 - 1
     buffer.close()
