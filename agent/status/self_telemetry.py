@@ -9,6 +9,7 @@ from influxdb_client.client.write.point import Point
 
 from agent.points.schema import HEALTH_MEASUREMENT, Line, check_tag
 from agent.status.board import Board, look
+from agent.status.snapshot import LEDGER
 from drivers.base import boot_ns
 
 if TYPE_CHECKING:
@@ -28,9 +29,7 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
     point = Point(HEALTH_MEASUREMENT).tag("clientId", check_tag(device_id)).tag("device", device_id)
     ledger = snapshot.get("ledger", {})
     integers: dict[str, Any] = {
-        name: ledger.get(name) for name in ("measured", "delivered", "pending", "rejected", "dropped", "unaccounted")
-    }
-    integers |= {
+        **{name: ledger.get(name) for name in LEDGER},
         "buffer_bytes": snapshot.get("buffer", {}).get("disk_bytes"),
         "memory_available": board.memory_available,
         "memory_process": board.memory_process,

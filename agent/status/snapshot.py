@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from agent.sensing.sampler import SensorStatus
 
 
+LEDGER = ("measured", "delivered", "pending", "rejected", "dropped", "unaccounted")
+
+
 def ledger_of(buffer: BufferStatus) -> dict[str, Any]:
     """Measured = delivered + pending + rejected + dropped; `unaccounted` is the difference."""
     counters = buffer.counters
@@ -51,7 +54,10 @@ def build(
     registration: RegistrationStatus | None,
     warnings: Sequence[str],
 ) -> dict[str, Any]:
-    """The snapshot as plain numbers, text, lists and tables: it can be written as JSON. Times: seconds, or Unix s."""
+    """The snapshot as plain numbers, text, lists and tables: it can be written as JSON.
+
+    Times: seconds (`at`: Unix), or nanoseconds where the name says so. What shows it counts ages from its `boot_ns`.
+    """
     now = boot_ns()
     return {
         "running": True,
@@ -60,6 +66,7 @@ def build(
         "device_id": device_id,
         "uptime_s": (now - started_boot_ns) / 1e9,
         "at": time.time(),
+        "boot_ns": now,
         "clock": {**_plain(clock.state()), "words": words(clock.state(), now)},
         "sensors": [
             {**_plain(sensor), "name": sensor.name or sensor.kind, "failing_s": _since(sensor, now)}
