@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from agent.buffer.offline import Beside
 from agent.buffer.rows import MAX_LINES, Kind, pack
 from agent.points.point import line_for
+from agent.registration.device_id import device_id
+from agent.service import prepare
 from drivers.base import load, options_for
 from drivers.virtual import Virtual
 
@@ -16,14 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agent.config.settings import Settings
+    from agent.config.settings import SensorSettings, Settings
     from agent.points.schema import Line
 
 _NS = 1_000_000_000
 
 
-def past_lines(
-    device_id: str,
+def _past_lines(
+    identity: str,
     sensor: Virtual,
     *,
     since_s: float,
@@ -41,29 +43,29 @@ def past_lines(
     for time_ns in range(first, until_ns, step):
         values = sensor.values_at(time_ns / _NS)
         yield line_for(
-            device_id, sensor.sensor, values, boot_ns=0, sensor_name=sensor_name, location=location, time_ns=time_ns
+            identity, sensor.sensor, values, boot_ns=0, sensor_name=sensor_name, location=location, time_ns=time_ns
         )
 
 
-def has_past(settings: Settings) -> bool:
-    """Whether a sensor is virtual: a real one has no past to give."""
-    return any(issubclass(load(sensor.driver), Virtual) for sensor in settings.sensor)
+def sensors_with_past(settings: Settings) -> list[SensorSettings]:
+    """The virtual ones: a real sensor has no past to give."""
+    return [sensor for sensor in settings.sensor if issubclass(load(sensor.driver), Virtual)]
 
 
-def write_past(settings: Settings, state_dir: Path, device_id: str, *, since_s: float, every_s: float) -> Iterator[int]:
+def write_past(settings: Settings, state_dir: Path, *, since_s: float, every_s: float) -> Iterator[int]:
     """Put the past of each virtual sensor into the buffer, beside a running agent or without one.
 
-    Yields the number of points after each transaction. Raises BufferUnavailable.
+    Yields the number of points after each transaction. Raises AgentError where the folder or the buffer refuses.
     """
+    prepare(state_dir)
+    identity = device_id(settings.device.id, state_dir)
     kinds = [load(sensor.driver).sensor for sensor in settings.sensor]
     place = settings.device.location
     with Beside(state_dir / "buffer", create=True) as buffer:
-        for sensor in settings.sensor:
-            if not issubclass(load(sensor.driver), Virtual):
-                continue
+        for sensor in sensors_with_past(settings):
             driver = Virtual(options_for(Virtual, sensor.options))
-            lines = past_lines(
-                device_id,
+            lines = _past_lines(
+                identity,
                 driver,
                 since_s=since_s,
                 every_s=every_s,

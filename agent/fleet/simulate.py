@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from agent.config.parse import parse
 from agent.delivery.writer import Writer
-from agent.fleet.demo import CenterProcess, free_port
+from agent.fleet.center import DEFAULT_PORT, CenterProcess, free_port, pass_time
 from agent.fleet.shared_loops import SharedLoops
 from agent.service import Service
 from agent.util.errors import AgentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from agent.config.settings import Settings
@@ -58,8 +58,8 @@ class Tally:
     moments: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
-    down: bool = False
-    """While the server is stopped on purpose an unanswered request is no error."""
+    center: CenterProcess | None = None
+    """While it is stopped on purpose an unanswered request is no error."""
 
     def writer(self) -> type[Writer]:
         tally = self
@@ -73,7 +73,8 @@ class Tally:
                 if body:
                     tally.moments.append(begin)
                     tally.seconds.append(time.monotonic() - begin)
-                    tally.answers["down" if tally.down and answer.status is None else str(answer.status)] += 1
+                    down = answer.status is None and tally.center is not None and not tally.center.up
+                    tally.answers["down" if down else str(answer.status)] += 1
                 return answer
 
         return TimedWriter
@@ -86,14 +87,13 @@ class Tally:
 def peak_to_mean(moments: list[float], begin: float, end: float) -> float:
     """The busiest second over the mean of all whole seconds from `begin` to `end`; 0 without a whole second."""
     seconds = int(end - begin)
-    counts = Counter(int(moment - begin) for moment in moments if begin <= moment < begin + seconds)
-    total = sum(counts.values())
-    return max(counts.values()) * seconds / total if total else 0.0
+    inside = [moment for moment in moments if begin <= moment < begin + seconds]
+    return busiest(inside, begin) * seconds / len(inside) if inside else 0.0
 
 
-def busiest(moments: Iterable[float]) -> int:
-    """The most of them in one second."""
-    return max(Counter(map(int, moments)).values(), default=0)
+def busiest(moments: Iterable[float], begin: float) -> int:
+    """The most of them in one second, counted from `begin`."""
+    return max(Counter(int(moment - begin) for moment in moments).values(), default=0)
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -105,9 +105,9 @@ def percentile(values: list[float], share: float) -> float:
 class Fleet:
     """The devices of a plan, their state in `folder`. start() and stop() may follow each other: a power cut of all."""
 
-    def __init__(self, plan: Plan, url: str, folder: Path) -> None:
+    def __init__(self, plan: Plan, url: str, folder: Path, center: CenterProcess | None = None) -> None:
         self.plan, self.folder = plan, folder
-        self.tally = Tally()
+        self.tally = Tally(center=center)
         self.services: list[Service] = []
         self._settings = [self._settings_of(f"sim-{number:05d}", url) for number in range(plan.devices)]
 
@@ -168,7 +168,7 @@ def simulate(plan: Plan, folder: Path, progress: Callable[[str, float], None]) -
     _allow_files(plan.devices * 8 + 200)
     center = None
     if plan.center is None:
-        center = CenterProcess(free_port(5000), folder / "center")
+        center = CenterProcess(free_port(DEFAULT_PORT), folder / "center")
         center.start()
     try:
         return _simulate(plan, folder, progress, center)
@@ -181,7 +181,7 @@ def _simulate(
     plan: Plan, folder: Path, progress: Callable[[str, float], None], center: CenterProcess | None
 ) -> dict[str, Any]:
     url = plan.center or (center.url if center else "")
-    fleet = Fleet(plan, url, folder / "devices")
+    fleet = Fleet(plan, url, folder / "devices", center)
     begin = time.monotonic()
     fleet.start()
     try:
@@ -192,7 +192,7 @@ def _simulate(
         steady = time.monotonic()
         settled = steady + min(plan.interval + 1, plan.duration / 3)  # after the burst of all first points
         before = sum(ledger["delivered"] for ledger in fleet.ledgers())
-        _measure(plan, fleet, center, steady, progress)
+        _measure(plan, fleet, center, progress)
         end = time.monotonic()
         delivered = sum(ledger["delivered"] for ledger in fleet.ledgers())
         fleet.stop_measuring()
@@ -218,9 +218,7 @@ def _simulate(
         "points_per_s": round((delivered - before) / (end - steady), 1),
         "latency_ms": {f"p{round(100 * s)}": round(1000 * percentile(seconds, s), 1) for s in (0.5, 0.95, 0.99)},
         "peak_to_mean": round(peak_to_mean(fleet.tally.moments, settled, end), 2),
-        "start_peak_per_s": max(
-            Counter(int(m - begin) for m in fleet.tally.moments if m < settled).values(), default=0
-        ),
+        "start_peak_per_s": busiest((m for m in fleet.tally.moments if m < settled), begin),
         "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
 
@@ -230,41 +228,21 @@ def passed(result: dict[str, Any]) -> bool:
     return result["registered"] == result["devices"] and not result["unequal"] and not result["pending"]
 
 
-def _measure(
-    plan: Plan, fleet: Fleet, center: CenterProcess | None, begin: float, progress: Callable[[str, float], None]
-) -> None:
+def _measure(plan: Plan, fleet: Fleet, center: CenterProcess | None, progress: Callable[[str, float], None]) -> None:
     """Until the duration is over, with what the plan wants in the middle."""
-    events = _events(plan, fleet, center)
-    at, act = next(events, (float("inf"), lambda: None))
-    while (elapsed := time.monotonic() - begin) < plan.duration:
-        if elapsed >= at:
-            act()
-            at, act = next(events, (float("inf"), lambda: None))
+
+    def restart() -> None:
+        fleet.stop()
+        fleet.start()
+
+    def tick(elapsed: float) -> None:
         progress("measuring", elapsed / plan.duration)
         time.sleep(0.1)
 
-
-def _events(plan: Plan, fleet: Fleet, center: CenterProcess | None) -> Iterator[tuple[float, Callable[[], None]]]:
-    """(second, what happens) in order."""
-    if plan.restart_all:
-
-        def restart() -> None:
-            fleet.stop()
-            fleet.start()
-
-        yield plan.duration / 2, restart
-    if plan.outage and center is not None:
-
-        def cut() -> None:
-            fleet.tally.down = True
-            center.stop()
-
-        def back() -> None:
-            center.start()
-            fleet.tally.down = False
-
-        yield (plan.duration - plan.outage) / 2, cut
-        yield (plan.duration + plan.outage) / 2, back
+    events = [(plan.duration / 2, restart)] if plan.restart_all else []
+    if center is not None:
+        events += center.outage(plan.duration, plan.outage, lambda _: None)
+    pass_time(plan.duration, events, tick)
 
 
 def _stored(url: str, device_id: str) -> int:
