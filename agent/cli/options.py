@@ -6,7 +6,9 @@ import functools
 import logging
 import os
 import sys
+import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +48,10 @@ class Context:
     state_dir: Path
     debug: bool
 
+    @property
+    def buffer(self) -> Path:
+        return self.state_dir / "buffer"
+
     def settings(self) -> Settings:
         """The configuration; raises ConfigError. Its warnings go to stderr."""
         from agent.config.parse import load  # noqa: PLC0415 - cattrs takes 0.1 s on a Pi Zero; not every command needs it
@@ -69,6 +75,21 @@ class Duration(click.ParamType[Seconds]):
         if seconds <= 0:
             self.fail(f"{value!r}: must be above 0", param, ctx)
         return seconds
+
+
+def since_option(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
+    """Unix ns of `2h`, or of a date and time (UTC where it does not say)."""
+    if text is None:
+        return None
+    try:
+        return int((time.time() - parse_duration(text)) * 1e9)
+    except ValueError:
+        pass
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r}: a duration like 2h, or a time like 2026-01-31T12:00:00Z") from error
+    return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1e9)
 
 
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def register(context: Context, force: bool) -> None:
     """Register with the center now. A running agent takes up the new token by itself."""
     from agent.registration.client import connect  # noqa: PLC0415 - requests takes 0.5 s on a Pi Zero; --help does not need it
-    from agent.registration.dialects import register as ask  # noqa: PLC0415 - see above
+    from agent.registration.dialects import register as register_with  # noqa: PLC0415 - see above
     from agent.registration.policy import credentials_of, target_of, warnings_of  # noqa: PLC0415 - see above
     from agent.registration.remote_config import RemoteConfiguration  # noqa: PLC0415 - see above
 
@@ -42,7 +42,7 @@ def register(context: Context, force: bool) -> None:
             return
         with contextlib.closing(connect(settings, store)) as center:
             known, stale = (old.dialect, old.token) if old else (None, None)
-            dialect, found = ask(center, device_id, settings.api, known, stale)
+            dialect, found = register_with(center, device_id, settings.api, known, stale)
         credentials, refused = credentials_of(settings.url, device_id, dialect.name, found, RemoteConfiguration())
         store.save(credentials)
     for text in refused:

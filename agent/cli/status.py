@@ -11,6 +11,7 @@ import click
 
 from agent.cli.options import Context, common_options
 from agent.status.health_rules import ago
+from agent.status.socket import ask
 from agent.util.errors import AgentError
 
 if TYPE_CHECKING:
@@ -40,19 +41,13 @@ def status(context: Context, as_json: bool, watch: bool) -> None:
 
 def look(context: Context) -> dict[str, Any]:
     """The running agent's snapshot, or what the state folder holds. Raises AgentError where we may not look."""
-    from agent.status.socket import ask  # noqa: PLC0415
-
     if context.state_dir.exists() and not context.state_dir.is_dir():
         raise AgentError(f"{context.state_dir} is not a folder: name another with --state-dir")
-    try:
-        running = ask(context.state_dir)
-        if running is not None:
-            return running
-        from agent.status.snapshot import from_disk  # noqa: PLC0415
+    if (running := ask(context.state_dir)) is not None:
+        return running
+    from agent.status.snapshot import from_disk  # noqa: PLC0415 - diskcache, only where no agent tells
 
-        return from_disk(context.state_dir)
-    except PermissionError as error:
-        raise AgentError(f"{context.state_dir} belongs to another user: run this as that user, or with sudo") from error
+    return from_disk(context.state_dir)
 
 
 def render(snapshot: dict[str, Any]) -> RenderableType:

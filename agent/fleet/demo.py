@@ -1,4 +1,4 @@
-"""The whole chain on one laptop: an IoT Center on loopback and a virtual device that registers, measures and delivers."""
+"""The whole chain on one laptop: an IoT Center on loopback and a virtual device that registers, measures, delivers."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from agent import __version__
 from agent.buffer.batch import BufferStatus
 from agent.buffer.rows import Kind
 from agent.clock.backdating import words
+from agent.status.socket import NotOurs
 from drivers.base import boot_ns
 
 if TYPE_CHECKING:
@@ -83,15 +84,15 @@ def build(
 def from_disk(state_dir: Path) -> dict[str, Any]:
     """The snapshot of an agent that does not run: what its buffer holds, by the ledger as it was last saved.
 
-    Nothing is changed. Raises PermissionError where we may not look.
+    Nothing is changed. Raises NotOurs where we may not look.
     """
     from agent.buffer.disk import DiskError  # noqa: PLC0415 - the running agent's status needs no database
     from agent.buffer.opening import on_disk  # noqa: PLC0415
 
     buffer = BufferStatus(problem="there is no buffer yet: no agent ran here")
-    if not os.access(state_dir, os.R_OK | os.X_OK) and state_dir.exists():
-        raise PermissionError(f"{state_dir} may not be read")
     try:
+        if not os.access(state_dir, os.R_OK | os.X_OK) and state_dir.exists():
+            raise NotOurs(state_dir)
         if (found := on_disk(state_dir / "buffer")) is not None:
             rows, counters = found.rows, found.saved.counters
             buffer = BufferStatus(
@@ -105,6 +106,8 @@ def from_disk(state_dir: Path) -> dict[str, Any]:
                 unaccounted=counters.points.unaccounted(rows.points - rows.health),
                 counters=counters,
             )
+    except PermissionError:
+        raise NotOurs(state_dir) from None
     except (DiskError, ValueError) as error:
         buffer = BufferStatus(problem=f"not readable ({error}): the agent saves what it can when it starts")
     return {"running": False, "buffer": _plain(buffer), "ledger": ledger_of(buffer), "sensors": [], "warnings": []}
