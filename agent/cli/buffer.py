@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections import Counter
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -119,30 +120,25 @@ def import_(context: Context, file: Path, precision: str, dry_run: bool) -> None
     """
     checker = protocol.Checker(precision)
     bad = taken = 0
-    number = 1
-    waiting: list[bytes] = []
     began = time.monotonic()
-    with Beside(context.buffer, create=True) as beside, _pieces(file) as pieces:
 
-        def store(least: int) -> None:
-            nonlocal taken
-            while len(waiting) > least:
-                chunk = waiting[: MAX_LINES * _ROWS]
-                rows = [pack(chunk[n : n + MAX_LINES], Kind.PENDING) for n in range(0, len(chunk), MAX_LINES)]
-                if not dry_run:
-                    beside.add(rows)
-                taken += len(chunk)
-                del waiting[: len(chunk)]
-
+    def good(pieces: Iterator[bytes]) -> Iterator[list[bytes]]:
+        nonlocal bad
+        number = 1
         for block in protocol.blocks(pieces):
-            good, wrong, number = checker.split(block, number)
+            lines, wrong, number = checker.split(block, number)
             for line in wrong[: max(0, _SHOWN_BAD - bad)]:
                 shown = printable(line.line[:80].decode(errors="replace"))
                 click.echo(f"line {line.number}: {line.reason}: {shown}", err=True)
             bad += len(wrong)
-            waiting += good
-            store(MAX_LINES * _ROWS - 1)
-        store(0)
+            yield lines
+
+    with Beside(context.buffer, create=True) as beside, _pieces(file) as pieces:
+        lines = chain.from_iterable(good(pieces))
+        while chunk := list(islice(lines, MAX_LINES * _ROWS)):
+            if not dry_run:
+                beside.add([pack(chunk[n : n + MAX_LINES], Kind.PENDING) for n in range(0, len(chunk), MAX_LINES)])
+            taken += len(chunk)
     if bad > _SHOWN_BAD:
         click.echo(f"… and {bad - _SHOWN_BAD:,} more bad lines", err=True)
     seconds = max(time.monotonic() - began, 1e-9)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.config.parse import load
-from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
+from agent.doctor.finding import Finding, Patient, failed, failed_by, ok, skipped, warning
 from agent.registration.credentials import (
     CREDENTIALS_FILE,
     SECRET_FILE,
@@ -115,7 +115,7 @@ def secrets(patient: Patient) -> Iterator[Finding]:
         if stored and stored.center.rstrip("/") == settings.center.url.rstrip("/"):
             patient.target = target_of(settings.center, stored)
     except CredentialsError as error:
-        yield failed(name, *_split(error))
+        yield failed_by(name, error, str(error))
         return
     except ValueError as error:
         text = f"{folder / CREDENTIALS_FILE} is damaged: {error}"
@@ -135,17 +135,11 @@ def secrets(patient: Patient) -> Iterator[Finding]:
         yield ok(name, "token and device secret are there, readable for their owner only")
 
 
-def _split(error: CredentialsError) -> tuple[str, str]:
-    """What is seen, and the remedy that the message ends with."""
-    seen, _, remedy = str(error).rpartition(": ")
-    return (seen, remedy) if seen else (remedy, remedy)
-
-
 def _unreadable(name: str, path: str | None, error: CredentialsError) -> Iterator[Finding]:
     if path and Path(path).exists() and not os.access(path, os.R_OK):
         yield warning(name, f"{path} may not be read by {_user(os.geteuid())}", SUDO)
     else:
-        yield failed(name, *_split(error))
+        yield failed_by(name, error, str(error))
 
 
 def _user(uid: int) -> str:

@@ -34,10 +34,11 @@ import json, os, sys
 from dataclasses import asdict
 from pathlib import Path
 from agent.doctor.doctor import examine
+from agent.doctor.finding import Patient
 where = Path(sys.argv[1]), Path(sys.argv[2])
-list(examine(*where))  # imports all that is needed: another user may not be able to read it
+list(examine(Patient(*where)))  # imports all that is needed: another user may not be able to read it
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
-print(json.dumps([asdict(finding) for finding in examine(*where)]))
+print(json.dumps([asdict(finding) for finding in examine(Patient(*where))]))
 """
 
 
@@ -416,7 +417,7 @@ class TestPieces:
             yield
 
         monkeypatch.setattr(doctor, "CHECKS", (("a", broken), *doctor.CHECKS[3:4]))
-        found = list(doctor.examine_patient(Patient(tmp_path / "x", tmp_path)))
+        found = list(doctor.examine(Patient(tmp_path / "x", tmp_path)))
         assert [finding.verdict for finding in found] == ["failed", "ok"]
         assert "RuntimeError: boom" in found[0].seen
 
