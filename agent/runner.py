@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from agent.config.settings import Settings
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 STATUS_EVERY_S = 10.0
@@ -41,7 +41,7 @@ def run_service(settings: Settings, config: Path, state_dir: Path, *, debug: boo
     finally:
         service.stop()
         ledger = service.ledger()
-        _log.info(
+        log.info(
             "stopped: measured %(measured)d, delivered %(delivered)d, pending %(pending)d, rejected %(rejected)d,"
             " dropped %(dropped)d, unaccounted %(unaccounted)d",
             ledger,
@@ -63,7 +63,7 @@ def _loop(service: Service, config: Path, signals: SimpleQueue[int], *, debug: b
         before, stuck = stuck, [name for name, at in service.alive_boot_ns().items() if now - at > limit_s * 1e9]
         if stuck != before:
             text = f"not seen at work for {limit_s:.0f} s: {remedy}" if stuck else "at work again"
-            _log.log(logging.ERROR if stuck else logging.INFO, "%s: %s", ", ".join(stuck or before), text)
+            log.log(logging.ERROR if stuck else logging.INFO, "%s: %s", ", ".join(stuck or before), text)
         systemd.notify("WATCHDOG=trigger" if stuck else "WATCHDOG=1")
         if now - told > STATUS_EVERY_S * 1e9:
             systemd.notify(f"STATUS={in_words(service.snapshot())}")
@@ -89,7 +89,7 @@ def _reload(service: Service, config: Path, *, debug: bool) -> None:
         if not debug:
             logging.getLogger().setLevel(settings.log.level.upper())
     except AgentError as error:
-        _log.error("the new configuration is not used, the old one stays: %s", error)
+        log.error("the new configuration is not used, the old one stays: %s", error)  # noqa: TRY400 - it says all in a line
     systemd.notify("READY=1")
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from agent.registration.target import Target
     from drivers.base import Driver
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _STOP_S = 0.5
 _FAREWELL_S = 0.5
@@ -109,11 +109,11 @@ class Service:
         ]
         self._deliver(self._parts)
         if self._folder_warning and not self.settings.center:  # the registrar says it too
-            _log.warning("%s", self._folder_warning)
+            log.warning("%s", self._folder_warning)
         if self._with_control:
             self._control = ControlServer(self.state_dir, self.snapshot)
         self._show()
-        _log.info("device %s: measuring with %s", self.device_id, sensors.describe())
+        log.info("device %s: measuring with %s", self.device_id, sensors.describe())
 
     def stop(self) -> None:
         """Stop measuring and commit everything; within 2 s, even if the network hangs (its thread is left behind)."""
@@ -126,8 +126,8 @@ class Service:
         _end([*self._parts.others, *self._base])
         try:
             self._last = self.snapshot()
-        except Exception:  # noqa: BLE001 - the points come first
-            _log.exception("the last status could not be taken")
+        except Exception:
+            log.exception("the last status could not be taken")
         self._buffer.close()
         self._last = {**(self._last or {}), "ledger": ledger_of(self._buffer.snapshot())}
         if self._clock:
@@ -175,7 +175,7 @@ class Service:
         self._deliver(self._parts)
         if settings.status != old.settings.status:
             self._show()
-        _log.info("new configuration: measuring with %s", sensors.describe())
+        log.info("new configuration: measuring with %s", sensors.describe())
 
     def snapshot(self) -> dict[str, Any]:
         """What `status`, the metrics and the page show. After stop() what was last true."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.options import Context, common_options
+from agent.points.schema import quantity_of
 from agent.status.health_rules import ago
 from agent.status.socket import ask
 from agent.util.errors import AgentError
@@ -65,8 +66,6 @@ def render(snapshot: dict[str, Any]) -> RenderableType:
 
 def rows(snapshot: dict[str, Any]) -> list[tuple[str, str]]:
     """(what, in words) of a snapshot, with rich's markup for what is wrong."""
-    from rich.markup import escape  # noqa: PLC0415
-
     result = []
     if snapshot["running"]:
         result.append(("Agent", f"[green]running[/green], pid {snapshot['pid']}, for {ago(snapshot['uptime_s'])}"))
@@ -103,8 +102,6 @@ def rows(snapshot: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _sensor(sensor: dict[str, Any]) -> str:
-    from rich.markup import escape  # noqa: PLC0415
-
     values = "  ".join(format_value(field, value) for field, value in (sensor["values"] or {}).items())
     text = escape(f"{values or 'no reading yet'}  ({sensor['description']}; {sensor['readings']:,} readings")
     text += "".join(f", {sensor[what]:,} {what}" for what in ("missed", "implausible", "errors") if sensor[what]) + ")"
@@ -116,10 +113,15 @@ def _sensor(sensor: dict[str, Any]) -> str:
     return text
 
 
+def escape(text: str) -> str:
+    """For rich's markup."""
+    from rich import markup  # noqa: PLC0415 - `status --json` needs none
+
+    return markup.escape(text)
+
+
 def format_value(field: str, value: float) -> str:
     """`21.5 °C`, with the resolution of the quantity; other fields with their name."""
-    from agent.points.schema import quantity_of  # noqa: PLC0415
-
     quantity = quantity_of(field)
     if quantity is None:
         return f"{field} {value}"
@@ -128,8 +130,6 @@ def format_value(field: str, value: float) -> str:
 
 
 def _delivery(delivery: dict[str, Any]) -> str:
-    from rich.markup import escape  # noqa: PLC0415
-
     color = {"delivering": "green", "waiting": "yellow"}.get(delivery["state"], "red")
     text = f"[{color}]{delivery['state']}[/{color}]"
     if delivery.get("backlog"):
@@ -144,8 +144,6 @@ def _delivery(delivery: dict[str, Any]) -> str:
 
 
 def _buffer(buffer: dict[str, Any]) -> str:
-    from rich.markup import escape  # noqa: PLC0415
-
     text = f"{buffer['pending_memory']:,} points in memory, {buffer['pending_disk']:,} on disk"
     text += f" ({buffer['file_bytes'] / 1e6:.1f} MB)"
     for what, words in (("undated", "wait for the time"), ("parked", "parked"), ("dead_letters", "rejected, kept")):

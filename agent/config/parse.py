@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import tomllib
 from dataclasses import fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_origin
 
 from cattrs import Converter
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn, override
 
 from agent.config import settings as s
-from agent.config.limits import contradictions, missing_files, nearest, out_of_limits
+from agent.config.limits import check_url, contradictions, missing_files, nearest, out_of_limits
 from agent.config.units import Bytes, Seconds, parse_duration, parse_size
 from agent.util.errors import ConfigError
 from agent.util.secret import TOKEN, Secret
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+_Section = TypeVar("_Section", s.CenterSettings | None, s.InfluxSettings | None)
 MAX_FILE = 1_000_000
 """Bytes: more is no configuration."""
 
@@ -70,7 +71,18 @@ def parse(
     warnings = []
     if readable_by_others and settings.influxdb and settings.influxdb.token:
         warnings.append(f"{name} holds a token and others can read it: chmod 600 {name}, or use token_file")
-    return replace(settings, warnings=tuple(warnings), named=frozenset(_named(data)))
+    return replace(
+        settings,
+        center=_without_slash(settings.center),
+        influxdb=_without_slash(settings.influxdb),
+        warnings=tuple(warnings),
+        named=frozenset(_named(data)),
+    )
+
+
+def _without_slash(section: _Section) -> _Section:
+    """Its URL as everybody takes it: paths are put behind it, and the credentials say whose they are by it."""
+    return section and replace(section, url=check_url(section.url))
 
 
 def _named(data: Mapping[str, Any]) -> Iterator[str]:

@@ -97,7 +97,7 @@ def secrets(patient: Patient) -> Iterator[Finding]:
         if token is None:
             yield failed(name, "there is no token", "set [influxdb] token_file to a file that holds one")
             return
-        patient.target = Target(influx.url.rstrip("/"), influx.org, influx.bucket, token, influx.ca_file)
+        patient.target = Target(influx.url, influx.org, influx.bucket, token, influx.ca_file)
         yield ok(name, f"the token is in {'the configuration' if influx.token else influx.token_file}")
         return
     assert settings.center is not None
@@ -112,7 +112,7 @@ def secrets(patient: Patient) -> Iterator[Finding]:
         secret = read_private(folder / SECRET_FILE, 0o077, "600")
         data = read_private(folder / CREDENTIALS_FILE, 0o077, "600")
         stored = Credentials.decode(data) if data is not None else None
-        if stored and stored.center.rstrip("/") == settings.center.url.rstrip("/"):
+        if stored and stored.center == settings.center.url:
             patient.target = target_of(settings.center, stored)
     except CredentialsError as error:
         yield failed_by(name, error, str(error))

@@ -11,6 +11,7 @@ from agent.buffer.look import BufferLook, look_at_buffer
 from agent.config.units import format_size
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
 from agent.status.board import look, text_of, throttling
+from agent.status.snapshot import LEDGER
 from drivers.base import QUANTITIES, NoPermission, Reading, SensorError, load, options_for
 from drivers.i2c import NoBus
 
@@ -182,31 +183,31 @@ def buffer(patient: Patient) -> Iterator[Finding]:
     if patient.hidden:
         yield skipped(name, patient.hidden)
         return
-    found = look_at_buffer(patient.state_dir / "buffer")
-    yield from _buffer(name, found)
+    yield from _buffer(name, look_at_buffer(patient.state_dir / "buffer"))
 
 
 def _running_buffer(running: Mapping[str, Any]) -> Iterator[Finding]:
     state, ledger = running.get("buffer", {}), running.get("ledger", {})
     if state.get("problem"):
         yield failed("buffer", str(state["problem"]), "see the check of the disk; points wait in memory meanwhile")
-    if state.get("undated"):
-        yield warning(
-            "buffer", f"{state['undated']:,} points wait for the time to be known", "see the check of the clock"
-        )
-    if state.get("parked"):
-        text = f"{state['parked']:,} points are refused without a reason that is known, and tried again slowly"
-        yield warning("buffer", text, "iot-agent status shows the server's words")
-    if state.get("dead_letters"):
-        yield warning(
-            "buffer", f"{state['dead_letters']:,} points were refused for good and kept", "iot-agent rejected list"
-        )
-    if ledger.get("unaccounted"):
-        yield failed("ledger", f"{ledger['unaccounted']:,} points are unaccounted for", "report it: it is a bug")
-    numbers = ", ".join(
-        f"{ledger.get(key, 0):,} {key}" for key in ("measured", "delivered", "pending", "rejected", "dropped")
-    )
-    yield ok("buffer", numbers)
+    for key, text, remedy in (
+        ("undated", "wait for the time to be known", "see the check of the clock"),
+        (
+            "parked",
+            "are refused without a reason that is known, and tried again slowly",
+            "iot-agent status shows the server's words",
+        ),
+        ("dead_letters", "were refused for good and kept", "iot-agent rejected list"),
+    ):
+        if state.get(key):
+            yield warning("buffer", f"{state[key]:,} points {text}", remedy)
+    yield from _accounts(ledger.get("unaccounted"))
+    yield ok("buffer", ", ".join(f"{ledger.get(key, 0):,} {key}" for key in LEDGER[:-1]))
+
+
+def _accounts(unaccounted: int | None) -> Iterator[Finding]:
+    if unaccounted:
+        yield failed("ledger", f"{unaccounted:,} points are unaccounted for", "report it: it is a bug")
 
 
 def _buffer(name: str, found: BufferLook) -> Iterator[Finding]:
@@ -219,8 +220,7 @@ def _buffer(name: str, found: BufferLook) -> Iterator[Finding]:
         if found.unwritten:
             text += f", and a log of {format_size(found.unwritten)} that the next start takes in"
         yield ok(name, text)
-        if found.unaccounted:
-            yield failed("ledger", f"{found.unaccounted:,} points are unaccounted for", "report it: it is a bug")
+        yield from _accounts(found.unaccounted)
 
 
 def service(patient: Patient) -> Iterator[Finding]:

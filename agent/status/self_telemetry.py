@@ -43,12 +43,9 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
         "cpu_temperature": board.cpu_temperature,
         "load": board.load,
     }
-    for field, value in integers.items():
+    for field, value in (integers | floats).items():
         if value is not None:
-            point.field(field, int(value))
-    for field, value in floats.items():
-        if value is not None:
-            point.field(field, round(float(value), 3))
+            point.field(field, int(value) if field in integers else round(float(value), 3))
     return Line(point.to_line_protocol().encode(), boot_ns)
 
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.fleet.shared_loops import SharedLoops
-from agent.fleet.simulate import passed, peak_to_mean, percentile
+from agent.fleet.simulate import SharedLoops, passed, peak_to_mean, percentile
 
 SIMULATE = [sys.executable, "-m", "agent.cli", "simulate"]
 
