@@ -6,7 +6,7 @@ import time
 import pytest
 
 from agent.buffer import opening
-from agent.config.parse import parse
+from agent.config.parse import parse_settings
 from agent.service import Service
 from agent.status.socket import ask
 from agent.util.errors import AgentError
@@ -22,7 +22,7 @@ def settings(**changed):
         "clock": {"trust": "always"},
         "status": {"listen": ""},
     }
-    return parse({**tables, **changed}, "agent.toml", {})
+    return parse_settings({**tables, **changed}, "agent.toml", {})
 
 
 @pytest.fixture

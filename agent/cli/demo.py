@@ -8,14 +8,12 @@ import logging
 import signal
 import sys
 import tempfile
-import threading
 from pathlib import Path
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.options import Context, common_options
+from agent.cli.options import LOG_FORMAT, Context, common_options
 from agent.cli.status import format_value
 from agent.fleet.center import DEFAULT_PORT
 
@@ -54,17 +52,29 @@ def demo(
     with contextlib.ExitStack() as stack:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iot-demo-")))
         folder.mkdir(parents=True, exist_ok=True)
-        _log_to(folder / "agent.log", debug=context.debug)
-        stop = stack.enter_context(_stop_on_signals())
+        logging.basicConfig(  # the terminal belongs to the table
+            filename=folder / "agent.log",
+            level=logging.DEBUG if context.debug else logging.INFO,
+            format=LOG_FORMAT,
+        )
         live = not as_json and sys.stdout.isatty()
 
         def say(text: str) -> None:
             click.echo(text, err=not live)  # scripts read the last line of stdout only
 
         from agent.fleet.demo import run_demo  # noqa: PLC0415 - the whole agent comes with it
+        from agent.runner import Signals  # noqa: PLC0415
 
+        signals = Signals(signal.SIGINT, signal.SIGTERM)
         result = run_demo(
-            folder, stop, say, _display(live), duration=duration, outage=outage, port=port, browser=not no_browser
+            folder,
+            signals.wait,
+            say,
+            _display(live),
+            duration=duration,
+            outage=outage,
+            port=port,
+            browser=not no_browser,
         )
     if as_json:
         click.echo(json.dumps(result))
@@ -119,29 +129,3 @@ def _print_ledger(result: dict[str, Any]) -> None:
     for key, number in result.items():
         table.add_row("stored by the center" if key == "stored" else key, f"{number:,}")
     Console().print(table)
-
-
-@contextlib.contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    stop, came = threading.Event(), SimpleQueue[int]()  # a handler may not set an Event that the main thread waits for
-    before = {number: signal.signal(number, lambda n, _: came.put(n)) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def wait() -> None:
-        came.get()
-        stop.set()
-
-    threading.Thread(target=wait, name="signals", daemon=True).start()
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _log_to(path: Path, *, debug: bool) -> None:
-    """The agent's log goes to a file: the terminal belongs to the table."""
-    logging.basicConfig(
-        filename=path,
-        level=logging.DEBUG if debug else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from agent.config.settings import Settings
 
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 SYSTEM_CONFIG = Path("/etc/iot-agent/agent.toml")
 
 
@@ -54,9 +55,9 @@ class Context:
 
     def settings(self) -> Settings:
         """The configuration; raises ConfigError. Its warnings go to stderr."""
-        from agent.config.parse import load  # noqa: PLC0415 - cattrs takes 0.1 s on a Pi Zero; not every command needs it
+        from agent.config.parse import load_settings  # noqa: PLC0415 - cattrs takes 0.1 s on a Pi Zero; not every command needs it
 
-        settings = load(self.config)
+        settings = load_settings(self.config)
         for warning in settings.warnings:
             click.echo(f"warning: {warning}", err=True)
         return settings
@@ -101,7 +102,7 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def wrapped(config: Path | None, state_dir: Path | None, debug: bool, **arguments: Any) -> Any:
         if debug:
-            logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+            logging.basicConfig(level=logging.DEBUG, format=LOG_FORMAT)
         context = Context(config or default_config(), state_dir or default_state_dir(), debug)
         try:
             return command(context, **arguments)

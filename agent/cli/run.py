@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from agent.cli.options import Context, common_options
+from agent.cli.options import LOG_FORMAT, Context, common_options
 from agent.util.errors import AgentError
 
 if TYPE_CHECKING:
@@ -71,5 +71,5 @@ def log_handler(stream: TextIO, environ: Mapping[str, str] = os.environ) -> logg
     if environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}":
         handler.setFormatter(JournalFormatter("%(name)s: %(message)s"))
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(logging.Formatter(LOG_FORMAT))
     return handler

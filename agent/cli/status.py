@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 def status(context: Context, as_json: bool, watch: bool) -> None:
     """What the running agent does; without one, what is on disk."""
     if as_json:
-        click.echo(json.dumps(look(context), default=str))
+        click.echo(json.dumps(take_snapshot(context), default=str))
         return
     from rich.console import Console  # noqa: PLC0415 - only the commands that draw import rich
     from rich.live import Live  # noqa: PLC0415
 
     if not watch:
-        Console().print(render(look(context)))
+        Console().print(render(take_snapshot(context)))
         return
-    with contextlib.suppress(KeyboardInterrupt), Live(render(look(context)), auto_refresh=False) as live:
+    with contextlib.suppress(KeyboardInterrupt), Live(render(take_snapshot(context)), auto_refresh=False) as live:
         while True:
             time.sleep(1)
-            live.update(render(look(context)), refresh=True)
+            live.update(render(take_snapshot(context)), refresh=True)
 
 
-def look(context: Context) -> dict[str, Any]:
+def take_snapshot(context: Context) -> dict[str, Any]:
     """The running agent's snapshot, or what the state folder holds. Raises AgentError where we may not look."""
     if context.state_dir.exists() and not context.state_dir.is_dir():
         raise AgentError(f"{context.state_dir} is not a folder: name another with --state-dir")

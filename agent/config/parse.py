@@ -26,7 +26,7 @@ MAX_FILE = 1_000_000
 """Bytes: more is no configuration."""
 
 
-def load(path: Path, environ: Mapping[str, str] = os.environ) -> s.Settings:
+def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> s.Settings:
     """Read and check a configuration without touching hardware or network.
 
     IOT_CENTER_URL and IOT_DEVICE_ID in `environ` override the file. Raises ConfigError with one line a problem.
@@ -52,11 +52,11 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> s.Settings:
     except RecursionError as error:
         raise ConfigError(f"{path}: not valid TOML: brackets within brackets without end") from error
     readable = bool(mode & 0o004)  # its group may be the agent's: root:iot-agent 0640
-    settings = parse(data, str(path), environ, readable_by_others=readable)
+    settings = parse_settings(data, str(path), environ, readable_by_others=readable)
     return replace(settings, warnings=(*settings.warnings, *missing_files(settings)))
 
 
-def parse(
+def parse_settings(
     data: dict[str, Any], name: str, environ: Mapping[str, str], *, readable_by_others: bool = False
 ) -> s.Settings:
     """Settings from the tables of a TOML file. Raises ConfigError."""

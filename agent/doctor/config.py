@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.config.parse import load
+from agent.config.parse import load_settings
 from agent.doctor.finding import Finding, Patient, failed, failed_by, ok, skipped, warning
 from agent.registration.credentials import (
     CREDENTIALS_FILE,
@@ -35,7 +35,7 @@ REGISTER = "start the agent, or: iot-agent register"
 def configuration(patient: Patient) -> Iterator[Finding]:
     name = "configuration"
     try:
-        settings = load(patient.config)
+        settings = load_settings(patient.config)
     except AgentError as error:
         if isinstance(error.__cause__, PermissionError):
             yield warning(name, f"{patient.config} may not be read by {_user(os.geteuid())}", SUDO)
@@ -46,7 +46,7 @@ def configuration(patient: Patient) -> Iterator[Finding]:
     for text in settings.warnings:
         yield warning(name, text)
     goal = settings.center or settings.influxdb
-    assert goal is not None  # load() sees to it
+    assert goal is not None  # load_settings() sees to it
     yield ok(name, f"{patient.config} is right: {len(settings.sensor)} sensor(s), points go to {goal.url}")
 
 
@@ -75,7 +75,7 @@ def state_folder(patient: Patient) -> Iterator[Finding]:
     if text := state_folder_warning(folder):
         yield warning(name, text, "move it to a partition of its own: deploy/README.md, read-only root")
     if found.st_mode & 0o077:
-        yield failed(name, f"{folder} can be entered by others ({_mode(found)})", f"chmod 700 {folder}")
+        yield failed(name, f"{folder} can be entered by others ({stat.filemode(found.st_mode)})", f"chmod 700 {folder}")
     elif patient.hidden is None:
         runs = f"the agent runs on it (process {patient.running['pid']})" if patient.running else "no agent runs on it"
         yield ok(name, f"{folder} belongs to {owner} alone; {runs}")
@@ -147,7 +147,3 @@ def _user(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"user {uid}"
-
-
-def _mode(found: os.stat_result) -> str:
-    return stat.filemode(found.st_mode)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from agent.buffer.look import BufferLook, look_at_buffer
 from agent.config.units import format_size
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
-from agent.status.board import look, text_of, throttling
+from agent.status.board import read_board, text_of, throttling
 from agent.status.snapshot import LEDGER
 from drivers.base import QUANTITIES, NoPermission, Reading, SensorError, load, options_for
 from drivers.i2c import NoBus
@@ -74,7 +74,7 @@ def _card(root: Path, folder: Path) -> Iterator[Finding]:
 
 
 def board(patient: Patient) -> Iterator[Finding]:
-    now = look(None, patient.root)
+    now = read_board(None, patient.root)
     said = []
     if now.cpu_temperature is not None:
         said.append(f"{now.cpu_temperature:.0f} °C")

@@ -9,14 +9,13 @@ import urllib.error
 import webbrowser
 from typing import TYPE_CHECKING, Any
 
-from agent.config.parse import parse
+from agent.config.parse import parse_settings
 from agent.fleet.backfill import write_past
 from agent.fleet.center import CenterProcess, free_port, pass_time
 from agent.service import Service
 from agent.status.snapshot import LEDGER
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
     from contextlib import AbstractContextManager
     from pathlib import Path
@@ -28,7 +27,7 @@ _BACKFILL_S = 86_400
 
 def run_demo(
     folder: Path,
-    stop: threading.Event,
+    asked: Callable[[float], object],
     say: Callable[[str], None],
     display: AbstractContextManager[Callable[[dict[str, Any], str, bool], None]],
     *,
@@ -37,10 +36,11 @@ def run_demo(
     port: int,
     browser: bool,
 ) -> dict[str, Any]:
-    """Measure for `duration` s, or until `stop` is set, with an outage of so many seconds in the middle.
+    """Measure for `duration` s, with an outage of so many seconds in the middle; it ends early when `asked` says so.
 
-    `say` gets what happens in words; `display` gives what is shown a snapshot, the address of the device's page and
-    whether the center is away. Returns the ledger, and as `stored` what the center counts.
+    `asked` waits for so many seconds; `say` gets what happens in words; `display` gives what is shown a snapshot, the
+    address of the device's page and whether the center is away. Returns the ledger, and as `stored` what the center
+    counts.
     """
     center = CenterProcess(free_port(port), folder / "center")
     if center.port != port:
@@ -52,7 +52,7 @@ def run_demo(
         "center": {"url": center.url},
         "status": {"listen": ""},
     }
-    settings = parse(tables, "demo", {})
+    settings = parse_settings(tables, "demo", {})
     service = Service(settings, folder / "agent")
     try:
         center.start()
@@ -66,7 +66,7 @@ def run_demo(
 
             def tick(_: float) -> bool:
                 show(service.snapshot(), page, not center.up)
-                return stop.wait(0.25)
+                return bool(asked(0.25))
 
             pass_time(duration or math.inf, center.outage(duration or math.inf, outage, say), tick)
             if not center.up:  # stopped in the middle of the outage

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from agent.config.parse import parse
+from agent.config.parse import parse_settings
 from agent.delivery.writer import Writer
 from agent.fleet.center import DEFAULT_PORT, CenterProcess, free_port, pass_time
 from agent.service import Service
@@ -125,7 +125,7 @@ class Fleet:
             "status": {"listen": ""},
             "health": {"enabled": False},
         }
-        return parse(tables, "simulate", {})
+        return parse_settings(tables, "simulate", {})
 
     def start(self) -> None:
         """All devices at once, each as after a power cut."""

@@ -1,4 +1,4 @@
-"""A snapshot as Prometheus metrics. Names carry their unit; the list with its help texts is what METRICS says.
+"""A snapshot as Prometheus metrics. Names carry their unit.
 
 Source: https://prometheus.io/docs/practices/naming/
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
@@ -32,17 +32,12 @@ VALUES = {
 
 def exposition(snapshot: Mapping[str, Any]) -> bytes:
     """The text format, version 0.0.4."""
-    registry = CollectorRegistry()
-    registry.register(_Snapshot(snapshot))
-    return generate_latest(registry)
+    return generate_latest(_Snapshot(snapshot))
 
 
 class _Snapshot(Collector):
     def __init__(self, snapshot: Mapping[str, Any]) -> None:
         self._snapshot = snapshot
-
-    def describe(self) -> list[Metric]:
-        return []
 
     def collect(self) -> Iterator[Metric]:
         snapshot, now = self._snapshot, self._snapshot.get("boot_ns", 0)

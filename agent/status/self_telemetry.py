@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from influxdb_client.client.write.point import Point
 
 from agent.points.schema import HEALTH_MEASUREMENT, Line, check_tag
-from agent.status.board import Board, look
+from agent.status.board import Board, read_board
 from agent.status.snapshot import LEDGER
 from drivers.base import boot_ns
 
@@ -70,7 +70,7 @@ class Health:
     def step(self) -> float:
         """A point, but for the first time: a new agent has nothing to tell yet."""
         if self._begun:
-            self._put([health_line(self._device_id, self._snapshot(), look(self._folder), boot_ns())])
+            self._put([health_line(self._device_id, self._snapshot(), read_board(self._folder), boot_ns())])
         self._begun = True
         return self._settings.interval
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from agent import __version__
@@ -68,15 +68,19 @@ def build(
         "uptime_s": (now - started_boot_ns) / 1e9,
         "at": time.time(),
         "boot_ns": now,
-        "clock": {**_plain(clock.state()), "words": words(clock.state(), now)},
+        "clock": {**asdict(clock.state()), "words": words(clock.state(), now)},
         "sensors": [
-            {**_plain(sensor), "name": sensor.name or sensor.kind, "failing_s": _since(sensor, now)}
+            {
+                **asdict(sensor),
+                "name": sensor.name or sensor.kind,
+                "failing_s": (now - since) / 1e9 if (since := sensor.failing_since_boot_ns) is not None else None,
+            }
             for sensor in sensors
         ],
-        "buffer": _plain(buffer),
+        "buffer": asdict(buffer),
         "ledger": ledger_of(buffer),
-        "delivery": _plain(delivery) if delivery else {"state": "stopped"},
-        "registration": _plain(registration) if registration else None,
+        "delivery": asdict(delivery) if delivery else {"state": "stopped"},
+        "registration": asdict(registration) if registration else None,
         "warnings": list(warnings),
     }
 
@@ -110,12 +114,4 @@ def from_disk(state_dir: Path) -> dict[str, Any]:
         raise NotOurs(state_dir) from None
     except (DiskError, ValueError) as error:
         buffer = BufferStatus(problem=f"not readable ({error}): the agent saves what it can when it starts")
-    return {"running": False, "buffer": _plain(buffer), "ledger": ledger_of(buffer), "sensors": [], "warnings": []}
-
-
-def _since(sensor: SensorStatus, now: int) -> float | None:
-    return None if sensor.failing_since_boot_ns is None else (now - sensor.failing_since_boot_ns) / 1e9
-
-
-def _plain(record: Any) -> Any:
-    return asdict(record) if is_dataclass(record) and not isinstance(record, type) else record
+    return {"running": False, "buffer": asdict(buffer), "ledger": ledger_of(buffer), "sensors": [], "warnings": []}
