@@ -56,12 +56,10 @@ def check_url(text: str) -> str:
         raise ValueError("a URL with a user or password in it: put the secret in a file of its own")
     try:
         parts = urlsplit(text)
-        port_ok = parts.port is None or parts.port > 0
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError:
-        port_ok = False
-    if not port_ok or not text.isascii() or not text.isprintable() or " " in text:
-        raise ValueError(f"{text[:200]!r} is not a URL like http://host:8086")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+        good = False
+    if not good or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError(f"{text[:200]!r} is not a URL like http://host:8086")
     if parts.query or parts.fragment:
         raise ValueError(f"{text[:200]!r} has a query or fragment: only http://host:port/path")

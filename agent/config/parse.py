@@ -125,20 +125,15 @@ def _dotted(path: tuple[str, ...]) -> str:
     return ".".join(path).replace(".[", "[")
 
 
-def _strict(kind: type, what: str) -> Callable[[Any, Any], Any]:
+def _strict(into: Callable[[Any], Any], what: str, *kinds: type) -> Callable[[Any, Any], Any]:
+    """TOML's true and false are no numbers, though Python's are."""
+
     def structure(value: Any, _: Any) -> Any:
-        right = isinstance(value, kind) and not (kind is not bool and isinstance(value, bool))
-        if not right:
+        if type(value) not in kinds:
             raise ValueError(f"{value!r}: must be {what}")
-        return value
+        return into(value)
 
     return structure
-
-
-def _float(value: Any, _: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{value!r}: must be a number")  # noqa: TRY004 - one kind of error for all values
-    return float(value)
 
 
 def _with_unit(parse_unit: Callable[[object], Any]) -> Callable[[Any, Any], Any]:
@@ -202,10 +197,10 @@ def _is_literal(kind: Any) -> bool:
 
 
 _CONVERTER = Converter(forbid_extra_keys=True, detailed_validation=True)
-_CONVERTER.register_structure_hook(str, _strict(str, "text in quotes"))
-_CONVERTER.register_structure_hook(int, _strict(int, "a whole number"))
-_CONVERTER.register_structure_hook(bool, _strict(bool, "true or false"))
-_CONVERTER.register_structure_hook(float, _float)
+_CONVERTER.register_structure_hook(str, _strict(str, "text in quotes", str))
+_CONVERTER.register_structure_hook(int, _strict(int, "a whole number", int))
+_CONVERTER.register_structure_hook(bool, _strict(bool, "true or false", bool))
+_CONVERTER.register_structure_hook(float, _strict(float, "a number", int, float))
 _CONVERTER.register_structure_hook(Seconds, _with_unit(parse_duration))
 _CONVERTER.register_structure_hook(Bytes, _with_unit(parse_size))
 _CONVERTER.register_structure_hook(Secret, _secret)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from agent.buffer.look import BufferLook, look_at_buffer
 from agent.config.units import format_size
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
+from agent.sensing.plausibility import out_of_range
 from agent.status.board import read_board, text_of, throttling
 from agent.status.snapshot import LEDGER
 from drivers.base import QUANTITIES, NoPermission, Reading, SensorError, load, options_for
@@ -149,13 +150,8 @@ def _sensor(settings: SensorSettings, name: str) -> Iterator[Finding]:
 
 
 def _judged(name: str, reading: Reading) -> Finding:
-    outside = [
-        f"{field} {value:g} {QUANTITIES[field].unit}"
-        for field, value in reading.values.items()
-        if field in QUANTITIES and not QUANTITIES[field].low <= value <= QUANTITIES[field].high
-    ]
-    if outside:
-        return failed(name, f"{', '.join(outside)} cannot be", "check power and wires; the sensor may be broken")
+    if problem := out_of_range(reading.values):
+        return failed(name, problem, "check power and wires; the sensor may be broken")
     return ok(name, _values(reading.values))
 
 

@@ -47,8 +47,7 @@ def problems(snapshot: Mapping[str, Any]) -> list[str]:
         found.append(f"Disk: {buffer['problem']}")
     if (snapshot.get("clock") or {}).get("warning"):
         found.append(f"Clock: {snapshot['clock']['warning']}")
-    warnings = [*snapshot.get("warnings", []), *registration.get("warnings", ())]
-    return found + [str(text) for text in dict.fromkeys(warnings)]
+    return [*found, *snapshot.get("warnings", [])]
 
 
 def ago(seconds: float) -> str:

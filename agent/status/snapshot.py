@@ -57,6 +57,7 @@ def build(
 ) -> dict[str, Any]:
     """The snapshot as plain numbers, text, lists and tables: it can be written as JSON.
 
+    `warnings` is what a person should mend although all goes on; those of the registration are added.
     Times: seconds (`at`: Unix), or nanoseconds where the name says so. What shows it counts ages from its `boot_ns`.
     """
     now = boot_ns()
@@ -81,7 +82,7 @@ def build(
         "ledger": ledger_of(buffer),
         "delivery": asdict(delivery) if delivery else {"state": "stopped"},
         "registration": asdict(registration) if registration else None,
-        "warnings": list(warnings),
+        "warnings": list(dict.fromkeys((*warnings, *(registration.warnings if registration else ())))),
     }
 
 
