@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from agent.config.parse import parse_settings
 from agent.delivery.writer import Writer
 from agent.fleet.center import DEFAULT_PORT, CenterProcess, free_port, pass_time
 from agent.service import Service
+from agent.status.snapshot import LEDGER
 from agent.util.errors import AgentError
 from agent.util.loops import Steps
 
@@ -252,61 +254,52 @@ class SharedLoops:
 def simulate(plan: Plan, folder: Path, progress: Callable[[str, float], None]) -> dict[str, Any]:
     """Run the plan. `progress` is told what is going on and how far it is (0 to 1). Raises AgentError."""
     _allow_files(plan.devices * 8 + 200)
-    center = None
-    if plan.center is None:
-        center = CenterProcess(free_port(DEFAULT_PORT), folder / "center")
-        center.start()
-    try:
-        return _simulate(plan, folder, progress, center)
-    finally:
-        if center:
-            center.stop()
-
-
-def _simulate(
-    plan: Plan, folder: Path, progress: Callable[[str, float], None], center: CenterProcess | None
-) -> dict[str, Any]:
-    url = plan.center or (center.url if center else "")
-    fleet = Fleet(plan, url, folder / "devices", center)
-    begin = time.monotonic()
-    fleet.start()
-    try:
-        while (registered := fleet.registered()) < plan.devices and time.monotonic() - begin < REGISTERED_WITHIN_S:
-            progress(f"{registered} of {plan.devices} registered", registered / plan.devices)
-            time.sleep(0.1)
-        registration_s = time.monotonic() - begin
-        steady = time.monotonic()
-        settled = steady + min(plan.interval + 1, plan.duration / 3)  # after the burst of all first points
-        before = sum(ledger["delivered"] for ledger in fleet.ledgers())
-        _measure(plan, fleet, center, progress)
-        end = time.monotonic()
-        delivered = sum(ledger["delivered"] for ledger in fleet.ledgers())
-        fleet.stop_measuring()
-        progress("stopped measuring, delivering the rest", 1)
-        fleet.drain(DRAIN_S)
-    finally:
-        fleet.stop()
-    ledgers = fleet.ledgers()
-    progress("counting what the server holds", 1)
-    stored = [_stored(url, service.device_id) for service in fleet.services]
-    total = {key: sum(ledger[key] for ledger in ledgers) for key in ledgers[0] if isinstance(ledgers[0][key], int)}
-    seconds = fleet.tally.seconds
-    return {
-        "devices": plan.devices,
-        "registered": registered,
-        **total,
-        "stored": sum(stored),
-        "unequal": sum(ledger["delivered"] != count for ledger, count in zip(ledgers, stored, strict=True)),
-        "errors": fleet.tally.errors,
-        "answers": dict(fleet.tally.answers),
-        "requests": len(seconds),
-        "registrations_per_s": round(registered / registration_s, 1),
-        "points_per_s": round((delivered - before) / (end - steady), 1),
-        "latency_ms": {f"p{round(100 * s)}": round(1000 * percentile(seconds, s), 1) for s in (0.5, 0.95, 0.99)},
-        "peak_to_mean": round(peak_to_mean(fleet.tally.moments, settled, end), 2),
-        "start_peak_per_s": busiest((m for m in fleet.tally.moments if m < settled), begin),
-        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-    }
+    with ExitStack() as stack:
+        center, url = None, plan.center
+        if url is None:
+            center = CenterProcess(free_port(DEFAULT_PORT), folder / "center")
+            stack.callback(center.stop)
+            center.start()
+            url = center.url
+        fleet = Fleet(plan, url, folder / "devices", center)
+        begin = time.monotonic()
+        fleet.start()
+        try:
+            while (registered := fleet.registered()) < plan.devices and time.monotonic() - begin < REGISTERED_WITHIN_S:
+                progress(f"{registered} of {plan.devices} registered", registered / plan.devices)
+                time.sleep(0.1)
+            registration_s = time.monotonic() - begin
+            steady = time.monotonic()
+            settled = steady + min(plan.interval + 1, plan.duration / 3)  # after the burst of all first points
+            before = sum(ledger["delivered"] for ledger in fleet.ledgers())
+            _measure(plan, fleet, center, progress)
+            end = time.monotonic()
+            delivered = sum(ledger["delivered"] for ledger in fleet.ledgers())
+            fleet.stop_measuring()
+            progress("stopped measuring, delivering the rest", 1)
+            fleet.drain(DRAIN_S)
+        finally:
+            fleet.stop()
+        ledgers = fleet.ledgers()
+        progress("counting what the server holds", 1)
+        stored = [_stored(url, service.device_id) for service in fleet.services]
+        seconds = fleet.tally.seconds
+        return {
+            "devices": plan.devices,
+            "registered": registered,
+            **{key: sum(ledger[key] for ledger in ledgers) for key in LEDGER},
+            "stored": sum(stored),
+            "unequal": sum(ledger["delivered"] != count for ledger, count in zip(ledgers, stored, strict=True)),
+            "errors": fleet.tally.errors,
+            "answers": dict(fleet.tally.answers),
+            "requests": len(seconds),
+            "registrations_per_s": round(registered / registration_s, 1),
+            "points_per_s": round((delivered - before) / (end - steady), 1),
+            "latency_ms": {f"p{round(100 * s)}": round(1000 * percentile(seconds, s), 1) for s in (0.5, 0.95, 0.99)},
+            "peak_to_mean": round(peak_to_mean(fleet.tally.moments, settled, end), 2),
+            "start_peak_per_s": busiest((m for m in fleet.tally.moments if m < settled), begin),
+            "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        }
 
 
 def passed(result: dict[str, Any]) -> bool:
