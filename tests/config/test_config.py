@@ -99,6 +99,14 @@ def test_what_the_file_names_is_known_so_that_the_center_does_not_overrule_it():
     assert "device.location" not in settings.named
 
 
+def test_an_address_is_taken_without_the_slash_that_people_put_behind_it():
+    assert (
+        parse_settings({"center": {"url": "http://c/iot/"}, **VIRTUAL}, "agent.toml", {}).center.url == "http://c/iot"
+    )
+    influx = {"url": "http://i/", "org": "o", "bucket": "b", "token": "t"}
+    assert parse_settings({"influxdb": influx, **VIRTUAL}, "agent.toml", {}).influxdb.url == "http://i"
+
+
 def test_nowhere_to_deliver_is_said():
     assert "neither [center] nor [influxdb]" in problem(VIRTUAL)
 

@@ -20,7 +20,7 @@ from agent.config.settings import BufferSettings
 from agent.doctor import doctor, network
 from agent.doctor.finding import Patient
 from agent.points.schema import Line
-from drivers.base import boot_ns
+from drivers.base import Reading, boot_ns
 from drivers.chip import Chip, Image
 from tests.buffers import store
 from tests.fake_center import FakeCenter
@@ -420,6 +420,13 @@ class TestPieces:
         found = list(doctor.examine(Patient(tmp_path / "x", tmp_path)))
         assert [finding.verdict for finding in found] == ["failed", "ok"]
         assert "RuntimeError: boom" in found[0].seen
+
+    @pytest.mark.parametrize("values", [{"Temperature": 99.0}, {"Temperature": float("nan")}, {"Radon": 1.0}, {}])
+    def test_what_the_agent_would_not_deliver_is_a_reading_that_failed(self, values):
+        from agent.doctor import device
+
+        assert device._judged("reading of roof", Reading(values, 0)).verdict == "failed"
+        assert device._judged("reading of roof", Reading({"Temperature": 20.0}, 0)).verdict == "ok"
 
     def test_a_resolver_that_hangs_is_not_waited_for(self, monkeypatch):
         hold = threading.Event()
