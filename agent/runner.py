@@ -8,7 +8,7 @@ import signal
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from agent.config.parse import load
+from agent.config.parse import load_settings
 from agent.service import Service
 from agent.util import systemd
 from agent.util.errors import AgentError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from agent.config.settings import Settings
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 STATUS_EVERY_S = 10.0
@@ -28,11 +28,27 @@ STALLED_S = 150.0
 Less only where the watchdog itself waits less (WatchdogSec of the unit is 180 s)."""
 
 
+class Signals:
+    """Signals that the main thread waits for, from now on."""
+
+    def __init__(self, *numbers: int) -> None:
+        self._came: SimpleQueue[int] = SimpleQueue()  # a handler may not set an Event whose lock the main thread holds
+        for number in numbers:
+            signal.signal(number, lambda number, _: self._came.put(number))
+
+    def wait(self, seconds: float) -> set[int]:
+        """Those that came, after so long at the latest."""
+        asked = set()
+        with contextlib.suppress(Empty):
+            asked.add(self._came.get(timeout=seconds))
+            while True:
+                asked.add(self._came.get_nowait())
+        return asked
+
+
 def run_service(settings: Settings, config: Path, state_dir: Path, *, debug: bool = False) -> None:
     """Run until a signal says stop; SIGHUP reads `config` again. Raises AgentError where it cannot start."""
-    signals: SimpleQueue[int] = SimpleQueue()  # what a handler may use: the main thread can hold an Event's lock
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda number, _: signals.put(number))
+    signals = Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     service = Service(settings, state_dir)
     service.start()
     systemd.notify("READY=1", "STATUS=measuring")
@@ -41,20 +57,20 @@ def run_service(settings: Settings, config: Path, state_dir: Path, *, debug: boo
     finally:
         service.stop()
         ledger = service.ledger()
-        _log.info(
+        log.info(
             "stopped: measured %(measured)d, delivered %(delivered)d, pending %(pending)d, rejected %(rejected)d,"
             " dropped %(dropped)d, unaccounted %(unaccounted)d",
             ledger,
         )
 
 
-def _loop(service: Service, config: Path, signals: SimpleQueue[int], *, debug: bool) -> None:
+def _loop(service: Service, config: Path, signals: Signals, *, debug: bool) -> None:
     told, stuck = 0, list[str]()
     watchdog_s = systemd.watchdog_s()
     limit_s = min(STALLED_S, (watchdog_s or STALLED_S * 2) * 5 / 6)
     remedy = "the watchdog restarts the agent" if watchdog_s else "restart the agent"
     while True:
-        asked = _wait(signals)
+        asked = signals.wait(TICK_S)
         if asked - {signal.SIGHUP}:
             return
         if asked:
@@ -63,33 +79,23 @@ def _loop(service: Service, config: Path, signals: SimpleQueue[int], *, debug: b
         before, stuck = stuck, [name for name, at in service.alive_boot_ns().items() if now - at > limit_s * 1e9]
         if stuck != before:
             text = f"not seen at work for {limit_s:.0f} s: {remedy}" if stuck else "at work again"
-            _log.log(logging.ERROR if stuck else logging.INFO, "%s: %s", ", ".join(stuck or before), text)
+            log.log(logging.ERROR if stuck else logging.INFO, "%s: %s", ", ".join(stuck or before), text)
         systemd.notify("WATCHDOG=trigger" if stuck else "WATCHDOG=1")
         if now - told > STATUS_EVERY_S * 1e9:
             systemd.notify(f"STATUS={in_words(service.snapshot())}")
             told = now
 
 
-def _wait(signals: SimpleQueue[int]) -> set[int]:
-    """The signals that came, after TICK_S at the latest."""
-    asked = set()
-    with contextlib.suppress(Empty):
-        asked.add(signals.get(timeout=TICK_S))
-        while True:
-            asked.add(signals.get_nowait())
-    return asked
-
-
 def _reload(service: Service, config: Path, *, debug: bool) -> None:
     """New configuration is checked first; if it is bad, the old one stays."""
     systemd.reloading()
     try:
-        settings = load(config)
+        settings = load_settings(config)
         service.reload(settings)
         if not debug:
             logging.getLogger().setLevel(settings.log.level.upper())
     except AgentError as error:
-        _log.error("the new configuration is not used, the old one stays: %s", error)
+        log.error("the new configuration is not used, the old one stays: %s", error)  # noqa: TRY400 - it says all in a line
     systemd.notify("READY=1")
 
 

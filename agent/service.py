@@ -39,12 +39,23 @@ if TYPE_CHECKING:
     from agent.registration.target import Target
     from drivers.base import Driver
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _STOP_S = 0.5
 _FAREWELL_S = 0.5
 _USUAL_TIMEOUT_S = 30.0
 """A request with a longer one may take so much longer before its thread counts as stuck."""
+
+
+@dataclass(slots=True)
+class Core:
+    """What lives from start to stop."""
+
+    clock: Clock
+    buffer: Buffer
+    committer: Committer
+    dating: Dating
+    loops: list[Running] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -79,14 +90,10 @@ class Service:
         self._spawn, self._connect, self._with_control = spawn, connect, control
         self.started_boot_ns = boot_ns()
         self.device_id = ""
-        self._buffer: Buffer | None = None
-        self._clock: Clock | None = None
+        self._core: Core | None = None
         self._control: ControlServer | None = None
         self._history = History()
         self._page: StatusPage | None = None
-        self._base: list[Running] = []  # committer and clock: they live as long as the buffer
-        self._committer: Committer | None = None
-        self._dating: Dating | None = None
         self._parts = Parts(settings)
         self._folder_warning: str | None = None
         self._last: dict[str, Any] | None = None
@@ -96,46 +103,43 @@ class Service:
         prepare(self.state_dir)
         self._folder_warning = state_folder_warning(self.state_dir)
         self.device_id = device_id(self.settings.device.id, self.state_dir)
-        self._clock = open_clock(self.state_dir, self.settings.clock)
+        clock = open_clock(self.state_dir, self.settings.clock)
         # Holds the folder against a second agent; the disk itself is opened by the committer, off the sensors' way.
-        self._buffer = buffer = open_buffer(self.state_dir / "buffer", self.settings.buffer, self._clock, wait=False)
-        sensors = self._measure(self._parts, drivers)
-        self._committer = Committer(buffer)
-        self._dating = Dating(self._clock, buffer, self.settings.clock.unanchored, self._hurry)
-        self._base = [
-            self._spawn("committer", self._committer),
-            self._spawn("clock", self._dating),
-        ]
-        self._deliver(self._parts)
+        buffer = open_buffer(self.state_dir / "buffer", self.settings.buffer, clock, wait=False)
+        dating = Dating(clock, buffer, self.settings.clock.unanchored, self._hurry)
+        self._core = core = Core(clock, buffer, Committer(buffer), dating)
+        sensors = self._measure(core, drivers)
+        core.loops = [self._spawn("committer", core.committer), self._spawn("clock", core.dating)]
+        self._deliver(core, sensors)
         if self._folder_warning and not self.settings.center:  # the registrar says it too
-            _log.warning("%s", self._folder_warning)
+            log.warning("%s", self._folder_warning)
         if self._with_control:
             self._control = ControlServer(self.state_dir, self.snapshot)
         self._show()
-        _log.info("device %s: measuring with %s", self.device_id, sensors.describe())
+        log.info("device %s: measuring with %s", self.device_id, sensors.describe())
 
     def stop(self) -> None:
         """Stop measuring and commit everything; within 2 s, even if the network hangs (its thread is left behind)."""
-        if self._buffer is None:
+        core = self._core
+        if core is None:
             return
         systemd.notify("STOPPING=1")
         self.stop_measuring()
         if self._answers():  # the last points then need no disk
             self.drain(_FAREWELL_S)
-        _end([*self._parts.others, *self._base])
+        _end([*self._parts.others, *core.loops])
         try:
             self._last = self.snapshot()
-        except Exception:  # noqa: BLE001 - the points come first
-            _log.exception("the last status could not be taken")
-        self._buffer.close()
-        self._last = {**(self._last or {}), "ledger": ledger_of(self._buffer.snapshot())}
-        if self._clock:
-            self._clock.close()
+        except Exception:
+            log.exception("the last status could not be taken")
+        core.buffer.close()
+        self._last = {**(self._last or {}), "ledger": ledger_of(core.buffer.snapshot())}
+        core.clock.close()
         if self._control:
             self._control.close()
         if self._page:
             self._page.close()
-        self._buffer = None
+        self._core = None
 
     def _answers(self) -> bool:
         """Whether the server took what it was sent last, and owes no answer."""
@@ -161,49 +165,43 @@ class Service:
         Settings of [buffer] and [clock] and another device id take effect too, without losing a point. Raises
         AgentError where a driver cannot be made, and the old settings stay.
         """
-        drivers, old = drivers_of(settings), self._parts
+        drivers, old, core = drivers_of(settings), self._parts, self._core
+        assert core is not None
         self.stop_measuring()
         self.settings, self._parts = settings, Parts(settings)
         self.device_id = device_id(settings.device.id, self.state_dir)
-        sensors = self._measure(self._parts, drivers)  # first of all: what follows may wait for network and disk
+        sensors = self._measure(core, drivers)  # first of all: what follows may wait for network and disk
         _end(old.others)
-        if self._buffer and self._clock and self._dating:
-            self._buffer.configure(settings.buffer)
-            self._clock.configure(settings.clock.trust)
-            self._dating.configure(settings.clock.unanchored)
-        self._deliver(self._parts)
+        core.buffer.configure(settings.buffer)
+        core.clock.configure(settings.clock.trust)
+        core.dating.configure(settings.clock.unanchored)
+        self._deliver(core, sensors)
         if settings.status != old.settings.status:
             self._show()
-        _log.info("new configuration: measuring with %s", sensors.describe())
+        log.info("new configuration: measuring with %s", sensors.describe())
 
     def snapshot(self) -> dict[str, Any]:
         """What `status`, the metrics and the page show. After stop() what was last true."""
-        if self._buffer is None or self._clock is None:
+        core, parts = self._core, self._parts
+        if core is None:
             return self._last or {"sensors": [], "delivery": {"state": "stopped"}}
-        parts = self._parts
         return build(
             device_id=self.device_id,
             started_boot_ns=self.started_boot_ns,
-            clock=self._clock,
+            clock=core.clock,
             sensors=parts.sensors.snapshot() if parts.sensors else [],
-            buffer=self._buffer.snapshot(),
+            buffer=core.buffer.snapshot(),
             delivery=parts.delivery.snapshot() if parts.delivery else None,
             registration=parts.registrar.snapshot() if parts.registrar else None,
-            warnings=self._warnings(),
+            warnings=(*self.settings.warnings, *([self._folder_warning] if self._folder_warning else [])),
         )
-
-    def _warnings(self) -> tuple[str, ...]:
-        """What a person should mend although all goes on."""
-        registrar = self._parts.registrar
-        said = (*self.settings.warnings, *(registrar.snapshot().warnings if registrar else ()))
-        return tuple(dict.fromkeys((*said, self._folder_warning) if self._folder_warning else said))
 
     def ledger(self) -> dict[str, Any]:
         """The equation of promise 8, now; after stop() as it was saved."""
-        if self._buffer is None:
+        if self._core is None:
             ledger: dict[str, Any] = (self._last or {}).get("ledger", {})
             return ledger
-        return ledger_of(self._buffer.snapshot())
+        return ledger_of(self._core.buffer.snapshot())
 
     def registered(self) -> bool:
         """Whether there is a place to deliver to."""
@@ -211,33 +209,30 @@ class Service:
 
     def alive_boot_ns(self) -> dict[str, int]:
         """When each loop that matters was last seen at work (boot clock), for the watchdog."""
-        parts = self._parts
+        core, parts = self._core, self._parts
         alive = parts.sensors.alive_boot_ns() if parts.sensors else {}
-        if self._committer and self._buffer:
-            alive["committer"] = max(self._committer.alive_boot_ns, self._buffer.alive_boot_ns())
+        if core:
+            alive["committer"] = max(core.committer.alive_boot_ns, core.buffer.alive_boot_ns())
         if parts.delivery:
             patience_s = max(0.0, parts.settings.delivery.timeout - _USUAL_TIMEOUT_S)  # to connect, and for the answer
             alive["delivery"] = parts.delivery.alive_boot_ns + int(2e9 * patience_s)
         return alive
 
-    def _measure(self, parts: Parts, drivers: list[Driver]) -> Sensors:
-        assert self._buffer is not None
-        parts.sensors = sensors = Sensors(parts.settings, self.device_id, drivers, self._buffer.put)
+    def _measure(self, core: Core, drivers: list[Driver]) -> Sensors:
+        parts = self._parts
+        parts.sensors = sensors = Sensors(parts.settings, self.device_id, drivers, core.buffer.put)
         parts.measuring += [self._spawn(name, sampler) for name, sampler in sensors.loops()]
         return sensors
 
-    def _deliver(self, parts: Parts) -> None:
-        settings, clock, buffer = parts.settings, self._clock, self._buffer
-        assert clock is not None
-        assert buffer is not None
-        assert parts.sensors is not None
+    def _deliver(self, core: Core, sensors: Sensors) -> None:
+        parts, settings, clock, buffer = self._parts, self._parts.settings, core.clock, core.buffer
         if settings.center:
             parts.registrar = Registrar(
                 settings.center,
                 self.device_id,
                 self.state_dir,
                 observe=clock.observe,
-                on_remote=parts.sensors.configure,
+                on_remote=sensors.configure,
             )
         elif settings.influxdb:
             parts.registrar = StaticToken(settings.influxdb, self.device_id)

@@ -17,6 +17,7 @@ def snapshot(now=None, **changes):
         "device_id": "greenhouse-3",
         "uptime_s": 3600.0,
         "at": 1_790_000_000.0,
+        "boot_ns": now,
         "clock": {
             "good": True,
             "evidence": "kernel",
@@ -77,7 +78,7 @@ def snapshot(now=None, **changes):
 
 def sensor(now, **changes):
     return {
-        "name": None,
+        "name": "bme280",
         "kind": "bme280",
         "description": "BME280 at 0x77 on /dev/i2c-1",
         "interval": 10.0,

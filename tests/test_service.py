@@ -6,7 +6,7 @@ import time
 import pytest
 
 from agent.buffer import recovery
-from agent.config.parse import parse
+from agent.config.parse import parse_settings
 from agent.service import Service
 from agent.status.socket import ask
 from agent.util.errors import AgentError
@@ -22,7 +22,7 @@ def settings(**changed):
         "clock": {"trust": "always"},
         "status": {"listen": ""},
     }
-    return parse({**tables, **changed}, "agent.toml", {})
+    return parse_settings({**tables, **changed}, "agent.toml", {})
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_snapshot_that_fails_does_not_keep_points_from_the_disk_at_stop(servic
 def test_a_reload_does_not_stop_measuring_for_as_long_as_the_disk_takes(service):
     service.start()
     wait_for(lambda: service.snapshot()["buffer"]["disk_ok"])
-    with service._buffer._disk_lock:  # a commit that hangs
+    with service._core.buffer._disk_lock:  # a commit that hangs
         reloading = threading.Thread(target=service.reload, args=(settings(buffer={"loss_window": "1s"}),))
         reloading.start()
         reloading.join(5)

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from agent.buffer import folder as folders
 from agent.buffer import ledger as counters
 from agent.buffer import recovery, retention
-from agent.buffer.committer import crowded, due_ns, tail_ns
 from agent.buffer.ledger import SAVE_EVERY_S, Counters, Saved
-from agent.buffer.plan import Rewrite
+from agent.buffer.plan import Rewrite, crowded, due_ns, tail_ns
 from agent.buffer.queue import MANY_GONE
 from agent.buffer.rows import (
     MAX_LINES,

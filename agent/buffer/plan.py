@@ -1,4 +1,4 @@
-"""What a transaction is to write: planned by the queue, written by commit.py."""
+"""What there is to write, and when it must be: planned by the queue, written by commit.py."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from agent.buffer.rows import Header, Row
     from agent.buffer.tail import Group
 
+SETTLE_NS = 1_000_000_000
+"""What was delivered is removed from disk so much later, together with what follows, or once it is many rows."""
 Stored = tuple[int, "Header", int]
 """A row as it was written: key, header, bytes of its value."""
 
@@ -60,3 +62,26 @@ class Work:
     bad: tuple[int, ...]
     letter_bytes: int
     pressing: bool
+
+
+def tail_ns(deadline_ns: int | None, window_ns: int, commit_s: float) -> int | None:
+    """When to commit what is in memory: before its deadline by three times what a commit took of late."""
+    margin = max(min(window_ns // 10, 500_000_000), int(3e9 * commit_s))
+    return None if deadline_ns is None else deadline_ns - min(margin, window_ns // 2)
+
+
+def crowded(points: int, memory_points: int) -> bool:
+    """Whether half of the memory is taken: then it is committed before its time."""
+    return points > memory_points // 2
+
+
+def due_ns(work: Work, many_gone: int, memory_points: int, tail_ns: int | None, save_ns: int) -> int:
+    """When there is something to write next, on the boot clock; 0: now. `save_ns`: when the counters must be saved."""
+    if work.pressing or work.bad or work.gone >= many_gone or crowded(work.points, memory_points):
+        return 0
+    moments = [save_ns]
+    if tail_ns is not None:
+        moments.append(tail_ns)
+    if work.gone_since_ns is not None:
+        moments.append(work.gone_since_ns + SETTLE_NS)
+    return min(moments)

@@ -21,19 +21,15 @@ def backfill(context: Context, since: Seconds, every: Seconds) -> None:
     from rich.console import Console  # noqa: PLC0415 - only the commands that draw import rich
     from rich.progress import Progress  # noqa: PLC0415
 
-    from agent.fleet.backfill import has_past, write_past  # noqa: PLC0415
-    from agent.registration.device_id import device_id  # noqa: PLC0415
-    from agent.service import prepare  # noqa: PLC0415
+    from agent.fleet.backfill import sensors_with_past, write_past  # noqa: PLC0415
 
     settings = context.settings()
-    if not has_past(settings):
+    if not sensors_with_past(settings):
         raise ConfigError(f'{context.config}: no [[sensor]] has driver = "virtual": only it can tell its past')
-    prepare(context.state_dir)
-    identity = device_id(settings.device.id, context.state_dir)
     total = 0
     with Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task("writing", total=since / every)
-        for count in write_past(settings, context.state_dir, identity, since_s=since, every_s=every):
+        for count in write_past(settings, context.state_dir, since_s=since, every_s=every):
             total += count
             bar.update(task, completed=total)
         bar.update(task, completed=since / every)

@@ -1,30 +1,33 @@
-"""The commands `iot-agent buffer` and `iot-agent rejected`: look at what waits and what was refused, and move it."""
+"""The command `iot-agent buffer`: look at what waits, move it, and give it the time it never had."""
 
 from __future__ import annotations
 
-import csv
+import contextlib
+import datetime as dt
 import json
 import sys
 import time
 from collections import Counter
-from datetime import UTC, datetime
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from agent.buffer.offline import OfflineBuffer
+from agent.buffer.offline import OfflineBuffer, look
 from agent.buffer.rows import MAX_LINES, Kind, pack
-from agent.cli.buffer_date import date
-from agent.cli.options import Context, common_options
-from agent.config.units import parse_duration
+from agent.cli.options import Context, common_options, since_option
+from agent.clock.boots import current_boot_id
+from agent.clock.manual_times import leave
+from agent.config.units import format_time
 from agent.points import line_protocol as protocol
-from agent.util.errors import printable
+from agent.points.export import write_csv, write_jsonl
+from agent.util.errors import AgentError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from agent.buffer.offline import Waiting
+    from agent.buffer.batch import UndatedBoot
 
 _READ_BYTES = 2**20
 _ROWS = 10
@@ -33,37 +36,9 @@ _SHOWN_BAD = 20
 _FORMATS = click.Choice(["lp", "csv", "jsonl"])
 
 
-def folder_of(context: Context) -> Path:
-    return context.state_dir / "buffer"
-
-
-def iso(time_ns: int) -> str:
-    """RFC 3339 in UTC, to the millisecond."""
-    when = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC)
-    return f"{when:%Y-%m-%dT%H:%M:%S}.{time_ns // 1_000_000 % 1000:03}Z"
-
-
-def since_option(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
-    """Unix ns of `2h`, or of a date and time (UTC where it does not say)."""
-    if text is None:
-        return None
-    try:
-        return int((time.time() - parse_duration(text)) * 1e9)
-    except ValueError:
-        pass
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r}: a duration like 2h, or a time like 2026-01-31T12:00:00Z") from error
-    return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1e9)
-
-
 @click.group()
 def buffer() -> None:
     """Look at what waits to be delivered, export it, import points. Safe while the agent runs."""
-
-
-buffer.add_command(date)
 
 
 @buffer.command("show", short_help="How many points wait on disk, and the counters.")
@@ -71,7 +46,7 @@ buffer.add_command(date)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def show(context: Context, as_json: bool) -> None:
     """How many points wait on disk, in which state, from when to when; and the counters as last saved."""
-    with OfflineBuffer(folder_of(context), write=False) as beside:
+    with OfflineBuffer(context.buffer, write=False) as beside:
         points: Counter[str] = Counter()
         first, last = 2**63, 0
         for header in beside.headers():
@@ -81,8 +56,8 @@ def show(context: Context, as_json: bool) -> None:
         saved = beside.counters()
     facts: dict[str, Any] = {
         "waiting": {kind.name.lower(): points[kind.name.lower()] for kind in Kind if kind != Kind.DEAD},
-        "oldest": iso(first) if last else None,
-        "newest": iso(last) if last else None,
+        "oldest": format_time(first) if last else None,
+        "newest": format_time(last) if last else None,
         "measured": saved.measured,
         "delivered": saved.delivered,
         "rejected": saved.rejected,
@@ -108,17 +83,18 @@ def show(context: Context, as_json: bool) -> None:
 @click.option("--output", "-o", type=click.File("wb", lazy=False), default="-", help="Default: standard output.")
 def export(context: Context, kind: str, since: int | None, output: IO[bytes]) -> None:
     """Write what waits on disk. Nothing is removed. Points without a time yet appear as comments, in lp only."""
-    with OfflineBuffer(folder_of(context), write=False) as beside:
-
-        def rows() -> Iterator[Waiting]:
-            return (r for r in beside.waiting() if since is None or r.header.last_ns >= since)
+    with OfflineBuffer(context.buffer, write=False) as beside:
 
         def dated() -> Iterator[bytes]:
-            for row in rows():
-                if row.header.kind != Kind.UNDATED:
+            for row in beside.waiting():
+                if row.header.kind != Kind.UNDATED and (since is None or row.header.last_ns >= since):
                     yield from (text for text in row.lines if since is None or int(text.rsplit(b" ", 1)[1]) >= since)
 
-        if kind == "lp":
+        if kind == "csv":
+            write_csv(dated, output)
+        elif kind == "jsonl":
+            write_jsonl(dated(), output)
+        else:
             for text in dated():
                 output.write(text + b"\n")
             for row in beside.waiting():
@@ -126,42 +102,6 @@ def export(context: Context, kind: str, since: int | None, output: IO[bytes]) ->
                     output.writelines(
                         b"# no time yet, boot %s: %s\n" % (row.header.boot.encode(), t) for t in row.lines
                     )
-        else:
-            _write_points(dated, kind, output)
-
-
-def _write_points(dated: Any, kind: str, output: IO[bytes]) -> None:
-    """The points as a table whose columns are the tags and fields that occur, or as one JSON object a line."""
-    if kind == "jsonl":
-        for text in dated():
-            if (point := protocol.parse(text)) is not None:
-                fields = {key: protocol.value_of(value) for key, value in point.fields.items()}
-                row = {
-                    "time": iso(point.stamp),
-                    "measurement": point.measurement,
-                    "tags": point.tags,
-                    "fields": fields,
-                }
-                output.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-        return
-    tags: dict[str, None] = {}
-    names: dict[str, None] = {}
-    for text in dated():
-        if (point := protocol.parse(text)) is not None:
-            tags |= dict.fromkeys(point.tags)
-            names |= dict.fromkeys(point.fields)
-
-    class Encoded:
-        @staticmethod
-        def write(text: str) -> int:
-            return output.write(text.encode())
-
-    table = csv.writer(Encoded())
-    table.writerow(["time", "measurement", *tags, *names])
-    for text in dated():
-        if (point := protocol.parse(text)) is not None:
-            values = (str(protocol.value_of(point.fields[n])) if n in point.fields else "" for n in names)
-            table.writerow([iso(point.stamp), point.measurement, *(point.tags.get(t, "") for t in tags), *values])
 
 
 @buffer.command("import", short_help="Take points from a file of line protocol.")
@@ -177,31 +117,25 @@ def import_(context: Context, file: Path, precision: str, dry_run: bool) -> None
     """
     checker = protocol.Checker(precision)
     bad = taken = 0
-    number = 1
-    waiting: list[bytes] = []
     began = time.monotonic()
-    with OfflineBuffer(folder_of(context), create=True) as beside, _source(file) as (pieces, progress):
 
-        def store(least: int) -> None:
-            nonlocal taken
-            while len(waiting) > least:
-                chunk = waiting[: MAX_LINES * _ROWS]
-                rows = [pack(chunk[n : n + MAX_LINES], Kind.PENDING) for n in range(0, len(chunk), MAX_LINES)]
-                if not dry_run:
-                    beside.add(rows)
-                taken += len(chunk)
-                del waiting[: len(chunk)]
-
+    def good(pieces: Iterator[bytes]) -> Iterator[list[bytes]]:
+        nonlocal bad
+        number = 1
         for block in protocol.blocks(pieces):
-            good, wrong, number = checker.split(block, number)
+            lines, wrong, number = checker.split(block, number)
             for line in wrong[: max(0, _SHOWN_BAD - bad)]:
                 shown = printable(line.line[:80].decode(errors="replace"))
                 click.echo(f"line {line.number}: {line.reason}: {shown}", err=True)
             bad += len(wrong)
-            waiting += good
-            store(MAX_LINES * _ROWS - 1)
-            progress()
-        store(0)
+            yield lines
+
+    with OfflineBuffer(context.buffer, create=True) as beside, _pieces(file) as pieces:
+        lines = chain.from_iterable(good(pieces))
+        while chunk := list(islice(lines, MAX_LINES * _ROWS)):
+            if not dry_run:
+                beside.add([pack(chunk[n : n + MAX_LINES], Kind.PENDING) for n in range(0, len(chunk), MAX_LINES)])
+            taken += len(chunk)
     if bad > _SHOWN_BAD:
         click.echo(f"… and {bad - _SHOWN_BAD:,} more bad lines", err=True)
     seconds = max(time.monotonic() - began, 1e-9)
@@ -211,30 +145,95 @@ def import_(context: Context, file: Path, precision: str, dry_run: bool) -> None
         raise click.exceptions.Exit(1)
 
 
-class _source:  # noqa: N801 - used like a function
-    """The pieces of a file, and a progress bar on a terminal."""
-
-    def __init__(self, file: Path) -> None:
-        self._file: IO[bytes] = sys.stdin.buffer if str(file) == "-" else file.open("rb")
-        self._size = None if str(file) == "-" else file.stat().st_size
-        self._bar: Any = None
-
-    def __enter__(self) -> tuple[Iterator[bytes], Any]:
+@contextlib.contextmanager
+def _pieces(file: Path) -> Iterator[Iterator[bytes]]:
+    """The pieces of a file, with a progress bar on a terminal."""
+    with contextlib.ExitStack() as stack:
+        piped = str(file) == "-"
+        source: IO[bytes] = sys.stdin.buffer if piped else stack.enter_context(file.open("rb"))
+        pieces = iter(lambda: source.read(_READ_BYTES), b"")
         if sys.stderr.isatty():
             from rich.console import Console  # noqa: PLC0415 - only where it draws
             from rich.progress import Progress  # noqa: PLC0415
 
-            self._bar = Progress(console=Console(stderr=True), transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task("Importing", total=self._size)
-        return iter(lambda: self._file.read(_READ_BYTES), b""), self._advance
+            bar = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
+            task = bar.add_task("Importing", total=None if piped else file.stat().st_size)
 
-    def _advance(self) -> None:
-        if self._bar is not None:
-            self._bar.advance(self._task, _READ_BYTES)
+            def counted(pieces: Iterator[bytes] = pieces) -> Iterator[bytes]:
+                for piece in pieces:
+                    yield piece
+                    bar.advance(task, len(piece))
 
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        if self._file is not sys.stdin.buffer:
-            self._file.close()
+            pieces = counted()
+        yield pieces
+
+
+@buffer.command("date", short_help="Give the points of a boot that had no clock their time.")
+@click.option("--boot", metavar="N", help="Which boot: its number in the list, or the first letters of its id.")
+@click.option("--at", metavar="TIME", help="When that boot began: 2026-05-01T10:30, local unless it says +02:00.")
+@common_options
+def date(context: Context, boot: str | None, at: str | None) -> None:
+    """Date the points of a boot whose time was never known; without options, list such boots.
+
+    A running agent does so within a minute, a stopped one at its start. The points get the tag clock=estimated.
+    """
+    waiting = waiting_in(context.buffer)
+    if boot is None and at is None:
+        _list(waiting)
+        return
+    if boot is None or at is None:
+        raise click.UsageError("--boot and --at go together: which boot, and when it began")
+    chosen = choose(waiting, boot)
+    began = parse_time(at)
+    try:
+        leave(context.state_dir, {chosen.boot_id: began})
+    except OSError as error:
+        raise AgentError(f"{context.state_dir} cannot be written: {error.strerror}") from error
+    first, last = (_local(began + moment) for moment in (chosen.first_ns, chosen.last_ns))
+    click.echo(f"{chosen.count} points will be dated from {first} to {last}")
+
+
+def choose(waiting: Sequence[UndatedBoot], boot: str) -> UndatedBoot:
+    """The boot of this number (1 is the oldest) or beginning of an id. Raises AgentError."""
+    if not waiting:
+        raise AgentError("no points wait for a time")
+    found = [w for number, w in enumerate(waiting, 1) if boot == str(number)]
+    found = found or [w for w in waiting if boot and w.boot_id.startswith(boot)]
+    if len(found) != 1:
+        raise AgentError(f"--boot {boot} is not one of 1 to {len(waiting)}: see iot-agent buffer date")
+    return found[0]
+
+
+def parse_time(text: str) -> int:
+    """Unix ns of an ISO 8601 time, local unless it names its zone. Raises AgentError for the future and before 2020."""
+    try:
+        moment = dt.datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise AgentError(f"--at {text!r} is not a time like 2026-05-01T10:30 or 2026-05-01T10:30:00+02:00") from error
+    if not dt.datetime(2020, 1, 1, tzinfo=dt.UTC) <= moment <= dt.datetime.now(dt.UTC):
+        raise AgentError(f"--at {text} is {'in the future' if moment.year >= 2020 else 'before 2020'}")
+    return round(moment.timestamp() * 1000) * 1_000_000
+
+
+def waiting_in(folder: Path) -> list[UndatedBoot]:
+    """The earlier boots with points that have no time, oldest first, as they are on disk. Raises AgentError."""
+    found = look(folder)
+    if found is not None and found.problem:
+        raise AgentError(f"the buffer in {folder} cannot be read ({found.problem}): starting the agent repairs it")
+    return [boot for boot in found.boots if boot.boot_id != current_boot_id()] if found else []
+
+
+def _list(waiting: Sequence[UndatedBoot]) -> None:
+    if not waiting:
+        click.echo("no points of earlier boots wait for a time")
+    for number, boot in enumerate(waiting, 1):
+        first, last = (_span(moment) for moment in (boot.first_ns, boot.last_ns))
+        click.echo(f"{number}  {boot.boot_id[:8]}  {boot.count} points, taken {first} to {last} after that boot began")
+
+
+def _span(boot_ns: int) -> str:
+    return str(dt.timedelta(seconds=boot_ns // 1_000_000_000))
+
+
+def _local(unix_ns: int) -> str:
+    return f"{dt.datetime.fromtimestamp(unix_ns // 1_000_000_000).astimezone():%Y-%m-%d %H:%M:%S%z}"

@@ -28,9 +28,10 @@ def doctor(context: Context, as_json: bool) -> None:
     Exit 1 if any check failed. Works while the agent runs; what another user may not see is said.
     """
     from agent.doctor.doctor import examine  # noqa: PLC0415 - the whole chain's modules, only here
+    from agent.doctor.finding import Patient  # noqa: PLC0415
 
     findings = []
-    for finding in examine(context.config, context.state_dir):
+    for finding in examine(Patient(context.config, context.state_dir)):
         findings.append(finding)
         if not as_json:
             _show(finding)

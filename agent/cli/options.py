@@ -6,7 +6,9 @@ import functools
 import logging
 import os
 import sys
+import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from agent.config.settings import Settings
 
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 SYSTEM_CONFIG = Path("/etc/iot-agent/agent.toml")
 
 
@@ -46,11 +49,15 @@ class Context:
     state_dir: Path
     debug: bool
 
+    @property
+    def buffer(self) -> Path:
+        return self.state_dir / "buffer"
+
     def settings(self) -> Settings:
         """The configuration; raises ConfigError. Its warnings go to stderr."""
-        from agent.config.parse import load  # noqa: PLC0415 - cattrs takes 0.1 s on a Pi Zero; not every command needs it
+        from agent.config.parse import load_settings  # noqa: PLC0415 - cattrs takes 0.1 s on a Pi Zero; not every command needs it
 
-        settings = load(self.config)
+        settings = load_settings(self.config)
         for warning in settings.warnings:
             click.echo(f"warning: {warning}", err=True)
         return settings
@@ -71,6 +78,21 @@ class Duration(click.ParamType[Seconds]):
         return seconds
 
 
+def since_option(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
+    """Unix ns of `2h`, or of a date and time (UTC where it does not say)."""
+    if text is None:
+        return None
+    try:
+        return int((time.time() - parse_duration(text)) * 1e9)
+    except ValueError:
+        pass
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r}: a duration like 2h, or a time like 2026-01-31T12:00:00Z") from error
+    return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1e9)
+
+
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a command: it gets a Context as its first argument. AgentError ends as one line and its exit code."""
 
@@ -80,7 +102,7 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def wrapped(config: Path | None, state_dir: Path | None, debug: bool, **arguments: Any) -> Any:
         if debug:
-            logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+            logging.basicConfig(level=logging.DEBUG, format=LOG_FORMAT)
         context = Context(config or default_config(), state_dir or default_state_dir(), debug)
         try:
             return command(context, **arguments)

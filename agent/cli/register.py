@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -82,8 +81,7 @@ def _center(context: Context) -> tuple[CenterSettings, str, CredentialStore]:
     settings = context.settings()
     if settings.center is None:
         raise ConfigError(f"{context.config} has no [center]: with [influxdb] there is nothing to register")
-    center = replace(settings.center, url=settings.center.url.rstrip("/"))
-    return center, device_id(settings.device.id, context.state_dir), CredentialStore(context.state_dir)
+    return settings.center, device_id(settings.device.id, context.state_dir), CredentialStore(context.state_dir)
 
 
 @contextlib.contextmanager

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from typing import IO, Any
 
 import click
 
 from agent.buffer.offline import Letter, OfflineBuffer
-from agent.cli.buffer import folder_of, iso, since_option
-from agent.cli.options import Context, common_options
+from agent.cli.options import Context, common_options, since_option
+from agent.config.units import format_time
 from agent.util.errors import printable
+
+Chosen = Callable[[Letter], bool]
 
 
 @click.group()
@@ -18,26 +22,26 @@ def rejected() -> None:
     """Points that the server refused: look at them, export, deliver again once the cause is mended, remove."""
 
 
-def _chosen(reason: str | None, since: int | None, numbers: tuple[str, ...]) -> Any:
-    def chosen(item: Letter) -> bool:
-        return (
-            (reason is None or item.letter.reason == reason)
-            and (since is None or item.letter.time_ns >= since)
-            and (not numbers or item.number in numbers or item.number.split(".")[0] in numbers)
-        )
+def _choice(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that choose letters: the command gets `chosen`, which says of a letter whether it is."""
 
-    return chosen
+    @click.option("--reason", help="Only points with this reason, as `list` shows it.")
+    @click.option("--since", callback=since_option, help="Only points refused from then on: 2h, or a date.")
+    @click.argument("numbers", nargs=-1)
+    @functools.wraps(command)
+    def wrapped(
+        *arguments: Any, reason: str | None, since: int | None, numbers: tuple[str, ...], **options: Any
+    ) -> None:
+        def chosen(item: Letter) -> bool:
+            return (
+                (reason is None or item.letter.reason == reason)
+                and (since is None or item.letter.time_ns >= since)
+                and (not numbers or item.number in numbers or item.number.split(".")[0] in numbers)
+            )
 
+        command(*arguments, chosen=chosen, **options)
 
-def _choice(command: Any) -> Any:
-    """The options that choose letters."""
-    for option in (
-        click.option("--reason", help="Only points with this reason, as `list` shows it."),
-        click.option("--since", callback=since_option, help="Only points refused from then on: 2h, or a date."),
-        click.argument("numbers", nargs=-1),
-    ):
-        command = option(command)
-    return command
+    return wrapped
 
 
 @rejected.command("list")
@@ -46,7 +50,7 @@ def _choice(command: Any) -> Any:
 def list_(context: Context, as_json: bool) -> None:
     """Reasons and messages, how often, and when last."""
     groups: dict[tuple[str, str], list[Any]] = {}
-    with OfflineBuffer(folder_of(context), write=False) as beside:
+    with OfflineBuffer(context.buffer, write=False) as beside:
         for item in beside.letters():
             letter = item.letter
             group = groups.setdefault((letter.reason, _shape(letter.message)), [0, 0, item.number])
@@ -54,7 +58,7 @@ def list_(context: Context, as_json: bool) -> None:
             group[1] = max(group[1], letter.time_ns)
     if as_json:
         rows = [
-            {"reason": reason, "message": message, "points": n, "last": iso(when), "example": number}
+            {"reason": reason, "message": message, "points": n, "last": format_time(when), "example": number}
             for (reason, message), (n, when, number) in groups.items()
         ]
         click.echo(json.dumps(rows, ensure_ascii=False))
@@ -62,7 +66,7 @@ def list_(context: Context, as_json: bool) -> None:
     if not groups:
         click.echo("No point was refused.")
     for (reason, message), (n, when, number) in sorted(groups.items(), key=lambda g: -g[1][0]):
-        click.echo(f"{n:>9,}  {reason:<14} last {iso(when)}  e.g. {number}\n{'':>11}{message}")
+        click.echo(f"{n:>9,}  {reason:<14} last {format_time(when)}  e.g. {number}\n{'':>11}{message}")
 
 
 def _shape(message: str) -> str:
@@ -75,11 +79,10 @@ def _shape(message: str) -> str:
 @common_options
 @_choice
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
-def show_letters(context: Context, numbers: tuple[str, ...], reason: str | None, since: int | None, limit: int) -> None:
+def show_letters(context: Context, chosen: Chosen, limit: int) -> None:
     """Refused points, with number, time, reason and the server's words. NUMBERS: 3 (a batch) or 3.17 (a point)."""
-    chosen = _chosen(reason, since, numbers)
     shown = 0
-    with OfflineBuffer(folder_of(context), write=False) as beside:
+    with OfflineBuffer(context.buffer, write=False) as beside:
         for item in beside.letters():
             if not chosen(item):
                 continue
@@ -88,7 +91,7 @@ def show_letters(context: Context, numbers: tuple[str, ...], reason: str | None,
                 return
             shown += 1
             letter = item.letter
-            click.echo(f"{item.number}  {iso(letter.time_ns)}  {letter.reason}: {letter.message}")
+            click.echo(f"{item.number}  {format_time(letter.time_ns)}  {letter.reason}: {letter.message}")
             click.echo(f"    {printable(letter.line.decode(errors='replace'))}")
     if not shown:
         click.echo("No refused point matches.")
@@ -99,29 +102,26 @@ def show_letters(context: Context, numbers: tuple[str, ...], reason: str | None,
 @_choice
 @click.option("--format", "kind", type=click.Choice(["lp", "jsonl"]), default="lp", show_default=True)
 @click.option("--output", "-o", type=click.File("wb", lazy=False), default="-")
-def export_letters(  # noqa: PLR0917 - click passes them by name
-    context: Context, numbers: tuple[str, ...], reason: str | None, since: int | None, kind: str, output: IO[bytes]
-) -> None:
+def export_letters(context: Context, chosen: Chosen, kind: str, output: IO[bytes]) -> None:
     """Write refused points as line protocol, or with reason and message as JSON. Nothing is removed."""
-    chosen = _chosen(reason, since, numbers)
-    with OfflineBuffer(folder_of(context), write=False) as beside:
+    with OfflineBuffer(context.buffer, write=False) as beside:
         for item in filter(chosen, beside.letters()):
             letter = item.letter
             if kind == "lp":
                 output.write(letter.line + b"\n")
             else:
                 text = letter.line.decode("utf-8", "replace")
-                row = {"number": item.number, "time": iso(letter.time_ns), "reason": letter.reason}
+                row = {"number": item.number, "time": format_time(letter.time_ns), "reason": letter.reason}
                 output.write(json.dumps(row | {"message": letter.message, "line": text}).encode() + b"\n")
 
 
 @rejected.command("replay", short_help="Let the agent deliver refused points again.")
 @common_options
 @_choice
-def replay(context: Context, numbers: tuple[str, ...], reason: str | None, since: int | None) -> None:
+def replay(context: Context, chosen: Chosen) -> None:
     """Let the agent deliver refused points again; all, unless chosen otherwise. What is refused again comes back."""
-    with OfflineBuffer(folder_of(context)) as beside:
-        done = beside.remove(_chosen(reason, since, numbers), replay=True)
+    with OfflineBuffer(context.buffer) as beside:
+        done = beside.remove(chosen, replay=True)
     click.echo(f"{done:,} points wait to be delivered again")
 
 
@@ -129,10 +129,9 @@ def replay(context: Context, numbers: tuple[str, ...], reason: str | None, since
 @common_options
 @_choice
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def purge(context: Context, numbers: tuple[str, ...], reason: str | None, since: int | None, yes: bool) -> None:
+def purge(context: Context, chosen: Chosen, yes: bool) -> None:
     """Remove refused points for good; all, unless chosen otherwise. They stay counted as rejected."""
-    with OfflineBuffer(folder_of(context)) as beside:
-        chosen = _chosen(reason, since, numbers)
+    with OfflineBuffer(context.buffer) as beside:
         number = sum(map(chosen, beside.letters()))
         if number and not yes:
             click.confirm(f"Remove {number:,} refused points for good?", abort=True)

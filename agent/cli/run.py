@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from agent.cli.options import Context, common_options
+from agent.cli.options import LOG_FORMAT, Context, common_options
 from agent.util.errors import AgentError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_log = logging.getLogger("agent")
 
 
 @click.command()
@@ -46,13 +44,10 @@ def check(context: Context) -> None:
 @common_options
 def reload(context: Context) -> None:
     """Make the running agent read its configuration again. A bad one is refused here, and the old one stays."""
-    from agent.status.socket import ask  # noqa: PLC0415
+    from agent.status.socket import ask  # noqa: PLC0415 - not needed by run and check
 
     context.settings()
-    try:
-        running = ask(context.state_dir)
-    except PermissionError as error:
-        raise AgentError(f"{context.state_dir} belongs to another user: run this as that user, or with sudo") from error
+    running = ask(context.state_dir)
     if running is None:
         raise AgentError(f"no agent runs on {context.state_dir}: start it with iot-agent run")
     os.kill(int(running["pid"]), signal.SIGHUP)
@@ -76,5 +71,5 @@ def log_handler(stream: TextIO, environ: Mapping[str, str] = os.environ) -> logg
     if environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}":
         handler.setFormatter(JournalFormatter("%(name)s: %(message)s"))
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(logging.Formatter(LOG_FORMAT))
     return handler

@@ -44,15 +44,7 @@ def simulate(context: Context, *, as_json: bool, allow_remote: bool, **options: 
         raise click.UsageError(f"{center} is not this machine: --allow-remote if it is yours and ready for the load")
     from agent.fleet import simulate as fleet  # noqa: PLC0415 - the whole agent comes with it
 
-    plan = fleet.Plan(
-        devices=options["devices"],
-        interval=options["interval"],
-        duration=options["duration"],
-        center=center.rstrip("/") if center else None,
-        outage=outage,
-        restart_all=options["restart_all"],
-        enrollment_key_file=options["enrollment_key_file"],
-    )
+    plan = fleet.Plan(**options | {"center": center.rstrip("/") if center else None, "outage": outage})
     with tempfile.TemporaryDirectory(prefix="iot-simulate-") as folder:
         logging.basicConfig(filename=Path(folder) / "log", level=logging.DEBUG if context.debug else logging.WARNING)
         if as_json:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.options import Context, common_options
+from agent.points.schema import quantity_of
 from agent.status.health_rules import ago
+from agent.status.socket import ask
 from agent.util.errors import AgentError
 
 if TYPE_CHECKING:
@@ -24,35 +26,29 @@ if TYPE_CHECKING:
 def status(context: Context, as_json: bool, watch: bool) -> None:
     """What the running agent does; without one, what is on disk."""
     if as_json:
-        click.echo(json.dumps(look(context), default=str))
+        click.echo(json.dumps(take_snapshot(context), default=str))
         return
     from rich.console import Console  # noqa: PLC0415 - only the commands that draw import rich
     from rich.live import Live  # noqa: PLC0415
 
     if not watch:
-        Console().print(render(look(context)))
+        Console().print(render(take_snapshot(context)))
         return
-    with contextlib.suppress(KeyboardInterrupt), Live(render(look(context)), auto_refresh=False) as live:
+    with contextlib.suppress(KeyboardInterrupt), Live(render(take_snapshot(context)), auto_refresh=False) as live:
         while True:
             time.sleep(1)
-            live.update(render(look(context)), refresh=True)
+            live.update(render(take_snapshot(context)), refresh=True)
 
 
-def look(context: Context) -> dict[str, Any]:
+def take_snapshot(context: Context) -> dict[str, Any]:
     """The running agent's snapshot, or what the state folder holds. Raises AgentError where we may not look."""
-    from agent.status.socket import ask  # noqa: PLC0415
-
     if context.state_dir.exists() and not context.state_dir.is_dir():
         raise AgentError(f"{context.state_dir} is not a folder: name another with --state-dir")
-    try:
-        running = ask(context.state_dir)
-        if running is not None:
-            return running
-        from agent.status.snapshot import from_disk  # noqa: PLC0415
+    if (running := ask(context.state_dir)) is not None:
+        return running
+    from agent.status.snapshot import from_disk  # noqa: PLC0415 - diskcache, only where no agent tells
 
-        return from_disk(context.state_dir)
-    except PermissionError as error:
-        raise AgentError(f"{context.state_dir} belongs to another user: run this as that user, or with sudo") from error
+    return from_disk(context.state_dir)
 
 
 def render(snapshot: dict[str, Any]) -> RenderableType:
@@ -70,8 +66,6 @@ def render(snapshot: dict[str, Any]) -> RenderableType:
 
 def rows(snapshot: dict[str, Any]) -> list[tuple[str, str]]:
     """(what, in words) of a snapshot, with rich's markup for what is wrong."""
-    from rich.markup import escape  # noqa: PLC0415
-
     result = []
     if snapshot["running"]:
         result.append(("Agent", f"[green]running[/green], pid {snapshot['pid']}, for {ago(snapshot['uptime_s'])}"))
@@ -108,8 +102,6 @@ def rows(snapshot: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _sensor(sensor: dict[str, Any]) -> str:
-    from rich.markup import escape  # noqa: PLC0415
-
     values = "  ".join(format_value(field, value) for field, value in (sensor["values"] or {}).items())
     text = escape(f"{values or 'no reading yet'}  ({sensor['description']}; {sensor['readings']:,} readings")
     text += "".join(f", {sensor[what]:,} {what}" for what in ("missed", "implausible", "errors") if sensor[what]) + ")"
@@ -121,10 +113,15 @@ def _sensor(sensor: dict[str, Any]) -> str:
     return text
 
 
+def escape(text: str) -> str:
+    """For rich's markup."""
+    from rich import markup  # noqa: PLC0415 - `status --json` needs none
+
+    return markup.escape(text)
+
+
 def format_value(field: str, value: float) -> str:
     """`21.5 °C`, with the resolution of the quantity; other fields with their name."""
-    from agent.points.schema import quantity_of  # noqa: PLC0415
-
     quantity = quantity_of(field)
     if quantity is None:
         return f"{field} {value}"
@@ -133,8 +130,6 @@ def format_value(field: str, value: float) -> str:
 
 
 def _delivery(delivery: dict[str, Any]) -> str:
-    from rich.markup import escape  # noqa: PLC0415
-
     color = {"delivering": "green", "waiting": "yellow"}.get(delivery["state"], "red")
     text = f"[{color}]{delivery['state']}[/{color}]"
     if delivery.get("backlog"):
@@ -149,8 +144,6 @@ def _delivery(delivery: dict[str, Any]) -> str:
 
 
 def _buffer(buffer: dict[str, Any]) -> str:
-    from rich.markup import escape  # noqa: PLC0415
-
     text = f"{buffer['pending_memory']:,} points in memory, {buffer['pending_disk']:,} on disk"
     text += f" ({buffer['file_bytes'] / 1e6:.1f} MB)"
     for what, words in (("undated", "wait for the time"), ("parked", "parked"), ("dead_letters", "rejected, kept")):

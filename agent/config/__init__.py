@@ -1,1 +1,1 @@
-"""From agent.toml to checked, frozen settings: parse.load() is the door."""
+"""From agent.toml to checked, frozen settings: parse.load_settings() is the door."""

@@ -16,7 +16,7 @@ from drivers.base import load as load_driver
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-DEVICE_ID_RULE = "1 to 64 of A-Z a-z 0-9 . _ -, and not . or .."
+ID_RULE = "1 to 64 of the characters A-Z a-z 0-9 . _ -, and not . or .."
 _DAY = 86_400
 # Limits, in the unit of the setting. What lies outside has no sensible meaning, or would break a promise.
 LIMITS: Mapping[str, tuple[float, float, str]] = {
@@ -46,7 +46,7 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 def check_id(text: str) -> str:
     """The id, if it is one on both sides: `[A-Za-z0-9._-]{1,64}`, not `.` or `..`. Else ValueError."""
     if not _ID.fullmatch(text) or text in (".", ".."):
-        raise ValueError(f"{text[:80]!r} is no device id: 1 to 64 of the characters A-Z a-z 0-9 . _ -, and not . or ..")
+        raise ValueError(f"{text[:80]!r} is no device id: {ID_RULE}")
     return text
 
 
@@ -56,12 +56,10 @@ def check_url(text: str) -> str:
         raise ValueError("a URL with a user or password in it: put the secret in a file of its own")
     try:
         parts = urlsplit(text)
-        port_ok = parts.port is None or parts.port > 0
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError:
-        port_ok = False
-    if not port_ok or not text.isascii() or not text.isprintable() or " " in text:
-        raise ValueError(f"{text[:200]!r} is not a URL like http://host:8086")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+        good = False
+    if not good or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError(f"{text[:200]!r} is not a URL like http://host:8086")
     if parts.query or parts.fragment:
         raise ValueError(f"{text[:200]!r} has a query or fragment: only http://host:port/path")
@@ -105,7 +103,7 @@ def contradictions(settings: s.Settings) -> Iterator[str]:
     if not settings.center and not settings.influxdb:
         yield "neither [center] nor [influxdb] is there: points need a place to go; add [center] with its url"
     if settings.device.id is not None and _wrong(check_id, settings.device.id):
-        yield f"device.id = {settings.device.id!r}: must be {DEVICE_ID_RULE}"
+        yield f"device.id = {settings.device.id!r}: must be {ID_RULE}"
     for name, section in (("center", settings.center), ("influxdb", settings.influxdb)):
         if section and (wrong := _wrong(check_url, section.url)):
             yield f"{name}.url: {wrong}"
@@ -134,7 +132,7 @@ def _sensor_contradictions(sensors: tuple[s.SensorSettings, ...]) -> Iterator[st
             yield f'{where}: with several sensors each needs a name, like name = "bench"'
         if sensor.name is not None:
             if _wrong(check_id, sensor.name):
-                yield f"{where}.name = {sensor.name!r}: must be {DEVICE_ID_RULE}"
+                yield f"{where}.name = {sensor.name!r}: must be {ID_RULE}"
             if sensor.name in names:
                 yield f"{where}.name = {sensor.name!r}: another sensor has this name"
             names.add(sensor.name)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import tomllib
 from dataclasses import fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_origin
 
 from cattrs import Converter
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn, override
 
 from agent.config import settings as s
-from agent.config.limits import contradictions, missing_files, nearest, out_of_limits
+from agent.config.limits import check_url, contradictions, missing_files, nearest, out_of_limits
 from agent.config.units import Bytes, Seconds, parse_duration, parse_size
 from agent.util.errors import ConfigError
 from agent.util.secret import TOKEN, Secret
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+_Section = TypeVar("_Section", s.CenterSettings | None, s.InfluxSettings | None)
 MAX_FILE = 1_000_000
 """Bytes: more is no configuration."""
 
 
-def load(path: Path, environ: Mapping[str, str] = os.environ) -> s.Settings:
+def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> s.Settings:
     """Read and check a configuration without touching hardware or network.
 
     IOT_CENTER_URL and IOT_DEVICE_ID in `environ` override the file. Raises ConfigError with one line a problem.
@@ -51,11 +52,11 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> s.Settings:
     except RecursionError as error:
         raise ConfigError(f"{path}: not valid TOML: brackets within brackets without end") from error
     readable = bool(mode & 0o004)  # its group may be the agent's: root:iot-agent 0640
-    settings = parse(data, str(path), environ, readable_by_others=readable)
+    settings = parse_settings(data, str(path), environ, readable_by_others=readable)
     return replace(settings, warnings=(*settings.warnings, *missing_files(settings)))
 
 
-def parse(
+def parse_settings(
     data: dict[str, Any], name: str, environ: Mapping[str, str], *, readable_by_others: bool = False
 ) -> s.Settings:
     """Settings from the tables of a TOML file. Raises ConfigError."""
@@ -70,7 +71,18 @@ def parse(
     warnings = []
     if readable_by_others and settings.influxdb and settings.influxdb.token:
         warnings.append(f"{name} holds a token and others can read it: chmod 600 {name}, or use token_file")
-    return replace(settings, warnings=tuple(warnings), named=frozenset(_named(data)))
+    return replace(
+        settings,
+        center=_without_slash(settings.center),
+        influxdb=_without_slash(settings.influxdb),
+        warnings=tuple(warnings),
+        named=frozenset(_named(data)),
+    )
+
+
+def _without_slash(section: _Section) -> _Section:
+    """Its URL as everybody takes it: paths are put behind it, and the credentials say whose they are by it."""
+    return section and replace(section, url=check_url(section.url))
 
 
 def _named(data: Mapping[str, Any]) -> Iterator[str]:
@@ -113,20 +125,15 @@ def _dotted(path: tuple[str, ...]) -> str:
     return ".".join(path).replace(".[", "[")
 
 
-def _strict(kind: type, what: str) -> Callable[[Any, Any], Any]:
+def _strict(into: Callable[[Any], Any], what: str, *kinds: type) -> Callable[[Any, Any], Any]:
+    """TOML's true and false are no numbers, though Python's are."""
+
     def structure(value: Any, _: Any) -> Any:
-        right = isinstance(value, kind) and not (kind is not bool and isinstance(value, bool))
-        if not right:
+        if type(value) not in kinds:
             raise ValueError(f"{value!r}: must be {what}")
-        return value
+        return into(value)
 
     return structure
-
-
-def _float(value: Any, _: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{value!r}: must be a number")  # noqa: TRY004 - one kind of error for all values
-    return float(value)
 
 
 def _with_unit(parse_unit: Callable[[object], Any]) -> Callable[[Any, Any], Any]:
@@ -190,10 +197,10 @@ def _is_literal(kind: Any) -> bool:
 
 
 _CONVERTER = Converter(forbid_extra_keys=True, detailed_validation=True)
-_CONVERTER.register_structure_hook(str, _strict(str, "text in quotes"))
-_CONVERTER.register_structure_hook(int, _strict(int, "a whole number"))
-_CONVERTER.register_structure_hook(bool, _strict(bool, "true or false"))
-_CONVERTER.register_structure_hook(float, _float)
+_CONVERTER.register_structure_hook(str, _strict(str, "text in quotes", str))
+_CONVERTER.register_structure_hook(int, _strict(int, "a whole number", int))
+_CONVERTER.register_structure_hook(bool, _strict(bool, "true or false", bool))
+_CONVERTER.register_structure_hook(float, _strict(float, "a number", int, float))
 _CONVERTER.register_structure_hook(Seconds, _with_unit(parse_duration))
 _CONVERTER.register_structure_hook(Bytes, _with_unit(parse_size))
 _CONVERTER.register_structure_hook(Secret, _secret)

@@ -1,8 +1,9 @@
-"""Durations and sizes as people write them in agent.toml: "10s", "200ms", "7d", "64MB"."""
+"""Durations and sizes as people write them in agent.toml: "10s", "200ms", "7d", "64MB"; and times."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import NewType
 
 Seconds = NewType("Seconds", float)
@@ -46,3 +47,9 @@ def format_size(size: int) -> str:
         if size and size % factor == 0:
             return f"{size // factor}{unit}"
     return f"{size}B"
+
+
+def format_time(time_ns: int) -> str:
+    """RFC 3339 in UTC, to the millisecond, of Unix ns."""
+    when = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC)
+    return f"{when:%Y-%m-%dT%H:%M:%S}.{time_ns // 1_000_000 % 1000:03}Z"

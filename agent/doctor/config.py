@@ -8,8 +8,8 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.config.parse import load
-from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
+from agent.config.parse import load_settings
+from agent.doctor.finding import Finding, Patient, failed, failed_by, ok, skipped, warning
 from agent.registration.credentials import (
     CREDENTIALS_FILE,
     SECRET_FILE,
@@ -35,7 +35,7 @@ REGISTER = "start the agent, or: iot-agent register"
 def configuration(patient: Patient) -> Iterator[Finding]:
     name = "configuration"
     try:
-        settings = load(patient.config)
+        settings = load_settings(patient.config)
     except AgentError as error:
         if isinstance(error.__cause__, PermissionError):
             yield warning(name, f"{patient.config} may not be read by {_user(os.geteuid())}", SUDO)
@@ -46,7 +46,7 @@ def configuration(patient: Patient) -> Iterator[Finding]:
     for text in settings.warnings:
         yield warning(name, text)
     goal = settings.center or settings.influxdb
-    assert goal is not None  # load() sees to it
+    assert goal is not None  # load_settings() sees to it
     yield ok(name, f"{patient.config} is right: {len(settings.sensor)} sensor(s), points go to {goal.url}")
 
 
@@ -75,7 +75,7 @@ def state_folder(patient: Patient) -> Iterator[Finding]:
     if text := state_folder_warning(folder):
         yield warning(name, text, "move it to a partition of its own: deploy/README.md, read-only root")
     if found.st_mode & 0o077:
-        yield failed(name, f"{folder} can be entered by others ({_mode(found)})", f"chmod 700 {folder}")
+        yield failed(name, f"{folder} can be entered by others ({stat.filemode(found.st_mode)})", f"chmod 700 {folder}")
     elif patient.hidden is None:
         runs = f"the agent runs on it (process {patient.running['pid']})" if patient.running else "no agent runs on it"
         yield ok(name, f"{folder} belongs to {owner} alone; {runs}")
@@ -97,7 +97,7 @@ def secrets(patient: Patient) -> Iterator[Finding]:
         if token is None:
             yield failed(name, "there is no token", "set [influxdb] token_file to a file that holds one")
             return
-        patient.target = Target(influx.url.rstrip("/"), influx.org, influx.bucket, token, influx.ca_file)
+        patient.target = Target(influx.url, influx.org, influx.bucket, token, influx.ca_file)
         yield ok(name, f"the token is in {'the configuration' if influx.token else influx.token_file}")
         return
     assert settings.center is not None
@@ -112,10 +112,10 @@ def secrets(patient: Patient) -> Iterator[Finding]:
         secret = read_private(folder / SECRET_FILE)
         data = read_private(folder / CREDENTIALS_FILE)
         stored = Credentials.decode(data) if data is not None else None
-        if stored and stored.center.rstrip("/") == settings.center.url.rstrip("/"):
+        if stored and stored.center == settings.center.url:
             patient.target = target_of(settings.center, stored)
     except CredentialsError as error:
-        yield failed(name, *_split(error))
+        yield failed_by(name, error, str(error))
         return
     except ValueError as error:
         text = f"{folder / CREDENTIALS_FILE} is damaged: {error}"
@@ -135,17 +135,11 @@ def secrets(patient: Patient) -> Iterator[Finding]:
         yield ok(name, "token and device secret are there, readable for their owner only")
 
 
-def _split(error: CredentialsError) -> tuple[str, str]:
-    """What is seen, and the remedy that the message ends with."""
-    seen, _, remedy = str(error).rpartition(": ")
-    return (seen, remedy) if seen else (remedy, remedy)
-
-
 def _unreadable(name: str, path: str | None, error: CredentialsError) -> Iterator[Finding]:
     if path and Path(path).exists() and not os.access(path, os.R_OK):
         yield warning(name, f"{path} may not be read by {_user(os.geteuid())}", SUDO)
     else:
-        yield failed(name, *_split(error))
+        yield failed_by(name, error, str(error))
 
 
 def _user(uid: int) -> str:
@@ -153,7 +147,3 @@ def _user(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"user {uid}"
-
-
-def _mode(found: os.stat_result) -> str:
-    return stat.filemode(found.st_mode)

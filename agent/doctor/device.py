@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from agent.buffer import offline
 from agent.config.units import format_size
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
-from agent.status.board import look, text_of, throttling
+from agent.sensing.plausibility import out_of_range
+from agent.status.board import read_board, text_of, throttling
+from agent.status.snapshot import LEDGER
 from drivers.base import QUANTITIES, NoPermission, Reading, SensorError, load, options_for
 from drivers.i2c import NoBus
 
@@ -73,7 +75,7 @@ def _card(root: Path, folder: Path) -> Iterator[Finding]:
 
 
 def board(patient: Patient) -> Iterator[Finding]:
-    now = look(None, patient.root)
+    now = read_board(None, patient.root)
     said = []
     if now.cpu_temperature is not None:
         said.append(f"{now.cpu_temperature:.0f} °C")
@@ -148,13 +150,8 @@ def _sensor(settings: SensorSettings, name: str) -> Iterator[Finding]:
 
 
 def _judged(name: str, reading: Reading) -> Finding:
-    outside = [
-        f"{field} {value:g} {QUANTITIES[field].unit}"
-        for field, value in reading.values.items()
-        if field in QUANTITIES and not QUANTITIES[field].low <= value <= QUANTITIES[field].high
-    ]
-    if outside:
-        return failed(name, f"{', '.join(outside)} cannot be", "check power and wires; the sensor may be broken")
+    if problem := out_of_range(reading.values):
+        return failed(name, problem, "check power and wires; the sensor may be broken")
     return ok(name, _values(reading.values))
 
 
@@ -189,23 +186,24 @@ def _running_buffer(running: Mapping[str, Any]) -> Iterator[Finding]:
     state, ledger = running.get("buffer", {}), running.get("ledger", {})
     if state.get("problem"):
         yield failed("buffer", str(state["problem"]), "see the check of the disk; points wait in memory meanwhile")
-    if state.get("undated"):
-        yield warning(
-            "buffer", f"{state['undated']:,} points wait for the time to be known", "see the check of the clock"
-        )
-    if state.get("parked"):
-        text = f"{state['parked']:,} points are refused without a reason that is known, and tried again slowly"
-        yield warning("buffer", text, "iot-agent status shows the server's words")
-    if state.get("dead_letters"):
-        yield warning(
-            "buffer", f"{state['dead_letters']:,} points were refused for good and kept", "iot-agent rejected list"
-        )
-    if ledger.get("unaccounted"):
-        yield failed("ledger", f"{ledger['unaccounted']:,} points are unaccounted for", "report it: it is a bug")
-    numbers = ", ".join(
-        f"{ledger.get(key, 0):,} {key}" for key in ("measured", "delivered", "pending", "rejected", "dropped")
-    )
-    yield ok("buffer", numbers)
+    for key, text, remedy in (
+        ("undated", "wait for the time to be known", "see the check of the clock"),
+        (
+            "parked",
+            "are refused without a reason that is known, and tried again slowly",
+            "iot-agent status shows the server's words",
+        ),
+        ("dead_letters", "were refused for good and kept", "iot-agent rejected list"),
+    ):
+        if state.get(key):
+            yield warning("buffer", f"{state[key]:,} points {text}", remedy)
+    yield from _accounts(ledger.get("unaccounted"))
+    yield ok("buffer", ", ".join(f"{ledger.get(key, 0):,} {key}" for key in LEDGER[:-1]))
+
+
+def _accounts(unaccounted: int | None) -> Iterator[Finding]:
+    if unaccounted:
+        yield failed("ledger", f"{unaccounted:,} points are unaccounted for", "report it: it is a bug")
 
 
 def _buffer(name: str, found: offline.Look | None) -> Iterator[Finding]:
@@ -221,8 +219,7 @@ def _buffer(name: str, found: offline.Look | None) -> Iterator[Finding]:
         if found.unwritten:
             text += f", and a log of {format_size(found.unwritten)} that the next start takes in"
         yield ok(name, text)
-        if found.clean and not found.unwritten and status.unaccounted:
-            yield failed("ledger", f"{status.unaccounted:,} points are unaccounted for", "report it: it is a bug")
+        yield from _accounts(status.unaccounted if found.clean and not found.unwritten else 0)
 
 
 def service(patient: Patient) -> Iterator[Finding]:

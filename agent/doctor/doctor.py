@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent.doctor import config, device, network, server
-from agent.doctor.finding import Finding, Patient, failed
+from agent.doctor.finding import failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+
+    from agent.doctor.finding import Finding, Patient
 
 CHECKS: tuple[tuple[str, Callable[[Patient], Iterator[Finding]]], ...] = (
     ("configuration", config.configuration),
@@ -32,12 +33,8 @@ CHECKS: tuple[tuple[str, Callable[[Patient], Iterator[Finding]]], ...] = (
 )
 
 
-def examine(config: Path, state_dir: Path) -> Iterator[Finding]:
+def examine(patient: Patient) -> Iterator[Finding]:
     """Findings as they are made. A check that breaks is a finding too."""
-    yield from examine_patient(Patient(config, state_dir))
-
-
-def examine_patient(patient: Patient) -> Iterator[Finding]:
     for name, check in CHECKS:
         try:
             yield from check(patient)

@@ -37,6 +37,12 @@ def failed(check: str, seen: str, remedy: str) -> Finding:
     return Finding(check, "failed", seen, remedy)
 
 
+def failed_by(check: str, error: Exception, otherwise: str) -> Finding:
+    """Of an error whose text ends with a colon and what to do; `otherwise` is to be done where it does not."""
+    seen, _, remedy = str(error).rpartition(": ")
+    return failed(check, seen, remedy) if seen else failed(check, remedy, otherwise)
+
+
 def skipped(check: str, why: str) -> Finding:
     return Finding(check, "skipped", why)
 

@@ -9,7 +9,7 @@ import threading
 import time
 from contextlib import closing, suppress
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from agent.clock.kernel import kernel_clock
@@ -26,8 +26,20 @@ SYNC = "sudo timedatectl set-ntp true; timedatectl timesync-status shows the ser
 CA = "for a certificate authority of your own set ca_file to its certificate in PEM"
 
 
-def servers(patient: Patient) -> list[tuple[str, str, int, str | None]]:
-    """(URL, host, port, ca_file) of the center and of where points go, each once."""
+class Server(NamedTuple):
+    url: str
+    host: str
+    port: int
+    ca_file: str | None
+
+
+def host_and_port(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def servers(patient: Patient) -> list[Server]:
+    """The center and where points go, each once."""
     settings, found = patient.settings, []
     if settings and settings.center:
         found.append((settings.center.url, settings.center.ca_file))
@@ -35,11 +47,10 @@ def servers(patient: Patient) -> list[tuple[str, str, int, str | None]]:
         found.append((settings.influxdb.url, settings.influxdb.ca_file))
     if patient.target:
         found.append((patient.target.url, patient.target.ca_file))
-    result: dict[tuple[str | None, int], tuple[str, str, int, str | None]] = {}
+    result: dict[tuple[str, int], Server] = {}
     for url, ca_file in found:
-        parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        result.setdefault((parts.hostname, port), (url, parts.hostname or "", port, ca_file))
+        place = host_and_port(url)
+        result.setdefault(place, Server(url, *place, ca_file))
     return list(result.values())
 
 
@@ -80,7 +91,7 @@ def _span(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _offset(patient: Patient, server: tuple[str, str, int, str | None]) -> float | None:
+def _offset(patient: Patient, server: Server) -> float | None:
     """Seconds that the server's Date is ahead of this clock; None without an answer.
 
     The certificate is not checked: with a wrong clock no certificate is valid, and nothing secret is sent.
@@ -109,13 +120,13 @@ def names(patient: Patient) -> Iterator[Finding]:
     found = servers(patient)
     if not found:
         yield skipped("names", "without the configuration it is not known which servers there are")
-    for host in dict.fromkeys(server[1] for server in found):
+    for host in dict.fromkeys(server.host for server in found):
         name = f"name {host}"
         answer = _resolved(host, patient.timeout_s)
         if isinstance(answer, list):
             yield ok(name, ", ".join(answer))
             continue
-        patient.unreachable |= {(h, p) for _, h, p, _ in found if h == host}
+        patient.unreachable |= {(s.host, s.port) for s in found if s.host == host}
         hint = (
             "is the server on this network, and does it announce itself (avahi-daemon)? An address works too"
             if host.endswith(".local")

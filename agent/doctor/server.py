@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from agent.config.limits import check_id
 from agent.delivery.writer import Writer
-from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
+from agent.doctor.finding import Finding, Patient, failed, failed_by, ok, skipped, warning
+from agent.doctor.network import host_and_port
 from agent.registration.answers import NotRegisteredError, RegistrationError
 from agent.registration.client import CenterClient
 from agent.registration.credentials import SECRET_FILE, CredentialsError, read_private
@@ -30,7 +30,7 @@ def registration(patient: Patient) -> Iterator[Finding]:
         return
     if settings.center is None:
         return  # a token given by hand needs none
-    if _unreachable(patient, settings.center.url):
+    if host_and_port(settings.center.url) in patient.unreachable:
         yield skipped(name, "the center is not reached")
         return
     device = _device_id(patient)
@@ -46,7 +46,7 @@ def registration(patient: Patient) -> Iterator[Finding]:
             remedy += "; where the center asks for an enrollment key, set [center] enrollment_key_file"
         yield warning(name, f"{settings.center.url} does not know {device} yet", remedy)
     except (RegistrationError, CredentialsError) as error:
-        yield failed(name, *_parts(str(error)))
+        yield failed_by(name, error, "is this the address of the center?")
     else:
         known = f"{settings.center.url} knows {device}"
         yield ok(name, known if found else f"{settings.center.url} answers; it cannot be asked about a device")
@@ -81,7 +81,7 @@ def token(patient: Patient) -> Iterator[Finding]:
     if target is None:
         yield skipped(name, "there is no token to try: see above")
         return
-    if _unreachable(patient, target.url):
+    if host_and_port(target.url) in patient.unreachable:
         yield skipped(name, f"{target.url} is not reached")
         return
     writer = Writer(target, patient.timeout_s)
@@ -108,14 +108,3 @@ def token(patient: Patient) -> Iterator[Finding]:
     else:
         text = f"{target.url} answers {answer.status}: {answer.body[:200].decode('utf-8', 'replace')!r}"
         yield failed(name, text, "is this the address of an InfluxDB? See its log")
-
-
-def _unreachable(patient: Patient, url: str) -> bool:
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return (parts.hostname, port) in patient.unreachable
-
-
-def _parts(text: str) -> tuple[str, str]:
-    seen, _, remedy = text.rpartition(": ")
-    return (seen, remedy) if seen else (text, "is this the address of the center?")

@@ -1,107 +1,97 @@
-"""The whole chain on one laptop: an IoT Center on loopback and a virtual device, with an outage on request.
-
-The center is a process of its own, reached over HTTP only, so that an outage is a real one: it is stopped and started.
-"""
+"""The whole chain on one laptop: an IoT Center on loopback and a virtual device that registers, measures, delivers."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import signal
-import socket
-import subprocess
+import math
+import os
 import sys
-import time
 import urllib.error
-import urllib.request
-from dataclasses import dataclass, field
+import webbrowser
 from typing import TYPE_CHECKING, Any
 
-from agent.util.errors import AgentError
+from agent.config.parse import parse_settings
+from agent.fleet.backfill import write_past
+from agent.fleet.center import CenterProcess, free_port, pass_time
+from agent.service import Service
+from agent.status.snapshot import LEDGER
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 DEVICE_ID = "demo"
-DEFAULT_PORT = 5000
-_START_S = 20
-_STOP_S = 10
+_DRAIN_S = 15
+_BACKFILL_S = 86_400
 
 
-def free_port(first: int) -> int:
-    """The first port from `first` on that nobody listens on, on loopback. Raises AgentError after 100."""
-    for port in range(first, min(first + 100, 65536)):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return port
-    raise AgentError(f"no free port from {first} to {first + 99} on 127.0.0.1: name another with --port")
+def run_demo(
+    folder: Path,
+    asked: Callable[[float], object],
+    say: Callable[[str], None],
+    display: AbstractContextManager[Callable[[dict[str, Any], str, bool], None]],
+    *,
+    duration: float | None,
+    outage: float,
+    port: int,
+    browser: bool,
+) -> dict[str, Any]:
+    """Measure for `duration` s, with an outage of so many seconds in the middle; it ends early when `asked` says so.
+
+    `asked` waits for so many seconds; `say` gets what happens in words; `display` gives what is shown a snapshot, the
+    address of the device's page and whether the center is away. Returns the ledger, and as `stored` what the center
+    counts.
+    """
+    center = CenterProcess(free_port(port), folder / "center")
+    if center.port != port:
+        say(f"port {port} is taken: using {center.port}")
+    page = f"{center.url}/devices/{DEVICE_ID}"
+    tables = {
+        "device": {"id": DEVICE_ID},
+        "sensor": [{"driver": "virtual", "interval": "1s"}],
+        "center": {"url": center.url},
+        "status": {"listen": ""},
+    }
+    settings = parse_settings(tables, "demo", {})
+    service = Service(settings, folder / "agent")
+    try:
+        center.start()
+        for _ in write_past(settings, folder / "agent", since_s=_BACKFILL_S, every_s=60):
+            pass
+        service.start()
+        say(f"IoT Center on {center.url}, device page {page}")
+        if browser and has_display():
+            webbrowser.open(page)
+        with display as show:
+
+            def tick(_: float) -> bool:
+                show(service.snapshot(), page, not center.up)
+                return bool(asked(0.25))
+
+            pass_time(duration or math.inf, center.outage(duration or math.inf, outage, say), tick)
+            if not center.up:  # stopped in the middle of the outage
+                center.start()
+        service.stop_measuring()
+        say("stopped measuring, delivering the rest …")
+        service.drain(_DRAIN_S)
+        service.stop()
+        ledger = service.ledger()
+        return {**{key: ledger[key] for key in LEDGER}, "stored": _stored(center)}
+    finally:
+        service.stop()
+        center.stop()
 
 
-@dataclass
-class CenterProcess:
-    """An IoT Center with the embedded store on loopback, in a process of its own."""
+def has_display() -> bool:
+    """Whether a browser could show a page here."""
+    return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
-    port: int
-    folder: Path
-    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def device_page(self) -> str:
-        return f"{self.url}/devices/{DEVICE_ID}"
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "center.log"
-
-    def start(self) -> None:
-        """Start it and wait until it answers. Raises AgentError with its last words if it does not."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "center", "serve", "--embedded", "--host", "127.0.0.1"]
-        command += ["--port", str(self.port), "--data", str(self.folder)]
-        with self.log.open("ab") as log:
-            # A session of its own: Ctrl-C reaches the demo, which stops it when the agent has delivered.
-            self.process = subprocess.Popen(  # noqa: S603 - our own program, no shell
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
-            )
-        deadline = time.monotonic() + _START_S
-        while time.monotonic() < deadline and self.process.poll() is None:
-            with contextlib.suppress(OSError):
-                self.get("/health")
-                return
-            time.sleep(0.05)
-        words = self.log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-        self.stop()
-        raise AgentError(f"the IoT Center did not start on {self.url}: {words[0]} (see {self.log})")
-
-    def get(self, path: str) -> Any:
-        """The JSON answer to a GET. Raises OSError."""
-        with urllib.request.urlopen(self.url + path, timeout=5) as answer:  # noqa: S310 - our own address
-            return json.load(answer)
-
-    def stored(self) -> int:
-        """Points of measurement environment that the center counts for the demo's device."""
-        try:
-            return int(self.get(f"/api/devices/{DEVICE_ID}/measurements/count")["count"])
-        except urllib.error.HTTPError as error:
-            if error.code == 404:
-                return 0
-            raise
-
-    def stop(self) -> None:
-        """Stop it and wait; a second call is fine."""
-        if self.process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process = None
+def _stored(center: CenterProcess) -> int:
+    """Points of measurement environment that the center counts for the device."""
+    try:
+        return int(center.get(f"/api/devices/{DEVICE_ID}/measurements/count")["count"])
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return 0
+        raise

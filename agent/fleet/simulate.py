@@ -1,4 +1,4 @@
-"""A fleet in one process: many agents, each whole, whose loops share a few threads (shared_loops.py).
+"""A fleet in one process: many agents, each whole, whose loops share a few threads.
 
 Each device has its own id, secret, registration, token, buffer with ledger, and moments of flushing; only the threads
 and the host's clock are shared. What the server holds is counted by the server's API, device by device.
@@ -6,34 +6,38 @@ and the host's clock are shared. What the server holds is counted by the server'
 
 from __future__ import annotations
 
-import logging
+import heapq
 import resource
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from agent.config.parse import parse
+from agent.config.parse import parse_settings
 from agent.delivery.writer import Writer
-from agent.fleet.demo import CenterProcess, free_port
-from agent.fleet.shared_loops import SharedLoops
+from agent.fleet.center import DEFAULT_PORT, CenterProcess, free_port, pass_time
 from agent.service import Service
+from agent.status.snapshot import LEDGER
 from agent.util.errors import AgentError
+from agent.util.loops import Steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from agent.config.settings import Settings
     from agent.util.http import Answer
-
-_log = logging.getLogger(__name__)
+    from agent.util.loops import Loop
 
 WORKERS = 16
 REGISTERED_WITHIN_S = 120
 DRAIN_S = 60
 DONE = 204
+LONGEST_S = 2.0
+"""A loop looks at least so often whether it was woken; stop() makes it look at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,8 @@ class Tally:
     moments: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
-    down: bool = False
-    """While the server is stopped on purpose an unanswered request is no error."""
+    center: CenterProcess | None = None
+    """While it is stopped on purpose an unanswered request is no error."""
 
     def writer(self) -> type[Writer]:
         tally = self
@@ -73,7 +77,8 @@ class Tally:
                 if body:
                     tally.moments.append(begin)
                     tally.seconds.append(time.monotonic() - begin)
-                    tally.answers["down" if tally.down and answer.status is None else str(answer.status)] += 1
+                    down = answer.status is None and tally.center is not None and not tally.center.up
+                    tally.answers["down" if down else str(answer.status)] += 1
                 return answer
 
         return TimedWriter
@@ -86,14 +91,13 @@ class Tally:
 def peak_to_mean(moments: list[float], begin: float, end: float) -> float:
     """The busiest second over the mean of all whole seconds from `begin` to `end`; 0 without a whole second."""
     seconds = int(end - begin)
-    counts = Counter(int(moment - begin) for moment in moments if begin <= moment < begin + seconds)
-    total = sum(counts.values())
-    return max(counts.values()) * seconds / total if total else 0.0
+    inside = [moment for moment in moments if begin <= moment < begin + seconds]
+    return busiest(inside, begin) * seconds / len(inside) if inside else 0.0
 
 
-def busiest(moments: Iterable[float]) -> int:
-    """The most of them in one second."""
-    return max(Counter(map(int, moments)).values(), default=0)
+def busiest(moments: Iterable[float], begin: float) -> int:
+    """The most of them in one second, counted from `begin`."""
+    return max(Counter(int(moment - begin) for moment in moments).values(), default=0)
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -105,9 +109,9 @@ def percentile(values: list[float], share: float) -> float:
 class Fleet:
     """The devices of a plan, their state in `folder`. start() and stop() may follow each other: a power cut of all."""
 
-    def __init__(self, plan: Plan, url: str, folder: Path) -> None:
+    def __init__(self, plan: Plan, url: str, folder: Path, center: CenterProcess | None = None) -> None:
         self.plan, self.folder = plan, folder
-        self.tally = Tally()
+        self.tally = Tally(center=center)
         self.services: list[Service] = []
         self._settings = [self._settings_of(f"sim-{number:05d}", url) for number in range(plan.devices)]
 
@@ -123,7 +127,7 @@ class Fleet:
             "status": {"listen": ""},
             "health": {"enabled": False},
         }
-        return parse(tables, "simulate", {})
+        return parse_settings(tables, "simulate", {})
 
     def start(self) -> None:
         """All devices at once, each as after a power cut."""
@@ -163,66 +167,139 @@ def _each(services: list[Service], act: Callable[[Service], object]) -> None:
             pass
 
 
+class SharedLoop:
+    """One loop among many; guarded by the pool's lock."""
+
+    def __init__(self, pool: SharedLoops, name: str, loop: Loop) -> None:
+        self.name, self.stopped, self.ended = name, threading.Event(), threading.Event()
+        self.steps = Steps(name, loop)
+        self.due = 0.0
+        self.busy = False
+        self._pool = pool
+
+    def stop(self) -> None:
+        self.stopped.set()
+        self._pool.hurry(self)
+
+    def join(self, timeout: float | None = None) -> None:
+        self.ended.wait(timeout)
+
+
+class SharedLoops:
+    """The loops of many agents in `workers` threads: each takes its step when it is due. Service takes its spawn().
+
+    A single agent has a thread for each loop instead (util.loops.LoopThread), because a call to a server or a disk may
+    hang and must not hold up another.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._ready = threading.Condition()
+        self._heap: list[tuple[float, int, SharedLoop]] = []
+        self._number = 0
+        for number in range(workers):
+            threading.Thread(target=self._work, name=f"loops-{number}", daemon=True).start()
+
+    def spawn(self, name: str, loop: Loop) -> SharedLoop:
+        shared = SharedLoop(self, name, loop)
+        with self._ready:
+            self._push(shared, time.monotonic())
+        return shared
+
+    def hurry(self, shared: SharedLoop) -> None:
+        with self._ready:
+            if not shared.ended.is_set():
+                self._push(shared, 0.0)
+
+    def _push(self, shared: SharedLoop, due: float) -> None:
+        shared.due = due
+        self._number += 1
+        heapq.heappush(self._heap, (due, self._number, shared))
+        self._ready.notify()
+
+    def _take(self) -> SharedLoop:
+        """The next loop that is due. An entry whose time was changed since, or whose loop is at work, is stale."""
+        with self._ready:
+            while True:
+                while self._heap and (self._heap[0][2].busy or self._heap[0][0] != self._heap[0][2].due):
+                    heapq.heappop(self._heap)
+                if not self._heap:
+                    self._ready.wait()
+                    continue
+                wait = self._heap[0][0] - time.monotonic()
+                if wait <= 0:
+                    shared = heapq.heappop(self._heap)[2]
+                    shared.busy = True
+                    return shared
+                self._ready.wait(wait)
+
+    def _work(self) -> None:
+        while True:
+            shared = self._take()
+            due = shared.due
+            pause = self._step(shared)
+            with self._ready:
+                shared.busy = False
+                if pause is None:
+                    shared.ended.set()
+                else:  # hurried meanwhile: its new time stays
+                    self._push(shared, shared.due if shared.due != due else time.monotonic() + pause)
+
+    def _step(self, shared: SharedLoop) -> float | None:
+        if shared.stopped.is_set():
+            shared.steps.finish()
+            return None
+        return min(max(0.0, shared.steps.step()), LONGEST_S)
+
+
 def simulate(plan: Plan, folder: Path, progress: Callable[[str, float], None]) -> dict[str, Any]:
     """Run the plan. `progress` is told what is going on and how far it is (0 to 1). Raises AgentError."""
     _allow_files(plan.devices * 8 + 200)
-    center = None
-    if plan.center is None:
-        center = CenterProcess(free_port(5000), folder / "center")
-        center.start()
-    try:
-        return _simulate(plan, folder, progress, center)
-    finally:
-        if center:
-            center.stop()
-
-
-def _simulate(
-    plan: Plan, folder: Path, progress: Callable[[str, float], None], center: CenterProcess | None
-) -> dict[str, Any]:
-    url = plan.center or (center.url if center else "")
-    fleet = Fleet(plan, url, folder / "devices")
-    begin = time.monotonic()
-    fleet.start()
-    try:
-        while (registered := fleet.registered()) < plan.devices and time.monotonic() - begin < REGISTERED_WITHIN_S:
-            progress(f"{registered} of {plan.devices} registered", registered / plan.devices)
-            time.sleep(0.1)
-        registration_s = time.monotonic() - begin
-        steady = time.monotonic()
-        settled = steady + min(plan.interval + 1, plan.duration / 3)  # after the burst of all first points
-        before = sum(ledger["delivered"] for ledger in fleet.ledgers())
-        _measure(plan, fleet, center, steady, progress)
-        end = time.monotonic()
-        delivered = sum(ledger["delivered"] for ledger in fleet.ledgers())
-        fleet.stop_measuring()
-        progress("stopped measuring, delivering the rest", 1)
-        fleet.drain(DRAIN_S)
-    finally:
-        fleet.stop()
-    ledgers = fleet.ledgers()
-    progress("counting what the server holds", 1)
-    stored = [_stored(url, service.device_id) for service in fleet.services]
-    total = {key: sum(ledger[key] for ledger in ledgers) for key in ledgers[0] if isinstance(ledgers[0][key], int)}
-    seconds = fleet.tally.seconds
-    return {
-        "devices": plan.devices,
-        "registered": registered,
-        **total,
-        "stored": sum(stored),
-        "unequal": sum(ledger["delivered"] != count for ledger, count in zip(ledgers, stored, strict=True)),
-        "errors": fleet.tally.errors,
-        "answers": dict(fleet.tally.answers),
-        "requests": len(seconds),
-        "registrations_per_s": round(registered / registration_s, 1),
-        "points_per_s": round((delivered - before) / (end - steady), 1),
-        "latency_ms": {f"p{round(100 * s)}": round(1000 * percentile(seconds, s), 1) for s in (0.5, 0.95, 0.99)},
-        "peak_to_mean": round(peak_to_mean(fleet.tally.moments, settled, end), 2),
-        "start_peak_per_s": max(
-            Counter(int(m - begin) for m in fleet.tally.moments if m < settled).values(), default=0
-        ),
-        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-    }
+    with ExitStack() as stack:
+        center, url = None, plan.center
+        if url is None:
+            center = CenterProcess(free_port(DEFAULT_PORT), folder / "center")
+            stack.callback(center.stop)
+            center.start()
+            url = center.url
+        fleet = Fleet(plan, url, folder / "devices", center)
+        begin = time.monotonic()
+        fleet.start()
+        try:
+            while (registered := fleet.registered()) < plan.devices and time.monotonic() - begin < REGISTERED_WITHIN_S:
+                progress(f"{registered} of {plan.devices} registered", registered / plan.devices)
+                time.sleep(0.1)
+            registration_s = time.monotonic() - begin
+            steady = time.monotonic()
+            settled = steady + min(plan.interval + 1, plan.duration / 3)  # after the burst of all first points
+            before = sum(ledger["delivered"] for ledger in fleet.ledgers())
+            _measure(plan, fleet, center, progress)
+            end = time.monotonic()
+            delivered = sum(ledger["delivered"] for ledger in fleet.ledgers())
+            fleet.stop_measuring()
+            progress("stopped measuring, delivering the rest", 1)
+            fleet.drain(DRAIN_S)
+        finally:
+            fleet.stop()
+        ledgers = fleet.ledgers()
+        progress("counting what the server holds", 1)
+        stored = [_stored(url, service.device_id) for service in fleet.services]
+        seconds = fleet.tally.seconds
+        return {
+            "devices": plan.devices,
+            "registered": registered,
+            **{key: sum(ledger[key] for ledger in ledgers) for key in LEDGER},
+            "stored": sum(stored),
+            "unequal": sum(ledger["delivered"] != count for ledger, count in zip(ledgers, stored, strict=True)),
+            "errors": fleet.tally.errors,
+            "answers": dict(fleet.tally.answers),
+            "requests": len(seconds),
+            "registrations_per_s": round(registered / registration_s, 1),
+            "points_per_s": round((delivered - before) / (end - steady), 1),
+            "latency_ms": {f"p{round(100 * s)}": round(1000 * percentile(seconds, s), 1) for s in (0.5, 0.95, 0.99)},
+            "peak_to_mean": round(peak_to_mean(fleet.tally.moments, settled, end), 2),
+            "start_peak_per_s": busiest((m for m in fleet.tally.moments if m < settled), begin),
+            "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        }
 
 
 def passed(result: dict[str, Any]) -> bool:
@@ -230,41 +307,21 @@ def passed(result: dict[str, Any]) -> bool:
     return result["registered"] == result["devices"] and not result["unequal"] and not result["pending"]
 
 
-def _measure(
-    plan: Plan, fleet: Fleet, center: CenterProcess | None, begin: float, progress: Callable[[str, float], None]
-) -> None:
+def _measure(plan: Plan, fleet: Fleet, center: CenterProcess | None, progress: Callable[[str, float], None]) -> None:
     """Until the duration is over, with what the plan wants in the middle."""
-    events = _events(plan, fleet, center)
-    at, act = next(events, (float("inf"), lambda: None))
-    while (elapsed := time.monotonic() - begin) < plan.duration:
-        if elapsed >= at:
-            act()
-            at, act = next(events, (float("inf"), lambda: None))
+
+    def restart() -> None:
+        fleet.stop()
+        fleet.start()
+
+    def tick(elapsed: float) -> None:
         progress("measuring", elapsed / plan.duration)
         time.sleep(0.1)
 
-
-def _events(plan: Plan, fleet: Fleet, center: CenterProcess | None) -> Iterator[tuple[float, Callable[[], None]]]:
-    """(second, what happens) in order."""
-    if plan.restart_all:
-
-        def restart() -> None:
-            fleet.stop()
-            fleet.start()
-
-        yield plan.duration / 2, restart
-    if plan.outage and center is not None:
-
-        def cut() -> None:
-            fleet.tally.down = True
-            center.stop()
-
-        def back() -> None:
-            center.start()
-            fleet.tally.down = False
-
-        yield (plan.duration - plan.outage) / 2, cut
-        yield (plan.duration + plan.outage) / 2, back
+    events = [(plan.duration / 2, restart)] if plan.restart_all else []
+    if center is not None:
+        events += center.outage(plan.duration, plan.outage, lambda _: None)
+    pass_time(plan.duration, events, tick)
 
 
 def _stored(url: str, device_id: str) -> int:

@@ -15,10 +15,11 @@ from agent.util.errors import AgentError
 from agent.util.secret import TOKEN, Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from agent.registration.client import CenterClient
     from agent.util.http import Answer
+
+    TellTime = Callable[[int | None, int], None]
 
 MAX_RETRY_AFTER_S = 3600.0
 PLACEHOLDER = "fake_auth_token"
@@ -158,8 +159,8 @@ def check_status(reply: Reply, device_id: str) -> None:
     raise reply.refused()
 
 
-def registration(center: CenterClient, reply: Reply, record: Mapping[str, Any], token_name: str) -> Registration:
-    token, told = token_of(reply, record.get(token_name), token_name), told_by(center, reply, record)
+def registration(tell_time: TellTime, reply: Reply, record: Mapping[str, Any], token_name: str) -> Registration:
+    token, told = token_of(reply, record.get(token_name), token_name), told_by(tell_time, reply, record)
     if told.refused:
         raise RegistrationError(told.refused[0])
     return Registration(token, str(record.get("key") or "")[:200], told)
@@ -181,12 +182,12 @@ def token_of(reply: Reply, value: object, name: str) -> Secret:
     return Secret(value)
 
 
-def told_by(center: CenterClient, reply: Reply, record: Mapping[str, Any]) -> Told:
+def told_by(tell_time: TellTime, reply: Reply, record: Mapping[str, Any]) -> Told:
     """What a record says to its device. Its serverTime (ISO 8601, to the ms) goes to the clock."""
     with contextlib.suppress(ValueError):
         moment = datetime.fromisoformat(str(record.get("serverTime")))
         if moment.tzinfo is not None:
-            center.tell_time(round(moment.timestamp() * 1000) * 1_000_000, 1_000_000)
+            tell_time(round(moment.timestamp() * 1000) * 1_000_000, 1_000_000)
     places: dict[str, str | None] = {}
     refused = []
     for name in ("url", "org", "bucket"):

@@ -38,7 +38,7 @@ class Board:
     throttled: int | None = None
 
 
-def look(folder: Path | None = None, root: Path = ROOT) -> Board:
+def read_board(folder: Path | None = None, root: Path = ROOT) -> Board:
     """The board now; the disk is the one that `folder` lies on."""
     memory = _meminfo(root)
     disk = None

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agent.status.history import label
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def failing(snapshot: Mapping[str, Any], limit_s: float, now_boot_ns: int) -> list[str]:
+def failing(snapshot: Mapping[str, Any], limit_s: float) -> list[str]:
     """Sensors and delivery that have failed for longer than `limit_s`; empty when all is well."""
     found = []
+    now = snapshot.get("boot_ns", 0)
     for sensor in snapshot.get("sensors", []):
         since = sensor.get("failing_since_boot_ns")
         last = sensor.get("boot_ns") or sensor.get("alive_boot_ns")  # a driver may hang before the first reading
         silent_s = max(limit_s, 3 * float(sensor.get("interval") or 0))
-        if since is not None and _over(since, limit_s, now_boot_ns):
-            found.append(f"sensor {label(sensor)} fails for {_words(now_boot_ns - since)}: {sensor.get('problem')}")
-        elif since is None and last is not None and _over(last, silent_s, now_boot_ns):
-            found.append(f"sensor {label(sensor)}: no reading for {_words(now_boot_ns - last)}")
+        if since is not None and now - since > limit_s * 1e9:
+            found.append(f"sensor {sensor['name']} fails for {ago((now - since) / 1e9)}: {sensor.get('problem')}")
+        elif since is None and last is not None and now - last > silent_s * 1e9:
+            found.append(f"sensor {sensor['name']}: no reading for {ago((now - last) / 1e9)}")
     delivery = snapshot.get("delivery") or {}
     since = delivery.get("since_boot_ns")
-    if delivery.get("state") != "delivering" and since is not None and _over(since, limit_s, now_boot_ns):
+    if delivery.get("state") != "delivering" and since is not None and now - since > limit_s * 1e9:
         why = delivery.get("last_error") or (snapshot.get("registration") or {}).get("error") or "nobody says where to"
-        found.append(f"delivery is {delivery.get('state')} for {_words(now_boot_ns - since)}: {why}")
+        found.append(f"delivery is {delivery.get('state')} for {ago((now - since) / 1e9)}: {why}")
     return found
 
 
@@ -34,9 +33,9 @@ def problems(snapshot: Mapping[str, Any]) -> list[str]:
     found = []
     for sensor in snapshot.get("sensors", []):
         wrong = (sensor.get(key) for key in ("problem", "implausible_problem"))
-        found += [f"Sensor {label(sensor)}: {text}" for text in wrong if text]
+        found += [f"Sensor {sensor['name']}: {text}" for text in wrong if text]
         if sensor.get("stuck_since_boot_ns") is not None:
-            found.append(f"Sensor {label(sensor)}: the very same raw values again and again: it seems to be stuck")
+            found.append(f"Sensor {sensor['name']}: the very same raw values again and again: it seems to be stuck")
     registration = snapshot.get("registration") or {}
     if registration.get("error"):
         found.append(f"Registration: {registration['error']}")
@@ -48,16 +47,7 @@ def problems(snapshot: Mapping[str, Any]) -> list[str]:
         found.append(f"Disk: {buffer['problem']}")
     if (snapshot.get("clock") or {}).get("warning"):
         found.append(f"Clock: {snapshot['clock']['warning']}")
-    warnings = [*snapshot.get("warnings", []), *registration.get("warnings", ())]
-    return found + [str(text) for text in dict.fromkeys(warnings)]
-
-
-def _over(since_ns: int, limit_s: float, now_ns: int) -> bool:
-    return now_ns - since_ns > limit_s * 1e9
-
-
-def _words(ns: int) -> str:
-    return ago(ns / 1e9)
+    return [*found, *snapshot.get("warnings", [])]
 
 
 def ago(seconds: float) -> str:

@@ -26,11 +26,11 @@ class History:
         """The sensors of a snapshot: each new reading counts for its minute."""
         with self._lock:
             for sensor in sensors:
-                name, moment = label(sensor), sensor.get("boot_ns")
+                name, moment = sensor["name"], sensor["boot_ns"]
                 if moment is None or self._seen.get(name) == moment:
                     continue
                 self._seen[name] = moment
-                for field, value in sensor.get("values", {}).items():
+                for field, value in sensor["values"].items():
                     self._add((name, field), moment // MINUTE_NS, float(value))
 
     def _add(self, series: tuple[str, str], minute: int, value: float) -> None:
@@ -50,8 +50,3 @@ class History:
                 key: [(now - m, total / count) for m, (total, count) in minutes.items() if now - m < MINUTES]
                 for key, minutes in self._series.items()
             }
-
-
-def label(sensor: Mapping[str, Any]) -> str:
-    """What a sensor of a snapshot is called: its name, else its kind."""
-    return str(sensor.get("name") or sensor.get("kind") or "sensor")

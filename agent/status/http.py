@@ -177,20 +177,20 @@ class _Handler(BaseHTTPRequestHandler):
     def _page(self) -> tuple[int, str, bytes]:
         from agent.status.page import render  # noqa: PLC0415 - only once somebody looks
 
-        page, now = self.server.page, boot_ns()
+        page = self.server.page
         snapshot = page.snapshot()
         page.history.take(snapshot.get("sensors", []))
-        text = render(snapshot, page.history.series(now), page.settings.unhealthy_after, now)
+        text = render(snapshot, page.history.series(boot_ns()), page.settings.unhealthy_after)
         return 200, "text/html; charset=utf-8", text.encode()
 
     def _metrics(self) -> tuple[int, str, bytes]:
         from agent.status.metrics import CONTENT_TYPE, exposition  # noqa: PLC0415 - prometheus_client, only where it is asked
 
-        return 200, CONTENT_TYPE, exposition(self.server.page.snapshot(), boot_ns())
+        return 200, CONTENT_TYPE, exposition(self.server.page.snapshot())
 
     def _healthz(self) -> tuple[int, str, bytes]:
         page = self.server.page
-        wrong = failing(page.snapshot(), page.settings.unhealthy_after, boot_ns())
+        wrong = failing(page.snapshot(), page.settings.unhealthy_after)
         body = {"status": "failing" if wrong else "ok", "problems": wrong}
         return 503 if wrong else 200, "application/json", json.dumps(body).encode() + b"\n"
 

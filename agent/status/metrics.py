@@ -1,23 +1,23 @@
-"""A snapshot as Prometheus metrics. Names carry their unit; the list with its help texts is what METRICS says.
+"""A snapshot as Prometheus metrics. Names carry their unit.
 
 Source: https://prometheus.io/docs/practices/naming/
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
-
-from agent.status.history import label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from prometheus_client.metrics_core import Metric
 
+_Family = TypeVar("_Family", GaugeMetricFamily, CounterMetricFamily)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 VALUES = {
     "Temperature": ("temperature_celsius", "Air temperature"),
@@ -30,22 +30,17 @@ VALUES = {
 }
 
 
-def exposition(snapshot: Mapping[str, Any], now_boot_ns: int) -> bytes:
+def exposition(snapshot: Mapping[str, Any]) -> bytes:
     """The text format, version 0.0.4."""
-    registry = CollectorRegistry()
-    registry.register(_Snapshot(snapshot, now_boot_ns))
-    return generate_latest(registry)
+    return generate_latest(_Snapshot(snapshot))
 
 
 class _Snapshot(Collector):
-    def __init__(self, snapshot: Mapping[str, Any], now_boot_ns: int) -> None:
-        self._snapshot, self._now = snapshot, now_boot_ns
-
-    def describe(self) -> list[Metric]:
-        return []
+    def __init__(self, snapshot: Mapping[str, Any]) -> None:
+        self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        snapshot, now = self._snapshot, self._now
+        snapshot, now = self._snapshot, self._snapshot.get("boot_ns", 0)
         yield InfoMetricFamily(
             "iot_agent",
             "Version and device id",
@@ -66,28 +61,31 @@ class _Snapshot(Collector):
         yield from _sensors(snapshot.get("sensors") or [], now)
 
 
-def _gauge(name: str, text: str, value: float | None) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(f"iot_agent_{name}", text)
+def _single(kind: type[_Family], name: str, text: str, value: float | None) -> _Family:
+    family = kind(f"iot_agent_{name}", text)
     if value is not None:
         family.add_metric([], float(value))
     return family
 
 
-def _counter(name: str, text: str, value: float | None) -> CounterMetricFamily:
-    family = CounterMetricFamily(f"iot_agent_{name}", text)
-    if value is not None:
-        family.add_metric([], float(value))
+def _labelled(kind: type[_Family], name: str, text: str, label: str, values: Mapping[str, float | None]) -> _Family:
+    family = kind(f"iot_agent_{name}", text, labels=[label])
+    for key, value in values.items():
+        if value is not None:
+            family.add_metric([key], float(value))
     return family
+
+
+_gauge = partial(_single, GaugeMetricFamily)
+_counter = partial(_single, CounterMetricFamily)
 
 
 def _ledger(ledger: Mapping[str, Any]) -> Iterator[Metric]:
     yield _counter("points_measured", "Points measured, since the state folder was made", ledger.get("measured"))
     yield _counter("points_delivered", "Points that the server has acknowledged", ledger.get("delivered"))
     yield _counter("points_rejected", "Points that the server refused for good, kept apart", ledger.get("rejected"))
-    dropped = CounterMetricFamily("iot_agent_points_dropped", "Points given up, by reason", labels=["reason"])
-    for reason, count in sorted((ledger.get("dropped_by_reason") or {}).items()):
-        dropped.add_metric([str(reason)], float(count))
-    yield dropped
+    dropped = dict(sorted((ledger.get("dropped_by_reason") or {}).items()))
+    yield _labelled(CounterMetricFamily, "points_dropped", "Points given up, by reason", "reason", dropped)
     yield _gauge("points_pending", "Points that wait to be delivered", ledger.get("pending"))
     yield _gauge("points_unaccounted", "Measured minus all the others: 0, or a bug", ledger.get("unaccounted"))
     yield _counter(
@@ -96,11 +94,8 @@ def _ledger(ledger: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def _buffer(buffer: Mapping[str, Any], at: float | None) -> Iterator[Metric]:
-    where = GaugeMetricFamily("iot_agent_buffer_points", "Points that wait, by where they are", labels=["where"])
-    for name, key in (("memory", "pending_memory"), ("disk", "pending_disk")):
-        if buffer.get(key) is not None:
-            where.add_metric([name], float(buffer[key]))
-    yield where
+    where = {"memory": buffer.get("pending_memory"), "disk": buffer.get("pending_disk")}
+    yield _labelled(GaugeMetricFamily, "buffer_points", "Points that wait, by where they are", "where", where)
     for key, text in (
         ("undated", "Points that wait for the time to be known"),
         ("parked", "Points that the server refuses without saying why; tried again slowly"),
@@ -137,23 +132,13 @@ def _sensors(sensors: list[Mapping[str, Any]], now: int) -> Iterator[Metric]:
         "errors": "Attempts to read that failed",
     }
     for key, text in counters.items():
-        family = CounterMetricFamily(f"iot_agent_sensor_{key}", text, labels=["sensor"])
-        for sensor in sensors:
-            if sensor.get(key) is not None:
-                family.add_metric([label(sensor)], float(sensor[key]))
-        yield family
-    ok = GaugeMetricFamily("iot_agent_sensor_ok", "1 while the sensor can be read", labels=["sensor"])
-    age = GaugeMetricFamily("iot_agent_sensor_reading_age_seconds", "Since the last reading", labels=["sensor"])
-    for sensor in sensors:
-        ok.add_metric([label(sensor)], float(sensor.get("failing_since_boot_ns") is None))
-        if sensor.get("boot_ns") is not None:
-            age.add_metric([label(sensor)], (now - sensor["boot_ns"]) / 1e9)
-    yield ok
-    yield age
+        yield _labelled(CounterMetricFamily, f"sensor_{key}", text, "sensor", {s["name"]: s.get(key) for s in sensors})
+    by_sensor = partial(_labelled, GaugeMetricFamily, label="sensor")
+    works = {s["name"]: s.get("failing_since_boot_ns") is None for s in sensors}
+    yield by_sensor("sensor_ok", "1 while the sensor can be read", values=works)
+    ages = {s["name"]: (now - s["boot_ns"]) / 1e9 for s in sensors if s.get("boot_ns") is not None}
+    yield by_sensor("sensor_reading_age_seconds", "Since the last reading", values=ages)
     for field, (name, text) in VALUES.items():
-        family_ = GaugeMetricFamily(f"iot_agent_{name}", text, labels=["sensor"])
-        for sensor in sensors:
-            if field in sensor.get("values", {}) and sensor.get("failing_since_boot_ns") is None:
-                family_.add_metric([label(sensor)], float(sensor["values"][field]))
-        if family_.samples:
-            yield family_
+        values = {s["name"]: s["values"][field] for s in sensors if works[s["name"]] and field in s["values"]}
+        if values:
+            yield by_sensor(name, text, values=values)

@@ -1,17 +1,19 @@
-"""The local page: a snapshot and the last 24 h as HTML. Everything that comes from outside is escaped here."""
+"""The local page: a snapshot and the last 24 h as HTML and SVG. Everything that comes from outside is escaped here.
+
+The charts need no scripts and no styles of their own: the page's policy forbids inline ones.
+"""
 
 from __future__ import annotations
 
 import time
 from functools import cache
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from agent.status.chart import svg
 from agent.status.health_rules import ago, failing, problems
-from agent.status.history import label
 from drivers.base import QUANTITIES
 
 if TYPE_CHECKING:
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 NAMES = {"PressureSeaLevel": "Pressure at sea level", "DewPoint": "Dew point", "Lat": "Latitude", "Lon": "Longitude"}
+WIDTH, HEIGHT = 360, 120
+LEFT, RIGHT, TOP, BOTTOM = 48, 8, 10, 22
+WINDOWS = ((15, "15 min"), (60, "1 h"), (360, "6 h"), (1440, "24 h"))
+MOST_POINTS = 360
 
 
 @cache
@@ -30,10 +36,9 @@ def render(
     snapshot: Mapping[str, Any],
     series: Mapping[tuple[str, str], Sequence[tuple[int, float]]],
     unhealthy_after_s: float,
-    now_boot_ns: int,
 ) -> str:
     """The whole page."""
-    wrong = failing(snapshot, unhealthy_after_s, now_boot_ns)
+    wrong = failing(snapshot, unhealthy_after_s)
     known = problems(snapshot)
     return _template().substitute(
         device=escape(str(snapshot.get("device_id", ""))),
@@ -41,16 +46,16 @@ def render(
         state="failing" if wrong else "ok",
         verdict="failing" if wrong else "works, with something to look at" if known else "works",
         problems=_problems(known or wrong),
-        values=_values(snapshot.get("sensors", []), now_boot_ns),
+        values=_values(snapshot.get("sensors", []), snapshot.get("boot_ns", 0)),
         charts=_charts(series),
-        rows="".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rows(snapshot, now_boot_ns)),
+        rows="".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rows(snapshot)),
     )
 
 
-def rows(snapshot: Mapping[str, Any], now_boot_ns: int) -> list[tuple[str, str]]:
+def rows(snapshot: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(what, in words): delivery, buffer, counters, clock, agent."""
     delivery, ledger, buffer = (snapshot.get(key) or {} for key in ("delivery", "ledger", "buffer"))
-    found = [("Delivery", _delivery(delivery, now_boot_ns))]
+    found = [("Delivery", _delivery(delivery, snapshot.get("boot_ns", 0)))]
     registration = snapshot.get("registration") or {}
     if registration.get("url"):
         found.append(("Server", f"{registration['url']}, bucket {registration.get('bucket')}"))
@@ -73,10 +78,10 @@ def rows(snapshot: Mapping[str, Any], now_boot_ns: int) -> list[tuple[str, str]]
     return found
 
 
-def _delivery(delivery: Mapping[str, Any], now_boot_ns: int) -> str:
+def _delivery(delivery: Mapping[str, Any], now: int) -> str:
     text = str(delivery.get("state", "stopped"))
     last = delivery.get("last_success_boot_ns")
-    text += f", last success {ago((now_boot_ns - last) / 1e9)} ago" if last is not None else ", no success yet"
+    text += f", last success {ago((now - last) / 1e9)} ago" if last is not None else ", no success yet"
     if delivery.get("state") == "failing" and delivery.get("next_attempt_s"):
         text += f", next attempt in {ago(float(delivery['next_attempt_s']))}"
     if delivery.get("backlog") and delivery.get("eta_s"):
@@ -106,28 +111,32 @@ def _problems(texts: Sequence[str]) -> str:
     return f'<section class="problems" aria-labelledby="wrong"><h2 id="wrong">To look at</h2><ul>{items}</ul></section>'
 
 
-def _values(sensors: Sequence[Mapping[str, Any]], now_boot_ns: int) -> str:
+def _values(sensors: Sequence[Mapping[str, Any]], now: int) -> str:
     parts = []
     for number, sensor in enumerate(sensors):
         parts.append(f'<section aria-labelledby="sensor{number}">')
-        parts.append(f'<h2 id="sensor{number}">{escape(label(sensor))}: {escape(_freshness(sensor, now_boot_ns))}</h2>')
+        parts.append(f'<h2 id="sensor{number}">{escape(sensor["name"])}: {escape(_freshness(sensor, now))}</h2>')
         stale = sensor.get("failing_since_boot_ns") is not None
         parts.append(f'<dl class="values{" stale" if stale else ""}">')
         for field, value in sensor.get("values", {}).items():
-            quantity = QUANTITIES.get(field)
-            unit, decimals = (quantity.unit, min(quantity.decimals, 4)) if quantity else ("", 2)
+            unit, decimals = _unit(field)
             parts.append(
                 f"<div><dt>{escape(NAMES.get(field, field))}</dt>"
-                f"<dd>{float(value):.{decimals}f} <small>{escape(unit)}</small></dd></div>"
+                f"<dd>{float(value):.{min(decimals, 4)}f} <small>{escape(unit)}</small></dd></div>"
             )
         parts.append("</dl></section>")
     return "".join(parts)
 
 
-def _freshness(sensor: Mapping[str, Any], now_boot_ns: int) -> str:
-    if sensor.get("boot_ns") is None:
-        return f"{sensor.get('description', '')}, not read yet"
-    return f"{sensor.get('description', '')}, {ago((now_boot_ns - sensor['boot_ns']) / 1e9)} ago"
+def _unit(field: str) -> tuple[str, int]:
+    """Its unit and decimals; a driver of somebody else's may have fields of its own."""
+    quantity = QUANTITIES.get(field)
+    return (quantity.unit, quantity.decimals) if quantity else ("", 2)
+
+
+def _freshness(sensor: Mapping[str, Any], now: int) -> str:
+    read = sensor["boot_ns"]
+    return f"{sensor['description']}, " + ("not read yet" if read is None else f"{ago((now - read) / 1e9)} ago")
 
 
 def _charts(series: Mapping[tuple[str, str], Sequence[tuple[int, float]]]) -> str:
@@ -136,8 +145,7 @@ def _charts(series: Mapping[tuple[str, str], Sequence[tuple[int, float]]]) -> st
     for (sensor, field), points in series.items():
         if not points or field in ("Lat", "Lon"):
             continue
-        quantity = QUANTITIES.get(field)
-        unit, decimals = (quantity.unit, quantity.decimals) if quantity else ("", 2)
+        unit, decimals = _unit(field)
         title = f"{NAMES.get(field, field)} in {unit}" + (f", {sensor}" if several else "")
         figures.append(
             f"<figure><figcaption>{escape(title)}</figcaption>{svg(points, title, min(decimals, 1))}</figure>"
@@ -148,3 +156,61 @@ def _charts(series: Mapping[tuple[str, str], Sequence[tuple[int, float]]]) -> st
         '<section aria-labelledby="day"><h2 id="day">The last 24 hours, as far as the agent has run</h2>'
         f'<div class="charts">{"".join(figures)}</div></section>'
     )
+
+
+def svg(points: Sequence[tuple[int, float]], title: str, decimals: int) -> str:
+    """Of (minutes ago, value), oldest first. Minutes without a value stay empty: no line is drawn over a gap."""
+    oldest = max((minutes for minutes, _ in points), default=0)
+    window, words = next((w for w in WINDOWS if oldest < w[0]), WINDOWS[-1])
+    points, step = thinned(points, window)
+    low, high = limits([value for _, value in points], 10.0**-decimals)
+    width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+
+    def place(minutes: int, value: float) -> tuple[float, float]:
+        return LEFT + width * (1 - minutes / window), TOP + height * (1 - (value - low) / (high - low))
+
+    parts = [
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}, last {words}">',
+        f'<path class="axis" d="M{LEFT} {TOP}V{TOP + height}H{LEFT + width}"/>',
+    ]
+    for value in (low, (low + high) / 2, high):
+        _, y = place(0, value)
+        parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{LEFT + width}"/>')
+        parts.append(f'<text x="{LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">{value:.{decimals}f}</text>')
+    parts.append(f'<text x="{LEFT}" y="{HEIGHT - 6}">{words} ago</text>')
+    parts.append(f'<text x="{LEFT + width}" y="{HEIGHT - 6}" text-anchor="end">now</text>')
+    for run in runs(points, 2 * step):
+        places = [place(minutes, value) for minutes, value in run]
+        if len(places) == 1:
+            parts.append(f'<circle class="line" cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="1.5"/>')
+        else:
+            parts.append('<polyline class="line" points="' + " ".join(f"{x:.1f},{y:.1f}" for x, y in places) + '"/>')
+    return "".join([*parts, "</svg>"])
+
+
+def thinned(points: Sequence[tuple[int, float]], window: int) -> tuple[list[tuple[int, float]], int]:
+    """At most MOST_POINTS means, and the minutes that each stands for."""
+    step = max(1, window // MOST_POINTS)
+    groups: dict[int, list[float]] = {}
+    for minutes, value in points:
+        groups.setdefault(minutes // step, []).append(value)
+    return [(group * step, sum(values) / len(values)) for group, values in groups.items()], step
+
+
+def limits(values: Sequence[float], least: float) -> tuple[float, float]:
+    """What the axis spans: the values, and at least ten times the resolution `least`."""
+    if not values:
+        return 0.0, 1.0
+    low, high = min(values), max(values)
+    lacking = max(0.0, 10 * least - (high - low)) / 2
+    return low - lacking, high + lacking
+
+
+def runs(points: Sequence[tuple[int, float]], gap: int) -> list[list[tuple[int, float]]]:
+    """Stretches of points that lie at most `gap` minutes apart."""
+    found = [[points[0]]] if points else []
+    for before, after in pairwise(points):
+        if before[0] - after[0] > gap:
+            found.append([])
+        found[-1].append(after)
+    return found

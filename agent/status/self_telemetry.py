@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from influxdb_client.client.write.point import Point
 
 from agent.points.schema import HEALTH_MEASUREMENT, Line, check_tag
-from agent.status.board import Board, look
+from agent.status.board import Board, read_board
+from agent.status.snapshot import LEDGER
 from drivers.base import boot_ns
 
 if TYPE_CHECKING:
@@ -28,9 +29,7 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
     point = Point(HEALTH_MEASUREMENT).tag("clientId", check_tag(device_id)).tag("device", device_id)
     ledger = snapshot.get("ledger", {})
     integers: dict[str, Any] = {
-        name: ledger.get(name) for name in ("measured", "delivered", "pending", "rejected", "dropped", "unaccounted")
-    }
-    integers |= {
+        **{name: ledger.get(name) for name in LEDGER},
         "buffer_bytes": snapshot.get("buffer", {}).get("disk_bytes"),
         "memory_available": board.memory_available,
         "memory_process": board.memory_process,
@@ -44,12 +43,9 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
         "cpu_temperature": board.cpu_temperature,
         "load": board.load,
     }
-    for field, value in integers.items():
+    for field, value in (integers | floats).items():
         if value is not None:
-            point.field(field, int(value))
-    for field, value in floats.items():
-        if value is not None:
-            point.field(field, round(float(value), 3))
+            point.field(field, int(value) if field in integers else round(float(value), 3))
     return Line(point.to_line_protocol().encode(), boot_ns)
 
 
@@ -74,7 +70,7 @@ class Health:
     def step(self) -> float:
         """A point, but for the first time: a new agent has nothing to tell yet."""
         if self._begun:
-            self._put([health_line(self._device_id, self._snapshot(), look(self._folder), boot_ns())])
+            self._put([health_line(self._device_id, self._snapshot(), read_board(self._folder), boot_ns())])
         self._begun = True
         return self._settings.interval
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from agent import __version__
 from agent.buffer.batch import BufferStatus
 from agent.clock.backdating import words
+from agent.status.socket import NotOurs
 from drivers.base import boot_ns
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from agent.delivery.delivery import DeliveryStatus
     from agent.registration.policy import RegistrationStatus
     from agent.sensing.sampler import SensorStatus
+
+
+LEDGER = ("measured", "delivered", "pending", "rejected", "dropped", "unaccounted")
 
 
 def ledger_of(buffer: BufferStatus) -> dict[str, Any]:
@@ -50,7 +54,11 @@ def build(
     registration: RegistrationStatus | None,
     warnings: Sequence[str],
 ) -> dict[str, Any]:
-    """The snapshot as plain numbers, text, lists and tables: it can be written as JSON. Times: seconds, or Unix s."""
+    """The snapshot as plain numbers, text, lists and tables: it can be written as JSON.
+
+    `warnings` is what a person should mend although all goes on; those of the registration are added.
+    Times: seconds (`at`: Unix), or nanoseconds where the name says so. What shows it counts ages from its `boot_ns`.
+    """
     now = boot_ns()
     return {
         "running": True,
@@ -59,41 +67,41 @@ def build(
         "device_id": device_id,
         "uptime_s": (now - started_boot_ns) / 1e9,
         "at": time.time(),
-        "clock": {**_plain(clock.state()), "words": words(clock.state(), now)},
+        "boot_ns": now,
+        "clock": {**asdict(clock.state()), "words": words(clock.state(), now)},
         "sensors": [
-            {**_plain(sensor), "name": sensor.name or sensor.kind, "failing_s": _since(sensor, now)}
+            {
+                **asdict(sensor),
+                "name": sensor.name or sensor.kind,
+                "failing_s": (now - since) / 1e9 if (since := sensor.failing_since_boot_ns) is not None else None,
+            }
             for sensor in sensors
         ],
-        "buffer": _plain(buffer),
+        "buffer": asdict(buffer),
         "ledger": ledger_of(buffer),
-        "delivery": _plain(delivery) if delivery else {"state": "stopped"},
-        "registration": _plain(registration) if registration else None,
-        "warnings": list(warnings),
+        "delivery": asdict(delivery) if delivery else {"state": "stopped"},
+        "registration": asdict(registration) if registration else None,
+        "warnings": list(dict.fromkeys((*warnings, *(registration.warnings if registration else ())))),
     }
 
 
 def from_disk(state_dir: Path) -> dict[str, Any]:
     """The snapshot of an agent that does not run: what its buffer holds, by the ledger as it was last saved.
 
-    Nothing is changed. Raises PermissionError where we may not look.
+    Nothing is changed. Raises NotOurs where we may not look.
     """
     from agent.buffer.offline import look  # noqa: PLC0415 - the running agent's status needs no database
 
-    if not os.access(state_dir, os.R_OK | os.X_OK) and state_dir.exists():
-        raise PermissionError(f"{state_dir} may not be read")
-    found = look(state_dir / "buffer")
+    try:
+        if not os.access(state_dir, os.R_OK | os.X_OK) and state_dir.exists():
+            raise NotOurs(state_dir)
+        found = look(state_dir / "buffer")
+    except PermissionError:
+        raise NotOurs(state_dir) from None
     if found is None:
         buffer = BufferStatus(problem="there is no buffer yet: no agent ran here")
     elif found.problem:
         buffer = BufferStatus(problem=f"not readable ({found.problem}): the agent saves what it can when it starts")
     else:
         buffer = found.status
-    return {"running": False, "buffer": _plain(buffer), "ledger": ledger_of(buffer), "sensors": [], "warnings": []}
-
-
-def _since(sensor: SensorStatus, now: int) -> float | None:
-    return None if sensor.failing_since_boot_ns is None else (now - sensor.failing_since_boot_ns) / 1e9
-
-
-def _plain(record: Any) -> Any:
-    return asdict(record) if is_dataclass(record) and not isinstance(record, type) else record
+    return {"running": False, "buffer": asdict(buffer), "ledger": ledger_of(buffer), "sensors": [], "warnings": []}

@@ -27,6 +27,13 @@ LOOK_S = 2.0
 _TIMEOUT_S = 5
 
 
+class NotOurs(AgentError):  # noqa: N818 - says what it is
+    """The state folder may not be looked into by this user."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"{folder} belongs to another user: run this as that user, or with sudo")
+
+
 @contextlib.contextmanager
 def _short_path(folder: Path) -> Iterator[str]:
     """A path of the socket under the 108 bytes that sockaddr_un holds, however deep the folder lies."""
@@ -125,7 +132,7 @@ class ControlServer:
 
 
 def ask(folder: Path) -> dict[str, Any] | None:
-    """The running agent's snapshot; None if none runs on this folder. PermissionError if we may not know."""
+    """The running agent's snapshot; None if none runs on this folder. Raises AgentError, NotOurs if we may not know."""
     chunks = []
     try:
         with socket.socket(socket.AF_UNIX) as connection, _short_path(folder) as path:
@@ -135,6 +142,8 @@ def ask(folder: Path) -> dict[str, Any] | None:
                 chunks.append(chunk)
     except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
         return None
+    except PermissionError:
+        raise NotOurs(folder) from None
     except TimeoutError:
         raise AgentError("an agent runs, but gives no answer: is it stopped, or its machine very busy?") from None
     try:

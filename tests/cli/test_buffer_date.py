@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from agent.buffer.buffer import open_buffer
 from agent.cli import main
-from agent.cli.buffer_date import parse_time
+from agent.cli.buffer import parse_time
 from agent.clock import manual_times
 from agent.clock.backdating import Dating
 from agent.clock.boots import Boots
@@ -101,6 +101,6 @@ def test_a_time_without_a_zone_is_local():
 
 def test_the_present_boot_is_not_listed(tmp_path, monkeypatch):
     a_boot_without_time(tmp_path, BOOT_A, 5)
-    monkeypatch.setattr("agent.cli.buffer_date.current_boot_id", lambda: BOOT_A)
+    monkeypatch.setattr("agent.cli.buffer.current_boot_id", lambda: BOOT_A)
     assert run(tmp_path).output == "no points of earlier boots wait for a time\n"
     assert Boots(tmp_path, BOOT_A).order()[-1].id == BOOT_A

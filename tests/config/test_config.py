@@ -1,4 +1,4 @@
-"""agent.toml: right ones load, wrong ones say what would be right, and the example documents every key."""
+"""agent.toml: right ones load_settings, wrong ones say what would be right, and the example documents every key."""
 
 import re
 import tomllib
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.config import settings as s
-from agent.config.parse import load, parse
+from agent.config.parse import load_settings, parse_settings
 from agent.util.errors import ConfigError
 from agent.util.secret import Secret
 
@@ -19,13 +19,13 @@ VIRTUAL = {"sensor": [{"driver": "virtual"}]}
 
 def problem(data, environ=None):
     with pytest.raises(ConfigError) as caught:
-        parse(data, "agent.toml", environ or {})
+        parse_settings(data, "agent.toml", environ or {})
     assert caught.value.exit_code == 78
     return str(caught.value)
 
 
 def test_the_least_configuration_is_an_address_and_it_means_the_real_sensor():
-    settings = parse(CENTER, "agent.toml", {})
+    settings = parse_settings(CENTER, "agent.toml", {})
     assert settings.sensor[0].driver == "bme280"
     assert settings.buffer.loss_window == 10
     assert settings.center.api == "auto"
@@ -33,13 +33,13 @@ def test_the_least_configuration_is_an_address_and_it_means_the_real_sensor():
 
 def test_durations_and_sizes_are_written_with_their_units():
     data = {**CENTER, "sensor": [{"driver": "virtual", "interval": "200ms"}], "buffer": {"max_size": "64MB"}}
-    settings = parse(data, "agent.toml", {})
+    settings = parse_settings(data, "agent.toml", {})
     assert settings.sensor[0].interval == pytest.approx(0.2)
     assert settings.buffer.max_size == 64_000_000
 
 
 def test_the_environment_wins_as_the_existing_python_client_reads_it():
-    settings = parse(CENTER, "agent.toml", {"IOT_CENTER_URL": "http://other:1", "IOT_DEVICE_ID": "pi-7"})
+    settings = parse_settings(CENTER, "agent.toml", {"IOT_CENTER_URL": "http://other:1", "IOT_DEVICE_ID": "pi-7"})
     assert settings.center.url == "http://other:1"
     assert settings.device.id == "pi-7"
 
@@ -92,11 +92,19 @@ def test_a_wrong_value_names_key_value_and_what_would_be_right(data, words):
 
 
 def test_what_the_file_names_is_known_so_that_the_center_does_not_overrule_it():
-    settings = parse(
+    settings = parse_settings(
         {**CENTER, "sensor": [{"driver": "virtual", "interval": "1s"}]}, "agent.toml", {"IOT_DEVICE_ID": "x"}
     )
     assert {"center.url", "sensor[0].interval", "device.id"} <= settings.named
     assert "device.location" not in settings.named
+
+
+def test_an_address_is_taken_without_the_slash_that_people_put_behind_it():
+    assert (
+        parse_settings({"center": {"url": "http://c/iot/"}, **VIRTUAL}, "agent.toml", {}).center.url == "http://c/iot"
+    )
+    influx = {"url": "http://i/", "org": "o", "bucket": "b", "token": "t"}
+    assert parse_settings({"influxdb": influx, **VIRTUAL}, "agent.toml", {}).influxdb.url == "http://i"
 
 
 def test_nowhere_to_deliver_is_said():
@@ -130,7 +138,7 @@ def test_promise_7_a_password_in_a_url_is_refused_and_not_repeated(url):
 
 def test_a_file_as_windows_notepad_writes_it_is_read(tmp_path):
     (tmp_path / "agent.toml").write_bytes(b'\xef\xbb\xbf[center]\r\nurl = "http://c"\r\n')
-    assert load(tmp_path / "agent.toml", {}).center.url == "http://c"
+    assert load_settings(tmp_path / "agent.toml", {}).center.url == "http://c"
 
 
 @pytest.mark.parametrize(
@@ -141,30 +149,30 @@ def test_a_file_as_windows_notepad_writes_it_is_read(tmp_path):
 def test_rubbish_is_said_to_be_so(tmp_path, content):
     (tmp_path / "agent.toml").write_bytes(content)
     with pytest.raises(ConfigError, match=r"not valid TOML|is it a configuration"):
-        load(tmp_path / "agent.toml", {})
+        load_settings(tmp_path / "agent.toml", {})
 
 
 def test_a_missing_file_and_one_that_is_not_toml_say_so(tmp_path):
     with pytest.raises(ConfigError, match=r"agent\.toml\.example"):
-        load(tmp_path / "agent.toml", {})
+        load_settings(tmp_path / "agent.toml", {})
     (tmp_path / "agent.toml").write_text("[device\n")
     with pytest.raises(ConfigError, match="not valid TOML"):
-        load(tmp_path / "agent.toml", {})
+        load_settings(tmp_path / "agent.toml", {})
     (tmp_path / "agent.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="not valid TOML"):
-        load(tmp_path / "agent.toml", {})
+        load_settings(tmp_path / "agent.toml", {})
 
 
 def test_promise_7_a_token_that_others_can_read_is_a_warning(tmp_path):
     file = tmp_path / "agent.toml"
     file.write_text('[influxdb]\nurl="http://i"\norg="o"\nbucket="b"\ntoken="t0ken"\n[[sensor]]\ndriver="virtual"\n')
     file.chmod(0o644)
-    settings = load(file, {})
+    settings = load_settings(file, {})
     assert "chmod 600" in settings.warnings[0]
     assert "t0ken" not in repr(settings)
     assert settings.influxdb.token == Secret("t0ken")
     file.chmod(0o600)
-    assert load(file, {}).warnings == ()
+    assert load_settings(file, {}).warnings == ()
 
 
 def section_class(name):
@@ -182,7 +190,7 @@ def documented():
 
 
 def test_the_example_is_a_right_configuration():
-    settings = load(EXAMPLE, {})
+    settings = load_settings(EXAMPLE, {})
     assert settings.center.url == "http://center.local:5000"
 
 
@@ -206,8 +214,8 @@ def test_the_defaults_that_the_example_shows_are_the_defaults():
     }  # fmt: skip
     data = documented()
     del data["influxdb"]
-    settings = parse({**data, "sensor": [data["sensor"]]}, "example", {})
-    bare = parse(CENTER, "bare", {})
+    settings = parse_settings({**data, "sensor": [data["sensor"]]}, "example", {})
+    bare = parse_settings(CENTER, "bare", {})
     for name in data:
         shown, default = getattr(settings, name), getattr(bare, name)
         if name == "sensor":
@@ -223,6 +231,6 @@ def test_a_file_that_is_named_and_not_there_is_a_warning(tmp_path):
     file.write_text(
         f'[influxdb]\nurl="http://i"\norg="o"\nbucket="b"\ntoken_file="{tmp_path}/token"\n[[sensor]]\ndriver="virtual"\n'
     )
-    assert "there is no such file" in load(file, {}).warnings[0]
+    assert "there is no such file" in load_settings(file, {}).warnings[0]
     (tmp_path / "token").write_text("t")
-    assert load(file, {}).warnings == ()
+    assert load_settings(file, {}).warnings == ()

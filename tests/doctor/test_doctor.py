@@ -20,7 +20,7 @@ from agent.config.settings import BufferSettings
 from agent.doctor import doctor, network
 from agent.doctor.finding import Patient
 from agent.points.schema import Line
-from drivers.base import boot_ns
+from drivers.base import Reading, boot_ns
 from drivers.chip import Chip, Image
 from tests.buffers import store
 from tests.fake_center import FakeCenter
@@ -34,10 +34,11 @@ import json, os, sys
 from dataclasses import asdict
 from pathlib import Path
 from agent.doctor.doctor import examine
+from agent.doctor.finding import Patient
 where = Path(sys.argv[1]), Path(sys.argv[2])
-list(examine(*where))  # imports all that is needed: another user may not be able to read it
+list(examine(Patient(*where)))  # imports all that is needed: another user may not be able to read it
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
-print(json.dumps([asdict(finding) for finding in examine(*where)]))
+print(json.dumps([asdict(finding) for finding in examine(Patient(*where))]))
 """
 
 
@@ -416,9 +417,16 @@ class TestPieces:
             yield
 
         monkeypatch.setattr(doctor, "CHECKS", (("a", broken), *doctor.CHECKS[3:4]))
-        found = list(doctor.examine_patient(Patient(tmp_path / "x", tmp_path)))
+        found = list(doctor.examine(Patient(tmp_path / "x", tmp_path)))
         assert [finding.verdict for finding in found] == ["failed", "ok"]
         assert "RuntimeError: boom" in found[0].seen
+
+    @pytest.mark.parametrize("values", [{"Temperature": 99.0}, {"Temperature": float("nan")}, {"Radon": 1.0}, {}])
+    def test_what_the_agent_would_not_deliver_is_a_reading_that_failed(self, values):
+        from agent.doctor import device
+
+        assert device._judged("reading of roof", Reading(values, 0)).verdict == "failed"
+        assert device._judged("reading of roof", Reading({"Temperature": 20.0}, 0)).verdict == "ok"
 
     def test_a_resolver_that_hangs_is_not_waited_for(self, monkeypatch):
         hold = threading.Event()

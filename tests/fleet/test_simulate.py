@@ -4,13 +4,15 @@ import json
 import subprocess
 import sys
 import threading
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.fleet.shared_loops import SharedLoops
-from agent.fleet.simulate import passed, peak_to_mean, percentile
+from agent.fleet import center
+from agent.fleet.simulate import SharedLoops, passed, peak_to_mean, percentile
 
 SIMULATE = [sys.executable, "-m", "agent.cli", "simulate"]
 
@@ -41,6 +43,18 @@ def test_a_percentile_is_one_of_the_values_with_that_share_below(values, share):
 )
 def test_a_run_passes_only_if_every_device_registered_and_every_point_is_there(change, ok):
     assert passed({"registered": 10, "devices": 10, "unequal": 0, "pending": 0, **change}) is ok
+
+
+def test_events_happen_at_their_seconds_in_order_until_the_end_or_until_somebody_asks(monkeypatch):
+    moment = iter(range(100, 200))
+    monkeypatch.setattr(center, "time", SimpleNamespace(monotonic=lambda: next(moment)))
+    seen = []
+    events = [(second, partial(seen.append, f"event {second}")) for second in (4, 2, 9)]
+    center.pass_time(6, events, seen.append)
+    assert seen == [1, "event 2", 2, 3, "event 4", 4, 5]
+    seen.clear()
+    center.pass_time(1000, [], lambda elapsed: seen.append(elapsed) or elapsed == 3)
+    assert seen == [1, 2, 3]
 
 
 class Part:

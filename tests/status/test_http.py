@@ -10,10 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agent.config.settings import StatusSettings
 from agent.status import http as status_http
-from agent.status.chart import limits, runs, svg
 from agent.status.health_rules import failing, problems
 from agent.status.history import MINUTE_NS, History
 from agent.status.http import StatusPage, cross_site, own_host
+from agent.status.page import limits, runs, svg
 from drivers.base import boot_ns
 from tests.snapshots import SECOND, sensor, snapshot
 
@@ -205,7 +205,7 @@ class TestHealthz:
         slow = sensor(now, name="soil", interval=600.0, boot_ns=now - 599 * SECOND)
         fresh = sensor(now, name="attic", boot_ns=None, alive_boot_ns=now - SECOND)
         never = sensor(now, name="cellar", boot_ns=None, alive_boot_ns=now - 301 * SECOND)
-        found = failing(snapshot(now, sensors=[lost, hung, slow, fresh, never]), 300, now)
+        found = failing(snapshot(now, sensors=[lost, hung, slow, fresh, never]), 300)
         assert found == [
             "sensor bench fails for 5 min: not found",
             "sensor roof: no reading for 5 min",
@@ -221,7 +221,6 @@ class TestHealthz:
                 registration={"state": "failing", "error": "401 enrollment key missing"},
             ),
             300,
-            now,
         )
         assert found == ["delivery is waiting for 5 min: 401 enrollment key missing"]
 

@@ -74,7 +74,7 @@ class TestBoard:
         return tmp_path
 
     def test_what_a_raspberry_pi_says(self, root):
-        found = board.look(root, root)
+        found = board.read_board(root, root)
         assert found.cpu_temperature == 48.312
         assert found.memory_available == 300_000 * 1024
         assert (found.uptime, found.load) == (812.34, 0.15)
@@ -88,4 +88,4 @@ class TestBoard:
         ]
 
     def test_a_board_that_says_nothing_gives_nothing(self, tmp_path):
-        assert board.look(None, tmp_path) == Board()
+        assert board.read_board(None, tmp_path) == Board()

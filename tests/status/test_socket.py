@@ -6,7 +6,7 @@ import time
 import pytest
 
 from agent.status import socket as status_socket
-from agent.status.socket import NAME, ControlServer, ask
+from agent.status.socket import NAME, ControlServer, NotOurs, ask
 from agent.util.errors import AgentError
 
 
@@ -103,3 +103,12 @@ def test_an_agent_that_hangs_is_said_to(tmp_path, monkeypatch):
         silent.listen()
         with pytest.raises(AgentError, match="gives no answer"):
             ask(tmp_path)
+
+
+def test_a_folder_of_another_user_is_said_to_be_one(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    with pytest.raises(NotOurs, match="belongs to another user: run this as that user, or with sudo"):
+        ask(tmp_path)

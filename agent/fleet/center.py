@@ -1,0 +1,129 @@
+"""An IoT Center on loopback for the demo and the simulated fleet, with an outage on request.
+
+It is a process of its own, reached over HTTP only, so that an outage is a real one: it is stopped and started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from agent.util.errors import AgentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    Event = tuple[float, Callable[[], None]]
+
+DEFAULT_PORT = 5000
+_START_S = 20
+_STOP_S = 10
+
+
+def free_port(first: int) -> int:
+    """The first port from `first` on that nobody listens on, on loopback. Raises AgentError after 100."""
+    for port in range(first, min(first + 100, 65536)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+    raise AgentError(f"no free port from {first} to {first + 99} on 127.0.0.1: name another with --port")
+
+
+@dataclass
+class CenterProcess:
+    """An IoT Center with the embedded store on loopback, in a process of its own."""
+
+    port: int
+    folder: Path
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    up: bool = field(default=False, init=False)
+    """It answers, and is not being stopped."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "center.log"
+
+    def start(self) -> None:
+        """Start it and wait until it answers. Raises AgentError with its last words if it does not."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "center", "serve", "--embedded", "--host", "127.0.0.1"]
+        command += ["--port", str(self.port), "--data", str(self.folder)]
+        with self.log.open("ab") as log:
+            # A session of its own: Ctrl-C reaches the demo, which stops it when the agent has delivered.
+            self.process = subprocess.Popen(  # noqa: S603 - our own program, no shell
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(OSError):
+                self.get("/health")
+                self.up = True
+                return
+            time.sleep(0.05)
+        words = self.log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+        self.stop()
+        raise AgentError(f"the IoT Center did not start on {self.url}: {words[0]} (see {self.log})")
+
+    def get(self, path: str) -> Any:
+        """The JSON answer to a GET. Raises OSError."""
+        with urllib.request.urlopen(self.url + path, timeout=5) as answer:  # noqa: S310 - our own address
+            return json.load(answer)
+
+    def stop(self) -> None:
+        """Stop it and wait; a second call is fine."""
+        self.up = False
+        if self.process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    def outage(self, duration: float, length: float, say: Callable[[str], None]) -> Iterator[Event]:
+        """(second, what happens): it is stopped for `length` s in the middle of `duration` s."""
+
+        def cut() -> None:
+            say(f"outage: the center is stopped for {length:g} s")
+            self.stop()
+
+        def back() -> None:
+            self.start()
+            say("the center is back")
+
+        if length:
+            yield (duration - length) / 2, cut
+            yield (duration + length) / 2, back
+
+
+def pass_time(duration: float, events: Iterable[Event], tick: Callable[[float], bool | None]) -> None:
+    """Until `duration` s are over or `tick`, which is told all the while how many are and sleeps, says True.
+
+    Each event happens at its second.
+    """
+    begin = time.monotonic()
+    waiting = sorted(events, key=itemgetter(0))
+    while (elapsed := time.monotonic() - begin) < duration:
+        if waiting and elapsed >= waiting[0][0]:
+            waiting.pop(0)[1]()
+        if tick(elapsed):
+            return
