@@ -1,4 +1,4 @@
-"""Every built-in driver, and the README's example installed as a plugin, keep the contract; and so does the table."""
+"""Every built-in driver, and the documented example installed as a plugin, keep the contract; and so does the table."""
 
 import re
 import subprocess
@@ -27,7 +27,8 @@ from tests.bme280_bench import ROOM
 from tests.driver_conformance import check
 from tests.fake_blinka import FakeBus, FakeTime, connect
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+DOCUMENT = ROOT / "docs/drivers.md"
 IMAGES = Path(__file__).parents[1] / "data/bme280-bosch.json"
 
 
@@ -165,7 +166,7 @@ def test_a_wrong_option_is_named_with_what_is_allowed(written, said):
 
 @pytest.mark.parametrize("name", ["bme280", "virtual", "emulated"])
 def test_agent_toml_example_shows_every_option_with_its_default(name):
-    text = (README.parent / "agent.toml.example").read_text().partition("\n[[sensor]]\n")[2].partition("\n[")[0]
+    text = (ROOT / "agent.toml.example").read_text().partition("\n[[sensor]]\n")[2].partition("\n[")[0]
     shown = dict(re.findall(r"(?m)^# +([a-z_]+) = (.*)$", text))
     kind = load(name)
     for item in fields(kind.Options):
@@ -175,12 +176,12 @@ def test_agent_toml_example_shows_every_option_with_its_default(name):
             assert structured == getattr(kind.Options(), item.name), item.name
 
 
-# The README's example
+# The example of docs/drivers.md
 
 
 def example():
     """The Python module and the pyproject.toml of the section "Write a driver"."""
-    section = README.read_text().partition("## Write a driver\n")[2].partition("\n## ")[0]
+    section = DOCUMENT.read_text().partition("## Write a driver\n")[2].partition("\n## ")[0]
     blocks = dict(re.findall(r"```(python|toml)\n(.*?)```", section, re.DOTALL))
     return blocks["python"], blocks["toml"]
 
@@ -207,24 +208,24 @@ def plugin(tmp_path):
 def run(site, *arguments):
     import os
 
-    path = os.pathsep.join([str(site), str(Path(__file__).parents[2])])
+    path = os.pathsep.join([str(site), str(ROOT)])
     command = [sys.executable, "-W", "error", "-m", *arguments]
     env = {**os.environ, "PYTHONPATH": path}
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_the_readmes_driver_is_under_40_lines():
+def test_the_documented_driver_is_under_40_lines():
     assert len(example()[0].splitlines()) < 40
 
 
-def test_the_readmes_driver_keeps_the_contract_as_an_installed_plugin(plugin):
+def test_the_documented_driver_keeps_the_contract_as_an_installed_plugin(plugin):
     site, file = plugin
     result = run(site, "tests.driver_conformance", "ds18b20", f"folder={file.parent.parent}")
     assert (result.returncode, result.stderr) == (0, "")
     assert "keeps the contract" in result.stdout
 
 
-def test_the_readmes_driver_is_read_by_its_name(plugin):
+def test_the_documented_driver_is_read_by_its_name(plugin):
     site, file = plugin
     command = ["agent.cli", "read", "--driver", "ds18b20", "--count", "1", "--json"]
     result = run(site, *command, "--option", f"folder={file.parent.parent}")
@@ -241,7 +242,7 @@ def test_the_readmes_driver_is_read_by_its_name(plugin):
         ("50 05 … : crc=1c YES\n", ""),
     ],
 )
-def test_promise_4_the_readmes_driver_reports_nothing_that_was_not_measured(plugin, text, said):
+def test_promise_4_the_documented_driver_reports_nothing_that_was_not_measured(plugin, text, said):
     site, file = plugin
     if text is None:
         file.unlink()
