@@ -10,7 +10,6 @@ import contextlib
 import mmap
 import struct
 from bisect import bisect_left, bisect_right
-from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.buffer.dead_letters import BASE
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _WAL_HEADER, _FRAME_HEADER = 32, 24
-_MAGIC = (0x377F0682, 0x377F0683)
 _LEAF = 0x0D
 _COLUMNS = 12
 _KEY, _TAG, _VALUE = 1, 7, 11
@@ -45,8 +43,8 @@ def frames(wal: bytes, page_size: int) -> list[Frame]:
     found: list[Frame] = []
     offsets = range(_WAL_HEADER, len(wal) - _FRAME_HEADER - page_size + 1, _FRAME_HEADER + page_size)
     salts = wal[16:24]
-    if int.from_bytes(wal[:4], "big") not in _MAGIC and offsets:
-        ((salts, _),) = Counter(wal[offset + 8 : offset + 16] for offset in offsets).most_common(1)
+    if not any(wal[offset + 8 : offset + 16] == salts for offset in offsets):  # the header is damaged
+        salts = wal[_WAL_HEADER + 8 : _WAL_HEADER + 16]  # a round begins with the first frame: it is of the present one
     for offset in offsets:
         page, size = struct.unpack_from(">II", wal, offset)
         if wal[offset + 8 : offset + 16] == salts and page:
