@@ -27,11 +27,19 @@ def used(tmp_path_factory):
     top = tmp_path_factory.mktemp("used")
     clock = HandClock()
     buffer = open_at(top / "live", clock)
-    for _ in range(40):
+    for number in range(40):
         measure(buffer, clock, OLD // 40)
         buffer.commit_all()
+        if number == 25:
+            shutil.copytree(top / "live", top / "older")
     shutil.copytree(top / "live", top / "copy")
     buffer.close()
+    other = open_at(top / "other", HandClock(now_s=20_000))
+    for _ in range(20):
+        measure(other, other.clock, 7, device="other")
+        other.commit_all()
+    shutil.copytree(top / "other", top / "other-copy")
+    other.close()
     return top / "copy"
 
 
@@ -66,8 +74,23 @@ def works(folder):
     return delivered_old, status
 
 
-def damage(folder, rng):
+def damage(folder, rng, used):
     """One of the things that happen to files. Returns what was done."""
+    older, other = used.parent / "older", used.parent / "other-copy"
+    if rng.random() < 0.25:
+        kind = rng.choice(["older database", "older log", "another log", "another database", "stale blocks"])
+        if kind == "stale blocks":
+            path = folder / rng.choice([DATABASE, DATABASE + "-wal"])
+            stale = (older / path.name).read_bytes()
+            with path.open("r+b") as file:
+                for _ in range(rng.randrange(1, 6)):
+                    start = rng.randrange(min(len(stale), path.stat().st_size) // 512) * 512
+                    file.seek(start)
+                    file.write(stale[start : start + 512])
+        else:
+            name = DATABASE if "database" in kind else DATABASE + "-wal"
+            shutil.copy((older if "older" in kind else other) / name, folder / name)
+        return kind
     path = folder / rng.choice([DATABASE, DATABASE, DATABASE, DATABASE + "-wal", DATABASE + "-shm"])
     size = path.stat().st_size
     kind = rng.choice(["bytes", "page", "zeroes", "cut", "gone", "folder", "noise", "longer", "empty", "head"])
@@ -96,10 +119,10 @@ def damage(folder, rng):
     return f"{kind} of {path.name}"
 
 
-@pytest.mark.parametrize("seed", range(100))
-def test_promise_3_it_starts_from_a_damaged_folder_and_delivers_new_points(folder, seed):
+@pytest.mark.parametrize("seed", range(1000 if os.environ.get("SOAK") else 100))
+def test_promise_3_it_starts_from_a_damaged_folder_and_delivers_new_points(folder, used, seed):
     rng = random.Random(seed)
-    done = damage(folder, rng)
+    done = damage(folder, rng, used)
     try:
         old, _ = works(folder)
     except Exception as error:
