@@ -15,6 +15,7 @@ from agent.buffer.buffer import Buffer, open_buffer
 from agent.buffer.committer import Committer
 from agent.clock.backdating import Dating
 from agent.clock.clock import Clock, open_clock
+from agent.config.limits import missing_files
 from agent.delivery.delivery import Delivery
 from agent.delivery.writer import Writer
 from agent.registration.device_id import device_id, state_folder_warning
@@ -193,8 +194,14 @@ class Service:
             buffer=core.buffer.snapshot(),
             delivery=parts.delivery.snapshot() if parts.delivery else None,
             registration=parts.registrar.snapshot() if parts.registrar else None,
-            warnings=(*self.settings.warnings, *([self._folder_warning] if self._folder_warning else [])),
+            warnings=self._warnings(core),
         )
+
+    def _warnings(self, core: Core) -> list[str]:
+        """What a person should mend although all goes on; files that were missing at the start may be there by now."""
+        running = (*self._parts.measuring, *self._parts.others, *core.loops)
+        found = [*self.settings.warnings, *missing_files(self.settings), self._folder_warning]
+        return [text for text in (*found, *(loop.problem for loop in running)) if text]
 
     def ledger(self) -> dict[str, Any]:
         """The equation of promise 8, now; after stop() as it was saved."""

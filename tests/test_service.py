@@ -70,6 +70,25 @@ def test_a_reload_does_not_stop_measuring_for_as_long_as_the_disk_takes(service)
         wait_for(lambda: measured(service) > before + 2)
 
 
+def test_a_file_that_was_missing_is_no_warning_any_more_once_it_is_there(tmp_path):
+    influx = {"url": "http://127.0.0.1:9", "org": "o", "bucket": "b", "token_file": str(tmp_path / "token")}
+    agent = Service(settings(influxdb=influx), tmp_path / "state")
+    agent.start()
+    try:
+        assert any("there is no such file" in text for text in agent.snapshot()["warnings"])
+        (tmp_path / "token").write_text("token-1")
+        assert agent.snapshot()["warnings"] == []
+    finally:
+        agent.stop()
+
+
+def test_what_goes_wrong_in_the_background_shows_in_the_status(service, monkeypatch):
+    monkeypatch.setattr("agent.buffer.buffer.Buffer.notice", lambda _: 1 / 0)
+    monkeypatch.setattr("agent.buffer.committer.NOTICE_S", 0)
+    service.start()
+    wait_for(lambda: any("committer fails" in text for text in service.snapshot()["warnings"]))
+
+
 def test_a_driver_that_cannot_be_made_leaves_the_old_settings_at_work(service, monkeypatch):
     service.start()
 

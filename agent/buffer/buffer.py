@@ -244,10 +244,12 @@ class Buffer:
         def check_pages() -> None:
             try:
                 found = self._disk.store.sound()
+                if found:
+                    self._report(DiskError("damaged", found))
             except DiskError:
-                return
-            if found:
-                self._report(DiskError("damaged", found))
+                pass  # whoever writes finds that too
+            except Exception:
+                log.exception("buffer: its pages could not be checked")
 
         threading.Thread(target=check_pages, name="quick-check", daemon=True).start()
 

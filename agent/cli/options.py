@@ -55,10 +55,11 @@ class Context:
 
     def settings(self) -> Settings:
         """The configuration; raises ConfigError. Its warnings go to stderr."""
+        from agent.config.limits import missing_files  # noqa: PLC0415 - see below
         from agent.config.parse import load_settings  # noqa: PLC0415 - cattrs takes 0.1 s on a Pi Zero; not every command needs it
 
         settings = load_settings(self.config)
-        for warning in settings.warnings:
+        for warning in (*settings.warnings, *missing_files(settings)):
             click.echo(f"warning: {warning}", err=True)
         return settings
 

@@ -12,7 +12,7 @@ from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, Iterabl
 from cattrs.gen import make_dict_structure_fn, override
 
 from agent.config import settings as s
-from agent.config.limits import check_url, contradictions, missing_files, nearest, out_of_limits
+from agent.config.limits import check_url, contradictions, nearest, out_of_limits
 from agent.config.units import Bytes, Seconds, parse_duration, parse_size
 from agent.util.errors import ConfigError
 from agent.util.secret import TOKEN, Secret
@@ -52,8 +52,7 @@ def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> s.Sett
     except RecursionError as error:
         raise ConfigError(f"{path}: not valid TOML: brackets within brackets without end") from error
     readable = bool(mode & 0o004)  # its group may be the agent's: root:iot-agent 0640
-    settings = parse_settings(data, str(path), environ, readable_by_others=readable)
-    return replace(settings, warnings=(*settings.warnings, *missing_files(settings)))
+    return parse_settings(data, str(path), environ, readable_by_others=readable)
 
 
 def parse_settings(

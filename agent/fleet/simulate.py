@@ -177,6 +177,10 @@ class SharedLoop:
         self.busy = False
         self._pool = pool
 
+    @property
+    def problem(self) -> str | None:
+        return self.steps.problem
+
     def stop(self) -> None:
         self.stopped.set()
         self._pool.hurry(self)

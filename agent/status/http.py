@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from agent.registration.target import LOCAL_SUFFIXES
 from agent.status.health_rules import failing
 from agent.status.history import History
+from agent.util.loops import LoopThread
 from drivers.base import boot_ns
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class StatusPage:
         self.history = history or History()
         self.address: tuple[str, int] | None = None
         self._server: _Server | None = None
-        self._stop = threading.Event()
+        self.wakeup = threading.Event()
+        self._watch: LoopThread | None = None
 
     def start(self) -> None:
         if not self.settings.listen or self._server:
@@ -99,20 +101,24 @@ class StatusPage:
             return
         self.address = host, self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.2,), name="statuspage", daemon=True).start()
-        threading.Thread(target=self._watch, name="history", daemon=True).start()
+        self._watch = LoopThread("history", self)
         log.info("status page on http://%s:%d/", f"[{host}]" if ":" in host else host, self.address[1])
 
     def close(self) -> None:
-        self._stop.set()
+        if self._watch:
+            self._watch.stop()
         server, self._server = self._server, None
         if server:
             server.shutdown()
             server.server_close()
 
-    def _watch(self) -> None:
-        while not self._stop.wait(LOOK_EVERY_S):
-            with suppress(Exception):  # a snapshot that fails now is taken again in 5 s
-                self.history.take(self.snapshot().get("sensors", []))
+    def step(self) -> float:
+        """A util.loops.Loop: the values of now, for the charts."""
+        self.history.take(self.snapshot().get("sensors", []))
+        return LOOK_EVERY_S
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
 
 
 class _Server(ThreadingHTTPServer):

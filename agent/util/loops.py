@@ -32,6 +32,11 @@ class Running(Protocol):
 
     name: str
 
+    @property
+    def problem(self) -> str | None:
+        """What goes wrong in it, in a way that nobody foresaw; None: nothing."""
+        ...
+
     def stop(self) -> None:
         """Ask it to end, and return at once."""
         ...
@@ -52,18 +57,20 @@ class Steps:
 
     def __init__(self, name: str, loop: Loop) -> None:
         self.name = name
+        self.problem: str | None = None
         self._loop = loop
         self._failures = 0
 
     def step(self) -> float:
         try:
             pause = self._loop.step()
-        except Exception:
+        except Exception as error:
             self._failures += 1
             if self._failures == 1:
                 log.exception("%s failed in a way that was not foreseen: trying again", self.name)
+            self.problem = f"{self.name} fails in a way that was not foreseen ({type(error).__name__}): see the log"
             return min(2.0**self._failures / 2, MOST_S)
-        self._failures = 0
+        self._failures, self.problem = 0, None
         return pause
 
     def finish(self) -> None:
@@ -82,6 +89,10 @@ class LoopThread:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
+
+    @property
+    def problem(self) -> str | None:
+        return self._steps.problem
 
     def stop(self) -> None:
         self._stop.set()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.config import settings as s
+from agent.config.limits import missing_files
 from agent.config.parse import load_settings, parse_settings
 from agent.util.errors import ConfigError
 from agent.util.secret import Secret
@@ -231,6 +232,8 @@ def test_a_file_that_is_named_and_not_there_is_a_warning(tmp_path):
     file.write_text(
         f'[influxdb]\nurl="http://i"\norg="o"\nbucket="b"\ntoken_file="{tmp_path}/token"\n[[sensor]]\ndriver="virtual"\n'
     )
-    assert "there is no such file" in load_settings(file, {}).warnings[0]
+    settings = load_settings(file, {})
+    (found,) = missing_files(settings)
+    assert "there is no such file" in found
     (tmp_path / "token").write_text("t")
-    assert load_settings(file, {}).warnings == ()
+    assert list(missing_files(settings)) == []

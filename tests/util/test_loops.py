@@ -41,6 +41,15 @@ def test_what_nobody_foresaw_is_logged_when_it_begins_and_tried_again_ever_more_
     ] * 2
 
 
+def test_what_goes_wrong_in_the_background_is_told_until_it_is_over():
+    steps = Steps("clock", Part(ValueError("x"), 5.0))
+    assert steps.problem is None
+    steps.step()
+    assert steps.problem == "clock fails in a way that was not foreseen (ValueError): see the log"
+    steps.step()
+    assert steps.problem is None
+
+
 def test_a_thread_steps_sleeps_and_is_woken_and_ends_at_once(monkeypatch):
     monkeypatch.setattr(loops, "MOST_S", 0.001)
     part = Part(ValueError("x"), 0.0, 0.001)
