@@ -61,6 +61,10 @@ class CenterProcess:
 
     def start(self) -> None:
         """Start it and wait until it answers. Raises AgentError with its last words if it does not."""
+        if free_port(self.port) != self.port:  # else another center's answers would be taken for this one's
+            raise AgentError(
+                f"port {self.port} was taken by another program meanwhile: try again, or name one with --port"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "center", "serve", "--embedded", "--host", "127.0.0.1"]
         command += ["--port", str(self.port), "--data", str(self.folder)]
