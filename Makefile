@@ -8,7 +8,7 @@ MARKED ?=
 JOBS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test check format bench wheelhouse clean
+.PHONY: demo test check format bench soak wheelhouse clean
 
 demo: $(VENV)/center.stamp
 	@$(BIN)/iot-agent demo $(ARGS)
@@ -25,6 +25,10 @@ check: $(VENV)/check.stamp
 format: $(VENV)/check.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# A flipped bit at every byte of a buffer, a thousand random corruptions: some 30 min.
+soak: $(VENV)/test.stamp
+	SOAK=1 $(BIN)/python -m pytest -s --timeout 7200 tests/buffer/test_flips.py tests/buffer/test_recovery.py $(ARGS)
 
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m bench $(ARGS)

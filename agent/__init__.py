@@ -1,3 +1,3 @@
 """The edge agent: measures, buffers, delivers, and accounts for every point. docs/architecture.md shows the way."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
