@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent.buffer.offline import Beside
 from agent.buffer.rows import MAX_LINES, Kind, pack
-from agent.points.point import line_for
+from agent.points.schema import Line, line_for
 from drivers.base import load, options_for
 from drivers.virtual import Virtual
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.config.settings import Settings
-    from agent.points.schema import Line
 
 _NS = 1_000_000_000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent.points.point import line_for
+from agent.points.schema import line_for
 from agent.sensing.sampler import Sampler
 from agent.util.errors import AgentError
 from drivers.base import load, options_for
