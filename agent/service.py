@@ -17,7 +17,7 @@ from agent.clock.backdating import Dating
 from agent.clock.clock import Clock, open_clock
 from agent.config.limits import missing_files
 from agent.delivery.delivery import Delivery
-from agent.delivery.writer import Writer
+from agent.delivery.writer import Writer  # with influxdb_client, before any thread: points/schema.py says why
 from agent.registration.device_id import device_id, state_folder_warning
 from agent.registration.registrar import Registrar
 from agent.registration.static_token import StaticToken

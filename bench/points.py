@@ -7,8 +7,7 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING
 
-from agent.points.point import line_for
-from agent.points.schema import Line
+from agent.points.schema import Line, line_for
 from drivers.virtual import Virtual
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ import math
 import sys
 from dataclasses import MISSING, fields, is_dataclass
 
-from agent.points.point import line_for
-from agent.points.schema import check_tag
+from agent.points.schema import check_tag, line_for
 from drivers.base import QUANTITIES, Driver, OptionError, Reading, SensorError, boot_ns, load, options_for
 
 

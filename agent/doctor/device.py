@@ -13,7 +13,7 @@ from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
 from agent.sensing.plausibility import out_of_range
 from agent.status.board import read_board, text_of, throttling
 from agent.status.snapshot import LEDGER
-from drivers.base import QUANTITIES, NoPermission, Reading, SensorError, load, options_for
+from drivers.base import QUANTITIES, NoPermission, Reading, SensorError, make
 from drivers.i2c import NoBus
 
 if TYPE_CHECKING:
@@ -130,8 +130,7 @@ def _running_sensor(status: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _sensor(settings: SensorSettings, name: str) -> Iterator[Finding]:
-    kind = load(settings.driver)
-    driver = kind(options_for(kind, settings.options))
+    driver = make(settings.driver, settings.options)
     try:
         driver.open()
     except (NoBus, NoPermission) as error:

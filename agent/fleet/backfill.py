@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent.buffer.offline import OfflineBuffer
 from agent.buffer.rows import MAX_LINES, Kind, pack
-from agent.points.point import line_for
+from agent.points.schema import line_for
 from agent.registration.device_id import device_id
 from agent.service import prepare
 from drivers.base import load, options_for

@@ -3,7 +3,6 @@
 Measurement `environment` with the tags and fields that existing dashboards read: clientId and device hold the device
 id, one tag for each measured quantity names the sensor's kind, fields keep their type for ever (a float is never sent
 as an integer: InfluxDB would refuse it with 422). Values are rounded to the sensor's resolution here and nowhere else.
-How a reading becomes a line: point.py.
 """
 
 from __future__ import annotations
@@ -11,8 +10,12 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from drivers.base import QUANTITIES, Quantity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MEASUREMENT = "environment"
 HEALTH_MEASUREMENT = "agent"
@@ -77,3 +80,45 @@ def resolved(field: str, value: float) -> float | int:
     if quantity.kind == "integer":
         return round(value)
     return round(float(value), quantity.decimals) + 0.0  # + 0.0: never -0.0
+
+
+def line_for(
+    device_id: str,
+    sensor_kind: str,
+    values: Mapping[str, float | int],
+    *,
+    boot_ns: int,
+    sensor_name: str | None = None,
+    location: tuple[float, float] | None = None,
+    time_ns: int | None = None,
+) -> Line:
+    """The point of a reading. `location` is (lat, lon) in degrees; it replaces what the sensor says."""
+    if not values:
+        raise ValueError("a point needs at least one value")
+    tags = {"clientId": device_id, "device": device_id}
+    for field in values:
+        quantity = quantity_of(field)
+        if quantity is not None and quantity.sensor_tag:
+            tags[quantity.sensor_tag] = sensor_kind
+    if sensor_name:
+        tags["sensor"] = sensor_name
+    place = {"Lat": location[0], "Lon": location[1]} if location else {}
+    fields = {field: resolved(field, value) for field, value in {**values, **place}.items()}
+    return Line(written(MEASUREMENT, tags, fields), boot_ns, time_ns)
+
+
+def written(measurement: str, tags: Mapping[str, str], fields: Mapping[str, float | int]) -> bytes:
+    """Line protocol without a stamp, by influxdb-client. Raises ValueError for what cannot be a tag value.
+
+    The client is not imported with this module: `check` and `status` start without its 25 MB. Two threads that import
+    it at once deadlock: service.py, through delivery.writer, has it before any thread is started.
+    """
+    from influxdb_client.client.write.point import Point  # noqa: PLC0415 - see above
+
+    point = Point(measurement)
+    for key, text in tags.items():
+        point.tag(key, check_tag(text))
+    for field, value in fields.items():
+        point.field(field, value)
+    line: str = point.to_line_protocol()
+    return line.encode()

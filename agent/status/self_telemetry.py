@@ -5,9 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from influxdb_client.client.write.point import Point
-
-from agent.points.schema import HEALTH_MEASUREMENT, Line, check_tag
+from agent.points.schema import HEALTH_MEASUREMENT, Line, written
 from agent.status.board import Board, read_board
 from agent.status.snapshot import LEDGER
 from drivers.base import boot_ns
@@ -26,7 +24,6 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
     memory_process, disk_free (bytes), throttled (flags, see board.py), clock_good (0 or 1). Floats: uptime,
     board_uptime (s), cpu_temperature (°C), load.
     """
-    point = Point(HEALTH_MEASUREMENT).tag("clientId", check_tag(device_id)).tag("device", device_id)
     ledger = snapshot.get("ledger", {})
     integers: dict[str, Any] = {
         **{name: ledger.get(name) for name in LEDGER},
@@ -43,10 +40,9 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
         "cpu_temperature": board.cpu_temperature,
         "load": board.load,
     }
-    for field, value in (integers | floats).items():
-        if value is not None:
-            point.field(field, int(value) if field in integers else round(float(value), 3))
-    return Line(point.to_line_protocol().encode(), boot_ns)
+    fields: dict[str, float | int] = {name: int(value) for name, value in integers.items() if value is not None}
+    fields |= {name: round(float(value), 3) for name, value in floats.items() if value is not None}
+    return Line(written(HEALTH_MEASUREMENT, {"clientId": device_id, "device": device_id}, fields), boot_ns)
 
 
 class Health:

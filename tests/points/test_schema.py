@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from line_protocol_parser import parse_line
 
-from agent.points.point import line_for
-from agent.points.schema import Line, series_of
+from agent.points.schema import Line, line_for, series_of
 from drivers.base import QUANTITIES
 
 VALUES = st.fixed_dictionaries(

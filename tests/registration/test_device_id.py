@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from line_protocol_parser import parse_line
 
 from agent.config.limits import check_id
-from agent.points.point import line_for
+from agent.points.schema import line_for
 from agent.registration.device_id import derive, device_id, state_folder_warning
 from center.stores.registry import check_device_id
 
