@@ -380,7 +380,7 @@ def test_promise_2_points_answered_500_delay_the_others_by_minutes(rig, server, 
     server.always = mute(server, 500, "internal error")
     agent.store(5000, {n: GOOD.replace(b"pi-1", b"bad") for n in places})
     others = 5000 - len(places)
-    most_s = 60 if len(places) == 1 else 300  # 18 to 23 s and 147 to 174 s were measured; DESIGN.md asks for minutes
+    most_s = 60  # 2 to 19 s were measured; minutes are allowed, and it was an hour once
     measured_while(agent, most_s, lambda: sum(stamp < LIVE for stamp in server.order) == others, head)
     measured_while(agent, 60, lambda: agent.status.parked == len(places), head)
     assert len(agent.writes) <= 2 * most_s + 3 * 13 * len(places)
@@ -430,17 +430,29 @@ def test_promise_2_a_server_that_answers_500_to_any_point_has_none_of_them_parke
     assert agent.run(seconds=300, until=agent.empty)
 
 
-def test_promise_2_a_parked_point_that_is_answered_500_again_holds_up_no_backlog(rig, server):
+@pytest.mark.parametrize("parked", [1, 64])
+def test_promise_2_parked_points_that_are_answered_500_hold_up_no_backlog(rig, server, parked):
     agent = rig()
+    server.always = server.answer(422, {"message": f"partial write: the moon is full dropped={parked}"})
+    agent.store(parked, head=GOOD.replace(b"pi-1", b"bad"))
+    agent.run(until=lambda: agent.status.parked == parked)
     server.always = mute(server, 500, "internal error")
-    agent.store(64, {13: GOOD.replace(b"pi-1", b"bad")})
-    measured_while(agent, 60, lambda: agent.status.parked == 1)
-    for n in range(5):
+    for n in range(2):
         tried = len(server.requests)
-        agent.run(seconds=1801, until=lambda before=tried: len(server.requests) > before)
-        assert server.requests[-1].lines == 0 or server.requests[-1].status == 500
+        assert agent.run(seconds=1801, until=lambda before=tried: len(server.requests) > before)
+        assert server.requests[tried].status == 500
         store(agent.buffer, [Line(GOOD, 0, START + (n + 1) * 1000 * S + m * S) for m in range(100)])
-        assert agent.run(seconds=0.1, until=lambda: agent.status.pending == 1)
+        assert agent.run(seconds=0.01, until=lambda: agent.status.pending == parked)
+
+
+def test_promise_2_a_point_that_was_deferred_does_not_wait_for_the_end_of_the_backlog(rig, server):
+    agent = rig(backlog_rate=1000.0)
+    server.always = mute(server, 500, "internal error")
+    agent.store(64, {0: GOOD.replace(b"pi-1", b"bad")})
+    for n in range(1, 21):
+        store(agent.buffer, [Line(GOOD, 0, START + n * 1000 * S + m * S) for m in range(1000)])
+    agent.run(until=lambda: agent.status.parked == 1)
+    assert agent.status.pending > 15_000
 
 
 def written():
