@@ -194,7 +194,7 @@ class Delivery:
             if live is not None:
                 return live
         if self._pace.backlog_due(now):
-            batch = self._buffer.take_backlog(self._pace.flow.allowed(self._pace.limit))
+            batch = self._settling.next_backlog(self._pace.flow.allowed(self._pace.limit))
             if batch is not None:
                 return batch
         return self._settling.next_parked() if self._pace.parked_due(now) else None
@@ -203,7 +203,8 @@ class Delivery:
         settled = False
         try:
             outcome = self._send(writer, batch)
-            if outcome.kind == "400" and is_blind(outcome) and self._now() > self._fine_at + FINE_NS:
+            fine = outcome.kind == "400" and self._now() <= self._fine_at + FINE_NS
+            if outcome.kind in ("400", "500") and is_blind(outcome) and not fine:
                 asked = self._send(writer, None)  # is it the request as such that is refused, and not its points?
                 outcome = outcome if isinstance(asked, Delivered) else asked
             settled = self._settling.apply(outcome, batch)
@@ -226,9 +227,16 @@ class Delivery:
             self._clock.observe(answer.date_ns, SECOND, sent, received)
         if answer.status == 204:
             self._fine_at = received
-        again, may_halve = self._settling.again(batch), self._settling.may_halve
+        settling = self._settling
         try:
-            return decide(answer, batch, now_ns=time.time_ns(), again=again, may_halve=may_halve)
+            return decide(
+                answer,
+                batch,
+                now_ns=time.time_ns(),
+                again=settling.again(batch),
+                may_halve=settling.may_halve,
+                accepting=settling.accepting,
+            )
         except Exception as error:
             if batch is None:
                 raise

@@ -56,7 +56,7 @@ class OutageLog:
 
     def held(self, now: int, points: int, text: str) -> None:
         if said := self._tell(now, "held", points, text):
-            log.warning("%d points of the backlog did not go through and are tried again: %s", said, text)
+            log.warning("%d points did not go through and are tried again: %s", said, text)
 
     def _tell(self, now: int, what: str, points: int, text: str) -> int:
         """How many points to speak of now; 0: not yet."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from agent.buffer.batch import DeadLetter, Part
 from agent.delivery.bad_lines import halves, named_lines, trouble
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from agent.util.http import Answer
 
 SAME_BYTES = 3  # a 500 can be the sender's fault: after so many of them on the same bytes the batch is halved
+EITHER = ("413", "500")  # these bytes are at fault, or the server refuses whatever it is sent
+TOO_LARGE_S = 15.0
+"""A server that finds everything too large (413) is asked again, with few points, after this."""
 _DROPPED = re.compile(r"dropped=(\d{1,18})\b")
 
 
@@ -69,7 +72,8 @@ class Slow:
 class Split:
     """In the batch's place: `parts` to be sent each for itself, `dead` lines kept with the server's reason.
 
-    No parts: rejected whole. `blind`: halved because nothing told the bad lines from the good ones.
+    No parts: rejected whole. `blind`: halved, or one point put under suspicion, because nothing told the bad lines
+    from the good ones.
     """
 
     kind: str
@@ -87,19 +91,36 @@ class Park:
     text: str
 
 
-Outcome = Delivered | Retry | Wait | Reauthorise | Slow | Split | Park
+@dataclass(frozen=True, slots=True)
+class Defer:
+    """Keep, out of the others' way, until the server accepts something: then it is known whose fault it is."""
+
+    kind: str
+    text: str
+
+
+Outcome = Delivered | Retry | Wait | Reauthorise | Slow | Split | Park | Defer
 
 
 def is_blind(outcome: Outcome) -> bool:
     """Whether nothing told the points that are refused from the others."""
-    return isinstance(outcome, Park) or (isinstance(outcome, Split) and outcome.blind)
+    return isinstance(outcome, Park | Defer) or (isinstance(outcome, Split) and outcome.blind)
 
 
-def decide(answer: Answer, batch: Batch | None, *, now_ns: int, again: int = 0, may_halve: bool = True) -> Outcome:
+def decide(
+    answer: Answer,
+    batch: Batch | None,
+    *,
+    now_ns: int,
+    again: int = 0,
+    may_halve: bool = True,
+    accepting: bool = True,
+) -> Outcome:
     """The outcome of sending `batch` (None: an empty write).
 
     `again`: how often a 500 came for the same bytes before; `may_halve`: False once halving leads nowhere, because the
-    server accepts nothing at all; `now_ns`: Unix time for dead letters and for a Retry-After date without a Date.
+    server accepts nothing at all; `accepting`: whether it took other points since this batch was put under suspicion;
+    `now_ns`: Unix time for dead letters and for a Retry-After date without a Date.
     """
     status, kind = answer.status, str(answer.status)
     if status is None:
@@ -120,16 +141,20 @@ def decide(answer: Answer, batch: Batch | None, *, now_ns: int, again: int = 0, 
     if status in (429, 503):
         seconds = answer.retry_after_s(now_ns)
         return Retry(kind, text) if seconds is None else Wait(kind, text, seconds)
-    if status == 500:
-        if batch is None or again + 1 < SAME_BYTES:
-            return Retry(kind, text, server=batch is None)
-        if batch.count == 1:
-            return Park(kind, text)
-        return _halved(kind, text, batch.lines()) if may_halve else Retry(kind, text, server=False)
-    if status > 500 or status == 408:
+    if status > 500 or status == 408 or (status == 500 and batch is None):
         return Retry(kind, text)
-    if status == 413 and batch is not None:
-        return _halved(kind, text, batch.lines()) if batch.count > 1 else Park(kind, text)
+    if kind in EITHER and batch is not None:
+        # Whose fault it is shows when parts of it, or other points, are accepted: till then no point is parked.
+        if batch.parked and batch.count == 1:
+            return Park(kind, text)
+        tries = 1 if batch.suspect and accepting else SAME_BYTES
+        if status == 500 and (again + 1 < tries or not may_halve):
+            return Retry(kind, text, server=False)
+        if not may_halve:
+            return Wait(kind, text, answer.retry_after_s(now_ns) or TOO_LARGE_S)
+        if batch.count > 1 or not batch.suspect:
+            return _halved(kind, text, batch.lines())
+        return Park(kind, text) if accepting else Defer(kind, text)
     if batch is None or html or status not in (400, 422):
         return Slow(kind, text)
     known = _named(batch.lines(), message, now_ns) if status == 400 else _partial(batch.lines(), message, now_ns)
@@ -143,7 +168,10 @@ def decide(answer: Answer, batch: Batch | None, *, now_ns: int, again: int = 0, 
 
 
 def _halved(kind: str, text: str, lines: Sequence[bytes]) -> Split:
-    return Split(kind, text, tuple(Part(part, "suspect") for part in halves(lines)), blind=True)
+    """Suspects are sent each for itself; what was only too large can be joined again."""
+    state: Literal["pending", "suspect"] = "pending" if kind == "413" and len(lines) > 1 else "suspect"
+    parts = halves(lines) if len(lines) > 1 else (tuple(lines),)
+    return Split(kind, text, tuple(Part(part, state) for part in parts), blind=True)
 
 
 def _named(lines: Sequence[bytes], message: str, now_ns: int) -> Split | None:

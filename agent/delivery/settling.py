@@ -8,7 +8,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.buffer.batch import Part
-from agent.delivery.outcome import Delivered, Park, Reauthorise, Retry, Slow, Split, Wait, is_blind
+from agent.delivery.outcome import (
+    EITHER,
+    SAME_BYTES,
+    Defer,
+    Delivered,
+    Park,
+    Reauthorise,
+    Retry,
+    Slow,
+    Split,
+    Wait,
+    is_blind,
+)
 from agent.delivery.pacing import LEAST_POINTS, SLOW_BASE_S
 
 if TYPE_CHECKING:
@@ -18,11 +30,12 @@ if TYPE_CHECKING:
     from agent.buffer.buffer import Buffer
     from agent.delivery.outage_log import OutageLog
     from agent.delivery.outcome import Outcome
-    from agent.delivery.pacing import Pace
+    from agent.delivery.pacing import Gate, Pace
 
 MAX_HALVINGS = 64
-"""Halvings with nothing accepted in between, before refused batches are parked whole: 13 find one line in 5,000, and
-some more come before the first good part when there are many bad lines and parts are not yet on disk, in order."""
+"""Halvings with nothing accepted in between, before refused batches are parked whole (400, 422) or wait (413, 500): 13
+find one line in 5,000, and some more come before the first good part when there are many bad lines and parts are not
+yet on disk, in order."""
 
 
 class Settling:
@@ -44,8 +57,11 @@ class Settling:
         self._buffer, self._pace, self._outage, self._now = buffer, pace, outage, now
         self._on_unauthorised, self._on_authorised = on_unauthorised, on_authorised
         self._halvings = 0  # since the server last accepted anything
-        self._same: OrderedDict[int, int] = OrderedDict()  # first key of a batch → how often it got a 500
+        self.accepting = False
+        """Whether it has accepted anything since points were last put under suspicion."""
+        self._same: OrderedDict[int, int] = OrderedDict()  # batch → how often it got a 500
         self._refused_again: list[Batch] = []
+        self._deferred: list[Batch] = []
         self._token_refused = False
         self.success: tuple[int, int] | None = None
         self.delivered = 0
@@ -56,26 +72,36 @@ class Settling:
 
     def again(self, batch: Batch | None) -> int:
         """How often a 500 came for these bytes."""
-        return self._same.get(batch.keys[0], 0) if batch else 0
+        return self._same.get(_name(batch), 0) if batch else 0
 
     def start_again(self) -> None:
         """There is another target."""
         self.end_round()
         self._pace.start_again()
-        self._halvings = 0
+        self._halvings, self.accepting = 0, False
+
+    def next_backlog(self, points: int) -> Batch | None:
+        """The oldest that wait. What was deferred comes again when there is nothing else."""
+        return self._in_turn(self._buffer.take_backlog(points), self._deferred, self._pace.backlog)
 
     def next_parked(self) -> Batch | None:
         """Each parked row once a round: those that were refused again stay out until the round is over."""
-        batch = self._buffer.take_parked()
-        if batch is None and self._refused_again:
-            self.end_round()
-            self._pace.parked.fail(self._now())
+        return self._in_turn(self._buffer.take_parked(), self._refused_again, self._pace.parked)
+
+    def _in_turn(self, batch: Batch | None, out: list[Batch], gate: Gate) -> Batch | None:
+        if batch is None and out:
+            self._give_back(out)
+            gate.fail(self._now())
         return batch
 
-    def end_round(self) -> None:
-        for batch in self._refused_again:
+    def _give_back(self, out: list[Batch]) -> None:
+        for batch in out:
             self._buffer.keep(batch)
-        self._refused_again.clear()
+        out.clear()
+
+    def end_round(self) -> None:
+        self._give_back(self._refused_again)
+        self._give_back(self._deferred)
 
     def apply(self, outcome: Outcome, batch: Batch | None) -> bool:
         """Do what an outcome asks for. Whether the batch is settled; else it has to be kept."""
@@ -84,7 +110,7 @@ class Settling:
             case Delivered():
                 self._succeed(now, batch)
                 return batch is not None
-            case Split() | Park():
+            case Split() | Park() | Defer():
                 assert batch is not None
                 return self._set_apart(outcome, batch, now)
             case Retry(server=False) if batch is not None:
@@ -109,15 +135,15 @@ class Settling:
 
     def _try_again(self, outcome: Retry, batch: Batch, now: int) -> None:
         """It can be these bytes alone."""
-        key = batch.keys[0]
+        key, gate = _name(batch), self._pace.own_gate(batch)
         self._same[key] = self._same.pop(key, 0) + 1
         while len(self._same) > 64:
             self._same.popitem(last=False)
-        if batch.live:
-            self._outage.begin(now, outcome.kind, outcome.text)
-        else:
+        gate.fail(now)
+        if batch.parked or gate.failures < SAME_BYTES:
             self._outage.held(now, batch.count, outcome.text)
-        self._pace.own_gate(batch).fail(now)
+        else:
+            self._outage.begin(now, outcome.kind, outcome.text)
 
     def _succeed(self, now: int, batch: Batch | None) -> None:
         if self._token_refused:
@@ -130,20 +156,29 @@ class Settling:
         self._buffer.delivered(batch)
         self.success = (now, time.time_ns())
         self.delivered += batch.count
-        self._halvings = 0
-        self._same.pop(batch.keys[0], None)
+        self._halvings, self.accepting = 0, True
+        self._same.pop(_name(batch), None)
+        self._give_back(self._deferred)
         self._pace.accepted(now, batch)
 
-    def _set_apart(self, outcome: Split | Park, batch: Batch, now: int) -> bool:
-        self._same.pop(batch.keys[0], None)
+    def _set_apart(self, outcome: Split | Park | Defer, batch: Batch, now: int) -> bool:
+        self._same.pop(_name(batch), None)
         self._pace.server.clear()
-        if is_blind(outcome):
-            self._halvings += 1
-        if self._halvings > MAX_HALVINGS:
-            self._outage.begin(now, "all refused", f"nothing is accepted: {outcome.text}", loud=True)
+        if not batch.parked:
+            self._pace.backlog.clear()  # each part is tried at once, and whatever comes after a single point
+        if outcome.kind in EITHER:
+            self._halvings += not isinstance(outcome, Park)
         else:
-            self._outage.end(now)
+            self._halvings += is_blind(outcome)
+            if self._halvings > MAX_HALVINGS:
+                self._outage.begin(now, "all refused", f"nothing is accepted: {outcome.text}", loud=True)
+            else:
+                self._outage.end(now)
+        if isinstance(outcome, Defer):
+            self._deferred.append(batch)
+            return True
         if isinstance(outcome, Split):
+            self.accepting = self.accepting and batch.suspect
             if outcome.kind == "413":
                 self._pace.shrink(batch.count)
             self._buffer.replace(batch, outcome.parts, outcome.dead)
@@ -156,3 +191,8 @@ class Settling:
         self._buffer.replace(batch, (Part(tuple(batch.lines()), "parked"),), ())
         self._outage.parked(now, batch.count, outcome.text)
         return True
+
+
+def _name(batch: Batch) -> int:
+    """What the same bytes are known by; of live points all, as the newest join those that were refused."""
+    return 0 if batch.live else batch.keys[0]

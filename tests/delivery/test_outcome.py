@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.delivery.bad_lines import halves, kinds_of, named_lines, trouble
-from agent.delivery.outcome import Delivered, Park, Reauthorise, Retry, Slow, Split, Wait, decide
+from agent.delivery.outcome import (
+    TOO_LARGE_S,
+    Defer,
+    Delivered,
+    Park,
+    Reauthorise,
+    Retry,
+    Slow,
+    Split,
+    Wait,
+    decide,
+)
 from agent.util.errors import short
 from agent.util.http import Answer
 
@@ -26,6 +37,7 @@ class Sent:
 
     content: tuple[bytes, ...]
     parked: bool = False
+    suspect: bool = False
 
     @property
     def count(self):
@@ -46,8 +58,8 @@ def refused(status, message, **headers):
     return answer(status, {"code": "invalid", "message": message}, **headers)
 
 
-def outcome(reply, *lines, **options):
-    return decide(reply, Sent(lines) if lines else None, now_ns=NOW, **options)
+def outcome(reply, *lines, parked=False, suspect=False, **options):
+    return decide(reply, Sent(lines, parked, suspect) if lines else None, now_ns=NOW, **options)
 
 
 def unparsable(*pairs):
@@ -106,8 +118,28 @@ def test_recorded_500_is_tried_three_times_then_halved(name):
     assert isinstance(outcome(answered, GOOD, GOOD), Retry)
     assert isinstance(outcome(answered, GOOD, GOOD, again=1), Retry)
     assert outcome(answered, GOOD, GOOD, again=2).parts[0].state == "suspect"
-    assert isinstance(outcome(answered, GOOD, again=2), Park)
+    assert isinstance(outcome(answered, GOOD, again=2, suspect=True), Park)
     assert isinstance(outcome(answered, GOOD, GOOD, again=2, may_halve=False), Retry)
+
+
+@pytest.mark.parametrize("status", [413, 500])
+def test_promise_2_a_point_is_parked_only_if_the_server_takes_others(status):
+    def of_one(**options):
+        return outcome(answer(status), GOOD, again=2, **options)
+
+    (part,) = of_one().parts
+    assert (part.lines, part.state) == ((GOOD,), "suspect")
+    assert isinstance(of_one(suspect=True, accepting=False), Defer)
+    assert isinstance(of_one(suspect=True), Park)
+    assert isinstance(of_one(suspect=True, may_halve=False), Retry if status == 500 else Wait)
+    assert isinstance(of_one(parked=True, may_halve=False, accepting=False), Park)
+
+
+def test_what_is_only_too_large_can_be_joined_again():
+    assert [part.state for part in outcome(answer(413), GOOD, GOOD).parts] == ["pending", "pending"]
+    waiting = outcome(answer(413), GOOD, GOOD, may_halve=False)
+    assert (waiting.kind, waiting.seconds) == ("413", TOO_LARGE_S)
+    assert outcome(answer(413, retry_after="7"), GOOD, GOOD, may_halve=False).seconds == 7
 
 
 @pytest.mark.parametrize(
@@ -282,6 +314,18 @@ def test_a_field_called_time_is_found_by_its_name():
     assert outcome(refused(422, text), b"m time=1 5").dead[0].reason == "field_name"
 
 
+@pytest.mark.parametrize("reason", ["type_conflict", "field_name"])
+def test_promise_2_a_single_line_that_is_refused_for_a_known_reason_is_a_dead_letter_whatever_was_counted(reason):
+    known = 'input field "f" on measurement "m" is ' + {
+        "type_conflict": "type integer, already exists as type float",
+        "field_name": "invalid",
+    }.get(reason)
+    result = outcome(refused(422, f"partial write: {known}"), b"m f=1i 5")
+    assert isinstance(result, Split)
+    assert [(letter.line, letter.reason) for letter in result.dead] == [(b"m f=1i 5", reason)]
+    assert result.parts == ()
+
+
 def test_points_older_than_the_retention_are_sent_apart():
     message = json.loads(CASES["write: all points older than retention"]["response"]["body"])["message"]
     old = b"environment,clientId=pi-1 Temperature=1.5 1700000000000000000"
@@ -299,18 +343,18 @@ def test_points_older_than_the_retention_are_sent_apart():
     body=st.binary(max_size=200) | st.text(max_size=200).map(lambda text: json.dumps({"message": text}).encode()),
     size=st.integers(1, 9),
     again=st.integers(0, 5),
-    may_halve=st.booleans(),
+    told=st.fixed_dictionaries({name: st.booleans() for name in ("may_halve", "accepting", "suspect", "parked")}),
 )
-def test_promise_2_no_unknown_text_is_a_reason_to_drop(status, body, size, again, may_halve):
+def test_promise_2_no_unknown_text_is_a_reason_to_drop(status, body, size, again, told):
     lines = [GOOD + b"%d" % n for n in range(size)]
-    result = outcome(Answer(status, {}, body), *lines, again=again, may_halve=may_halve)
+    result = outcome(Answer(status, {}, body), *lines, again=again, **told)
     if status == 204:
         return
     assert not isinstance(result, Delivered)
     if isinstance(result, Split):
         assert result.dead == ()
         assert [line for part in result.parts for line in part.lines] == lines
-        assert len(result.parts) == 2
+        assert len(result.parts) == min(size, 2)
 
 
 def test_an_unknown_refusal_of_one_line_parks_it():
