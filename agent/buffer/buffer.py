@@ -87,7 +87,7 @@ class Buffer:
     def take_live(self, max_points: int) -> Batch | None:
         """Dated points that are not on disk yet, the oldest first."""
         block = self._queue.take_live(max_points)
-        return None if block is None else _batch_of(block)
+        return None if block is None else self._batch_of(block)
 
     def take_backlog(self, max_points: int) -> Batch | None:
         """The oldest rows, up to `max_points` (at least one row); a suspect row comes alone."""
@@ -101,7 +101,7 @@ class Buffer:
         """Parts that are not on disk yet come first. A disk that refuses gives nothing."""
         block = self._queue.take_part(kinds)
         if block is not None:
-            return _batch_of(block)
+            return self._batch_of(block)
         try:
             while True:
                 with self._queue.hold_next(kinds, limit) as (kind, keys):
@@ -137,9 +137,20 @@ class Buffer:
             health += header.health
         if not good:
             return None
-        self._queue.give_out(good)
         suspect, parked = kind == Kind.SUSPECT, kind == Kind.PARKED
-        return Batch(tuple(good), b"".join(members), count, suspect=suspect, parked=parked, health=health)
+        batch = Batch(tuple(good), b"".join(members), count, suspect=suspect, parked=parked, health=health)
+        self._queue.give_out(good)
+        return batch
+
+    def _batch_of(self, block: Block) -> Batch:
+        """The batch of a block in memory, which is in flight; not any more if there is no memory for its body."""
+        suspect, parked = block.kind == Kind.SUSPECT, block.kind == Kind.PARKED
+        empty = Batch((block.id,), b"", len(block.lines), block.live, suspect, parked, block.health)
+        try:
+            return replace(empty, body=compress(b"\n".join(block.lines) + b"\n"))
+        except BaseException:
+            self._queue.keep(empty)
+            raise
 
     # What became of them
 
@@ -291,10 +302,3 @@ class Buffer:
             self._disk.health.retry_ns = _FOREVER
             self._disk.health.problem = "closed"
         self._hold.release()
-
-
-def _batch_of(block: Block) -> Batch:
-    """The batch of a block in memory."""
-    body = compress(b"\n".join(block.lines) + b"\n")
-    suspect, parked = block.kind == Kind.SUSPECT, block.kind == Kind.PARKED
-    return Batch((block.id,), body, len(block.lines), block.live, suspect, parked, block.health)

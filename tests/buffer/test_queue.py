@@ -79,6 +79,22 @@ def test_an_error_while_a_batch_is_read_leaves_its_rows_free(buffer, clock, monk
     assert len(drain(buffer)) == 30
 
 
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_where_there_is_no_memory_for_a_batch_its_points_can_be_taken_later(buffer, clock, monkeypatch, on_disk):
+    measure(buffer, clock, 5)
+    if on_disk:
+        assert buffer.commit_all()
+
+    def none_left(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("agent.buffer.buffer.Batch" if on_disk else "agent.buffer.buffer.compress", none_left)
+    with pytest.raises(MemoryError):
+        buffer.take_backlog(10) if on_disk else buffer.take_live(10)
+    monkeypatch.undo()
+    assert len(drain(buffer)) == 5
+
+
 def test_a_row_is_held_by_one_at_a_time_and_free_after(buffer, clock):
     rows(buffer, clock, 2, 10)
     queue = buffer._queue
