@@ -120,7 +120,10 @@ class Commits:
             self._begun = True
             self.unclean = not opened.saved.clean
             self._queue.begin(opened.saved, time.time())
-        self._queue.take_over(opened.rows, opened.bad, self._transactions.believed(opened.rows, opened.saved))
+        saved = self._transactions.believed(opened.rows, opened.saved)
+        missing = self._queue.adopt(opened.rows, opened.bad, saved)
+        if missing:
+            log.warning("buffer: %d points that were counted are not there: they count as damaged until found", missing)
 
     def _read_only(self) -> None:
         """What cannot be written can perhaps be read: then what waits there is delivered, once in this process."""

@@ -104,15 +104,6 @@ def dropped(reason: str, count: int, health: int = 0) -> Counters:
     return Counters(Tally(dropped={reason: count - health}), Tally(dropped={reason: health}))
 
 
-def balance(counters: Counters, pending: int, health: int) -> Counters:
-    """The change that makes the equation hold after damage: what is missing was dropped, what is found beyond the
-    counters was measured. `health` of the `pending` points are the agent's own.
-    """
-    points, own = counters.points.unaccounted(pending - health), counters.health.unaccounted(health)
-    change = dropped("damaged", max(points, 0) + max(own, 0), max(own, 0))
-    return change + measured(max(-points, 0) + max(-own, 0), max(-own, 0))
-
-
 def regained(counters: Counters, points: int, health: int) -> Counters:
     """The change when points that were given up as damaged are there after all; what goes beyond was never counted."""
     own = points - health
@@ -120,6 +111,15 @@ def regained(counters: Counters, points: int, health: int) -> Counters:
     back_health = min(health, counters.health.dropped.get("damaged", 0))
     change = dropped("damaged", -back - back_health, -back_health)
     return change + measured(points - back - back_health, health - back_health)
+
+
+def balance(counters: Counters, pending: int, health: int) -> Counters:
+    """The change that makes the equation hold after damage: what is missing was dropped, what is found beyond the
+    counters is regained. `health` of the `pending` points are the agent's own.
+    """
+    points, own = counters.points.unaccounted(pending - health), counters.health.unaccounted(health)
+    change = dropped("damaged", max(points, 0) + max(own, 0), max(own, 0))
+    return change + regained(counters, max(-points, 0) + max(-own, 0), max(-own, 0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,8 @@ class Queue:
         self._letters: list[DeadLetter] = []
         self._gone: set[int] = set()
         self._gone_since_ns: int | None = None
+        self._settled: set[int] = set()
+        """Rows of a database that was replaced, which need not come back."""
         self._dating: dict[str, tuple[int, int]] = {}
         """Boots whose points get their time: offset in ms, and 1 where it is estimated."""
 
@@ -277,9 +279,10 @@ class Queue:
 
     # Views, for whoever plans
 
-    def has_row(self, key: int) -> bool:
+    def wants(self, key: int) -> bool:
+        """Whether a row that comes back was not there already, and not settled before."""
         with self._lock:
-            return key in self._rows
+            return key not in self._rows and key not in self._settled
 
     def view(self) -> retention.View:
         """The rows that wait, and which of them are not free."""
@@ -434,10 +437,22 @@ class Queue:
                 dating=dict(self._dating),
             )
 
+    def adopt(self, rows: RowIndex, bad: set[int], saved: Saved) -> int:
+        """The same of a disk that was just opened. What does not add up is damage, and is balanced: returns how many
+        points were counted and are not there.
+        """
+        with self._lock:
+            self.take_over(rows, bad, saved)
+            change = counters.balance(self._ledger.counters, *self._pending())
+            self._ledger.count(change)
+            return sum(tally.dropped.get("damaged", 0) for tally in (change.points, change.health))
+
     def take_over(self, rows: RowIndex, bad: set[int], saved: Saved) -> None:
         """The rows and the ledger as they are found on disk, without what is settled but still there."""
         with self._lock:
-            self._gone = {key for key in self._gone if key in bad or rows.remove(key) is not None}
+            there = {key for key in self._gone if key in bad or rows.remove(key) is not None}
+            self._settled |= self._gone - there
+            self._gone = there
             self._rows = rows
             self._pins.found(rows, bad - self._gone)
             self._ledger.base = saved

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from agent.buffer import carving, dead_letters
 from agent.buffer import folder as folders
 from agent.buffer.index import RowIndex
-from agent.buffer.ledger import Counters, Saved, balance
+from agent.buffer.ledger import Saved
 from agent.buffer.rows import LAST_KEY, DamagedRow, read_header, recovered
 from agent.buffer.store import DATABASE, FILES, DiskError, Store
 
@@ -94,8 +94,8 @@ def open_reader(folder: Path) -> Opened | None:
 
 
 def _ledger(store: Store, rows: RowIndex, known: Saved | None, unread: list[Path]) -> tuple[Saved, str]:
-    """The ledger in the store. Where it is lost or not begun: the `known` one, balanced; else one that knows of nothing
-    but what waits, to which that of an `unread` set is added once it is found.
+    """The ledger in the store. Where it is lost or not begun: the `known` one; else one that knows of nothing, to which
+    that of an `unread` set is added once it is found. The queue balances it with what is there.
     """
     top = max((e.key for q, _, _ in rows.waiting() for e in [next(reversed(q), None)] if e is not None), default=0)
     note = ""
@@ -108,11 +108,6 @@ def _ledger(store: Store, rows: RowIndex, known: Saved | None, unread: list[Path
             saved = Saved()
             note = "the counters were lost and start again with the points that wait" if rows.points else ""
         top = max(top, _A_SET * max((int(home.name) for home in unread), default=0))
-    change = balance(saved.counters, rows.points, rows.health)
-    if change != Counters():
-        missing = sum(tally.dropped.get("damaged", 0) for tally in (change.points, change.health))
-        note = note or f"{missing} points that were counted are not there: they count as damaged, until they are found"
-        saved = replace(saved, counters=saved.counters + change, generation=saved.generation + 1)
     return replace(saved, last_key=max(saved.last_key, top)), note
 
 

@@ -149,7 +149,7 @@ class Salvage:
             if header.kind == Kind.DEAD:
                 letters += dead_letters.letters_of(value)
                 continue
-            if self._queue.has_row(key):
+            if not self._queue.wants(key):
                 continue
             back = counters.regained(now, header.count, header.health)
             now += back

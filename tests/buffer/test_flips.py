@@ -27,13 +27,13 @@ def used(tmp_path_factory):
     top = tmp_path_factory.mktemp("used")
     clock = HandClock()
     buffer = open_at(top / "live", clock)
-    for number in range(60):
+    for number in range(44):
         measure(buffer, clock, 12)
         buffer.commit_all()
         if number == 5:
             buffer.delivered(buffer.take_backlog(10))
-        if number == 48:
-            buffer._disk.store._cache._sql("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        if number == 41:
+            buffer._disk.store._cache._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     shutil.copytree(top / "live", top / "copy")
     buffer.close()
     return top / "copy"
@@ -126,7 +126,7 @@ def trial(used, folder, name, offset, bit):
 def test_promise_3_one_flipped_bit_anywhere_refuses_nothing_and_costs_the_rows_it_hit(used, tmp_path):
     rows = rows_of(used)
     points = sum(map(len, rows))
-    assert len(rows) > 15
+    assert len(rows) >= 8
     tried = list(flips(used))
     seed = int(os.environ.get("SEED", random.randrange(10**6)))
     if not SOAK:
