@@ -143,11 +143,13 @@ class Service:
         self._core = None
 
     def _answers(self) -> bool:
-        """Whether the server took what it was sent last, and owes no answer."""
-        if self._parts.delivery is None:
+        """Whether there is a server, it owes no answer, and nothing speaks against it: it may not have been asked yet,
+        as after a reload.
+        """
+        if self._parts.delivery is None or not self.registered():
             return False
         status = self._parts.delivery.snapshot()
-        return status.last_success_ns is not None and not status.failures and status.call_since_boot_ns is None
+        return not status.failures and status.call_since_boot_ns is None
 
     def stop_measuring(self) -> None:
         _end(self._parts.measuring)

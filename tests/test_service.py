@@ -7,11 +7,13 @@ import pytest
 
 from agent.buffer import recovery
 from agent.config.parse import parse_settings
+from agent.points.schema import Line
 from agent.service import Service
 from agent.status.socket import ask
 from agent.util.errors import AgentError
 from drivers.base import boot_ns
 from drivers.virtual import Virtual
+from tests.servers import InfluxServer
 
 
 def settings(**changed):
@@ -101,6 +103,27 @@ def test_a_driver_that_cannot_be_made_leaves_the_old_settings_at_work(service, m
             service.reload(settings())
     before = measured(service)
     wait_for(lambda: measured(service) > before + 2)
+
+
+def test_promise_1_the_last_points_need_no_disk_soon_after_a_reload_either(tmp_path, monkeypatch):
+    with InfluxServer() as server:
+        target = {"url": server.url, "org": server.org, "bucket": server.bucket, "token": server.token}
+        here = settings(influxdb=target)
+        agent = Service(here, tmp_path)
+        agent.start()
+        try:
+            wait_for(agent.registered)
+            agent.stop_measuring()
+            assert agent.drain(5)
+            monkeypatch.setattr(Virtual, "read", lambda self: 1 / 0)  # so that the new delivery begins with nothing
+            agent.reload(here)
+            began = boot_ns()
+            wait_for(lambda: agent.alive_boot_ns()["delivery"] > began)
+            agent._core.buffer.put([Line(b"environment,clientId=pi-1 Temperature=7.25", boot_ns())])
+        finally:
+            agent.stop()
+        assert agent.ledger()["pending"] == 0
+        assert agent.ledger()["delivered"] == agent.ledger()["measured"] == len(server.points)
 
 
 def test_who_asks_an_agent_that_cannot_answer_is_told_so_and_the_next_one_is_answered(service, tmp_path, monkeypatch):

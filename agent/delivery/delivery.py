@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 POLL_S = 1.0
 """Longest wait without a look at the target and at stop."""
 FINE_NS = 60 * 1_000_000_000
-"""So long after a 204 a refusal is about the points; later an empty write asks first whether it is the request."""
+"""So long after a 204 a 400 is about the points; later, and after a 500, an empty write asks first whether it is the
+request."""
 MAX_PROBES, PROBE_GAP_S, PROBE_SLOWLY_S = 4, 0.5, 60.0
 SECOND = 1_000_000_000
 
