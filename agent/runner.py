@@ -5,19 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.config.parse import load_settings
+from agent.config.settings import Settings
 from agent.service import Service
 from agent.util import systemd
 from agent.util.errors import AgentError
 from drivers.base import boot_ns
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from agent.config.settings import Settings
 
 log = logging.getLogger(__name__)
 

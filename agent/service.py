@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from agent.buffer.buffer import Buffer, open_buffer
 from agent.buffer.committer import Committer
 from agent.clock.backdating import Dating
 from agent.clock.clock import Clock, open_clock
 from agent.config.limits import missing_files
+from agent.config.settings import Settings
 from agent.delivery.delivery import Delivery
 from agent.delivery.writer import Writer  # with influxdb_client, before any thread: points/schema.py says why
 from agent.registration.device_id import device_id, state_folder_warning
 from agent.registration.registrar import Registrar
 from agent.registration.static_token import StaticToken
+from agent.registration.target import Target
 from agent.sensing.sensors import Sensors, drivers_of
 from agent.status.history import History
 from agent.status.http import StatusPage
@@ -30,15 +34,7 @@ from agent.status.socket import ControlServer
 from agent.util import systemd
 from agent.util.errors import AgentError
 from agent.util.loops import LoopThread, Running, Spawn
-from drivers.base import boot_ns
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from agent.config.settings import Settings
-    from agent.registration.target import Target
-    from drivers.base import Driver
+from drivers.base import Driver, boot_ns
 
 log = logging.getLogger(__name__)
 

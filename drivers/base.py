@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from numbers import Real
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from drivers.options import OptionError, nearest, option, structure, validate
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = [
     "QUANTITIES",

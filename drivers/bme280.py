@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping  # noqa: TC003 - the options' annotations are read
+from collections.abc import (
+    Callable,
+    Mapping,
+)
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from drivers import registers as r
 from drivers.base import (
@@ -28,9 +31,6 @@ from drivers.base import (
 from drivers.conversions import Conversions, Settings
 from drivers.derived import dew_point, sea_level_pressure
 from drivers.i2c import WIRING, I2CRegisters, InUse, NoBus
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 ADDRESSES = (0x76, 0x77)
 MEASURED = ("Temperature", "Humidity", "Pressure")

@@ -9,15 +9,11 @@ What it measures comes from a function, so nothing here computes weather; the fi
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from drivers import registers as r
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from contextlib import AbstractContextManager
 
 
 @dataclass(frozen=True, slots=True)

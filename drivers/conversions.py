@@ -7,15 +7,13 @@ Datasheet BST-BME280-DS002: 3.3 modes, 3.4.4 filter, 4 reading out, 5.4 register
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from drivers import registers as r
 from drivers.base import NotReady, Transient, boot_ns
 from drivers.i2c import WIRING, generic_board
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 _POWER = "check its power supply"
 _STEP_S = 0.001

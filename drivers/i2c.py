@@ -9,16 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from drivers.base import Busy, NoPermission, NotFound, SensorError, Transient
 from drivers.i2c_lock import ChipLock
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
 ENABLE = "enable I2C with `sudo raspi-config nonint do_i2c 0` (or dtparam=i2c_arm=on in config.txt)"
 GROUP = "add the user to the group i2c: `sudo usermod -aG i2c $USER`, then log in again"

@@ -13,13 +13,10 @@ import fcntl
 import os
 import struct
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from drivers.base import Busy
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 AT_MOST_S = 2.0  # a reading takes a tenth of it, in the slowest mode
 _STEP_S = 0.005

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 CALIBRATION = 0x88  # to 0xA1: T1..T3, P1..P9, reserved, H1
 CALIBRATION_SIZE = 26

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from drivers.base import Driver, NotFound, OptionError, Reading, Transient, boot_ns, option
 from drivers.weather import air, chance, jitter, room_air
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 SPELL = 60.0  # seconds that a gap or a stuck value lasts
 _ERRORS, _GAPS, _STUCK, _NOISE = 101, 102, 103, 110

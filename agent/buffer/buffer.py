@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from agent.buffer import folder as folders
 from agent.buffer.batch import Batch, BufferStatus, DeadLetter, Part, UndatedBoot
@@ -20,15 +21,10 @@ from agent.buffer.folder import AlreadyRunning
 from agent.buffer.queue import Queue
 from agent.buffer.rows import DamagedRow, Kind, MisplacedRow, check, compress
 from agent.buffer.store import DiskError
+from agent.buffer.tail import Block, BootClock
+from agent.config.settings import BufferSettings
+from agent.points.schema import Line
 from agent.util.errors import AgentError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from agent.buffer.tail import Block, BootClock
-    from agent.config.settings import BufferSettings
-    from agent.points.schema import Line
 
 __all__ = ["AlreadyRunning", "Batch", "Buffer", "BufferStatus", "DeadLetter", "Part", "UndatedBoot", "open_buffer"]
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from agent.buffer import folder as folders
 from agent.buffer import ledger as counters
 from agent.buffer import recovery, retention
+from agent.buffer.batch import DeadLetter
+from agent.buffer.disk import Disk
+from agent.buffer.index import Entry
 from agent.buffer.ledger import SAVE_EVERY_S, Counters, Saved
 from agent.buffer.plan import Rewrite, crowded, due_ns, tail_ns
-from agent.buffer.queue import MANY_GONE
+from agent.buffer.queue import MANY_GONE, Queue
 from agent.buffer.rows import (
     MAX_LINES,
     DamagedRow,
@@ -28,17 +31,9 @@ from agent.buffer.rows import (
 )
 from agent.buffer.salvage import Salvage
 from agent.buffer.store import DiskError
+from agent.buffer.tail import BootClock
 from agent.buffer.transaction import Transactions
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from agent.buffer.batch import DeadLetter
-    from agent.buffer.disk import Disk
-    from agent.buffer.index import Entry
-    from agent.buffer.queue import Queue
-    from agent.buffer.tail import BootClock
-    from agent.config.settings import BufferSettings
+from agent.config.settings import BufferSettings
 
 log = logging.getLogger(__name__)
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
 
-if TYPE_CHECKING:
-    import threading
-
-    from agent.buffer.buffer import Buffer
+from agent.buffer.buffer import Buffer
 
 NOTICE_S = 2.0
 """How often it looks whether another process has changed the database."""

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
 
+from agent.buffer.index import Entry
 from agent.buffer.rows import MAX_LINES
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from agent.buffer.index import Entry
 
 MANY = 36
 SMALL = MAX_LINES // MANY

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from agent.buffer.batch import DeadLetter
 from agent.buffer.rows import MAX_LINES, DamagedRow, Header, Kind, Row, check, compress, count_health, lines_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 BASE = 1 << 62
 """Keys of dead letters begin here, above those of all points."""

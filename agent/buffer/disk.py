@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from agent.buffer import folder as folders
 from agent.buffer import recovery
-from agent.buffer.store import DiskError, disk_error
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from agent.buffer.ledger import Saved
-    from agent.buffer.store import Store, Trouble
+from agent.buffer.ledger import Saved
+from agent.buffer.store import DiskError, Store, Trouble, disk_error
 
 log = logging.getLogger(__name__)
 

@@ -6,14 +6,11 @@ import contextlib
 import fcntl
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from agent.util import atomic
 from agent.util.errors import EXIT_ALREADY_RUNNING, AgentError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 DAMAGED = "damaged"
 BALLAST = "ballast"

@@ -6,15 +6,13 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import compress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from agent.buffer.batch import BufferStatus, UndatedBoot
 from agent.buffer.rows import Header, Kind
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
 
 _COMPACT_AFTER = 4096
 

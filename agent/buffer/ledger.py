@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from typing import Any
 
 SAVE_EVERY_S = 900.0
 """Seconds between saves, at most: so much measuring can be in none of the counters after an unclean stop."""

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import Self
 
 from agent.buffer import dead_letters
 from agent.buffer import folder as folders
 from agent.buffer import ledger as counters
-from agent.buffer.batch import BufferStatus
+from agent.buffer.batch import BufferStatus, DeadLetter, UndatedBoot
 from agent.buffer.ledger import Counters, Saved
 from agent.buffer.recovery import LEDGER, scan
-from agent.buffer.rows import DamagedRow, Header, Kind, count_health, pack, read_header, unpack
+from agent.buffer.rows import DamagedRow, Header, Kind, Row, count_health, pack, read_header, unpack
 from agent.buffer.store import DATABASE, DiskError, Store
 from agent.util.errors import AgentError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-
-    from agent.buffer.batch import DeadLetter, UndatedBoot
-    from agent.buffer.rows import Row
 
 CHECK_S = 5.0
 """quick_check of a million rows takes longer: then what was read so far is what is known."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Collection, Container, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import threading
-    from collections.abc import Collection, Container, Iterable, Iterator
-
-    from agent.buffer.batch import Batch
-    from agent.buffer.tail import Block, Tail
+from agent.buffer.batch import Batch
+from agent.buffer.tail import Block, Tail
 
 
 class Pins:

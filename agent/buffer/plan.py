@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from agent.buffer.batch import DeadLetter
 from agent.buffer.ledger import Counters
-
-if TYPE_CHECKING:
-    from agent.buffer.batch import DeadLetter
-    from agent.buffer.rows import Header, Row
-    from agent.buffer.tail import Group
+from agent.buffer.rows import Header, Row
+from agent.buffer.tail import Group
 
 SETTLE_NS = 1_000_000_000
 """What was delivered is removed from disk so much later, together with what follows, or once it is many rows."""

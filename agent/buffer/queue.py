@@ -10,28 +10,21 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from agent.buffer import compaction, retention
 from agent.buffer import ledger as counters
-from agent.buffer.index import RowIndex
+from agent.buffer.batch import Batch, BufferStatus, DeadLetter, Part, UndatedBoot
+from agent.buffer.index import Entry, RowIndex
 from agent.buffer.ledger import Counters, Ledger, Saved
 from agent.buffer.pins import Pins
-from agent.buffer.plan import Plan, Work
+from agent.buffer.plan import Plan, Stored, Work
 from agent.buffer.rows import Kind, count_health
-from agent.buffer.tail import Block, Tail
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
-
-    from agent.buffer.batch import Batch, BufferStatus, DeadLetter, Part, UndatedBoot
-    from agent.buffer.index import Entry
-    from agent.buffer.plan import Stored
-    from agent.buffer.tail import BootClock, Group
-    from agent.config.settings import BufferSettings
-    from agent.points.schema import Line
+from agent.buffer.tail import Block, BootClock, Group, Tail
+from agent.config.settings import BufferSettings
+from agent.points.schema import Line
 
 _KINDS = {"pending": Kind.PENDING, "suspect": Kind.SUSPECT, "parked": Kind.PARKED}
 _MEASURED = (Kind.PENDING, Kind.UNDATED)

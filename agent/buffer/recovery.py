@@ -9,7 +9,7 @@ import logging
 import os
 import sqlite3
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from agent.buffer import carving, dead_letters
 from agent.buffer import folder as folders
@@ -17,9 +17,6 @@ from agent.buffer.index import RowIndex
 from agent.buffer.ledger import Saved
 from agent.buffer.rows import LAST_KEY, DamagedRow, read_header, recovered
 from agent.buffer.store import DATABASE, FILES, DiskError, Store
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 log = logging.getLogger(__name__)
 

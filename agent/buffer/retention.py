@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Literal, NamedTuple
 
 from agent.buffer.index import Entry, entries_of
 from agent.buffer.rows import Kind
+from agent.buffer.tail import Block
 from agent.points.schema import series_of
-
-if TYPE_CHECKING:
-    from array import array
-    from collections.abc import Iterable, Iterator, Sequence
-    from typing import Literal
-
-    from agent.buffer.index import Entry
-    from agent.buffer.tail import Block
 
 RESERVE_BYTES = 2_000_000
 """Of the configured size, what the log and the ballast take."""

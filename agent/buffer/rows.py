@@ -11,14 +11,11 @@ import re
 import struct
 import uuid
 import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
 
 from agent.points.schema import series_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 MAX_LINES = 5000
 """Lines in a row, at most, when rows are merged or imported."""

@@ -6,26 +6,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import Protocol
 
 from agent.buffer import carving, dead_letters
 from agent.buffer import folder as folders
 from agent.buffer import ledger as counters
+from agent.buffer.batch import DeadLetter
+from agent.buffer.disk import Disk
 from agent.buffer.ledger import Counters, Saved
 from agent.buffer.plan import Rewrite
+from agent.buffer.queue import Queue
 from agent.buffer.recovery import LEDGER
 from agent.buffer.rows import DamagedRow, Header, Kind, Row, check
-from agent.buffer.store import DiskError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from agent.buffer.batch import DeadLetter
-    from agent.buffer.disk import Disk
-    from agent.buffer.queue import Queue
-    from agent.buffer.store import Store
+from agent.buffer.store import DiskError, Store
 
 log = logging.getLogger(__name__)
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from agent.buffer.rows import Kind, count_health, dated, is_health
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from agent.points.schema import Line
+from agent.points.schema import Line
 
 _MS = 1_000_000
 _FAR_MS = 43_200_000

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from agent.buffer import dead_letters, recovery
+from agent.buffer.index import RowIndex
 from agent.buffer.ledger import Counters, Saved
+from agent.buffer.plan import Plan, Stored
+from agent.buffer.queue import Queue
 from agent.buffer.recovery import LEDGER
 from agent.buffer.rows import MAX_LINES, Row, pack
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from agent.buffer.index import RowIndex
-    from agent.buffer.plan import Plan, Stored
-    from agent.buffer.queue import Queue
-    from agent.buffer.store import Store
-    from agent.buffer.tail import Group
+from agent.buffer.store import Store
+from agent.buffer.tail import Group
 
 _DOUBTS = 8
 """Each commit that fails is built on the last one that did not: more never come into question."""

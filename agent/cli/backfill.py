@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from agent.cli.options import Context, Duration, common_options
-from agent.config.units import Seconds  # noqa: TC001 - beside the options
+from agent.config.units import Seconds
 from agent.util.errors import ConfigError
 
 

@@ -8,12 +8,14 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import click
 
+from agent.buffer.batch import UndatedBoot
 from agent.buffer.offline import OfflineBuffer, look
 from agent.buffer.rows import MAX_LINES, Kind, pack
 from agent.cli.options import Context, common_options, since_option
@@ -23,11 +25,6 @@ from agent.config.units import format_time
 from agent.points import line_protocol as protocol
 from agent.points.export import write_csv, write_jsonl
 from agent.util.errors import AgentError, printable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from agent.buffer.batch import UndatedBoot
 
 _READ_BYTES = 2**20
 _ROWS = 10

@@ -6,15 +6,12 @@ import json
 import shutil
 import textwrap
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import click
 
 from agent.cli.options import Context, common_options
+from agent.doctor.finding import Finding
 from agent.util.errors import EXIT_FAILED
-
-if TYPE_CHECKING:
-    from agent.doctor.finding import Finding
 
 COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "bright_black"}
 

@@ -7,20 +7,17 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from agent.config.settings import Settings
 from agent.config.units import Seconds, parse_duration
 from agent.util.errors import AgentError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from agent.config.settings import Settings
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 SYSTEM_CONFIG = Path("/etc/iot-agent/agent.toml")

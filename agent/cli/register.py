@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import click
 
-from agent.cli.options import common_options
+from agent.cli.options import Context, common_options
+from agent.config.settings import CenterSettings
+from agent.registration.credentials import CredentialStore
 from agent.status.socket import ask
 from agent.util.errors import AgentError, ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from agent.cli.options import Context
-    from agent.config.settings import CenterSettings
-    from agent.registration.credentials import CredentialStore
 
 
 @click.command()

@@ -6,15 +6,13 @@ import logging
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Mapping
+from typing import TextIO
 
 import click
 
 from agent.cli.options import LOG_FORMAT, Context, common_options
 from agent.util.errors import AgentError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @click.command()

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count as counting
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from agent.cli.options import Context, common_options
 from agent.util.errors import AgentError
 from drivers.base import QUANTITIES, Driver, OptionError, Reading, SensorError, make, what_failed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
 
 ROUNDS_IN_VAIN = 5  # with no sensor answering; then `read` gives up
 PAUSE_S = 1.0  # before a sensor that failed is tried again, and between readings of the table

@@ -20,18 +20,15 @@ because none is dated. Nothing else is needed: `status` shows words(clock.state(
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from threading import Event
+from typing import Literal, Protocol
 
+from agent.clock.boots import Boot
+from agent.clock.clock import Clock, ClockState
 from agent.clock.manual_times import read, remove
 from agent.clock.sources import SECOND
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from threading import Event
-
-    from agent.clock.boots import Boot
-    from agent.clock.clock import Clock, ClockState
 
 _log = logging.getLogger(__name__)
 

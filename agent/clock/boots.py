@@ -11,16 +11,14 @@ import json
 import logging
 import sys
 import uuid
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, cast, get_args
+from typing import cast, get_args
 
 from agent.clock.sources import SECOND, Anchor, Evidence, aged
 from agent.util.atomic import read_regular, sweep_temporaries, write_atomic
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 _log = logging.getLogger(__name__)
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event, Lock
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from agent.clock.boots import Boots, Known, current_boot_id
 from agent.clock.kernel import KernelClock, kernel_clock
@@ -26,13 +28,8 @@ from agent.clock.sources import (
     judge,
 )
 from agent.clock.timeline import MILLISECOND, Segment, extended, segment_at, stamp
+from agent.config.settings import ClockSettings
 from drivers.base import boot_ns as _boot_ns
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from agent.config.settings import ClockSettings
 
 _log = logging.getLogger(__name__)
 

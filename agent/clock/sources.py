@@ -7,13 +7,11 @@ intervals that share a point (Marzullo's algorithm) is what the servers agree on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from agent.clock.kernel import KernelClock
+from agent.clock.kernel import KernelClock
 
 Evidence = Literal["kernel", "servers", "always"]
 

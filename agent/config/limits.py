@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from agent.config import settings as s
 from drivers.base import QUANTITIES, OptionError, options_for
 from drivers.base import load as load_driver
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
 
 ID_RULE = "1 to 64 of the characters A-Z a-z 0-9 . _ -, and not . or .."
 _DAY = 86_400

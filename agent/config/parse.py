@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_origin
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_origin
 
 from cattrs import Converter
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError, IterableValidationNote
@@ -16,10 +18,6 @@ from agent.config.limits import check_url, contradictions, nearest, out_of_limit
 from agent.config.units import Bytes, Seconds, parse_duration, parse_size
 from agent.util.errors import ConfigError
 from agent.util.secret import TOKEN, Secret
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
 _Section = TypeVar("_Section", s.CenterSettings | None, s.InfluxSettings | None)
 MAX_FILE = 1_000_000

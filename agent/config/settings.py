@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 - cattrs reads these annotations
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from agent.config.units import Bytes, Seconds
-from agent.util.secret import Secret  # noqa: TC001 - cattrs reads these annotations
+from agent.util.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)

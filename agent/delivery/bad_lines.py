@@ -12,13 +12,11 @@ refused, then halving: at most 1 + 2k (⌈log₂(n / k)⌉ + 2); 28 for one amon
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from agent.points.schema import series_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _MARK = "unable to parse '"
 _END = "': "

@@ -9,26 +9,22 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from agent.buffer.batch import Batch
+from agent.buffer.buffer import Buffer
+from agent.clock.clock import Clock
+from agent.config.settings import DeliverySettings
 from agent.delivery.outage_log import OutageLog
-from agent.delivery.outcome import Delivered, Park, decide, is_blind
+from agent.delivery.outcome import Delivered, Outcome, Park, decide, is_blind
 from agent.delivery.pacing import SLOW_BASE_S, Pace, flush_interval_s
 from agent.delivery.settling import Settling
 from agent.delivery.writer import Writer
+from agent.registration.target import Target
 from drivers.base import boot_ns
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from agent.buffer.batch import Batch
-    from agent.buffer.buffer import Buffer
-    from agent.clock.clock import Clock
-    from agent.config.settings import DeliverySettings
-    from agent.delivery.outcome import Outcome
-    from agent.registration.target import Target
 
 log = logging.getLogger(__name__)
 

@@ -7,18 +7,14 @@ drop a point: its line is parked, which counts as pending, is retried slowly and
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from agent.buffer.batch import DeadLetter, Part
+from agent.buffer.batch import Batch, DeadLetter, Part
 from agent.delivery.bad_lines import halves, named_lines, trouble
 from agent.util.errors import short
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from agent.buffer.batch import Batch
-    from agent.util.http import Answer
+from agent.util.http import Answer
 
 SAME_BYTES = 3  # a 500 can be the sender's fault: after so many of them on the same bytes the batch is halved
 EITHER = ("413", "500")  # these bytes are at fault, or the server refuses whatever it is sent

@@ -5,14 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from random import Random
 
+from agent.buffer.batch import Batch
 from agent.util.backoff import BASE_S, CAP_S, full_jitter
-
-if TYPE_CHECKING:
-    from random import Random
-
-    from agent.buffer.batch import Batch
 
 PROMPT_S = 1.0
 """Flush interval with a loss window of 0: points are on disk at once, and follow to the server promptly."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from agent.buffer.batch import Part
+from agent.buffer.batch import Batch, Part
+from agent.buffer.buffer import Buffer
+from agent.delivery.outage_log import OutageLog
 from agent.delivery.outcome import (
     EITHER,
     SAME_BYTES,
     Defer,
     Delivered,
+    Outcome,
     Park,
     Reauthorise,
     Retry,
@@ -21,16 +24,7 @@ from agent.delivery.outcome import (
     Wait,
     is_blind,
 )
-from agent.delivery.pacing import LEAST_POINTS, SLOW_BASE_S
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from agent.buffer.batch import Batch
-    from agent.buffer.buffer import Buffer
-    from agent.delivery.outage_log import OutageLog
-    from agent.delivery.outcome import Outcome
-    from agent.delivery.pacing import Gate, Pace
+from agent.delivery.pacing import LEAST_POINTS, SLOW_BASE_S, Gate, Pace
 
 MAX_HALVINGS = 64
 """Halvings with nothing accepted in between, before refused batches are parked whole (400, 422) or wait (413, 500): 13

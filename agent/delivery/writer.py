@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.service.write_service import WriteService
 
+from agent.registration.target import Target
 from agent.util.http import Answer, Bounds
-
-if TYPE_CHECKING:
-    from agent.registration.target import Target
 
 MAX_ANSWER = 2 * 2**20
 """Bytes of an answer that are read: 5,000 bad lines are answered with 1.4 MB (InfluxDB 2.9.1)."""

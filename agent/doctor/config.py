@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import pwd
 import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from agent.config.parse import load_settings
 from agent.doctor.finding import Finding, Patient, failed, failed_by, ok, skipped, warning
@@ -24,9 +24,6 @@ from agent.registration.static_token import CREDENTIAL
 from agent.registration.target import Target
 from agent.status.socket import ask
 from agent.util.errors import AgentError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SUDO = "run it as that user: sudo iot-agent doctor"
 REGISTER = "start the agent, or: iot-agent register"

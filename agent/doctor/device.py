@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 from agent.buffer import offline
+from agent.config.settings import SensorSettings
 from agent.config.units import format_size
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
 from agent.sensing.plausibility import out_of_range
@@ -15,12 +18,6 @@ from agent.status.board import read_board, text_of, throttling
 from agent.status.snapshot import LEDGER
 from drivers.base import QUANTITIES, NoPermission, Reading, SensorError, make
 from drivers.i2c import NoBus
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from agent.config.settings import SensorSettings
 
 FULL_BYTES = 10_000_000
 LITTLE_BYTES = 100_000_000

@@ -5,15 +5,10 @@ While the agent runs, it is asked for what only one process should touch: the se
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 from agent.doctor import config, device, network, server
-from agent.doctor.finding import failed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from agent.doctor.finding import Finding, Patient
+from agent.doctor.finding import Finding, Patient, failed
 
 CHECKS: tuple[tuple[str, Callable[[Patient], Iterator[Finding]]], ...] = (
     ("configuration", config.configuration),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from agent.config.settings import Settings
-    from agent.registration.target import Target
+from agent.config.settings import Settings
+from agent.registration.target import Target
 
 Verdict = Literal["ok", "warning", "failed", "skipped"]
 

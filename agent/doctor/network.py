@@ -7,18 +7,16 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from agent.clock.kernel import kernel_clock
 from agent.clock.sources import BUILT_NS
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
 from agent.registration.target import plain_http_warning, trust_store
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 OFF_S = 5.0
 DAYS_LEFT = 14

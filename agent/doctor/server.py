@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from agent.config.limits import check_id
+from agent.config.settings import CenterSettings
 from agent.delivery.writer import Writer
 from agent.doctor.finding import Finding, Patient, failed, failed_by, ok, skipped, warning
 from agent.doctor.network import host_and_port
@@ -15,11 +16,6 @@ from agent.registration.credentials import SECRET_FILE, CredentialsError, read_p
 from agent.registration.device_id import ID_FILE, derive
 from agent.registration.dialects import DIALECTS
 from agent.util.secret import Secret
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from agent.config.settings import CenterSettings
 
 
 def registration(patient: Patient) -> Iterator[Finding]:

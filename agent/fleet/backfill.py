@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from agent.buffer.offline import OfflineBuffer
 from agent.buffer.rows import MAX_LINES, Kind, pack
+from agent.config.settings import SensorSettings, Settings
 from agent.points.schema import line_for
 from agent.registration.device_id import device_id
 from agent.service import prepare
 from drivers.base import load, options_for
 from drivers.virtual import Virtual
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from agent.config.settings import SensorSettings, Settings
 
 _NS = 1_000_000_000
 

@@ -13,17 +13,16 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from agent.util.errors import AgentError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
+Event = tuple[float, Callable[[], None]]
 
-    Event = tuple[float, Callable[[], None]]
 
 DEFAULT_PORT = 5000
 _START_S = 20

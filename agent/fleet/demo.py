@@ -7,18 +7,16 @@ import os
 import sys
 import urllib.error
 import webbrowser
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
 
 from agent.config.parse import parse_settings
 from agent.fleet.backfill import write_past
 from agent.fleet.center import CenterProcess, free_port, pass_time
 from agent.service import Service
 from agent.status.snapshot import LEDGER
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
-    from pathlib import Path
 
 DEVICE_ID = "demo"
 _DRAIN_S = 15

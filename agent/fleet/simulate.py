@@ -11,26 +11,22 @@ import resource
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from agent.config.parse import parse_settings
+from agent.config.settings import Settings
 from agent.delivery.writer import Writer
 from agent.fleet.center import DEFAULT_PORT, CenterProcess, free_port, pass_time
 from agent.service import Service
 from agent.status.snapshot import LEDGER
 from agent.util.errors import AgentError
-from agent.util.loops import Steps
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from pathlib import Path
-
-    from agent.config.settings import Settings
-    from agent.util.http import Answer
-    from agent.util.loops import Loop
+from agent.util.http import Answer
+from agent.util.loops import Loop, Steps
 
 WORKERS = 16
 REGISTERED_WITHIN_S = 120

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-from typing import IO, TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO
 
 from agent.config.units import format_time
-from agent.points.line_protocol import parse, value_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from agent.points.line_protocol import Point
+from agent.points.line_protocol import Point, parse, value_of
 
 
 def write_jsonl(lines: Iterable[bytes], output: IO[bytes]) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 # Possessive quantifiers: a line that is not one is refused in one pass.
 _CHARS = rb"[^,= \\\x00-\x1f\x7f]*+"

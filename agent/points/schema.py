@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from drivers.base import QUANTITIES, Quantity
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MEASUREMENT = "environment"
 HEALTH_MEASUREMENT = "agent"

@@ -6,20 +6,18 @@ import contextlib
 import json
 import re
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.config.limits import check_url
 from agent.util.errors import AgentError
+from agent.util.http import Answer
 from agent.util.secret import TOKEN, Secret
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+TellTime = Callable[[int | None, int], None]
 
-    from agent.util.http import Answer
-
-    TellTime = Callable[[int | None, int], None]
 
 MAX_RETRY_AFTER_S = 3600.0
 PLACEHOLDER = "fake_auth_token"

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 
 from agent import __version__
+from agent.config.settings import CenterSettings
 from agent.registration.answers import RegistrationError, Reply
-from agent.registration.credentials import CredentialsError, read_secret_file
+from agent.registration.credentials import CredentialsError, CredentialStore, read_secret_file
 from agent.registration.target import trust_store
-from agent.util.http import Bounds
+from agent.util.http import Answer, Bounds
+from agent.util.secret import Secret
 from drivers.base import boot_ns
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+Observe = Callable[[int, int, int, int], None]
 
-    from agent.config.settings import CenterSettings
-    from agent.registration.credentials import CredentialStore
-    from agent.util.http import Answer
-    from agent.util.secret import Secret
-
-    Observe = Callable[[int, int, int, int], None]
 
 MAX_ANSWER = 65_536
 _REDIRECTS = (301, 302, 303, 307, 308)

@@ -12,17 +12,15 @@ import os
 import re
 import secrets
 import stat
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.registration.remote_config import RemoteConfiguration, accept
 from agent.util.atomic import sweep_temporaries, write_atomic
 from agent.util.errors import AgentError
 from agent.util.secret import TOKEN, Secret
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 log = logging.getLogger(__name__)
 

@@ -7,14 +7,11 @@ import logging
 import os
 import re
 import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from agent.config.limits import check_id
 from agent.util.atomic import read_regular, write_atomic
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 log = logging.getLogger(__name__)
 

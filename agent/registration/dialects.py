@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from typing import ClassVar
 
 from agent.registration.answers import (
     UNKNOWN_HERE,
@@ -17,12 +18,8 @@ from agent.registration.answers import (
     registration,
     told_by,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from agent.registration.client import CenterClient
-    from agent.util.secret import Secret
+from agent.registration.client import CenterClient
+from agent.util.secret import Secret
 
 
 class Dialect:

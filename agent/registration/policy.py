@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from random import Random
+from typing import Literal
 from urllib.parse import urlsplit
 
-from agent.registration.answers import RegistrationError
+from agent.config.settings import CenterSettings
+from agent.registration.answers import RegistrationError, Told
+from agent.registration.credentials import Credentials
 from agent.registration.device_id import state_folder_warning
 from agent.registration.remote_config import RemoteConfiguration, accept
 from agent.registration.target import Target, is_local, is_loopback, plain_http_warning
 from agent.util.backoff import full_jitter
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from random import Random
-
-    from agent.config.settings import CenterSettings
-    from agent.registration.answers import Told
-    from agent.registration.credentials import Credentials
 
 BACKOFF_S = (1.0, 300.0)
 LASTED_S = 600.0

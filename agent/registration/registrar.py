@@ -10,11 +10,13 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from agent.config.settings import CenterSettings
 from agent.registration.answers import NotRegisteredError, RegistrationError
-from agent.registration.client import connect
+from agent.registration.client import Observe, connect
 from agent.registration.credentials import Credentials, CredentialsError, CredentialStore, Keeper
 from agent.registration.dialects import DIALECTS, register
 from agent.registration.policy import (
@@ -30,16 +32,9 @@ from agent.registration.policy import (
     warnings_of,
 )
 from agent.registration.remote_config import RemoteConfiguration
+from agent.registration.target import Target
 from agent.util.backoff import full_jitter
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from agent.config.settings import CenterSettings
-    from agent.registration.client import Observe
-    from agent.registration.target import Target
-    from agent.util.secret import Secret
+from agent.util.secret import Secret
 
 log = logging.getLogger(__name__)
 

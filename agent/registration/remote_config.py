@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.config.settings import Location
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 RANGES: Mapping[str, tuple[float, float, str]] = {
     "measurement_interval": (0.2, 86_400, "s"),

@@ -5,18 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
+from agent.config.settings import InfluxSettings
 from agent.registration.credentials import CredentialsError, read_secret_file
 from agent.registration.policy import RegistrationState, RegistrationStatus
 from agent.registration.remote_config import RemoteConfiguration
 from agent.registration.target import Target, plain_http_warning
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from agent.config.settings import InfluxSettings
-    from agent.util.secret import Secret
+from agent.util.secret import Secret
 
 log = logging.getLogger(__name__)
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-if TYPE_CHECKING:
-    from agent.util.secret import Secret
+from agent.util.secret import Secret
 
 LOCAL_SUFFIXES = (".local", ".localhost", ".lan", ".internal", ".home.arpa", ".home", ".intranet")
 DEBIAN_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from drivers.base import Reading
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 _PLACE = ("Lat", "Lon")  # the last one counts: a mean across the date line is nowhere
 

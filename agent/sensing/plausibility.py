@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from drivers.base import QUANTITIES
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from drivers.base import Reading
+from drivers.base import QUANTITIES, Reading
 
 SHORTEST_S = 1.0  # a faster pair of readings is judged as if this far apart: noise is no change of the air
 

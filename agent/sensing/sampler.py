@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from agent.config.settings import SensorSettings
 from agent.sensing.aggregation import Deadband, summary
 from agent.sensing.plausibility import Plausibility, Stuck
 from drivers.base import Driver, Reading, boot_ns, checked, what_failed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from agent.config.settings import SensorSettings
 
 log = logging.getLogger(__name__)
 

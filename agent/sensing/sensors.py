@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from agent.config.settings import Location, Settings
 from agent.points.schema import Line, line_for
 from agent.sensing.sampler import Sampler, SensorStatus
 from agent.util.errors import AgentError
-from drivers.base import make
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from agent.config.settings import Location, Settings
-    from drivers.base import Driver, Reading
+from drivers.base import Driver, Reading, make
 
 
 class Remote(Protocol):

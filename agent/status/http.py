@@ -12,21 +12,18 @@ import logging
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from agent.config.settings import StatusSettings
 from agent.registration.target import LOCAL_SUFFIXES
 from agent.status.health_rules import failing
 from agent.status.history import History
 from agent.util.loops import LoopThread
 from drivers.base import boot_ns
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from agent.config.settings import StatusSettings
 
 log = logging.getLogger(__name__)
 

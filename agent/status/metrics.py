@@ -5,17 +5,14 @@ Source: https://prometheus.io/docs/practices/naming/
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from prometheus_client.metrics_core import Metric
 
 _Family = TypeVar("_Family", GaugeMetricFamily, CounterMetricFamily)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -6,18 +6,16 @@ The charts need no scripts and no styles of their own: the page's policy forbids
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
 from itertools import pairwise
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.status.health_rules import ago, failing, problems
 from drivers.base import QUANTITIES
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 HERE = Path(__file__).parent
 NAMES = {"PressureSeaLevel": "Pressure at sea level", "DewPoint": "Dew point", "Lat": "Latitude", "Lon": "Longitude"}

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+from agent.config.settings import HealthSettings
 from agent.points.schema import HEALTH_MEASUREMENT, Line, written
 from agent.status.board import Board, read_board
 from agent.status.snapshot import LEDGER
 from drivers.base import boot_ns
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from agent.config.settings import HealthSettings
 
 
 def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_ns: int) -> Line:

@@ -6,10 +6,7 @@ import contextlib
 import os
 import socket
 import time
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from collections.abc import Mapping
 
 
 def notify(*assignments: str, environ: Mapping[str, str] = os.environ) -> bool:
