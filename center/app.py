@@ -20,16 +20,16 @@ from waitress.server import create_server
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from agent.util.secret import Secret
-from center import errors, security
+from center import answers, security
 from center.api import registration
 from center.context import EXTENSION, Center, current_center
 from center.embedded.registry import EmbeddedRegistry
 from center.embedded.stores import open_embedded
 from center.embedded.telemetry import EmbeddedTelemetry
 from center.embedded.write_api import WriteApi
+from center.errors import StoreError
 from center.pages import blueprint
 from center.settings import Settings, check, load
-from center.stores.registry import StoreError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -78,7 +78,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         session_key = Secret(secrets.token_hex(32))
     app.extensions[EXTENSION] = Center(settings, registry, telemetry)
     security.init_app(app, settings, session_key)
-    errors.init_app(app)
+    answers.init_app(app)
     app.register_blueprint(registration.blueprint)
     if settings.server.proxies:
         n = settings.server.proxies

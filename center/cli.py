@@ -15,7 +15,8 @@ import click
 
 from agent.config.units import parse_duration
 from agent.util.secret import Secret
-from center.settings import Settings, SettingsError, check, load
+from center.errors import SettingsError
+from center.settings import Settings, check, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,7 +52,7 @@ class _Group(click.Group):
     """One line on stderr and an exit code for what an operator can mend; a traceback only with --debug."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from center.stores.registry import StoreError  # noqa: PLC0415 - beside the others
+        from center.errors import StoreError  # noqa: PLC0415 - beside the others
 
         try:
             return super().invoke(ctx)

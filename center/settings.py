@@ -21,6 +21,7 @@ from cattrs.gen import make_dict_structure_fn
 from agent.config.limits import check_url
 from agent.config.units import Bytes, Seconds, parse_duration, parse_size
 from agent.util.secret import TOKEN, Secret
+from center.errors import SettingsError
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 INI_KEYS = {
@@ -30,10 +31,6 @@ INI_KEYS = {
     "INFLUX_BUCKET": "bucket",
     "INFLUX_BUCKET_AUTH": "bucket_auth",
 }
-
-
-class SettingsError(Exception):
-    """The settings cannot be used. One line for each mistake, naming file, key, value and what would be right."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ from flask import Blueprint, Response, abort, jsonify, request
 
 from agent.util.secret import Secret
 from center.context import current_center
+from center.errors import RefusedError
 from center.security import is_administrator, is_open, needs_enrollment_key
 from center.stores.registry import Device, Registered, check_device_id
-from center.stores.telemetry import DAY_NS, RefusedError, SeriesQuery, finite
+from center.stores.telemetry import DAY_NS, SeriesQuery, finite
 from center.tables import csv_answer
 from center.times import iso, now_ns, parse_every, parse_time
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from center.stores.registry import StoreError
+from center.errors import StoreError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from center.stores.registry import StoreError
+from center.errors import StoreError
 from center.stores.telemetry import AHEAD_NS, HOUR_NS, LastValue, Value, kind_of
 
 if TYPE_CHECKING:

@@ -6,15 +6,18 @@ import secrets
 from typing import TYPE_CHECKING
 
 from agent.util.secret import Secret
-from center.stores.hashes import digest, enrollment_id, matches, new_enrollment_key, new_token
+from center.errors import ConflictError, EnrollmentError
 from center.stores.registry import (
-    ConflictError,
     Device,
     DevicePage,
-    EnrollmentError,
     EnrollmentKey,
     Registered,
     check_device_id,
+    digest,
+    enrollment_id,
+    matches,
+    new_enrollment_key,
+    new_token,
     not_yours,
     refusal,
 )

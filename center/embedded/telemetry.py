@@ -12,9 +12,9 @@ from center.embedded import rollup
 from center.embedded.last_values import StoredField, StoredSeries, last_of, newest
 from center.embedded.points import PointWriter, StoredBucket
 from center.embedded.windows import Asked, windows
+from center.errors import NotSupportedError, RefusedError, StoreError
 from center.line_protocol import Batch, Parsed, encode, series_key
 from center.stores import flux
-from center.stores.registry import StoreError
 from center.stores.telemetry import (
     AHEAD_NS,
     ENVIRONMENT,
@@ -24,9 +24,7 @@ from center.stores.telemetry import (
     Curve,
     FieldSummary,
     LastValue,
-    NotSupportedError,
     Point,
-    RefusedError,
     SeriesQuery,
     Value,
 )

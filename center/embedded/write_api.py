@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from flask import Blueprint, Response, jsonify, request
 
 from agent.util.secret import Secret
-from center.errors import answer
+from center.answers import answer
+from center.errors import StoreError
 from center.line_protocol import PRECISIONS, parse
-from center.stores.registry import StoreError
 
 if TYPE_CHECKING:
     from center.embedded.points import StoredBucket

@@ -17,8 +17,7 @@ from influxdb_client.service.organizations_service import OrganizationsService
 from influxdb_client.service.write_service import WriteService
 from urllib3.exceptions import HTTPError
 
-from center.stores.registry import StoreError
-from center.stores.telemetry import RefusedError
+from center.errors import RefusedError, StoreError
 from center.times import parse_time
 
 if TYPE_CHECKING:

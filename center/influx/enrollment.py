@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from center.errors import EnrollmentError
 from center.influx.client import ALL_TIME, Influx
 from center.line_protocol import encode
-from center.stores.hashes import digest, enrollment_id, matches, new_enrollment_key
-from center.stores.registry import EnrollmentError, EnrollmentKey, refusal
+from center.stores.registry import EnrollmentKey, digest, enrollment_id, matches, new_enrollment_key, refusal
 from center.stores.telemetry import Point
 from center.times import iso, now_ns, parse_time
 

@@ -11,22 +11,22 @@ from influxdb_client.domain.permission_resource import PermissionResource
 from influxdb_client.rest import ApiException
 
 from agent.util.secret import Secret
+from center.errors import ConflictError, RefusedError, StoreError
 from center.influx.claims import Claim, Settled, settle
 from center.influx.client import ALL_TIME, Influx, explained
 from center.influx.enrollment import InfluxEnrollment
 from center.line_protocol import encode
-from center.stores.hashes import digest, matches
 from center.stores.registry import (
-    ConflictError,
     Device,
     DevicePage,
     EnrollmentKey,
     Registered,
-    StoreError,
     check_device_id,
+    digest,
+    matches,
     not_yours,
 )
-from center.stores.telemetry import Point, RefusedError
+from center.stores.telemetry import Point
 from center.times import iso, now_ns
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ CLAIMS = (
 
 
 class InfluxRegistry:
-    """Implements Registry. One process or many: what they do at once is decided by center.claims."""
+    """Implements Registry. One process or many: what they do at once is decided by center.influx.claims."""
 
     def __init__(self, influx: Influx, bucket: str, bucket_auth: str) -> None:
         self.influx = influx

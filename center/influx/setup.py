@@ -13,10 +13,9 @@ from influxdb_client.rest import ApiException
 from influxdb_client.service.setup_service import SetupService
 
 from agent.util.secret import Secret
+from center.errors import RefusedError, StoreError
 from center.influx.client import Influx, explained
 from center.influx.registry import InfluxRegistry
-from center.stores.registry import StoreError
-from center.stores.telemetry import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from center.errors import RefusedError
 from center.influx.client import Influx, Row, explained, retention
 from center.influx.field_types import FIRST_AND_LAST, tags_of, uniform
 from center.influx.rows import curves_of, devices_of, numbers_of, shared, summaries
@@ -23,7 +24,6 @@ from center.stores.telemetry import (
     FieldSummary,
     LastValue,
     Point,
-    RefusedError,
     SeriesQuery,
     kind_of,
 )

@@ -9,12 +9,12 @@ from flask import Blueprint, Flask, Response, current_app, render_template, requ
 from flask_wtf.csrf import CSRFError, CSRFProtect, generate_csrf
 from werkzeug.exceptions import HTTPException
 
-from center import errors
+from center import answers
 from center.context import current_center
+from center.errors import StoreError
 from center.pages import access, presentation
 from center.pages.assets import PLOTLY_STYLE_HASHES, asset_url, assets, icon
 from center.security import is_administrator, store_down
-from center.stores.registry import StoreError
 from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, SECOND_NS, LastValue, Value
 from center.times import now_ns
 from drivers.base import QUANTITIES
@@ -173,7 +173,7 @@ def wants_json() -> bool:
 @pages.errorhandler(CSRFError)
 def _forged(error: CSRFError) -> Any:
     if wants_json():
-        return errors.answer(400, f"{error.description}: load the page again")
+        return answers.answer(400, f"{error.description}: load the page again")
     text = "Your session has ended since the page was opened. Go back, load the page again and send it once more."
     return problem("This form is out of date", text, 400)
 
@@ -181,7 +181,7 @@ def _forged(error: CSRFError) -> Any:
 @pages.errorhandler(HTTPException)
 def _refused(error: HTTPException) -> Any:
     if wants_json():
-        return errors.answer(error.code or 500, error.description or error.name)
+        return answers.answer(error.code or 500, error.description or error.name)
     if error.code in {301, 302, 303, 307, 308}:
         return error
     text = f"{(error.description or error.name).strip().rstrip('.')}."
@@ -190,8 +190,8 @@ def _refused(error: HTTPException) -> Any:
 
 @pages.app_errorhandler(404)
 def _not_found(error: HTTPException) -> Any:
-    if errors.is_api():
-        return errors.answer(404, error.description or error.name)
+    if answers.is_api():
+        return answers.answer(404, error.description or error.name)
     return problem("There is no such page", "The address may be mistyped, or what it named has been removed.", 404)
 
 
@@ -200,7 +200,7 @@ def _store_down(error: StoreError) -> Any:
     current_app.logger.warning("store: %s", error)
     store_down()
     if wants_json():
-        return errors.answer(503, str(error))
+        return answers.answer(503, str(error))
     return problem("The store does not answer", str(error), 503)
 
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, cast
 from flask import abort, redirect, render_template, request, url_for
 
 from center.context import current_center
+from center.errors import RefusedError
 from center.pages import presentation
 from center.pages.blueprint import is_number, newest, pages, state_of
 from center.pages.forms import RANGES
 from center.stores.registry import check_device_id
-from center.stores.telemetry import DAY_NS, SECOND_NS, Curve, Function, RefusedError, SeriesQuery, finite
+from center.stores.telemetry import DAY_NS, SECOND_NS, Curve, Function, SeriesQuery, finite
 from center.tables import csv_answer
 from center.times import MAX_TIME, now_ns
 

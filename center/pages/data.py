@@ -11,12 +11,13 @@ from flask import flash, redirect, render_template, request, url_for
 
 from center import line_protocol
 from center.context import current_center
+from center.errors import NotSupportedError, RefusedError
 from center.pages import presentation
 from center.pages.access import administrators_only
 from center.pages.blueprint import is_number, pages
 from center.pages.dashboard import View, drawn, window_s
 from center.pages.forms import MEASURED, RANGES, Query, RawFlux, Write, WriteLines
-from center.stores.telemetry import ENVIRONMENT, SECOND_NS, NotSupportedError, Point, RefusedError, SeriesQuery
+from center.stores.telemetry import ENVIRONMENT, SECOND_NS, Point, SeriesQuery
 from center.tables import csv_answer, rows_of
 from center.times import now_ns, parse_every, parse_time
 from drivers.base import QUANTITIES

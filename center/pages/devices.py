@@ -9,6 +9,7 @@ from flask import abort, flash, redirect, render_template, request, url_for
 
 from center.api.registration import configuration
 from center.context import current_center
+from center.errors import ConflictError
 from center.pages import presentation
 from center.pages.access import administrators_only
 from center.pages.blueprint import (
@@ -23,7 +24,7 @@ from center.pages.blueprint import (
 )
 from center.pages.dashboard import LOOK_BACK_NS, charted
 from center.pages.forms import CreateDevice
-from center.stores.registry import ConflictError, check_device_id
+from center.stores.registry import check_device_id
 from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, Curve, SeriesQuery
 from center.times import now_ns
 

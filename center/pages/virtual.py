@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from flask import flash, redirect, render_template, request, url_for
 
 from center.context import current_center
+from center.errors import ConflictError
 from center.pages.access import administrators_only
 from center.pages.blueprint import newest, pages, state_of, wants_json
-from center.stores.registry import ConflictError, check_device_id
+from center.stores.registry import check_device_id
 from center.stores.telemetry import ENVIRONMENT, SECOND_NS, Point, SeriesQuery
 from center.times import now_ns
 from drivers.base import QUANTITIES

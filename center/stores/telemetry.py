@@ -2,7 +2,7 @@
 
 Times are Unix nanoseconds, ranges include their start and exclude their stop. A device's points are those tagged
 `clientId` or `device` with exactly its id, whoever wrote them, floats and integers alike. Every method may raise
-StoreError (center.registry).
+StoreError.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
+from center.errors import RefusedError
 from center.times import MAX_TIME
 
 if TYPE_CHECKING:
@@ -28,14 +29,6 @@ FUNCTIONS: tuple[Function, ...] = get_args(Function)
 MAX_WINDOWS = 50_000
 MAX_VALUES = 1_000_000
 AHEAD_NS = DAY_NS  # points stamped further ahead are stored, and not taken for the newest
-
-
-class RefusedError(ValueError):
-    """A query or point that the store does not take; the message says why."""
-
-
-class NotSupportedError(Exception):
-    """Not something this store can do (raw Flux on the embedded one)."""
 
 
 @dataclass(frozen=True, slots=True)

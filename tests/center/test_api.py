@@ -17,7 +17,8 @@ from agent.util.secret import Secret
 from center import security
 from center.app import close, create_app
 from center.context import EXTENSION
-from center.settings import DeviceDefaults, SettingsError
+from center.errors import SettingsError
+from center.settings import DeviceDefaults
 from center.stores.registry import check_device_id
 from center.stores.telemetry import Point
 from tests.center_helpers import HOUR, SECOND, embedded_settings, influx_settings
@@ -459,7 +460,7 @@ def test_wrong_passwords_are_slowed_down(app, client, locked, monkeypatch):
 def test_a_balancer_may_ask_whether_it_is_well(client, center, monkeypatch):
     assert client.get("/health").json["status"] == "pass"
     if not center.telemetry.embedded:
-        from center.stores.registry import StoreError
+        from center.errors import StoreError
 
         def unreachable(*_):
             raise StoreError("InfluxDB does not answer")

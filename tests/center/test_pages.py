@@ -554,7 +554,7 @@ def test_an_enrollment_key_is_shown_once_and_lets_a_device_register_until_revoke
 
 
 def test_a_store_that_does_not_answer_is_a_page_not_a_traceback(app, client, center, monkeypatch):
-    from center.stores.registry import StoreError
+    from center.errors import StoreError
 
     class Gone:
         embedded = False
@@ -577,7 +577,7 @@ def test_a_store_that_does_not_answer_is_a_page_not_a_traceback(app, client, cen
 @pytest.mark.parametrize("who", ["open", "logged in", "public"])
 def test_a_store_that_goes_away_is_a_page_with_its_styles(request, client, center, monkeypatch, who):
     """Also where it is the store that knows whether there is a password."""
-    from center.stores.registry import StoreError
+    from center.errors import StoreError
 
     if who != "open":
         client = request.getfixturevalue("guarded")

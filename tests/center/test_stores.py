@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.util.secret import Secret
+from center.errors import ConflictError, EnrollmentError, RefusedError
 from center.line_protocol import encode, parse
-from center.stores.registry import ConflictError, EnrollmentError
-from center.stores.telemetry import Point, RefusedError, SeriesQuery
+from center.stores.telemetry import Point, SeriesQuery
 from tests.center_helpers import DAY, HOUR, SECOND, embedded_settings, influx_settings, points_of, stores
 
 A, B = Secret("a" * 32), Secret("b" * 32)
