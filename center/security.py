@@ -124,11 +124,6 @@ def is_administrator() -> bool:
     return bool(g.basic)
 
 
-def needs_enrollment_key() -> bool:
-    """Whether a first registration needs an enrollment key: everywhere but on open loopback."""
-    return not is_open()
-
-
 def foreign(incoming: Request, *, unsafe_only: bool) -> str | None:
     """Why a request looks as if another site's page had sent it; None if it does not."""
     if unsafe_only and incoming.method in SAFE:

@@ -50,12 +50,8 @@ def influx_settings(**server):
 
 @contextlib.contextmanager
 def stores(settings):
-    registry, telemetry = open_stores(settings)
-    try:
-        yield registry, telemetry
-    finally:
-        registry.close()
-        telemetry.close()
+    with contextlib.closing(open_stores(settings)) as center:
+        yield center.registry, center.telemetry
 
 
 def points_of(telemetry, device_id):

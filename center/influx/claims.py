@@ -46,3 +46,17 @@ def settle(claims: Sequence[Claim]) -> Settled | None:
     stays = max((claim for claim in alive if claim.secret_hash == owner), key=lambda claim: claim.key)
     others = tuple(claim for claim in alive if claim.key != stays.key)
     return Settled(stays.key, owner, min(claim.time_ns for claim in alive), stays.time_ns, others)
+
+
+def claims_of(rows: Sequence[dict[str, object]]) -> dict[str, list[Claim]]:
+    """Claims by device, from rows of one field each."""
+    fields: dict[tuple[str, int], dict[str, str]] = {}
+    for row in rows:
+        if "deviceId" in row and isinstance(row["_time"], int):
+            point = fields.setdefault((str(row["deviceId"]), row["_time"]), {})
+            point[str(row["_field"])] = str(row.get("_value", ""))
+    found: dict[str, list[Claim]] = {}
+    for (device_id, time_ns), point in fields.items():
+        claim = Claim(time_ns, point.get("key", ""), point.get("secretHash", ""))
+        found.setdefault(device_id, []).append(claim)
+    return found

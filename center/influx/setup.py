@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import contextlib
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,11 @@ from influxdb_client.service.setup_service import SetupService
 
 from agent.util.secret import Secret
 from center.errors import RefusedError, StoreError
-from center.influx.client import Influx, explained
+from center.influx.client import Influx, explained, retention
 from center.influx.registry import InfluxRegistry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from center.settings import Settings
 
@@ -40,68 +41,67 @@ class Finding:
         return not self.remedy
 
 
+@contextlib.contextmanager
+def _onboarding(settings: Settings) -> Iterator[SetupService]:
+    """The service of an InfluxDB that has no users yet."""
+    influx = settings.influxdb
+    with (
+        InfluxDBClient(influx.url, "", timeout=round(influx.timeout * 1000), ssl_ca_cert=influx.ca_file) as client,
+        explained(influx.url),
+    ):
+        yield SetupService(client.api_client)
+
+
+def is_fresh(settings: Settings) -> bool:
+    """Whether InfluxDB waits for its onboarding."""
+    with _onboarding(settings) as service:
+        return bool(service.get_setup().allowed)
+
+
 def onboard(settings: Settings, username: str, password: Secret, retention_s: int) -> Secret | None:
     """Set a fresh InfluxDB up: its first user, organisation, telemetry bucket and token. None if it was set up before.
 
     The settings' token becomes the first one; without it InfluxDB makes one, which is returned.
     """
     influx = settings.influxdb
-    with InfluxDBClient(influx.url, "", timeout=round(influx.timeout * 1000), ssl_ca_cert=influx.ca_file) as client:
-        service = SetupService(client.api_client)
-        with explained(influx.url):
-            if not service.get_setup().allowed:
+    with _onboarding(settings) as service:
+        if not service.get_setup().allowed:
+            return None
+        request = OnboardingRequest(
+            username=username,
+            password=password.reveal(),
+            org=influx.org,
+            bucket=influx.bucket,
+            retention_period_seconds=retention_s,
+            token=influx.token.reveal() or None,
+        )
+        try:
+            return Secret(service.post_setup(request).auth.token)
+        except ApiException as error:
+            if error.status == 422:
                 return None
-            request = OnboardingRequest(
-                username=username,
-                password=password.reveal(),
-                org=influx.org,
-                bucket=influx.bucket,
-                retention_period_seconds=retention_s,
-                token=influx.token.reveal() or None,
-            )
-            try:
-                return Secret(service.post_setup(request).auth.token)
-            except ApiException as error:
-                if error.status == 422:
-                    return None
-                raise
-
-
-def is_fresh(settings: Settings) -> bool:
-    """Whether InfluxDB waits for its onboarding."""
-    influx = settings.influxdb
-    with (
-        InfluxDBClient(influx.url, "", timeout=round(influx.timeout * 1000), ssl_ca_cert=influx.ca_file) as client,
-        explained(influx.url),
-    ):
-        return bool(SetupService(client.api_client).get_setup().allowed)
+            raise
 
 
 def make_buckets(settings: Settings, retention_s: int) -> Iterator[str]:
     """Make the two buckets where they are missing; one line for each. Retention is for measurements only."""
-    influx = Influx(settings.influxdb)
-    try:
+    with contextlib.closing(Influx(settings.influxdb)) as influx:
         for name, kept in ((settings.influxdb.bucket, retention_s), (settings.influxdb.bucket_auth, 0)):
             found = influx.find_bucket(name)
             if found is not None:
-                ends = f"keeps {found.retention_s} s" if found.retention_s else "keeps everything"
-                yield f"bucket {name} is there ({ends})"
+                seconds = retention(found)
+                yield f"bucket {name} is there ({f'keeps {seconds} s' if seconds else 'keeps everything'})"
                 continue
             rules = BucketRetentionRules(type="expire", every_seconds=kept)
             with explained(influx.settings.url):
                 influx.client.buckets_api().create_bucket(bucket_name=name, org=influx.org_id, retention_rules=rules)
             yield f"bucket {name} is made"
-    finally:
-        influx.close()
 
 
 def check(settings: Settings) -> list[Finding]:
     """Try everything that the center does with InfluxDB, the cheapest first; what it writes it takes away again."""
-    influx = Influx(settings.influxdb)
-    try:
+    with contextlib.closing(Influx(settings.influxdb)) as influx:
         return list(_findings(influx, settings))
-    finally:
-        influx.close()
 
 
 def _findings(influx: Influx, settings: Settings) -> Iterator[Finding]:
@@ -120,10 +120,8 @@ def _findings(influx: Influx, settings: Settings) -> Iterator[Finding]:
         missing = missing or found is None
         if found is None:
             yield Finding(f"there is no bucket {name} for {what} that the token can see", "run iot-center setup")
-        elif name == names.bucket_auth and found.retention_s:
-            yield Finding(
-                f"bucket {name} forgets registrations after {found.retention_s} s", "set its retention to never"
-            )
+        elif name == names.bucket_auth and (seconds := retention(found)):
+            yield Finding(f"bucket {name} forgets registrations after {seconds} s", "set its retention to never")
         else:
             yield _tried(f"bucket {name} for {what} can be read and written", partial(_touch, influx, name))
     if missing:
@@ -158,15 +156,11 @@ def _probe(settings: Settings, influx: Influx) -> str | None:
 
 def devices(settings: Settings) -> list[Finding]:
     """Registrations whose authorization is gone, and authorizations that no registration refers to."""
-    influx = Influx(settings.influxdb)
-    try:
-        registry = InfluxRegistry(influx, settings.influxdb.bucket, settings.influxdb.bucket_auth)
-        return [*_lost(registry), *_orphans(registry.orphans(older_than_s=600))]
-    finally:
-        influx.close()
+    with contextlib.closing(Influx(settings.influxdb)) as influx:
+        return list(_devices(InfluxRegistry(influx, settings.influxdb.bucket, settings.influxdb.bucket_auth)))
 
 
-def _lost(registry: InfluxRegistry) -> Iterator[Finding]:
+def _devices(registry: InfluxRegistry) -> Iterator[Finding]:
     registered = registry.devices().devices
     live = registry.live()
     yield Finding(f"{len(registered)} devices are registered")
@@ -176,16 +170,8 @@ def _lost(registry: InfluxRegistry) -> Iterator[Finding]:
                 f"{device.id}: its authorization was deleted",
                 "nothing, if it has its device secret: it registers again by itself; else remove it",
             )
-
-
-def _orphans(keys: Sequence[str]) -> Iterator[Finding]:
-    if keys:
+    if keys := registry.orphans(older_than_s=600):
         yield Finding(
             f"{len(keys)} authorizations belong to no registration (a registration was cut short)",
             "run iot-center check --sweep",
         )
-
-
-def with_token(settings: Settings, token: Secret) -> Settings:
-    """The settings with the token that InfluxDB just made."""
-    return replace(settings, influxdb=replace(settings.influxdb, token=token))

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from center.errors import RefusedError
-from center.influx.client import Influx, Row, explained, retention
-from center.influx.field_types import FIRST_AND_LAST, tags_of, uniform
-from center.influx.rows import curves_of, devices_of, numbers_of, shared, summaries
+from center.influx.client import Influx, explained, retention
+from center.influx.rows import Row, curves_of, devices_of, numbers_of, shared, summaries, tags_of, uniform
 from center.line_protocol import encode
 from center.stores import flux
 from center.stores.telemetry import (
@@ -151,7 +150,7 @@ class InfluxTelemetry:
 
         def ends(span: tuple[int, int]) -> Sequence[Row]:
             head, params = self._from((device_id,), measurement, *span)
-            return self.influx.rows(FIRST_AND_LAST % (head, head), params)
+            return self.influx.rows(_yields(head, "first", "last"), params)
 
         return uniform((start_ns, stop_ns), ends)
 

@@ -10,9 +10,7 @@ from werkzeug.exceptions import TooManyRequests
 
 from agent.util.secret import Secret
 from center.context import current_center
-from center.pages import access
-from center.pages.access import administrators_only
-from center.pages.blueprint import pages
+from center.pages.blueprint import administrators_only, pages
 from center.pages.forms import Login, MakeKey
 from center.security import check_password, is_administrator
 from center.stores.telemetry import DAY_NS
@@ -22,7 +20,7 @@ from center.times import now_ns
 @pages.route("/login", methods=["GET", "POST"])
 def login() -> Any:
     """The password; too many wrong ones have to wait."""
-    target = access.safe_target(request.args.get("next")) or url_for("pages.home")
+    target = safe_target(request.args.get("next")) or url_for("pages.home")
     if is_administrator():
         return redirect(target)
     form = Login()
@@ -46,6 +44,13 @@ def login() -> Any:
     if status == 429:
         answer.headers["Retry-After"] = "60"
     return answer
+
+
+def safe_target(target: str | None) -> str | None:
+    """The path, if it stays on this center: one slash first, no second one, no backslash, nothing unprintable."""
+    if target and target.startswith("/") and target[1:2] not in {"/", "\\"} and "\\" not in target:
+        return target if target.isprintable() else None
+    return None
 
 
 @pages.post("/logout")

@@ -12,11 +12,12 @@ from flask import abort, redirect, render_template, request, url_for
 from center.context import current_center
 from center.errors import RefusedError
 from center.pages import presentation
-from center.pages.blueprint import is_number, newest, pages, state_of
+from center.pages.blueprint import pages
 from center.pages.forms import RANGES
+from center.pages.states import is_number, newest, state_of
 from center.stores.registry import check_device_id
 from center.stores.telemetry import DAY_NS, SECOND_NS, Curve, Function, SeriesQuery, finite
-from center.tables import csv_answer
+from center.tables import csv_answer, ordered
 from center.times import MAX_TIME, now_ns
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def dashboard(device_id: str) -> str:
         state=state_of(seen, now, registered=registered is not None),
         seen=seen,
         values=values,
-        fields=[f for f in presentation.ordered(values) if charted(f) and is_number(values[f].value)],
+        fields=[f for f in ordered(values) if charted(f) and is_number(values[f].value)],
         place={f: values[f] for f in ("Lat", "Lon") if f in values},
         ranges=RANGES,
         chosen=chosen if chosen in RANGES else "24h",
@@ -159,7 +160,7 @@ def series_csv(device_id: str) -> Any:
         curves = _curves(device_id, view, tuple(request.args.getlist("field")))
     except RefusedError as error:
         return {"code": "invalid", "message": str(error)}, 400
-    return csv_answer(device_id, curves)
+    return csv_answer(device_id, curves, presentation.unit)
 
 
 def charted(field: str) -> bool:

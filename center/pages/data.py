@@ -13,12 +13,12 @@ from center import line_protocol
 from center.context import current_center
 from center.errors import NotSupportedError, RefusedError
 from center.pages import presentation
-from center.pages.access import administrators_only
-from center.pages.blueprint import is_number, pages
+from center.pages.blueprint import administrators_only, pages
 from center.pages.dashboard import View, drawn, window_s
 from center.pages.forms import MEASURED, RANGES, Query, RawFlux, Write, WriteLines
+from center.pages.states import is_number
 from center.stores.telemetry import ENVIRONMENT, SECOND_NS, Point, SeriesQuery
-from center.tables import csv_answer, rows_of
+from center.tables import csv_answer, ordered, rows_of
 from center.times import now_ns, parse_every, parse_time
 from drivers.base import QUANTITIES
 
@@ -53,11 +53,11 @@ def query() -> Any:
             asking = None
             form.window.errors = [f"{error}."]
     if asking is not None and request.args.get("format") == "csv":
-        return csv_answer(form.device.data, curves)
+        return csv_answer(form.device.data, curves, presentation.unit)
     if asking is not None and request.args.get("format") == "json":
         every_s = asking.every_ns // SECOND_NS if asking.every_ns else None
         return drawn(View(asking.start_ns, asking.stop_ns, every_s), curves)
-    fields = presentation.ordered(c.field for c in curves)
+    fields = ordered(c.field for c in curves)
     rows, total = _rows(curves, fields)
     return render_template(
         "query.html",

@@ -11,21 +11,13 @@ from center.api.registration import configuration
 from center.context import current_center
 from center.errors import ConflictError
 from center.pages import presentation
-from center.pages.access import administrators_only
-from center.pages.blueprint import (
-    health_alerts,
-    is_number,
-    newest,
-    pages,
-    problem,
-    spark,
-    state_of,
-    temperature_sparks,
-)
+from center.pages.blueprint import administrators_only, pages, problem
 from center.pages.dashboard import LOOK_BACK_NS, charted
 from center.pages.forms import CreateDevice
+from center.pages.states import health_alerts, is_number, newest, spark, state_of, temperature_sparks
 from center.stores.registry import check_device_id
 from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, Curve, SeriesQuery
+from center.tables import ordered
 from center.times import now_ns
 
 if TYPE_CHECKING:
@@ -57,12 +49,12 @@ def devices() -> str:
         page=page,
         last_page=max((found.total + PER_PAGE - 1) // PER_PAGE, 1),
         search=search,
-        ordered=presentation.ordered,
+        ordered=ordered,
     )
 
 
 @pages.get("/devices/<device_id>")
-def device(device_id: str) -> str | tuple[str, int]:
+def device(device_id: str) -> Any:
     """What a device is, its last values, the last 24 hours and a summary of every field."""
     center, now = current_center(), now_ns()
     registered = _known(device_id)
@@ -77,7 +69,7 @@ def device(device_id: str) -> str | tuple[str, int]:
     curves = center.telemetry.series(SeriesQuery(device_id, start, now, every_ns=HOUR_NS // 4)) if values else ()
     health = center.telemetry.last_values([device_id], measurement=HEALTH, since_ns=now - DAY_NS)
     summary = center.telemetry.summary(device_id, start_ns=start, stop_ns=now) if values else ()
-    fields = presentation.ordered([*values, *(row.field for row in summary)])
+    fields = ordered([*values, *(row.field for row in summary)])
     seen = newest(values)
     return render_template(
         "device.html",

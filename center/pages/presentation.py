@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from drivers.base import QUANTITIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 _LABELS = {
     "PressureSeaLevel": "Sea-level pressure",
@@ -39,7 +39,6 @@ _COMFORT = {
     "CO2": (400.0, 2000.0),
     "TVOC": (0.0, 1000.0),
 }
-_ORDER = {name: place for place, name in enumerate(("Temperature", "Humidity", "Pressure", "CO2", "TVOC"))}
 _UNITS = ((86400 * 365, "year"), (86400 * 30, "month"), (86400, "day"), (3600, "h"), (60, "min"))
 _WORDS = {"year", "month", "day"}  # written out, and so with a plural
 
@@ -97,9 +96,8 @@ def look(field: str) -> Look:
     )
 
 
-def ordered(fields: Iterable[str]) -> list[str]:
-    """The fields as people look for them: what is measured first, the location last, others by name."""
-    return sorted(set(fields), key=lambda f: (f in {"Lat", "Lon"}, _ORDER.get(f, len(_ORDER)), f))
+def unit(field: str) -> str:
+    return look(field).unit
 
 
 def is_statistic(field: str) -> bool:

@@ -11,8 +11,8 @@ from flask import flash, redirect, render_template, request, url_for
 
 from center.context import current_center
 from center.errors import ConflictError
-from center.pages.access import administrators_only
-from center.pages.blueprint import newest, pages, state_of, wants_json
+from center.pages.blueprint import administrators_only, pages, wants_json
+from center.pages.states import newest, state_of
 from center.stores.registry import check_device_id
 from center.stores.telemetry import ENVIRONMENT, SECOND_NS, Point, SeriesQuery
 from center.times import now_ns

@@ -15,7 +15,7 @@ from werkzeug.security import generate_password_hash
 
 from agent.util.secret import Secret
 from center import security
-from center.app import close, create_app
+from center.app import create_app
 from center.context import EXTENSION
 from center.errors import SettingsError
 from center.settings import DeviceDefaults
@@ -42,7 +42,7 @@ def app(request, tmp_path_factory):
         defaults = DeviceDefaults(default_lat=50.0874, default_lon=14.4072)
         app = create_app(dataclasses.replace(settings, devices=defaults))
         yield app
-        close(app)
+        app.extensions[EXTENSION].close()
 
 
 @pytest.fixture
@@ -484,11 +484,11 @@ def test_beyond_loopback_it_refuses_to_start_without_a_password(tmp_path):
         create_app(wide)
     app = create_app(settings)
     app.extensions[EXTENSION].registry.set_password_hash(HASH)
-    close(app)
+    app.extensions[EXTENSION].close()
     app = create_app(wide)
     assert app.test_client().get("/api/devices").status_code == 401
     assert app.test_client().get("/api/devices", headers=ADMIN).status_code == 200
-    close(app)
+    app.extensions[EXTENSION].close()
 
 
 def test_behind_a_proxy_the_devices_are_told_the_proxys_address(tmp_path):
@@ -498,13 +498,13 @@ def test_behind_a_proxy_the_devices_are_told_the_proxys_address(tmp_path):
     forwarded = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "localhost:8443"}
     told = app.test_client().post("/api/devices/pi-1", headers=ADMIN | forwarded).json
     assert told["influx_url"] == "https://localhost:8443"
-    close(app)
+    app.extensions[EXTENSION].close()
     public = embedded_settings(tmp_path, public_url="https://center.example/")
     app = create_app(public)
     told = app.test_client().post("/api/devices/pi-2", headers=ADMIN | {"Host": "center.example"}).json
     assert told["influx_url"] == "https://center.example"
     assert app.config["SESSION_COOKIE_SECURE"] is True
-    close(app)
+    app.extensions[EXTENSION].close()
 
 
 @pytest.mark.parametrize(("scheme", "secure"), [("https", True), ("http", False)])
@@ -517,4 +517,4 @@ def test_the_cookie_of_a_login_over_tls_is_for_tls_only(tmp_path, scheme, secure
     assert ("Secure" in cookie) is secure
     assert "HttpOnly" in cookie
     assert "SameSite=Strict" in cookie
-    close(app)
+    app.extensions[EXTENSION].close()

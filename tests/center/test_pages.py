@@ -13,12 +13,12 @@ from dataclasses import replace
 import pytest
 
 from agent.util.secret import Secret
-from center.app import close, create_app
+from center.app import create_app
 from center.context import EXTENSION
 from center.pages import presentation
-from center.pages.access import safe_target
-from center.pages.blueprint import judge
+from center.pages.admin import safe_target
 from center.pages.dashboard import window_s, with_gaps
+from center.pages.states import judge
 from center.pages.virtual import DAYS, point_at
 from center.security import hash_password
 from center.stores.telemetry import DAY_NS, Point
@@ -42,7 +42,7 @@ def app(request, tmp_path):
         app = create_app(settings)
         app.config["WTF_CSRF_ENABLED"] = False  # its own test switches it on
         yield app
-        close(app)
+        app.extensions[EXTENSION].close()
 
 
 @pytest.fixture

@@ -673,7 +673,7 @@ def test_a_written_query_has_no_text_of_others_in_it():
 
 
 def test_a_range_is_cut_at_the_midnight_at_which_types_change():
-    from center.influx.field_types import uniform
+    from center.influx.rows import uniform
 
     asked = []
 
@@ -700,7 +700,7 @@ def test_a_range_is_cut_at_the_midnight_at_which_types_change():
 
 def test_an_error_in_the_midst_of_influxdbs_answer_is_an_error():
     """As InfluxDB 2.9.1 sends it: after status 200 and the first rows, as a table of its own."""
-    from center.influx.client import decode
+    from center.influx.rows import decode
 
     good = "#datatype,string,long,double\r\n,result,table,_value\r\n,_result,0,1.5\r\n\r\n"
     bad = "#datatype,string,string\r\n,error,reference\r\n,runtime error: schema collision,897\r\n"
