@@ -1,4 +1,5 @@
-"""Aggregates over windows in the embedded store, as InfluxDB's aggregateWindow(createEmpty: false) gives them.
+"""What is read from the embedded store's points: newest values, and aggregates over windows as InfluxDB's
+aggregateWindow(createEmpty: false) gives them.
 
 Long ranges are read from the hourly sums, with the points themselves for the hours that the range cuts.
 """
@@ -9,13 +10,15 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from center.embedded.rollup import summed
-from center.stores.telemetry import HOUR_NS
+from center.embedded.rollup import edge, summed
+from center.stores.telemetry import AHEAD_NS, HOUR_NS, LastValue, Value, kind_of
+from center.times import now_ns
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+RECENT = 20  # points
 # For each function: what is summed up in a window, over points (column {f}) and over hours. The second column is the
 # weight of a mean, or the time of the first or last value (SQLite takes a bare column from the row of min() or max()).
 POINTS = {
@@ -45,6 +48,60 @@ MERGE: dict[str, Callable[[Any, Any], Any]] = {
     "first": lambda a, _: a,
     "last": lambda _, b: b,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class StoredField:
+    name: str
+    n: int
+    kind: str
+
+    def value(self, stored: Value) -> Value:
+        return bool(stored) if self.kind == "boolean" else stored
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSeries:
+    """A series of a device."""
+
+    n: int
+    tags: Mapping[str, str]
+
+
+def newest(
+    connection: sqlite3.Connection, series: StoredSeries, field: StoredField, start_ns: int, stop_ns: int
+) -> LastValue | None:
+    """The newest value of a field of a series in [start, stop)."""
+    row = edge(connection, field.n, (series.n, start_ns, stop_ns), "DESC")
+    return LastValue(field.value(row[0]), row[1], kind_of(series.tags, field.name)) if row else None
+
+
+def last_of(
+    connection: sqlite3.Connection, series: StoredSeries, fields: Sequence[StoredField]
+) -> dict[str, LastValue]:
+    """The newest value of each field of a series: from its last points, or else its last hours, so that no series is
+    read from its start.
+    """
+    if not fields:
+        return {}
+    columns = ", ".join(f"f{f.n}" for f in fields)
+    found: dict[str, LastValue] = {}
+    rows = connection.execute(
+        f"SELECT t, {columns} FROM points WHERE series = ? AND t < ? "  # noqa: S608 - numbers
+        f"ORDER BY t DESC LIMIT {RECENT}",
+        (series.n, now_ns() + AHEAD_NS),
+    ).fetchall()
+    for t, *values in rows:
+        for field, value in zip(fields, values, strict=True):
+            if value is not None and field.name not in found:
+                found[field.name] = LastValue(field.value(value), t, kind_of(series.tags, field.name))
+    for field in fields if len(rows) == RECENT else ():
+        if field.name not in found:
+            hour = "SELECT max(hour) FROM hours WHERE series = ? AND field = ?"
+            start = (connection.execute(hour, (series.n, field.n)).fetchone()[0] or 0) * HOUR_NS
+            if last := newest(connection, series, field, start, start + HOUR_NS):
+                found[field.name] = last
+    return found
 
 
 @dataclass(frozen=True, slots=True)
