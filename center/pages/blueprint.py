@@ -15,6 +15,7 @@ from center.errors import StoreError
 from center.pages import presentation
 from center.pages.assets import PLOTLY_STYLE_HASHES, asset_url, icon
 from center.security import is_administrator, is_open, store_down
+from center.stores.registry import check_device_id
 from center.times import now_ns
 
 if TYPE_CHECKING:
@@ -36,35 +37,6 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-_NAVIGATION = (
-    ("Overview", (("home", "Home", "house"), ("devices", "Devices", "cpu"), ("dashboards", "Dashboard", "graph-up"))),
-    (
-        "Data",
-        (
-            ("query", "Query data", "search"),
-            ("write", "Write data", "pencil-square"),
-            ("virtual", "Virtual device", "cloud-sun"),
-            ("buckets", "Buckets", "bucket"),
-        ),
-    ),
-    (
-        "Manage",
-        (
-            ("create", "Create device", "plus-circle"),
-            ("keys", "Enrollment keys", "key"),
-            ("help_page", "Help", "question-circle"),
-        ),
-    ),
-)
-
-
-# What the menu marks on the pages that it does not name.
-_PARENTS = {
-    "pages.device": "pages.devices",
-    "pages.new_token": "pages.devices",
-    "pages.dashboard": "pages.dashboards",
-    "pages.flux": "pages.query",
-}
 
 
 def policy(response: Response) -> Response:
@@ -95,18 +67,19 @@ def _to_login() -> Any:
 
 @pages.before_request
 def _protect() -> Any:
-    """Forged requests are refused; who is not logged in may look only where the settings say so."""
+    """Forged requests are refused; who is not logged in may look only where the settings say so. Then an id that no
+    device can have is not found.
+    """
     if request.method not in {"GET", "HEAD", "OPTIONS"} and current_app.config["WTF_CSRF_ENABLED"]:
         csrf.protect()
-    if request.endpoint == "pages.login" or is_administrator() or current_center().settings.server.public_view:
-        return None
-    return _to_login()
-
-
-@pages.after_request
-def _never_cached(response: Response) -> Response:
-    response.headers.setdefault("Cache-Control", "no-store")
-    return response
+    public = request.endpoint == "pages.login" or current_center().settings.server.public_view
+    if not public and not is_administrator():
+        return _to_login()
+    try:
+        check_device_id((request.view_args or {}).get("device_id", "any"))
+    except ValueError:
+        abort(404)
+    return None
 
 
 def wants_json() -> bool:
@@ -151,14 +124,13 @@ def problem(title: str, text: str, status: int, *, said: str | None = None) -> A
 
 @pages.app_context_processor
 def _shared() -> dict[str, Any]:
-    now = now_ns()
+    now, telemetry = now_ns(), current_center().telemetry
     return {
         "asset_url": asset_url,
         "icon": icon,
         "csrf_token": generate_csrf,
-        "navigation": [(group, [(f"pages.{e}", *rest) for e, *rest in links]) for group, links in _NAVIGATION],
-        "here": _PARENTS.get(request.endpoint or "", request.endpoint),
-        "store": store_badge(),
+        "embedded": telemetry.embedded,
+        "bucket": telemetry.bucket,
         "login_offered": not is_open(),
         "is_admin": is_administrator(),
         "look": presentation.look,
@@ -168,10 +140,3 @@ def _shared() -> dict[str, Any]:
         "exact": lambda ns: presentation.exact(ns / 1e9),
         "moment": lambda ns, **how: presentation.moment(ns / 1e9 if ns is not None else None, now / 1e9, **how),
     }
-
-
-def store_badge() -> dict[str, str]:
-    telemetry = current_center().telemetry
-    if telemetry.embedded:
-        return {"label": "Embedded store", "explanation": "Data are kept in one SQLite file: for laptops, demos, tests"}
-    return {"label": "InfluxDB", "explanation": f"Data are kept in InfluxDB, bucket {telemetry.bucket}"}

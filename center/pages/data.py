@@ -14,7 +14,7 @@ from center.context import current_center
 from center.errors import NotSupportedError, RefusedError
 from center.pages import presentation
 from center.pages.blueprint import administrators_only, pages
-from center.pages.dashboard import View, drawn, window_s
+from center.pages.dashboard import drawn, window_s
 from center.pages.forms import MEASURED, RANGES, Query, RawFlux, Write, WriteLines
 from center.pages.states import is_number
 from center.stores.telemetry import ENVIRONMENT, SECOND_NS, Point, SeriesQuery
@@ -55,8 +55,7 @@ def query() -> Any:
     if asking is not None and request.args.get("format") == "csv":
         return csv_answer(form.device.data, curves, presentation.unit)
     if asking is not None and request.args.get("format") == "json":
-        every_s = asking.every_ns // SECOND_NS if asking.every_ns else None
-        return drawn(View(asking.start_ns, asking.stop_ns, every_s), curves)
+        return drawn(asking, curves)
     fields = ordered(c.field for c in curves)
     rows, total = _rows(curves, fields)
     return render_template(
@@ -74,7 +73,6 @@ def query() -> Any:
         drawable=[f for f in fields if any(c.field == f and c.values and is_number(c.values[0]) for c in curves)],
         csv_url=_again("csv"),
         json_url=_again("json"),
-        embedded=center.telemetry.embedded,
     )
 
 

@@ -15,7 +15,6 @@ from center.pages.blueprint import administrators_only, pages, problem
 from center.pages.dashboard import LOOK_BACK_NS, charted
 from center.pages.forms import CreateDevice
 from center.pages.states import health_alerts, is_number, newest, spark, state_of, temperature_sparks
-from center.stores.registry import check_device_id
 from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, Curve, SeriesQuery
 from center.tables import ordered
 from center.times import now_ns
@@ -57,7 +56,7 @@ def devices() -> str:
 def device(device_id: str) -> Any:
     """What a device is, its last values, the last 24 hours and a summary of every field."""
     center, now = current_center(), now_ns()
-    registered = _known(device_id)
+    registered = center.registry.device(device_id)
     values = center.telemetry.last_values([device_id], since_ns=now - LOOK_BACK_NS).get(device_id, {})
     if registered is None and not values:
         return problem(
@@ -100,13 +99,6 @@ def _sparks(curves: Sequence[Curve], start: int, stop: int) -> dict[str, Any]:
     return sparks
 
 
-def _known(device_id: str) -> Any:
-    try:
-        return current_center().registry.device(check_device_id(device_id))
-    except ValueError:
-        abort(404)
-
-
 @pages.route("/create", methods=["GET", "POST"])
 @administrators_only
 def create() -> str | tuple[str, int] | tuple[str, int, dict[str, str]]:
@@ -128,10 +120,11 @@ def create() -> str | tuple[str, int] | tuple[str, int, dict[str, str]]:
 @administrators_only
 def new_token(device_id: str) -> Any:
     """Give a registered device a new token; the old one ends at once."""
-    if _known(device_id) is None:
+    registry = current_center().registry
+    if registry.device(device_id) is None:
         abort(404)
     try:
-        return _shown_once(current_center().registry.register(device_id, administrator=True))
+        return _shown_once(registry.register(device_id, administrator=True))
     except ConflictError as error:
         flash(f"{error} Try again in a moment.", "warning")
         return redirect(url_for("pages.device", device_id=device_id))
@@ -156,9 +149,8 @@ def _shown_once(registered: Registered) -> tuple[str, int]:
 @administrators_only
 def remove(device_id: str) -> Any:
     """Remove the registration; measurements stay where they are."""
-    if _known(device_id) is None:
-        flash(f"{device_id} was not registered any more.", "info")
-    else:
-        current_center().registry.remove(device_id)
+    if current_center().registry.remove(device_id):
         flash(f"{device_id} is removed and its token no longer works. Its measurements stay in the bucket.", "success")
+    else:
+        flash(f"{device_id} was not registered any more.", "info")
     return redirect(url_for("pages.devices"))

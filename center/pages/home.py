@@ -48,7 +48,6 @@ def help_page() -> str:
     return render_template(
         "help.html",
         base=request.url_root.rstrip("/"),
-        bucket=center.telemetry.bucket,
         quantities=QUANTITIES.values(),
         silent_after=center.settings.devices.silent_after,
     )
