@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from agent.util.secret import Secret
@@ -628,6 +628,7 @@ VALUES = st.one_of(
     NAMES,
     st.integers(0, 2**62),
 )
+@example({}, {"\t0": "0"}, "0", 0)
 @settings(deadline=None, suppress_health_check=list(HealthCheck))
 def test_every_point_that_can_be_written_is_read_back_as_it_was(tags, fields, measurement, t):
     point = Point(measurement, tags, fields, t)
