@@ -114,8 +114,7 @@ class InfluxRegistry:
                 else not_yours(device_id, bool(after and after.owner_hash)),
                 raced=same,
             )
-        device = Device(device_id, key, after.created_ns, after.updated_ns, bool(after.owner_hash))
-        return Registered(device, token, before is None)
+        return Registered(_device(device_id, after), token, before is None)
 
     def _clear(self, after: Settled | None, before: Settled | None, mine: str) -> None:
         """Delete every authorization that does not stay. Claims older than some minutes were cleared by their time."""
@@ -162,16 +161,16 @@ class InfluxRegistry:
 
     def remove(self, device_id: str) -> bool:
         before = self._claims(device_id)
-        if settle(before) is None:
+        settled = settle(before)
+        if settled is None:
             return False
         self._write(MEASUREMENT, {"deviceId": device_id}, {"key": "", "secretHash": "", "createdAt": iso(now_ns())})
-        settled = settle(before)
         after = self._claims(device_id)
         recent = max(claim.time_ns for claim in after) - UNSETTLED_NS
         alive = settle(after)
         for claim in {claim.key: claim for claim in (*before, *after) if claim.key}.values():
             kept = alive is not None and claim.key == alive.key
-            if not kept and (claim.time_ns > recent or (settled is not None and claim.key == settled.key)):
+            if not kept and (claim.time_ns > recent or claim.key == settled.key):
                 self.delete(claim.key)
         return True
 

@@ -110,51 +110,40 @@ class Registry(Protocol):
         `needs_key`: a first registration by anyone but an administrator counts one use of `enrollment_key`.
         Raises ConflictError, EnrollmentError, ValueError (an id no device can have).
         """
-        ...
 
     def remove(self, device_id: str) -> bool:
         """Remove the registration and its authorization; its measurements stay. False if there was none."""
-        ...
 
     def device(self, device_id: str) -> Device | None:
         """Exact match only."""
-        ...
 
     def devices(self, *, offset: int = 0, limit: int | None = None, search: str = "") -> DevicePage:
         """Devices ordered by id; `search` is part of the id, upper and lower case alike."""
-        ...
 
     def owns(self, device_id: str, secret: Secret | None) -> bool:
         """Whether this is the secret the device registered with. False if it is not registered or has none."""
-        ...
 
     def make_enrollment_key(
         self, *, note: str = "", uses: int | None = 1, expires_ns: int | None = None
     ) -> tuple[EnrollmentKey, Secret]:
         """A new enrollment key; the Secret is to be shown once, only its hash is kept."""
-        ...
 
     def enrollment_keys(self) -> Sequence[EnrollmentKey]:
         """All that were made and not yet forgotten, the newest first."""
-        ...
 
     def revoke_enrollment_key(self, key_id: str) -> bool:
         """False if there is none of this id."""
-        ...
 
     def password_hash(self) -> str | None:
         """The hash of the administrator's password; None while none is set."""
-        ...
 
     def set_password_hash(self, password_hash: str | None) -> None: ...
 
     def sweep(self, *, older_than_s: float = 600) -> Sequence[str]:
         """Delete authorizations that no registration refers to (left by a crash) and return their ids."""
-        ...
 
     def close(self) -> None:
         """Twice is fine."""
-        ...
 
 
 # Random tokens and the hashes that are kept of them. They are long and random, so a plain SHA-256 is enough.
