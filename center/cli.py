@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -21,9 +21,10 @@ from center.settings import Settings, check, load
 from center.times import iso, now_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from center.context import Center
+    from center.influx.registry import InfluxRegistry
     from center.influx.setup import Finding
     from center.stores.registry import EnrollmentKey
 
@@ -130,9 +131,11 @@ def setup(settings: Settings, *, retention: str, username: str) -> None:
             click.echo(token.reveal())
             settings = replace(settings, influxdb=replace(settings.influxdb, token=token))
         click.echo(f"InfluxDB is set up: user {username}, organisation {settings.influxdb.org}")
-    for line in setup.make_buckets(settings, kept):
-        click.echo(line)
-    _report(setup.check(settings))
+    with _stores(settings) as center:
+        registry = cast("InfluxRegistry", center.registry)
+        for line in setup.make_buckets(registry, kept):
+            click.echo(line)
+        _report(setup.check(registry))
 
 
 @main.command("check")
@@ -146,10 +149,11 @@ def check_command(settings: Settings, *, sweep: bool) -> None:
         else:
             from center.influx import setup  # noqa: PLC0415 - as above
 
-            _report(setup.check(settings))
+            registry = cast("InfluxRegistry", center.registry)
+            _report(setup.check(registry))
             if sweep:
-                click.echo(f"✓ {len(center.registry.sweep())} authorizations without a registration are deleted")
-            _report(setup.devices(settings))
+                click.echo(f"✓ {len(registry.sweep())} authorizations without a registration are deleted")
+            _report(setup.devices(registry))
         if not settings.loopback and not center.registry.password_hash():
             click.echo(f"✗ no password is set, so it will not serve on {settings.server.host}: iot-center password")
             sys.exit(1)
@@ -163,13 +167,13 @@ def _duration(option: str, text: str) -> float | None:
         raise SettingsError(f"{option} {text!r}: should be {error}, or never") from error
 
 
-def _report(findings: Sequence[Finding]) -> None:
+def _report(findings: Iterable[Finding]) -> None:
     """Prints the findings; ends with 1 if one of them needs mending."""
+    well = True
     for finding in findings:
-        click.echo(
-            f"{'✓' if finding.well else '✗'} {finding.text}" + ("" if finding.well else f"\n  → {finding.remedy}")
-        )
-    if not all(finding.well for finding in findings):
+        click.echo(f"✗ {finding.text}\n  → {finding.remedy}" if finding.remedy else f"✓ {finding.text}")
+        well = well and not finding.remedy
+    if not well:
         sys.exit(1)
 
 

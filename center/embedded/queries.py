@@ -104,78 +104,55 @@ def last_of(
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What is asked of some series, over one column. `every_ns` None: one window of all.
+def windows(
+    connection: sqlite3.Connection,
+    series: Sequence[int],
+    column: int,
+    span: tuple[int, int],
+    *,
+    fn: str,
+    every_ns: int | None = None,
+    rolled_to: int | None = None,
+) -> list[tuple[int, Any]]:
+    """(end of the window or of the span, value) for each window that has values of some series in one column.
 
-    `rolled_to`: take whole hours before this one from the hourly sums; windows are then multiples of an hour.
+    `every_ns` None: one window of all. `rolled_to`: take whole hours before this one from the hourly sums; windows are
+    then multiples of an hour.
     """
-
-    series: Sequence[int]
-    column: int
-    start_ns: int
-    stop_ns: int
-    every_ns: int | None
-    fn: str
-    rolled_to: int | None = None
-
-
-def windows(connection: sqlite3.Connection, asked: Asked) -> list[tuple[int, Any]]:
-    """(end of the window or `stop_ns`, value) for each window that has values."""
-    series, column, fn = asked.series, asked.column, asked.fn
-    start_ns, stop_ns, every_ns = asked.start_ns, asked.stop_ns, asked.every_ns
+    start_ns, stop_ns = span
     width = every_ns or stop_ns - start_ns
     base = start_ns - start_ns % width if every_ns else start_ns
     marks = ", ".join("?" * len(series))
-    if fn == "median":
-        return [
-            (min(base + (w + 1) * width, stop_ns), m)
-            for w, m in _medians(connection, marks, series, column, (base, width, start_ns, stop_ns))
-        ]
     first_hour = -(-start_ns // HOUR_NS)
-    last_hour = first_hour if asked.rolled_to is None else min(asked.rolled_to, stop_ns // HOUR_NS)
-    parts: list[Iterable[tuple[int, Any, Any]]] = []
+    last_hour = first_hour if rolled_to is None else min(rolled_to, stop_ns // HOUR_NS)
+    found: dict[int, Any] = {}
 
-    def points(low: int, high: int) -> None:
-        if low < high:
-            parts.append(
-                connection.execute(
-                    f"SELECT (t - ?) / ? AS w, {POINTS[fn].format(f=f'f{column}')} FROM points "  # noqa: S608 - numbers
-                    f"WHERE series IN ({marks}) AND t >= ? AND t < ? AND f{column} IS NOT NULL GROUP BY w ORDER BY w",
-                    (base, width, *series, low, high),
-                )
-            )
-
-    if first_hour < last_hour:
-        points(start_ns, first_hour * HOUR_NS)
-        parts.append(
-            connection.execute(
-                f"SELECT (hour * {HOUR_NS} - ?) / ? AS w, {HOURS[fn]} FROM hours "  # noqa: S608 - numbers
-                f"WHERE series IN ({marks}) AND field = ? AND hour >= ? AND hour < ? GROUP BY w ORDER BY w",
-                (base, width, *series, column, first_hour, last_hour),
-            )
+    def points(what: str, low: int, high: int) -> Iterable[Any]:
+        """The window of each row, counted from `base`, and what is selected of it."""
+        return connection.execute(
+            f"SELECT (t - ?) / ? AS w, {what.format(f=f'f{column}')} FROM points "  # noqa: S608 - numbers
+            f"WHERE series IN ({marks}) AND t >= ? AND t < ? AND f{column} IS NOT NULL "
+            + ("" if fn == "median" else "GROUP BY w ORDER BY w"),
+            (base, width, *series, low, high),
         )
-        points(last_hour * HOUR_NS, stop_ns)
-    else:
-        points(start_ns, stop_ns)
-    merged: dict[int, tuple[Any, Any]] = {}
+
+    if fn == "median":
+        for w, value in points("{f}", start_ns, stop_ns):
+            found.setdefault(w, []).append(value)
+        return [(min(base + (w + 1) * width, stop_ns), float(statistics.median(found[w]))) for w in sorted(found)]
+    parts = [points(POINTS[fn], start_ns, stop_ns)]
+    if first_hour < last_hour:
+        hours = connection.execute(
+            f"SELECT (hour * {HOUR_NS} - ?) / ? AS w, {HOURS[fn]} FROM hours "  # noqa: S608 - numbers
+            f"WHERE series IN ({marks}) AND field = ? AND hour >= ? AND hour < ? GROUP BY w ORDER BY w",
+            (base, width, *series, column, first_hour, last_hour),
+        )
+        before = points(POINTS[fn], start_ns, first_hour * HOUR_NS)
+        parts = [before, hours, points(POINTS[fn], last_hour * HOUR_NS, stop_ns)]
     for part in parts:
-        for w, value, weight in part:
-            merged[w] = MERGE[fn](merged[w], (value, weight)) if w in merged else (value, weight)
+        for w, *value in part:
+            found[w] = MERGE[fn](found[w], value) if w in found else value
     return [
         (min(base + (w + 1) * width, stop_ns), value / weight if fn == "mean" else value)
-        for w, (value, weight) in sorted(merged.items())
+        for w, (value, weight) in sorted(found.items())
     ]
-
-
-def _medians(
-    connection: sqlite3.Connection, marks: str, series: Sequence[int], column: int, span: tuple[int, int, int, int]
-) -> list[tuple[int, float]]:
-    groups: dict[int, list[float]] = {}
-    for w, value in connection.execute(
-        f"SELECT (t - ?) / ?, f{column} FROM points "  # noqa: S608 - numbers
-        f"WHERE series IN ({marks}) AND t >= ? AND t < ? AND f{column} IS NOT NULL",
-        (*span[:2], *series, *span[2:]),
-    ):
-        groups.setdefault(w, []).append(value)
-    return [(w, float(statistics.median(values))) for w, values in sorted(groups.items())]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import secrets
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from center.embedded import rollup
 from center.embedded.points import PointWriter, StoredBucket
-from center.embedded.queries import Asked, StoredField, StoredSeries, last_of, newest, windows
+from center.embedded.queries import StoredField, StoredSeries, last_of, newest, windows
 from center.errors import NotSupportedError, RefusedError
 from center.line_protocol import Batch, Parsed, encode, series_key
 from center.stores import flux
@@ -155,15 +155,14 @@ class EmbeddedTelemetry:
 
     def summary(self, device_id: str, *, start_ns: int, stop_ns: int) -> Sequence[FieldSummary]:
         found = []
-        connection = self.database.read()
+        connection, fields = self.database.read(), self._fields(ENVIRONMENT)
         rolled = stop_ns - start_ns > ROLL_UP_FROM_NS
         for sensor, group in self._groups(device_id, ENVIRONMENT).items():
-            fields = self._fields(ENVIRONMENT)
             rolled_to = self._rolled_to(group, start_ns, stop_ns) if rolled else None
             numbers = [s.n for s in group]
             for field in fields:
-                asked = Asked(numbers, field.n, start_ns, stop_ns, None, "count", rolled_to)
-                count = windows(connection, asked)
+                whole = partial(windows, connection, numbers, field.n, (start_ns, stop_ns), rolled_to=rolled_to)
+                count = whole(fn="count")
                 if not count:
                     continue
                 lasts = [newest(connection, series, field, start_ns, stop_ns) for series in group]
@@ -172,7 +171,7 @@ class EmbeddedTelemetry:
                     continue
                 low = high = None
                 if field.kind in {"float", "integer"}:
-                    low, high = (windows(connection, replace(asked, fn=fn))[0][1] for fn in ("min", "max"))
+                    low, high = (whole(fn=fn)[0][1] for fn in ("min", "max"))
                 found.append(
                     FieldSummary(field.name, sensor, last.kind, low, high, last.value, last.time_ns, count[0][1])
                 )
@@ -208,8 +207,8 @@ class EmbeddedTelemetry:
             return [(t, field.value(value)) for t, value in raw]
         if field.kind in {"string", "boolean"} and query.fn not in {"first", "last", "count"}:
             return []
-        asked = Asked(numbers, field.n, query.start_ns, query.stop_ns, query.every_ns, query.fn, rolled_to)
-        rows = windows(connection, asked)
+        span = (query.start_ns, query.stop_ns)
+        rows = windows(connection, numbers, field.n, span, fn=query.fn, every_ns=query.every_ns, rolled_to=rolled_to)
         return rows if query.fn == "count" else [(t, field.value(value)) for t, value in rows]
 
     def count(self, device_id: str) -> int:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+    from center.influx.rows import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +50,12 @@ def settle(claims: Sequence[Claim]) -> Settled | None:
     return Settled(stays.key, owner, min(claim.time_ns for claim in alive), stays.time_ns, others)
 
 
-def claims_of(rows: Sequence[dict[str, object]]) -> dict[str, list[Claim]]:
+def claims_of(rows: Iterable[Row]) -> dict[str, list[Claim]]:
     """Claims by device, from rows of one field each."""
     fields: dict[tuple[str, int], dict[str, str]] = {}
     for row in rows:
-        if "deviceId" in row and isinstance(row["_time"], int):
-            point = fields.setdefault((str(row["deviceId"]), row["_time"]), {})
-            point[str(row["_field"])] = str(row.get("_value", ""))
+        if "deviceId" in row:
+            fields.setdefault((row["deviceId"], row["_time"]), {})[row["_field"]] = str(row.get("_value", ""))
     found: dict[str, list[Claim]] = {}
     for (device_id, time_ns), point in fields.items():
         claim = Claim(time_ns, point.get("key", ""), point.get("secretHash", ""))

@@ -142,17 +142,12 @@ def uniform(span: Span, ends: Callable[[Span], Sequence[Row]]) -> list[Span]:
     `ends` gives the first and last value of each series in a span. Without a midnight in it nothing is asked.
     """
     start, stop = span
-    middle = cut(span)
+    middle = (start + stop) // 2 // DAY_NS * DAY_NS  # the midnight before the middle, or else the first after the start
+    if middle <= start:
+        middle = (start // DAY_NS + 1) * DAY_NS
     if not start < middle < stop or not _mixed(ends(span)):
         return [span]
     return uniform((start, middle), ends) + uniform((middle, stop), ends)
-
-
-def cut(span: Span) -> int:
-    """The midnight nearest to the middle from below, or else the first one after the start."""
-    start, stop = span
-    midnight = (start + stop) // 2 // DAY_NS * DAY_NS
-    return midnight if midnight > start else (start // DAY_NS + 1) * DAY_NS
 
 
 def _mixed(rows: Sequence[Row]) -> bool:

@@ -15,12 +15,13 @@ from influxdb_client.service.setup_service import SetupService
 
 from agent.util.secret import Secret
 from center.errors import RefusedError, StoreError
-from center.influx.client import Influx, explained, retention
-from center.influx.registry import InfluxRegistry
+from center.influx.client import explained, retention
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from center.influx.client import Influx
+    from center.influx.registry import InfluxRegistry
     from center.settings import Settings
 
 PERMISSIONS = (
@@ -35,10 +36,6 @@ class Finding:
 
     text: str
     remedy: str = ""
-
-    @property
-    def well(self) -> bool:
-        return not self.remedy
 
 
 @contextlib.contextmanager
@@ -83,50 +80,45 @@ def onboard(settings: Settings, username: str, password: Secret, retention_s: in
             raise
 
 
-def make_buckets(settings: Settings, retention_s: int) -> Iterator[str]:
+def make_buckets(registry: InfluxRegistry, retention_s: int) -> Iterator[str]:
     """Make the two buckets where they are missing; one line for each. Retention is for measurements only."""
-    with contextlib.closing(Influx(settings.influxdb)) as influx:
-        for name, kept in ((settings.influxdb.bucket, retention_s), (settings.influxdb.bucket_auth, 0)):
-            found = influx.find_bucket(name)
-            if found is not None:
-                seconds = retention(found)
-                yield f"bucket {name} is there ({f'keeps {seconds} s' if seconds else 'keeps everything'})"
-                continue
-            rules = BucketRetentionRules(type="expire", every_seconds=kept)
-            with explained(influx.settings.url):
-                influx.client.buckets_api().create_bucket(bucket_name=name, org=influx.org_id, retention_rules=rules)
-            yield f"bucket {name} is made"
+    influx = registry.influx
+    for name, kept in ((registry.bucket, retention_s), (registry.bucket_auth, 0)):
+        found = influx.find_bucket(name)
+        if found is not None:
+            seconds = retention(found)
+            yield f"bucket {name} is there ({f'keeps {seconds} s' if seconds else 'keeps everything'})"
+            continue
+        rules = BucketRetentionRules(type="expire", every_seconds=kept)
+        with explained(influx.settings.url):
+            influx.client.buckets_api().create_bucket(bucket_name=name, org=influx.org_id, retention_rules=rules)
+        yield f"bucket {name} is made"
 
 
-def check(settings: Settings) -> list[Finding]:
+def check(registry: InfluxRegistry) -> Iterator[Finding]:
     """Try everything that the center does with InfluxDB, the cheapest first; what it writes it takes away again."""
-    with contextlib.closing(Influx(settings.influxdb)) as influx:
-        return list(_findings(influx, settings))
-
-
-def _findings(influx: Influx, settings: Settings) -> Iterator[Finding]:
-    url, names = settings.influxdb.url, settings.influxdb
+    influx = registry.influx
+    url = influx.settings.url
     try:
         with explained(url):
             version = influx.client.version()
         yield Finding(f"InfluxDB {version} answers at {url}")
-        yield Finding(f"organisation {names.org} is {influx.org_id}")
+        yield Finding(f"organisation {influx.settings.org} is {influx.org_id}")
     except StoreError as error:
         yield Finding(str(error), "mend influxdb.url, token and org, or run iot-center setup")
         return
     missing = False
-    for name, what in ((names.bucket, "measurements"), (names.bucket_auth, "registrations")):
+    for name, what in ((registry.bucket, "measurements"), (registry.bucket_auth, "registrations")):
         found = influx.find_bucket(name)
         missing = missing or found is None
         if found is None:
             yield Finding(f"there is no bucket {name} for {what} that the token can see", "run iot-center setup")
-        elif name == names.bucket_auth and (seconds := retention(found)):
+        elif name == registry.bucket_auth and (seconds := retention(found)):
             yield Finding(f"bucket {name} forgets registrations after {seconds} s", "set its retention to never")
         else:
             yield _tried(f"bucket {name} for {what} can be read and written", partial(_touch, influx, name))
-    if missing:
-        return
-    yield _tried("authorizations can be made, listed and deleted", partial(_probe, settings, influx))
+    if not missing:
+        yield _tried("authorizations can be made, listed and deleted", partial(_probe, registry))
 
 
 def _tried(text: str, attempt: Callable[[], str | None]) -> Finding:
@@ -143,8 +135,8 @@ def _touch(influx: Influx, bucket: str) -> None:
     influx.rows("from(bucket: _bucket) |> range(start: -1s) |> limit(n: 1)", {"_bucket": bucket})
 
 
-def _probe(settings: Settings, influx: Influx) -> str | None:
-    registry = InfluxRegistry(influx, settings.influxdb.bucket, settings.influxdb.bucket_auth)
+def _probe(registry: InfluxRegistry) -> str | None:
+    influx = registry.influx
     key, _ = registry.authorize("check")
     try:
         with explained(influx.settings.url):
@@ -154,13 +146,8 @@ def _probe(settings: Settings, influx: Influx) -> str | None:
         registry.delete(key)
 
 
-def devices(settings: Settings) -> list[Finding]:
+def devices(registry: InfluxRegistry) -> Iterator[Finding]:
     """Registrations whose authorization is gone, and authorizations that no registration refers to."""
-    with contextlib.closing(Influx(settings.influxdb)) as influx:
-        return list(_devices(InfluxRegistry(influx, settings.influxdb.bucket, settings.influxdb.bucket_auth)))
-
-
-def _devices(registry: InfluxRegistry) -> Iterator[Finding]:
     registered = registry.devices().devices
     live = registry.live()
     yield Finding(f"{len(registered)} devices are registered")

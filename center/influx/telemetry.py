@@ -190,18 +190,15 @@ class InfluxTelemetry:
         except RefusedError as error:
             if "schema collision" in str(error):  # series of one device differ in a field's type
                 return self.influx.rows(f"{head} {_window(query.fn)}", params)
-            fields = [f for f in self._numeric(*asked) if not query.fields or f in query.fields]
+            head, params = self._from(*asked)  # InfluxDB refuses the mean of a text, and with it the query
+            numbers = numbers_of(self.influx.rows(f"{head} |> last()", params))
+            fields = [f for f in numbers if not query.fields or f in query.fields]
             if query.fn not in NUMERIC or set(fields) == set(query.fields):
                 raise
         if not fields:
             return []
         head, params = self._from(*asked, fields)
         return self.influx.rows(f"{head} {_window(query.fn)}", params | {"_every": query.every_ns})
-
-    def _numeric(self, device_ids: Sequence[str], measurement: str, start_ns: int, stop_ns: int) -> list[str]:
-        """The fields in the range that are numbers: InfluxDB refuses the mean of a text, and with it the query."""
-        head, params = self._from(device_ids, measurement, start_ns, stop_ns)
-        return numbers_of(self.influx.rows(f"{head} |> last()", params))
 
     def count(self, device_id: str) -> int:
         spans = self._uniform(device_id, ENVIRONMENT, -MAX_TIME, MAX_TIME)

@@ -16,6 +16,7 @@ from center.pages import presentation
 from center.pages.assets import PLOTLY_STYLE_HASHES, asset_url, icon
 from center.security import is_administrator, is_open, store_down
 from center.stores.registry import check_device_id
+from center.tables import ordered
 from center.times import now_ns
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ def _shared() -> dict[str, Any]:
         "bucket": telemetry.bucket,
         "login_offered": not is_open(),
         "is_admin": is_administrator(),
+        "ordered": ordered,
         "look": presentation.look,
         "number": presentation.number,
         "with_unit": presentation.with_unit,

@@ -86,7 +86,7 @@ def dashboard(device_id: str) -> str:
         state=state_of(seen, now, registered=registered is not None),
         seen=seen,
         values=values,
-        fields=[f for f in ordered(values) if charted(f) and is_number(values[f].value)],
+        fields=[f for f in ordered(values) if presentation.charted(f) and is_number(values[f].value)],
         place={f: values[f] for f in ("Lat", "Lon") if f in values},
         ranges=RANGES,
         chosen=chosen if chosen in RANGES else "24h",
@@ -136,11 +136,6 @@ def live_json(device_id: str) -> Any:
 def series_csv(device_id: str) -> Any:
     """The curves of a view as a table: one row for each time and sensor, one column for each field."""
     return csv_answer(device_id, _curves(_asked(device_id, now_ns())), presentation.unit)
-
-
-def charted(field: str) -> bool:
-    """Whether a field gets a chart of its own: not the location, nor what shades another's chart."""
-    return field not in {"Lat", "Lon"} and not presentation.is_statistic(field)
 
 
 def _curves(query: SeriesQuery) -> Sequence[Curve]:

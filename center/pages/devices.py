@@ -12,16 +12,14 @@ from center.context import current_center
 from center.errors import ConflictError
 from center.pages import presentation
 from center.pages.blueprint import administrators_only, pages, problem
-from center.pages.dashboard import LOOK_BACK_NS, charted
+from center.pages.dashboard import LOOK_BACK_NS
 from center.pages.forms import CreateDevice
 from center.pages.states import health_alerts, is_number, newest, spark, state_of, temperature_sparks
-from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, Curve, SeriesQuery
+from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, SeriesQuery
 from center.tables import ordered
 from center.times import now_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from center.stores.registry import Registered
 
 PER_PAGE = 50
@@ -35,7 +33,7 @@ def devices() -> str:
     page = min(max(request.args.get("page", 1, type=int), 1), 1_000_000)
     found = center.registry.devices(offset=(page - 1) * PER_PAGE, limit=PER_PAGE, search=search)
     ids = [d.id for d in found.devices]
-    values = center.telemetry.last_values(ids, since_ns=now - LOOK_BACK_NS) if ids else {}
+    values = center.telemetry.last_values(ids, since_ns=now - LOOK_BACK_NS)
     return render_template(
         "devices.html",
         devices=found.devices,
@@ -48,7 +46,6 @@ def devices() -> str:
         page=page,
         last_page=max((found.total + PER_PAGE - 1) // PER_PAGE, 1),
         search=search,
-        ordered=ordered,
     )
 
 
@@ -78,9 +75,10 @@ def device(device_id: str) -> Any:
         seen=seen,
         values=values,
         fields=fields,
-        drawable=[f for f in fields if charted(f) and f in values and is_number(values[f].value)],
-        tiles=[f for f in fields if charted(f) and f in values],
-        sparks=_sparks(curves, start, now),
+        drawable=[f for f in fields if presentation.charted(f) and f in values and is_number(values[f].value)],
+        tiles=[f for f in fields if presentation.charted(f) and f in values],
+        # of the sensor that comes first, where there are several
+        sparks={c.field: spark(c, start, now) for c in reversed(curves) if presentation.charted(c.field)},
         summary=sorted(summary, key=lambda row: fields.index(row.field)),
         health=presentation.health({name: v.value for name, v in health.get(device_id, {}).items()}),
         health_at=newest(health.get(device_id)),
@@ -88,15 +86,6 @@ def device(device_id: str) -> Any:
         settings=center.settings,
         bucket=center.telemetry.bucket,
     )
-
-
-def _sparks(curves: Sequence[Curve], start: int, stop: int) -> dict[str, Any]:
-    """One sparkline a field: of the sensor that comes first, where there are several."""
-    sparks: dict[str, Any] = {}
-    for curve in curves:
-        if curve.field not in sparks and charted(curve.field):
-            sparks[curve.field] = spark(curve.times_ns, curve.values, curve.field, start, stop)
-    return sparks
 
 
 @pages.route("/create", methods=["GET", "POST"])

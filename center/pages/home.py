@@ -8,7 +8,6 @@ from center.context import current_center
 from center.pages.blueprint import pages
 from center.pages.states import Alert, health_alerts, state_of, temperature_sparks
 from center.stores.telemetry import DAY_NS, HEALTH
-from center.tables import ordered
 from center.times import now_ns
 from drivers.base import QUANTITIES
 
@@ -34,10 +33,9 @@ def home() -> str:
         counts={name: sum(s.name == name for s in states.values()) for name in ("live", "silent", "waiting")},
         alerts=health_alerts(health) + sorted(silent, key=lambda a: -(a.since_ns or 0)),
         recent=[(i, states[i], seen[i]) for i in recent],
-        values=center.telemetry.last_values(recent, since_ns=now - 30 * DAY_NS) if recent else {},
+        values=center.telemetry.last_values(recent, since_ns=now - 30 * DAY_NS),
         sparks=temperature_sparks(recent, now),
         strangers=sorted(strangers.items(), key=lambda item: -item[1])[:RECENT],
-        ordered=ordered,
         silent_after=center.settings.devices.silent_after,
     )
 

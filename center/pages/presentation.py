@@ -100,9 +100,9 @@ def unit(field: str) -> str:
     return look(field).unit
 
 
-def is_statistic(field: str) -> bool:
-    """Whether the field is the minimum or maximum that belongs to another (agent: report = "mean_min_max")."""
-    return field.endswith(("_min", "_max")) and field[:-4] in QUANTITIES
+def charted(field: str) -> bool:
+    """Whether a field gets a chart of its own: not the location, nor a minimum or maximum that shades another's."""
+    return field not in {"Lat", "Lon"} and not (field.endswith(("_min", "_max")) and field[:-4] in QUANTITIES)
 
 
 def number(value: float | str | bool | None, field: str = "") -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 from center.context import current_center
 from center.pages import presentation
-from center.stores.telemetry import DAY_NS, HOUR_NS, SECOND_NS, LastValue, Value
+from center.stores.telemetry import DAY_NS, HOUR_NS, SECOND_NS, Curve, LastValue, Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from markupsafe import Markup
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +75,16 @@ def health_alerts(health: Mapping[str, Mapping[str, LastValue]]) -> list[Alert]:
     return alerts
 
 
-def temperature_sparks(device_ids: list[str], now: int) -> dict[str, Any]:
+def temperature_sparks(device_ids: list[str], now: int) -> dict[str, Markup]:
     """A day of temperature for each device, drawn."""
-    if not device_ids:
-        return {}
     start = now - DAY_NS
     curves = current_center().telemetry.sparklines(
         device_ids, "Temperature", start_ns=start, stop_ns=now, every_ns=HOUR_NS // 2
     )
-    return {i: spark(c.times_ns, c.values, "Temperature", start, now) for i, c in curves.items()}
+    return {i: spark(curve, start, now) for i, curve in curves.items()}
 
 
-def spark(times_ns: Any, values: Any, field: str, start: int, stop: int) -> Any:
+def spark(curve: Curve, start: int, stop: int) -> Markup:
     """A curve as a sparkline; what is not a number is left out."""
-    points = [(at / 1e9, float(v)) for at, v in zip(times_ns, values, strict=True) if is_number(v)]
-    return presentation.sparkline(points, field, start / 1e9, stop / 1e9)
+    points = [(at / 1e9, float(v)) for at, v in zip(curve.times_ns, curve.values, strict=True) if is_number(v)]
+    return presentation.sparkline(points, curve.field, start / 1e9, stop / 1e9)
