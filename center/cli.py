@@ -69,19 +69,16 @@ class _Group(click.Group):
 
         try:
             return super().invoke(ctx)
-        except (SettingsError, StoreError, OSError) as error:
+        except (SettingsError, StoreError, OSError, ModuleNotFoundError) as error:
             if "--debug" in sys.argv:
                 raise
-            text = error.strerror if isinstance(error, OSError) and error.filename is None else None
-            click.echo(f"iot-center: {text or error}", err=True)
+            text = str(error)
+            if isinstance(error, ModuleNotFoundError):  # the agent is installed without what only the center needs
+                text = f"{error.name} is not installed: in the project's folder, pip install '.[center]'"
+            elif isinstance(error, OSError) and error.filename is None:
+                text = error.strerror or text
+            click.echo(f"iot-center: {text}", err=True)
             sys.exit(EX_CONFIG if isinstance(error, SettingsError) else EX_UNAVAILABLE)
-        except ModuleNotFoundError as error:  # the agent is installed without what only the center needs
-            if "--debug" in sys.argv:
-                raise
-            click.echo(
-                f"iot-center: {error.name} is not installed: in the project's folder, pip install '.[center]'", err=True
-            )
-            sys.exit(EX_UNAVAILABLE)
 
 
 @click.group(cls=_Group)

@@ -120,29 +120,23 @@ def remove(device_id: str) -> Response:
 @blueprint.get("/env/<device_id>")
 def environment(device_id: str) -> tuple[Response, int]:
     """iot-center-v2's way to register and to read the configuration. The token is there when newly issued only."""
-    registry = current_center().registry
-    found, token = registry.device(checked_id(device_id)), ""
-    newly = found is None
-    if found is None:
-        if request.args.get("register") == "false" or request.method == "HEAD":
-            refusal = jsonify(
-                id=device_id, registered=False, code="forbidden", message=f"{device_id} is not registered"
-            )
-            return refusal, 403
+    found, token = current_center().registry.device(checked_id(device_id)), ""
+    if found is not None:
+        device_or_administrator(device_id)
+    elif request.args.get("register") == "false" or request.method == "HEAD":
+        refusal = jsonify(id=device_id, registered=False, code="forbidden", message=f"{device_id} is not registered")
+        return refusal, 403
+    else:
         registered = _register(device_id)
         found, token = registered.device, registered.token.reveal()
-    else:
-        device_or_administrator(device_id)
-    return jsonify(
-        configuration()
-        | {
-            "id": found.id,
-            "influx_token": token,
-            "newlyRegistered": newly,
-            "createdAt": iso(found.created_ns),
-            "updatedAt": iso(found.updated_ns),
-        }
-    ), 200
+    told = configuration() | {
+        "id": found.id,
+        "influx_token": token,
+        "newlyRegistered": bool(token),
+        "createdAt": iso(found.created_ns),
+        "updatedAt": iso(found.updated_ns),
+    }
+    return jsonify(told), 200
 
 
 def checked_id(device_id: str) -> str:

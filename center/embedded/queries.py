@@ -140,7 +140,6 @@ def windows(
         for w, value in points("{f}", start_ns, stop_ns):
             found.setdefault(w, []).append(value)
         return [(min(base + (w + 1) * width, stop_ns), float(statistics.median(found[w]))) for w in sorted(found)]
-    parts = [points(POINTS[fn], start_ns, stop_ns)]
     if first_hour < last_hour:
         hours = connection.execute(
             f"SELECT (hour * {HOUR_NS} - ?) / ? AS w, {HOURS[fn]} FROM hours "  # noqa: S608 - numbers
@@ -149,6 +148,8 @@ def windows(
         )
         before = points(POINTS[fn], start_ns, first_hour * HOUR_NS)
         parts = [before, hours, points(POINTS[fn], last_hour * HOUR_NS, stop_ns)]
+    else:
+        parts = [points(POINTS[fn], start_ns, stop_ns)]
     for part in parts:
         for w, *value in part:
             found[w] = MERGE[fn](found[w], value) if w in found else value

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from center.influx.rows import Row
+
 DESCRIPTION = "IoT Center: "
 MEASUREMENT = "deviceauth"
 UNSETTLED_NS = 15 * 60 * 1_000_000_000
@@ -42,21 +44,11 @@ PASSWORD_CACHED_S = 5.0
 SERVER_TIME = 'import "array" import "system" array.from(rows: [{_time: system.time()}])'
 # group() first: one table of all points. A table for each of 10,000 devices takes three times as long.
 CLAIMS = (
-    f"from(bucket: _bucket) |> {ALL_TIME} "
-    f'|> filter(fn: (r) => r._measurement == "{MEASUREMENT}"%s) '
     '|> filter(fn: (r) => r._field == "key" or r._field == "secretHash") '
     '|> group() |> keep(columns: ["_time", "_field", "_value", "deviceId"])'
 )
-KEYS = (
-    f"from(bucket: _bucket) |> {ALL_TIME} "
-    '|> filter(fn: (r) => r._measurement == "enrollment"%s) |> last() '
-    '|> keep(columns: ["_time", "_field", "_value", "keyId"])'
-)
-USES = (
-    f"from(bucket: _bucket) |> {ALL_TIME} "
-    '|> filter(fn: (r) => r._measurement == "enrollment_use"%s) '
-    '|> keep(columns: ["_time", "_value", "keyId", "deviceId"])'
-)
+KEYS = '|> last() |> keep(columns: ["_time", "_field", "_value", "keyId"])'
+USES = '|> keep(columns: ["_time", "_value", "keyId", "deviceId"])'
 
 
 class InfluxRegistry:
@@ -69,11 +61,17 @@ class InfluxRegistry:
         self._bucket_id = ""
         self._password: tuple[float, str | None] = (float("-inf"), None)
 
-    def _claims(self, device_id: str) -> list[Claim]:
-        rows = self.influx.rows(
-            CLAIMS % " and r.deviceId == _device", {"_bucket": self.bucket_auth, "_device": device_id}
+    def _rows(self, measurement: str, pipeline: str, **tags: str) -> list[Row]:
+        """Of the points of a measurement in the auth bucket, those with these tags."""
+        where = "".join(f" and r.{tag} == _{tag}" for tag in tags)
+        return self.influx.rows(
+            f"from(bucket: _bucket) |> {ALL_TIME} "
+            f'|> filter(fn: (r) => r._measurement == "{measurement}"{where}) {pipeline}',
+            {"_bucket": self.bucket_auth} | {f"_{tag}": value for tag, value in tags.items()},
         )
-        return claims_of(rows).get(device_id, [])
+
+    def _claims(self, device_id: str) -> list[Claim]:
+        return claims_of(self._rows(MEASUREMENT, CLAIMS, deviceId=device_id)).get(device_id, [])
 
     def register(
         self,
@@ -180,7 +178,7 @@ class InfluxRegistry:
 
     def devices(self, *, offset: int = 0, limit: int | None = None, search: str = "") -> DevicePage:
         found = []
-        for device_id, claims in claims_of(self.influx.rows(CLAIMS % "", {"_bucket": self.bucket_auth})).items():
+        for device_id, claims in claims_of(self._rows(MEASUREMENT, CLAIMS)).items():
             if search.lower() in device_id.lower() and (settled := settle(claims)):
                 found.append(_device(device_id, settled))
         found.sort(key=lambda device: device.id)
@@ -221,14 +219,12 @@ class InfluxRegistry:
         self, key_id: str | None = None
     ) -> dict[str, tuple[EnrollmentKey, str, list[tuple[int, str]]]]:
         """Keys by id, with the hash of each and its uses: when, and by which device; the earliest first."""
-        where, params = "", {"_bucket": self.bucket_auth}
-        if key_id is not None:
-            where, params["_key"] = " and r.keyId == _key", key_id
+        one = {"keyId": key_id} if key_id is not None else {}
         points: dict[str, dict[str, str]] = {}
-        for row in self.influx.rows(KEYS % where, params):
+        for row in self._rows("enrollment", KEYS, **one):
             points.setdefault(row["keyId"], {})[row["_field"]] = str(row.get("_value", ""))
         users: dict[str, list[tuple[int, str]]] = {}
-        for row in self.influx.rows(USES % where, params):
+        for row in self._rows("enrollment_use", USES, **one):
             users.setdefault(row["keyId"], []).append((row["_time"], row["deviceId"]))
         found = {}
         for name, point in points.items():
@@ -273,11 +269,7 @@ class InfluxRegistry:
         """Remembered for some seconds, since every request asks."""
         read_at, kept = self._password
         if time.monotonic() - read_at > PASSWORD_CACHED_S:
-            rows = self.influx.rows(
-                f'from(bucket: _bucket) |> {ALL_TIME} |> filter(fn: (r) => r._measurement == "center" '
-                'and r.setting == "password" and r._field == "hash") |> last()',
-                {"_bucket": self.bucket_auth},
-            )
+            rows = self._rows("center", '|> filter(fn: (r) => r._field == "hash") |> last()', setting="password")
             kept = str(rows[0]["_value"]) if rows and rows[0].get("_value") else None
             self._password = (time.monotonic(), kept)
         return kept

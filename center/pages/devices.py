@@ -120,16 +120,8 @@ def new_token(device_id: str) -> Any:
 
 
 def _shown_once(registered: Registered) -> tuple[str, int]:
-    told = configuration()
     token = registered.token.reveal()
-    config = render_template(
-        "agent.toml.txt",
-        device_id=registered.device.id,
-        url=told["influx_url"],
-        org=told["influx_org"],
-        bucket=told["influx_bucket"],
-        token=token,
-    )
+    config = render_template("agent.toml.txt", device_id=registered.device.id, token=token, **configuration())
     page = render_template("token.html", device=registered.device, new=registered.new, token=token, config=config)
     return page, 201 if registered.new else 200
 
