@@ -186,8 +186,7 @@ def load(path: Path | None = None, *, environ: Mapping[str, str] | None = None, 
     folder = folder or Path.cwd()
     given: dict[str, Any] = {}
     if path is None:
-        found = [p for p in (folder / "center.toml", Path("/etc/iot-center/center.toml")) if p.is_file()]
-        path = found[0] if found else None
+        path = next((p for p in (folder / "center.toml", Path("/etc/iot-center/center.toml")) if p.is_file()), None)
     where = str(path) if path else "center settings"
     if path is not None:
         try:

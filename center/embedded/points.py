@@ -205,7 +205,7 @@ class PointWriter:
         columns = self._load_columns(connection, bucket, measurement)
         n = len(columns) + 1
         connection.execute("INSERT INTO field VALUES (?, ?, ?, ?, NULL)", (bucket, measurement, name, n))
-        if n > column_count(connection):
+        if n > len(connection.execute("PRAGMA table_info(points)").fetchall()) - 2:  # beside series and t
             connection.execute(f"ALTER TABLE points ADD COLUMN f{n}")
         columns[name] = n
 
@@ -224,11 +224,6 @@ class PointWriter:
                 self._statements.clear()
             self._statements[key] = sql
         return sql
-
-
-def column_count(connection: sqlite3.Connection) -> int:
-    """How many field columns the table of points has."""
-    return len(connection.execute("PRAGMA table_info(points)").fetchall()) - 2
 
 
 def _expired_message(expired: list[Parsed], bucket: StoredBucket, now_ns: int) -> str:

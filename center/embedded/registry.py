@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.util.secret import Secret
 from center.errors import ConflictError, EnrollmentError
@@ -165,10 +165,9 @@ def _use_enrollment_key(connection: sqlite3.Connection, secret: Secret | None, n
     connection.execute("UPDATE enrollment_key SET used = used + 1 WHERE id = ?", (row[1],))
 
 
-def _device(row: Sequence[object]) -> Device:
-    device_id, key, created, updated, has_secret = row
-    return Device(str(device_id), str(key), int(str(created)), int(str(updated)), bool(has_secret))
+def _device(row: Sequence[Any]) -> Device:
+    return Device(*row[:4], bool(row[4]))  # type: ignore[call-arg] # columns of the table above
 
 
-def _enrollment_key(row: Sequence[object]) -> EnrollmentKey:
-    return EnrollmentKey(*row[:6], bool(row[6]))  # type: ignore[call-arg,arg-type] # columns of the table above
+def _enrollment_key(row: Sequence[Any]) -> EnrollmentKey:
+    return EnrollmentKey(*row[:6], bool(row[6]))  # type: ignore[call-arg] # as above

@@ -12,7 +12,6 @@ from center.embedded.points import PointWriter, StoredBucket
 from center.embedded.queries import StoredField, StoredSeries, last_of, newest, windows
 from center.errors import NotSupportedError, RefusedError
 from center.line_protocol import Batch, Parsed, encode, series_key
-from center.stores import flux
 from center.stores.telemetry import (
     AHEAD_NS,
     ENVIRONMENT,
@@ -218,9 +217,6 @@ class EmbeddedTelemetry:
     def buckets(self) -> Sequence[Bucket]:
         rows = self.database.rows("SELECT id, name, retention_s FROM bucket ORDER BY n")
         return [Bucket(i, name, kept, "telemetry" if name == self.bucket else "other") for i, name, kept in rows]
-
-    def flux(self, query: SeriesQuery) -> str:
-        return flux.shown(query, self.bucket)
 
     def raw_flux(self, text: str) -> str:  # noqa: ARG002 - the interface's
         raise NotSupportedError("the embedded store knows no Flux: this needs InfluxDB")

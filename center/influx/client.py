@@ -130,13 +130,14 @@ def find_org(client: InfluxDBClient, org: str, bucket: str = "") -> str:
     A token with the least permissions cannot list organisations, but the search for its bucket tells.
     """
     service = OrganizationsService(client.api_client)
+    by = {"org": org}, {"org_id": org}
     with explained(client.url):
-        for asked in ({"org": org}, {"org_id": org}):
+        for asked in by:
             with _none_seen():
                 for found in service.get_orgs(**asked).orgs or ():
                     if org in {found.name, found.id}:
                         return str(found.id)
-        for asked in ({"org": org}, {"org_id": org}) if bucket else ():
+        for asked in by if bucket else ():
             with _none_seen():
                 for found in client.buckets_api().find_buckets(name=bucket, **asked).buckets or ():
                     return str(found.org_id)

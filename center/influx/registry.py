@@ -33,7 +33,6 @@ from center.times import iso, now_ns, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from center.influx.rows import Row
 
@@ -284,7 +283,7 @@ class InfluxRegistry:
         with explained(self.influx.settings.url):
             found = self.influx.client.authorizations_api().find_authorizations(org_id=self.influx.org_id)
         return {
-            str(authorization.id): _created(authorization.created_at)
+            str(authorization.id): round(made.timestamp()) * 1_000_000_000 if (made := authorization.created_at) else 0
             for authorization in found
             if (authorization.description or "").startswith(DESCRIPTION)
             and bucket is not None
@@ -308,10 +307,6 @@ class InfluxRegistry:
 
     def close(self) -> None:
         self.influx.close()
-
-
-def _created(created_at: datetime | None) -> int:
-    return round(created_at.timestamp()) * 1_000_000_000 if created_at else 0
 
 
 def _device(device_id: str, settled: Settled) -> Device:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from center.pages import admin, dashboard, data, devices, home, virtual  # noqa: F401 - they add routes
 from center.pages.assets import assets
-from center.pages.blueprint import csrf, pages, policy
+from center.pages.blueprint import csrf, pages
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -17,6 +17,5 @@ def init_app(app: Flask) -> None:
     app.config.setdefault("WTF_CSRF_CHECK_DEFAULT", False)  # the API has no session: pages check in _protect()
     app.config.setdefault("WTF_CSRF_TIME_LIMIT", None)  # as long as the session: dashboards stay open for days
     csrf.init_app(app)
-    app.after_request(policy)
     app.register_blueprint(assets)
     app.register_blueprint(pages)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from typing import TYPE_CHECKING, Any
 
-from flask import abort, current_app, flash, redirect, render_template, request, url_for
+from flask import abort, flash, redirect, render_template, request, url_for
 from flask_login import login_user, logout_user
 from werkzeug.exceptions import TooManyRequests
 
@@ -15,6 +16,11 @@ from center.pages.forms import Login, MakeKey
 from center.security import check_password, is_administrator
 from center.stores.telemetry import DAY_NS
 from center.times import now_ns
+
+if TYPE_CHECKING:
+    from center.stores.registry import EnrollmentKey
+
+log = logging.getLogger(__name__)
 
 
 @pages.route("/login", methods=["GET", "POST"])
@@ -36,14 +42,12 @@ def login() -> Any:
         if user:
             login_user(user)
             return redirect(target)
-        current_app.logger.warning("wrong administrator password from %s", request.remote_addr)
+        log.warning("wrong administrator password from %s", request.remote_addr)
     if form.errors and status == 200:
         status = 400
     public_view = current_center().settings.server.public_view
-    answer = current_app.make_response((render_template("login.html", form=form, public_view=public_view), status))
-    if status == 429:
-        answer.headers["Retry-After"] = "60"
-    return answer
+    page = render_template("login.html", form=form, public_view=public_view)
+    return page, status, {"Retry-After": "60"} if status == 429 else {}
 
 
 def safe_target(target: str | None) -> str | None:
@@ -83,7 +87,7 @@ def keys() -> Any:
     return page, status
 
 
-def _standing(key: Any, now: int) -> tuple[str, str]:
+def _standing(key: EnrollmentKey, now: int) -> tuple[str, str]:
     if key.revoked:
         return "waiting", "Revoked"
     if key.uses is not None and key.used >= key.uses:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from center.times import now_ns
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+log = logging.getLogger(__name__)
 pages = Blueprint("pages", __name__, template_folder="templates")
 csrf = CSRFProtect()
 
@@ -40,7 +42,8 @@ POLICY = "; ".join(
 )
 
 
-def policy(response: Response) -> Response:
+@pages.after_app_request
+def _policy(response: Response) -> Response:
     """Nothing inline, nothing from elsewhere, no plugin, no frame; the two hashes are plotly's own style sheets."""
     response.headers.setdefault("Content-Security-Policy", POLICY)
     return response
@@ -111,7 +114,7 @@ def _not_found(error: HTTPException) -> Any:
 
 @pages.errorhandler(StoreError)
 def _store_down(error: StoreError) -> Any:
-    current_app.logger.warning("store: %s", error)
+    log.warning("store: %s", error)
     store_down()
     return problem("The store does not answer", str(error), 503)
 

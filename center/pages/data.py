@@ -15,6 +15,7 @@ from center.errors import NotSupportedError, RefusedError
 from center.pages import presentation
 from center.pages.blueprint import administrators_only, pages
 from center.pages.dashboard import drawn, window_s
+from center.pages.flux import pipeline
 from center.pages.forms import MEASURED, RANGES, Query, RawFlux, Write, WriteLines
 from center.pages.states import is_number
 from center.stores.telemetry import ENVIRONMENT, SECOND_NS, Point, SeriesQuery
@@ -57,15 +58,16 @@ def query() -> Any:
     if asking is not None and request.args.get("format") == "json":
         return drawn(asking, curves)
     fields = ordered(c.field for c in curves)
+    text = pipeline(asking, center.telemetry.bucket) if asking else None
     rows, total = _rows(curves, fields)
     return render_template(
         "query.html",
         form=form,
-        raw=RawFlux(formdata=None, flux=center.telemetry.flux(asking) if asking else None),
+        raw=RawFlux(formdata=None, flux=text),
         devices=ids,
         fields=list(QUANTITIES),
         asking=asking,
-        flux=center.telemetry.flux(asking) if asking else None,
+        flux=text,
         rows=rows,
         total=total,
         several=any(c.sensor for c in curves),

@@ -139,11 +139,6 @@ def size(count: float) -> str:
     return f"{count:.0f} B"
 
 
-def lasting(seconds: float) -> str:
-    """A length of time by its largest unit, rounded down: `3 days`, `12 min`."""
-    return ago(max(seconds, 2)).removesuffix(" ago")
-
-
 def health(values: Mapping[str, float | str | bool]) -> list[tuple[str, str]]:
     """Label and text of what an agent says of itself; what is not known here comes last, by its name."""
     said = [
@@ -158,7 +153,7 @@ def _counted(value: float, kind: str) -> str:
     if kind == "bytes":
         return size(value)
     if kind == "seconds":
-        return lasting(value)
+        return ago(max(value, 2)).removesuffix(" ago")
     if kind == "yes":
         return "yes" if value else "no"
     return f"{number(value)} {kind}".strip()

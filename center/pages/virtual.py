@@ -50,14 +50,14 @@ def point_at(device_id: str, second: int) -> Point:
     return Point(ENVIRONMENT, tags, values, second * SECOND_NS)
 
 
-def fill(device_id: str, minutes: range) -> int:
+def fill(minutes: range) -> int:
     """Write the points of these minutes that are not there yet and return how many those were."""
     telemetry = current_center().telemetry
-    query = SeriesQuery(device_id, minutes.start * SECOND_NS, minutes.stop * SECOND_NS, fields=("Temperature",))
+    query = SeriesQuery(VIRTUAL_ID, minutes.start * SECOND_NS, minutes.stop * SECOND_NS, fields=("Temperature",))
     there = {t // SECOND_NS // STEP_S * STEP_S for curve in telemetry.series(query) for t in curve.times_ns}
     missing = [minute for minute in minutes if minute not in there]
     if missing:
-        telemetry.write([point_at(device_id, minute) for minute in missing])
+        telemetry.write([point_at(VIRTUAL_ID, minute) for minute in missing])
     return len(missing)
 
 
@@ -83,22 +83,21 @@ def virtual_fill() -> Any:
     """Fill the last seven days. A script asks batch by batch (`from`, Unix seconds) and draws the progress; without
     a script the whole week is written before the answer.
     """
-    device_id = VIRTUAL_ID
     registry = current_center().registry
-    if registry.device(device_id) is None:
+    if registry.device(VIRTUAL_ID) is None:
         with suppress(ConflictError):  # somebody registered it at this moment: then it is there
-            registry.register(device_id, administrator=True)
+            registry.register(VIRTUAL_ID, administrator=True)
     minutes = week_before(now_ns() // SECOND_NS)
     if wants_json():
         done = min(max(request.form.get("from", 0, type=int) - minutes.start, 0) // STEP_S, len(minutes))
         part = minutes[done : done + BATCH]
         return {
-            "written": fill(device_id, part) if part else 0,
+            "written": fill(part) if part else 0,
             "next": part.stop,
             "done": done + len(part),
             "total": len(minutes),
             "finished": done + len(part) == len(minutes),
         }
-    written = sum(fill(device_id, minutes[n : n + BATCH]) for n in range(0, len(minutes), BATCH))
+    written = sum(fill(minutes[n : n + BATCH]) for n in range(0, len(minutes), BATCH))
     flash(f"{written} points written." if written else "Nothing was missing.", "success")
     return redirect(url_for("pages.virtual"))

@@ -164,9 +164,6 @@ class Telemetry(Protocol):
 
     def buckets(self) -> Sequence[Bucket]: ...
 
-    def flux(self, query: SeriesQuery) -> str:
-        """The Flux that shows this query, with every value escaped as a literal: for people to read and copy."""
-
     def raw_flux(self, text: str) -> str:
         """Annotated CSV of a Flux query. Raises NotSupportedError (embedded store), RefusedError (Flux in error)."""
 

@@ -18,6 +18,7 @@ from center import security
 from center.app import create_app
 from center.context import EXTENSION
 from center.errors import SettingsError
+from center.pages.flux import pipeline
 from center.settings import DeviceDefaults
 from center.stores.registry import check_device_id
 from center.stores.telemetry import Point
@@ -308,7 +309,7 @@ def test_the_flux_that_is_shown_is_the_query_that_runs(client, center, device):
         SeriesQuery(odd, NOW, NOW + HOUR, ("Temperature",), 90 * SECOND),
         SeriesQuery(odd, NOW, NOW + HOUR, ("Temperature", 'o"d\n$')),
     ):
-        assert "20" in center.telemetry.raw_flux(center.telemetry.flux(query))
+        assert "20" in center.telemetry.raw_flux(pipeline(query, center.telemetry.bucket))
 
 
 def test_the_buckets(client, center):

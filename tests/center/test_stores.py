@@ -648,7 +648,7 @@ def test_flux_that_is_shown_means_the_text_it_was_made_from():
     """Random texts as literals, through the real Flux."""
     import random
 
-    from center.stores import flux
+    from center.pages import flux
 
     chars = random.Random(9)
     alphabet = "ab\\\"$${}\n\r\t\0 '`#|äß€😀"
@@ -662,10 +662,10 @@ def test_flux_that_is_shown_means_the_text_it_was_made_from():
 
 
 def test_a_written_query_has_no_text_of_others_in_it():
-    from center.stores import flux
+    from center.pages import flux
 
     query = SeriesQuery('pi"1', 0, DAY, ('x") or (true', "$${y}\\"), 90 * SECOND)
-    lines = flux.shown(query, 'b"${z}').splitlines()
+    lines = flux.pipeline(query, 'b"${z}').splitlines()
     assert lines[0] == 'from(bucket: "b\\"\\x24{z}")'
     assert lines[1] == "  |> range(start: 1970-01-01T00:00:00Z, stop: 1970-01-02T00:00:00Z)"
     assert lines[3] == '  |> filter(fn: (r) => r.clientId == "pi\\"1" or r.device == "pi\\"1")'

@@ -32,7 +32,7 @@ def duration(length_ns: int) -> str:
     return f"{length_ns // size}{unit}"
 
 
-def shown(query: SeriesQuery, bucket: str) -> str:
+def pipeline(query: SeriesQuery, bucket: str) -> str:
     """The query as one pipeline of Flux."""
     device = literal(query.device_id)
     lines = [
