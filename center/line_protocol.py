@@ -1,6 +1,6 @@
 """Line protocol in and out. Reading is line-protocol-parser's work; the words for what it refuses are InfluxDB's.
 
-Compared with the recorded answers of InfluxDB 2.9.1 in tests/center/test_write_api.py.
+Compared with the recorded answers of InfluxDB 2.9.1 in tests/center/embedded/test_write_api.py.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from tests.center_helpers import HOUR, embedded_settings, points_of
 
 CASES = [
     case
-    for case in json.loads((Path(__file__).parents[1] / "data" / "influxdb-2.9.1.json").read_text())
+    for case in json.loads((Path(__file__).parents[2] / "data" / "influxdb-2.9.1.json").read_text())
     if case["name"].startswith("write: ") or case["name"] in {"ping", "health"}
 ]
 RECORDED_AT = 1_795_500_567_859_224_663  # ns: the stamp of the recorded points
