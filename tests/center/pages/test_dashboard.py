@@ -10,7 +10,7 @@ from center.times import now_ns
 from tests.center_helpers import measured, text_of
 
 
-def test_the_dashboard_aggregates_to_the_width_of_the_screen(client, center, pi_7):
+def test_the_dashboard_aggregates_to_the_width_of_the_screen(client, center):
     measured(center, "pi-7", minutes=3000)
     series = client.get("/dashboards/pi-7/series.json?range=24h&width=1000&field=Temperature").get_json()
     assert series["every"] == 120
