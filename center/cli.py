@@ -16,7 +16,7 @@ import click
 
 from agent.config.units import parse_duration
 from agent.util.secret import Secret
-from center.errors import SettingsError
+from center.errors import SettingsError, StoreError
 from center.settings import Settings, check, load
 from center.times import iso, now_ns
 
@@ -65,8 +65,6 @@ class _Group(click.Group):
     """One line on stderr and an exit code for what an operator can mend; a traceback only with --debug."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from center.errors import StoreError  # noqa: PLC0415 - beside the others
-
         try:
             return super().invoke(ctx)
         except (SettingsError, StoreError, OSError, ModuleNotFoundError) as error:

@@ -23,7 +23,7 @@ blueprint = Blueprint("telemetry", __name__, url_prefix="/api")
 def measurements(device_id: str) -> Response:
     """Curves: `field` (repeated, or none for all), `start` and `stop` (default: the last 24 h), `every`, `fn`."""
     device_or_administrator(device_id)
-    query = _query(device_id)
+    query = _asked(device_id)
     curves = current_center().telemetry.series(query)
     wants_csv = request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv"
     if request.args.get("format") == "csv" or wants_csv:
@@ -45,7 +45,7 @@ def measurements(device_id: str) -> Response:
     )
 
 
-def _query(device_id: str) -> SeriesQuery:
+def _asked(device_id: str) -> SeriesQuery:
     """The query that the URL asks for. RefusedError says what is wrong with it."""
     given = request.args
     now = now_ns()

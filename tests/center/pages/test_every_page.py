@@ -79,6 +79,16 @@ def test_a_store_that_does_not_answer_is_a_page_not_a_traceback(app, client, cen
     assert "is it running?" in live.get_json()["message"]
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/devices/%2e%2e", 404), ("/dashboards/pi-9", 404), ("/dashboards/pi-7/data.csv?fn=evil", 400)],
+)
+def test_what_is_wrong_is_said_to_a_script_as_json(client, path, status):
+    answer = client.get(path, headers={"Accept": "application/json"})
+    assert (answer.status_code, answer.json["code"]) == (status, {404: "not found", 400: "invalid"}[status])
+    assert answer.json["message"]
+
+
 @pytest.mark.parametrize("who", ["open", "logged in", "public"])
 def test_a_store_that_goes_away_is_a_page_with_its_styles(request, client, center, monkeypatch, who):
     """Also where it is the store that knows whether there is a password."""
