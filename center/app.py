@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from flask import Flask, Response, jsonify
 from flask.json.provider import DefaultJSONProvider
@@ -20,71 +20,63 @@ from waitress.server import create_server
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from agent.util.secret import Secret
-from center import errors, security
-from center.api import registration
+from center import answers, pages, security
+from center.api import registration, telemetry
 from center.context import EXTENSION, Center, current_center
+from center.embedded import points as embedded_points
+from center.embedded import registry as embedded_registry
+from center.embedded.database import Database
 from center.embedded.registry import EmbeddedRegistry
-from center.embedded.stores import open_embedded
 from center.embedded.telemetry import EmbeddedTelemetry
 from center.embedded.write_api import WriteApi
-from center.pages import blueprint
+from center.errors import StoreError
 from center.settings import Settings, check, load
-from center.stores.registry import StoreError
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from center.stores.registry import Registry
-    from center.stores.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 GRACE_S = 5.0
-
-
-class _Json(DefaultJSONProvider):
-    sort_keys = False
-    ensure_ascii = False
+FILE = "iot-center.sqlite3"
 
 
 def create_app(settings: Settings | None = None) -> Flask:
     """The application; without settings (`flask --app center.app run`) those of center.toml and the environment.
 
-    Opens the stores: `app.extensions[EXTENSION]` is a Center, whose registry and telemetry the caller closes.
+    Opens the stores: `app.extensions[EXTENSION]` is a Center, which the caller closes.
     Raises SettingsError, StoreError.
     """
     if settings is None:
         settings = load()
         if os.environ.get("IOT_CENTER_EMBEDDED"):
             settings = replace(settings, embedded=True)
-    check(settings)
     app = Flask(__name__)
-    app.json = _Json(app)
-    registry, telemetry = open_stores(settings)
+    json = DefaultJSONProvider(app)
+    json.sort_keys = json.ensure_ascii = False
+    app.json = json
+    center = open_stores(settings)
     session_key = settings.server.session_key
-    if isinstance(registry, EmbeddedRegistry) and isinstance(telemetry, EmbeddedTelemetry):
-        session_key = session_key or registry.session_key()
-        write = WriteApi(registry, telemetry, settings.store.org, settings.server.max_body)
+    if isinstance(center.registry, EmbeddedRegistry) and isinstance(center.telemetry, EmbeddedTelemetry):
+        session_key = session_key or center.registry.session_key()
+        write = WriteApi(center.registry, center.telemetry, settings.store.org, settings.server.max_body)
         app.register_blueprint(write.blueprint())
     else:
         app.add_url_rule("/health", "health", _health)
     try:
-        security.check_bind(settings, registry.password_hash())
+        security.check_bind(settings, center.registry.password_hash())
     except Exception:
-        registry.close()
-        telemetry.close()
+        center.close()
         raise
     if not session_key:
         log.warning("server.session_key is not set: logins end with this process, and hold in one process only")
         session_key = Secret(secrets.token_hex(32))
-    app.extensions[EXTENSION] = Center(settings, registry, telemetry)
+    app.extensions[EXTENSION] = center
     security.init_app(app, settings, session_key)
-    errors.init_app(app)
+    answers.init_app(app)
     app.register_blueprint(registration.blueprint)
+    app.register_blueprint(telemetry.blueprint)
+    pages.init_app(app)
     if settings.server.proxies:
         n = settings.server.proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=n, x_proto=n, x_host=n)  # type: ignore[method-assign] # as documented
-    blueprint.init_app(app)
-    atexit.register(close, app)
+    atexit.register(center.close)
     return app
 
 
@@ -97,20 +89,24 @@ def _health() -> tuple[Response, int]:
     return jsonify(name="iot-center", status="pass", message="ready"), 200
 
 
-def open_stores(settings: Settings) -> tuple[Registry, Telemetry]:
-    """The stores that the settings name; the caller closes both. Raises StoreError."""
+def open_stores(settings: Settings) -> Center:
+    """The stores that the settings name; the caller closes them. InfluxDB is connected to by the first call.
+
+    Raises SettingsError, StoreError, OSError.
+    """
+    check(settings)
     if settings.embedded:
-        return open_embedded(settings)
-    from center.influx.stores import open_influx  # noqa: PLC0415 - 0.3 s that the embedded store does not need
+        store = settings.store
+        database = Database(settings.data_dir / FILE, embedded_points.SCHEMA + embedded_registry.SCHEMA)
+        measured = EmbeddedTelemetry(database, store.bucket, round(store.retention or 0))
+        return Center(settings, EmbeddedRegistry(database, store.bucket), measured)
+    from center.influx.client import Influx  # noqa: PLC0415 - 0.3 s that the embedded store does not need
+    from center.influx.registry import InfluxRegistry  # noqa: PLC0415 - as above
+    from center.influx.telemetry import InfluxTelemetry  # noqa: PLC0415 - as above
 
-    return open_influx(settings)
-
-
-def close(app: Flask) -> None:
-    """Closes the application's stores. Twice is fine."""
-    center: Center = app.extensions[EXTENSION]
-    center.registry.close()
-    center.telemetry.close()
+    influx = Influx(settings.influxdb)
+    buckets = settings.influxdb.bucket, settings.influxdb.bucket_auth
+    return Center(settings, InfluxRegistry(influx, *buckets), InfluxTelemetry(influx, *buckets))
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -180,14 +176,12 @@ class Running:
         self._thread.join()
         self._server.task_dispatcher.shutdown(timeout=10)
         wasyncore.close_all(self._map)
-        close(self.app)
+        self.app.extensions[EXTENSION].close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -202,5 +196,5 @@ def serve(settings: Settings, host: str | None = None, port: int | None = None) 
     try:
         return Running(app, settings)
     except BaseException:
-        close(app)
+        app.extensions[EXTENSION].close()
         raise

@@ -2,72 +2,81 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import signal
 import sys
-import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from agent.config.units import parse_duration
 from agent.util.secret import Secret
-from center.settings import Settings, SettingsError, check, load
+from center.errors import SettingsError, StoreError
+from center.settings import Settings, check, load
+from center.times import iso, now_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-if TYPE_CHECKING:
+    from center.context import Center
+    from center.influx.registry import InfluxRegistry
     from center.influx.setup import Finding
+    from center.stores.registry import EnrollmentKey
 
 EX_CONFIG = 78
 EX_UNAVAILABLE = 69
 
 
-def _options(command: Callable[..., None]) -> Callable[..., None]:
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """A command of the settings that its common options, center.toml and the environment give."""
+
+    @functools.wraps(command)
+    def configured(*, config: Path | None, embedded: bool, data: Path | None, debug: bool, **own: Any) -> None:
+        del debug  # for serve and the group
+        settings = load(config)
+        if embedded:
+            settings = replace(settings, embedded=True)
+        if data:
+            settings = replace(settings, store=replace(settings.store, data=str(data)))
+        command(settings, **own)
+
     for option in (
         click.option("--debug", is_flag=True, help="Show tracebacks."),
         click.option("--data", type=click.Path(path_type=Path), help="Folder of the embedded store."),
         click.option("--embedded", is_flag=True, help="Store in a SQLite file: for laptops, demos and tests."),
         click.option("--config", type=click.Path(path_type=Path), help="Default: ./center.toml."),
     ):
-        command = option(command)
-    return command
+        configured = option(configured)
+    return configured
 
 
-def _settings(config: Path | None, embedded: bool, data: Path | None) -> Settings:
-    settings = load(config)
-    if embedded:
-        settings = replace(settings, embedded=True)
-    if data:
-        settings = replace(settings, store=replace(settings.store, data=str(data)))
-    return settings
+def _stores(settings: Settings) -> closing[Center]:
+    from center.app import open_stores  # noqa: PLC0415 - Flask, after the options are known to be right
+
+    return closing(open_stores(settings))
 
 
 class _Group(click.Group):
     """One line on stderr and an exit code for what an operator can mend; a traceback only with --debug."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from center.stores.registry import StoreError  # noqa: PLC0415 - beside the others
-
         try:
             return super().invoke(ctx)
-        except (SettingsError, StoreError, OSError) as error:
+        except (SettingsError, StoreError, OSError, ModuleNotFoundError) as error:
             if "--debug" in sys.argv:
                 raise
-            text = error.strerror if isinstance(error, OSError) and error.filename is None else None
-            click.echo(f"iot-center: {text or error}", err=True)
+            text = str(error)
+            if isinstance(error, ModuleNotFoundError):  # the agent is installed without what only the center needs
+                text = f"{error.name} is not installed: in the project's folder, pip install '.[center]'"
+            elif isinstance(error, OSError) and error.filename is None:
+                text = error.strerror or text
+            click.echo(f"iot-center: {text}", err=True)
             sys.exit(EX_CONFIG if isinstance(error, SettingsError) else EX_UNAVAILABLE)
-        except ModuleNotFoundError as error:  # the agent is installed without what only the center needs
-            if "--debug" in sys.argv:
-                raise
-            click.echo(
-                f"iot-center: {error.name} is not installed: in the project's folder, pip install '.[center]'", err=True
-            )
-            sys.exit(EX_UNAVAILABLE)
 
 
 @click.group(cls=_Group)
@@ -77,18 +86,16 @@ def main() -> None:
 
 
 @main.command()
-@_options
+@_with_settings
 @click.option("--host", help="Address to listen on; other than loopback needs a password.")
 @click.option("--port", type=int, help="Default: 5000.")
-def serve(
-    *, config: Path | None, embedded: bool, data: Path | None, debug: bool, host: str | None, port: int | None
-) -> None:
+def serve(settings: Settings, *, host: str | None, port: int | None) -> None:
     """Serve the API and the pages until SIGTERM or Ctrl-C."""
-    from center.app import serve as start  # noqa: PLC0415 - Flask, after the options are known to be right
+    from center.app import serve as start  # noqa: PLC0415 - as above
 
-    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    level = logging.DEBUG if click.get_current_context().params["debug"] else logging.INFO
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # waiting for the disk together is how it works
-    settings = _settings(config, embedded, data)
     ended: SimpleQueue[int] = SimpleQueue()  # what a handler may use, also while the first one runs
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: ended.put(number))
@@ -99,23 +106,16 @@ def serve(
 
 
 @main.command(short_help="Make what InfluxDB lacks: buckets, first user and token.")
-@_options
+@_with_settings
 @click.option("--retention", default="never", show_default=True, help='How long measurements are kept, like "365d".')
 @click.option("--username", default="admin", show_default=True, help="InfluxDB's first user, if it is fresh.")
-def setup(
-    *, config: Path | None, embedded: bool, data: Path | None, debug: bool, retention: str, username: str
-) -> None:
+def setup(settings: Settings, *, retention: str, username: str) -> None:
     """Make what InfluxDB lacks: the two buckets and, if it is fresh, its first user, organisation and token."""
     from center.influx import setup  # noqa: PLC0415 - as above
 
-    del debug
-    settings = _settings(config, embedded, data)
     if settings.embedded:
         raise SettingsError("the embedded store needs no setup")
-    try:
-        kept = 0 if retention == "never" else round(parse_duration(retention))
-    except ValueError as error:
-        raise SettingsError(f"--retention {retention!r}: should be {error}, or never") from error
+    kept = round(_duration("--retention", retention) or 0)
     fresh = bool(settings.influxdb.url) and setup.is_fresh(settings)
     if not (fresh and not settings.influxdb.token):
         check(settings)
@@ -124,47 +124,51 @@ def setup(
         if token is not None and not settings.influxdb.token:
             click.echo("InfluxDB made this token for the center; keep it in center.toml, it is not shown again:")
             click.echo(token.reveal())
-            settings = setup.with_token(settings, token)
+            settings = replace(settings, influxdb=replace(settings.influxdb, token=token))
         click.echo(f"InfluxDB is set up: user {username}, organisation {settings.influxdb.org}")
-    for line in setup.make_buckets(settings, kept):
-        click.echo(line)
-    _report(setup.check(settings))
+    with _stores(settings) as center:
+        registry = cast("InfluxRegistry", center.registry)
+        for line in setup.make_buckets(registry, kept):
+            click.echo(line)
+        _report(setup.check(registry))
 
 
 @main.command("check")
-@_options
+@_with_settings
 @click.option("--sweep", is_flag=True, help="Delete authorizations that no registration refers to.")
-def check_command(*, config: Path | None, embedded: bool, data: Path | None, debug: bool, sweep: bool) -> None:
+def check_command(settings: Settings, *, sweep: bool) -> None:
     """Say what is missing, and which authorizations no device holds."""
-    del debug
-    settings = _settings(config, embedded, data)
-    check(settings)
-    registry, telemetry = _stores(settings)
-    try:
+    with _stores(settings) as center:
         if settings.embedded:
-            click.echo(f"✓ the embedded store in {settings.data_dir} opens; {registry.devices().total} devices")
+            click.echo(f"✓ the embedded store in {settings.data_dir} opens; {center.registry.devices().total} devices")
         else:
             from center.influx import setup  # noqa: PLC0415 - as above
 
-            _report(setup.check(settings))
+            registry = cast("InfluxRegistry", center.registry)
+            _report(setup.check(registry))
             if sweep:
                 click.echo(f"✓ {len(registry.sweep())} authorizations without a registration are deleted")
-            _report(setup.devices(settings))
-        if not settings.loopback and not registry.password_hash():
+            _report(setup.devices(registry))
+        if not settings.loopback and not center.registry.password_hash():
             click.echo(f"✗ no password is set, so it will not serve on {settings.server.host}: iot-center password")
             sys.exit(1)
-    finally:
-        registry.close()
-        telemetry.close()
 
 
-def _report(findings: Sequence[Finding]) -> None:
+def _duration(option: str, text: str) -> float | None:
+    """Seconds of an option's text; None for `never`."""
+    try:
+        return None if text == "never" else parse_duration(text)
+    except ValueError as error:
+        raise SettingsError(f"{option} {text!r}: should be {error}, or never") from error
+
+
+def _report(findings: Iterable[Finding]) -> None:
     """Prints the findings; ends with 1 if one of them needs mending."""
+    well = True
     for finding in findings:
-        click.echo(
-            f"{'✓' if finding.well else '✗'} {finding.text}" + ("" if finding.well else f"\n  → {finding.remedy}")
-        )
-    if not all(finding.well for finding in findings):
+        click.echo(f"✗ {finding.text}\n  → {finding.remedy}" if finding.remedy else f"✓ {finding.text}")
+        well = well and not finding.remedy
+    if not well:
         sys.exit(1)
 
 
@@ -176,30 +180,23 @@ def _ask(prompt: str) -> str:
 
 
 @main.command(short_help="Set the administrator's password.")
-@_options
+@_with_settings
 @click.option("--clear", is_flag=True, help="No password any more: loopback only.")
-def password(*, config: Path | None, embedded: bool, data: Path | None, debug: bool, clear: bool) -> None:
+def password(settings: Settings, *, clear: bool) -> None:
     """Set the administrator's password, asked for or read from standard input."""
     from center.security import hash_password  # noqa: PLC0415 - as above
 
-    del debug
-    settings = _settings(config, embedded, data)
-    check(settings)
-    hashed = None
-    if not clear:
+    with _stores(settings) as center:
         try:
-            hashed = hash_password(Secret(_ask("New password")))
+            hashed = None if clear else hash_password(Secret(_ask("New password")))
         except ValueError as error:
             raise SettingsError(str(error)) from error
-    registry, telemetry = _stores(settings)
-    registry.set_password_hash(hashed)
-    registry.close()
-    telemetry.close()
+        center.registry.set_password_hash(hashed)
     click.echo("the password is cleared" if clear else "the password is set; earlier logins have ended")
 
 
 @main.command(short_help="Make, list or revoke enrollment keys of devices.")
-@_options
+@_with_settings
 @click.option("--uses", type=click.IntRange(1), default=1, show_default=True, help="Devices it lets register.")
 @click.option("--unlimited", is_flag=True, help="Any number of devices.")
 @click.option("--expires", default="7d", show_default=True, help='Like "12h"; "never" for no end.')
@@ -207,28 +204,12 @@ def password(*, config: Path | None, embedded: bool, data: Path | None, debug: b
 @click.option("--list", "show", is_flag=True, help="List the keys that were made.")
 @click.option("--revoke", metavar="ID", help="Make a key worthless.")
 def enroll(
-    *,
-    config: Path | None,
-    embedded: bool,
-    data: Path | None,
-    debug: bool,
-    uses: int,
-    unlimited: bool,
-    expires: str,
-    note: str,
-    show: bool,
-    revoke: str | None,
+    settings: Settings, *, uses: int, unlimited: bool, expires: str, note: str, show: bool, revoke: str | None
 ) -> None:
     """Make an enrollment key: devices need one to register with a center that is not on their own machine."""
-    del debug
-    settings = _settings(config, embedded, data)
-    check(settings)
-    try:
-        expires_ns = None if expires == "never" else time.time_ns() + round(parse_duration(expires) * 1e9)
-    except ValueError as error:
-        raise SettingsError(f"--expires {expires!r}: should be {error}, or never") from error
-    registry, telemetry = _stores(settings)
-    try:
+    lasts = _duration("--expires", expires)
+    with _stores(settings) as center:
+        registry = center.registry
         if show:
             _list(registry.enrollment_keys())
         elif revoke:
@@ -236,25 +217,18 @@ def enroll(
                 raise SettingsError(f"there is no enrollment key {revoke!r}: see iot-center enroll --list")
             click.echo(f"{revoke} is revoked")
         else:
-            _, secret = registry.make_enrollment_key(note=note, uses=None if unlimited else uses, expires_ns=expires_ns)
+            _, secret = registry.make_enrollment_key(
+                note=note,
+                uses=None if unlimited else uses,
+                expires_ns=None if lasts is None else now_ns() + round(lasts * 1e9),
+            )
             click.echo(secret.reveal())
-    finally:
-        registry.close()
-        telemetry.close()
 
 
-def _list(keys: Any) -> None:
-    from center.times import iso  # noqa: PLC0415 - as above
-
-    now = time.time_ns()
+def _list(keys: Sequence[EnrollmentKey]) -> None:
+    now = now_ns()
     for key in keys:
         uses = "any number of times" if key.uses is None else f"{key.uses} times"
         ends = "never ends" if key.expires_ns is None else f"ends {iso(key.expires_ns // 10**9 * 10**9)}"
         state = "valid" if key.valid(now) else "revoked" if key.revoked else "over"
         click.echo(f"{key.id}  {state:7}  used {key.used} of {uses}, {ends}  {key.note}")
-
-
-def _stores(settings: Settings) -> tuple[Any, Any]:
-    from center.app import open_stores  # noqa: PLC0415 - as above
-
-    return open_stores(settings)

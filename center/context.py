@@ -23,6 +23,11 @@ class Center:
     registry: Registry
     telemetry: Telemetry
 
+    def close(self) -> None:
+        """Closes the stores. Twice is fine."""
+        self.registry.close()
+        self.telemetry.close()
+
 
 def current_center() -> Center:
     return cast("Center", current_app.extensions[EXTENSION])

@@ -1,79 +1,31 @@
-"""Errors of the API: JSON {"code", "message"} with a fitting status, in InfluxDB's words for the codes."""
+"""Every error of the center that a caller can act on."""
 
 from __future__ import annotations
 
-import logging
 
-from flask import Flask, Response, jsonify, request
-from werkzeug.exceptions import HTTPException
-
-from center.stores.registry import ConflictError, EnrollmentError, StoreError
-from center.stores.telemetry import NotSupportedError, RefusedError
-
-log = logging.getLogger(__name__)
-CODES = {
-    400: "invalid",
-    401: "unauthorized",
-    403: "forbidden",
-    404: "not found",
-    405: "method not allowed",
-    409: "conflict",
-    413: "request too large",
-    415: "unsupported media type",
-    422: "unprocessable entity",
-    429: "too many requests",
-    500: "internal error",
-    501: "not implemented",
-    503: "unavailable",
-}
-API = ("/api/", "/health", "/ping")
-RETRY_AFTER_S = 2
+class SettingsError(Exception):
+    """The settings cannot be used. One line for each mistake, naming file, key, value and what would be right."""
 
 
-def answer(status: int, message: str) -> Response:
-    response = jsonify(code=CODES.get(status, "error"), message=message)
-    response.status_code = status
-    response.headers["X-Platform-Error-Code"] = CODES.get(status, "error")
-    if status in {429, 503}:
-        response.headers["Retry-After"] = "60" if status == 429 else "10"
-    return response
+class StoreError(Exception):
+    """The store could not do it: unreachable, disk full, no permission. The message says what to do."""
 
 
-def is_api() -> bool:
-    """Whether the request is one of a program."""
-    return request.path.startswith(API)
+class ConflictError(StoreError):
+    """Registered already, and the caller is not its owner; or another registration of the same moment won (`raced`)."""
+
+    def __init__(self, message: str, *, raced: bool = False) -> None:
+        super().__init__(message)
+        self.raced = raced
 
 
-def _http(error: HTTPException) -> Response | HTTPException:
-    if not is_api():
-        return error
-    response = answer(error.code or 500, error.description or error.name)
-    for name, value in error.get_headers():
-        if name in {"Allow", "Retry-After"}:
-            response.headers[name] = value
-    return response
+class EnrollmentError(StoreError):
+    """The enrollment key is missing, unknown, revoked, expired or used up."""
 
 
-def _conflict(error: ConflictError) -> Response:
-    response = answer(409, str(error))
-    if error.raced:
-        response.headers["Retry-After"] = str(RETRY_AFTER_S)
-    return response
+class RefusedError(ValueError):
+    """A query or point that the store does not take; the message says why."""
 
 
-def _enrollment(error: EnrollmentError) -> Response:
-    return answer(403 if request.headers.get("X-Enrollment-Key") else 401, str(error))
-
-
-def _store(error: StoreError) -> Response:
-    log.error("%s %r: %s", request.method, request.path, error)
-    return answer(503, str(error))
-
-
-def init_app(app: Flask) -> None:
-    app.register_error_handler(HTTPException, _http)
-    app.register_error_handler(ConflictError, _conflict)
-    app.register_error_handler(EnrollmentError, _enrollment)
-    app.register_error_handler(StoreError, _store)
-    app.register_error_handler(RefusedError, lambda error: answer(400, str(error)))
-    app.register_error_handler(NotSupportedError, lambda error: answer(501, str(error)))
+class NotSupportedError(Exception):
+    """Not something this store can do (raw Flux on the embedded one)."""

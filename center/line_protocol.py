@@ -1,6 +1,6 @@
 """Line protocol in and out. Reading is line-protocol-parser's work; the words for what it refuses are InfluxDB's.
 
-Compared with the recorded answers of InfluxDB 2.9.1 in tests/center/test_write_api.py.
+Compared with the recorded answers of InfluxDB 2.9.1 in tests/center/embedded/test_write_api.py.
 """
 
 from __future__ import annotations
@@ -82,31 +82,32 @@ def parse(body: bytes, precision: int = 1) -> Batch:
     errors: list[str] = []
     for raw in split(text):
         line = raw.strip(" \t\r")
-        if not line:
-            continue
-        try:
-            found = parse_line(line)
-        except (LineFormatError, ValueError, OverflowError) as error:
-            errors.append(f"unable to parse '{raw.lstrip(' ')}': {reason(line, str(error))}")
-            continue
-        if found is None:  # a comment
-            continue
-        if _UNSIGNED.search(line) and any(type(v) is int and v > MAX_INTEGER for v in found["fields"].values()):
-            errors.append(f"unable to parse '{raw.lstrip(' ')}': value out of range for this store")
-            continue
-        time_ns = found["time"]
-        if time_ns is not None:
-            time_ns *= precision
-            if not -MAX_TIME <= time_ns <= MAX_TIME:
-                errors.append(f"unable to parse '{raw.lstrip(' ')}': {_OUTSIDE}")
-                continue
-        tags = found["tags"]
-        if "time" in tags:
-            errors.append(f"unable to parse '{raw.lstrip(' ')}': cannot use reserved tag key \"time\"")
-            continue
-        series = line.partition(" ")[0] if "\\" not in line else series_key(found["measurement"], tags)
-        points.append(Parsed(series, found["measurement"], tags, found["fields"], time_ns))
+        if line and not line.startswith("#"):
+            try:
+                points.append(_parsed(line, precision))
+            except ValueError as error:
+                errors.append(f"unable to parse '{raw.lstrip(' ')}': {error}")
     return Batch(points, errors)
+
+
+def _parsed(line: str, precision: int) -> Parsed:
+    """ValueError says in InfluxDB's words why it is refused."""
+    try:
+        found = parse_line(line)
+    except (LineFormatError, ValueError, OverflowError) as error:
+        raise ValueError(reason(line, str(error))) from error
+    if _UNSIGNED.search(line) and any(type(v) is int and v > MAX_INTEGER for v in found["fields"].values()):
+        raise ValueError("value out of range for this store")
+    time_ns = found["time"]
+    if time_ns is not None:
+        time_ns *= precision
+        if not -MAX_TIME <= time_ns <= MAX_TIME:
+            raise ValueError(_OUTSIDE)
+    tags = found["tags"]
+    if "time" in tags:
+        raise ValueError('cannot use reserved tag key "time"')
+    series = line.partition(" ")[0] if "\\" not in line else series_key(found["measurement"], tags)
+    return Parsed(series, found["measurement"], tags, found["fields"], time_ns)
 
 
 def reason(line: str, error: str) -> str:
@@ -167,8 +168,8 @@ def encode(point: Point) -> str:
     or with a backslash where it would escape what follows (elsewhere it stands for itself).
     """
     names = [point.measurement, *point.tags, *point.tags.values(), *point.fields]
-    if point.measurement[:1] in {*"#\t\r\0"}:
-        raise ValueError("a line that starts with # is a comment, and white space before a measurement is skipped")
+    if point.measurement[:1] in {*"#\t\r\0"} or next(iter(point.fields), "").startswith("\t"):
+        raise ValueError("a line with # first is a comment; white space before measurement or fields is skipped")
     if not point.fields or any(not name or _AMBIGUOUS.search(name) for name in names):
         raise ValueError(
             "a point needs a field; its names and tags have no newline, and no backslash before , = or space"

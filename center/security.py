@@ -10,6 +10,7 @@ import hashlib
 import threading
 import time
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from flask import Flask, Request, Response, abort, current_app, g, request
@@ -19,7 +20,10 @@ from werkzeug.security import check_password_hash, generate_password_hash
 
 from agent.util.secret import Secret
 from center.context import current_center
-from center.settings import Settings, SettingsError
+from center.errors import SettingsError
+
+if TYPE_CHECKING:
+    from center.settings import Settings
 
 ADMINISTRATOR = "admin"
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -118,11 +122,6 @@ def is_administrator() -> bool:
     if "basic" not in g:
         g.basic = check_password(Secret(basic.password or "")) is not None
     return bool(g.basic)
-
-
-def needs_enrollment_key() -> bool:
-    """Whether a first registration needs an enrollment key: everywhere but on open loopback."""
-    return not is_open()
 
 
 def foreign(incoming: Request, *, unsafe_only: bool) -> str | None:

@@ -21,6 +21,7 @@ from cattrs.gen import make_dict_structure_fn
 from agent.config.limits import check_url
 from agent.config.units import Bytes, Seconds, parse_duration, parse_size
 from agent.util.secret import TOKEN, Secret
+from center.errors import SettingsError
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 INI_KEYS = {
@@ -30,10 +31,6 @@ INI_KEYS = {
     "INFLUX_BUCKET": "bucket",
     "INFLUX_BUCKET_AUTH": "bucket_auth",
 }
-
-
-class SettingsError(Exception):
-    """The settings cannot be used. One line for each mistake, naming file, key, value and what would be right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,29 +117,17 @@ def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
     converter.register_structure_hook(Seconds, lambda value, _: parse_duration(value))
     converter.register_structure_hook(Bytes, lambda value, _: parse_size(value))
-    converter.register_structure_hook(Secret, lambda value, _: Secret(_text(value)))
-    converter.register_structure_hook(str, lambda value, _: _text(value))
-    converter.register_structure_hook(int, lambda value, _: _number(value))
-    converter.register_structure_hook(bool, lambda value, _: _truth(value))
+    converter.register_structure_hook(Secret, lambda value, _: Secret(_exactly(str, value, "a text in quotes")))
+    converter.register_structure_hook(str, lambda value, _: _exactly(str, value, "a text in quotes"))
+    converter.register_structure_hook(int, lambda value, _: _exactly(int, value, "a whole number"))
+    converter.register_structure_hook(bool, lambda value, _: _exactly(bool, value, "true or false"))
     converter.register_structure_hook_factory(is_dataclass, lambda cls: make_dict_structure_fn(cls, converter))
     return converter
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("a text in quotes")  # noqa: TRY004 - cattrs collects these, whatever their class
-    return value
-
-
-def _number(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError("a whole number")  # noqa: TRY004 - as above
-    return value
-
-
-def _truth(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("true or false")  # noqa: TRY004 - as above
+def _exactly(kind: type, value: Any, wanted: str) -> Any:
+    if type(value) is not kind:  # a boolean is no number here
+        raise ValueError(wanted)
     return value
 
 
@@ -201,8 +186,7 @@ def load(path: Path | None = None, *, environ: Mapping[str, str] | None = None, 
     folder = folder or Path.cwd()
     given: dict[str, Any] = {}
     if path is None:
-        found = [p for p in (folder / "center.toml", Path("/etc/iot-center/center.toml")) if p.is_file()]
-        path = found[0] if found else None
+        path = next((p for p in (folder / "center.toml", Path("/etc/iot-center/center.toml")) if p.is_file()), None)
     where = str(path) if path else "center settings"
     if path is not None:
         try:

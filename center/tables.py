@@ -1,4 +1,4 @@
-"""Curves as CSV: for programs with the fields' own names, for people with units."""
+"""Curves as tables: the order of fields and rows, and CSV, for people with units."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING
 
 from flask import Response
 
-from center.pages import presentation
 from center.times import iso
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from center.stores.telemetry import Curve, Value
 
 
-def csv_answer(device_id: str, curves: Sequence[Curve], *, units: bool = True) -> Response:
-    response = Response(_lines(curves, units=units), content_type="text/csv; charset=utf-8")
+_ORDER = {name: place for place, name in enumerate(("Temperature", "Humidity", "Pressure", "CO2", "TVOC"))}
+
+
+def csv_answer(device_id: str, curves: Sequence[Curve], unit: Callable[[str], str] = lambda _: "") -> Response:
+    """A file of the curves; `unit` of a field stands behind its name."""
+    response = Response(_lines(curves, unit), content_type="text/csv; charset=utf-8")
     response.headers["Content-Disposition"] = f'attachment; filename="{device_id}.csv"'
     return response
 
@@ -26,6 +29,11 @@ def csv_answer(device_id: str, curves: Sequence[Curve], *, units: bool = True) -
 def _cell(text: str) -> str:
     """A text that a spreadsheet does not take for a formula: device names come from devices."""
     return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
+
+
+def ordered(fields: Iterable[str]) -> list[str]:
+    """The fields as people look for them: what is measured first, the location last, others by name."""
+    return sorted(set(fields), key=lambda f: (f in {"Lat", "Lon"}, _ORDER.get(f, len(_ORDER)), f))
 
 
 def rows_of(curves: Sequence[Curve], fields: Sequence[str]) -> dict[tuple[int, str], list[Value | None]]:
@@ -38,14 +46,14 @@ def rows_of(curves: Sequence[Curve], fields: Sequence[str]) -> dict[tuple[int, s
     return rows
 
 
-def _lines(curves: Sequence[Curve], *, units: bool) -> Iterator[str]:
+def _lines(curves: Sequence[Curve], unit: Callable[[str], str]) -> Iterator[str]:
     """The rows in their order, in pieces."""
-    fields = presentation.ordered(c.field for c in curves)
+    fields = ordered(c.field for c in curves)
     rows = rows_of(curves, fields)
     several = any(sensor for _, sensor in rows)
     piece = io.StringIO()
     writer = csv.writer(piece, lineterminator="\n")
-    names = [_cell(f"{f} ({u})" if units and (u := presentation.look(f).unit) else f) for f in fields]
+    names = [_cell(f"{f} ({unit(f)})" if unit(f) else f) for f in fields]
     writer.writerow(["time", *(["sensor"] if several else []), *names])
     for count, ((at, sensor), row) in enumerate(sorted(rows.items())):
         cells = [_cell(v) if isinstance(v, str) else v for v in row]

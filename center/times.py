@@ -34,25 +34,22 @@ def parse_time(text: str, now: int) -> int:
     also for a time that 64 bits cannot hold.
     """
     text = text.strip()
-    time_ns = _parse_time(text, now)
-    if not -MAX_TIME <= time_ns <= MAX_TIME:
-        raise ValueError(f"{text!r} is too far away: the years 1678 to 2261 can be told apart")
-    return time_ns
-
-
-def _parse_time(text: str, now: int) -> int:
     if text in {"now", "now()"}:
         return now
     if match := _RELATIVE.fullmatch(text):
-        return now - parse_every(match[1])
-    if _EPOCH.fullmatch(text):
+        time_ns = now - parse_every(match[1])
+    elif _EPOCH.fullmatch(text):
         number = int(text)
-        return number if number > 10**12 else number * 1_000_000_000
-    if match := _RFC3339.fullmatch(text):
+        time_ns = number if number > 10**12 else number * 1_000_000_000
+    elif match := _RFC3339.fullmatch(text):
         zone = (match[4] or "Z").upper().replace("Z", "+00:00")
         whole = datetime.fromisoformat(f"{match[1]}T{match[2]}{zone}")
-        return round(whole.timestamp()) * 1_000_000_000 + int((match[3] or "0").ljust(9, "0"))
-    raise ValueError(f"{text!r} is not a time: write now, -24h, 2026-11-24T06:30:00Z or Unix seconds")
+        time_ns = round(whole.timestamp()) * 1_000_000_000 + int((match[3] or "0").ljust(9, "0"))
+    else:
+        raise ValueError(f"{text!r} is not a time: write now, -24h, 2026-11-24T06:30:00Z or Unix seconds")
+    if not -MAX_TIME <= time_ns <= MAX_TIME:
+        raise ValueError(f"{text!r} is too far away: the years 1678 to 2261 can be told apart")
+    return time_ns
 
 
 def parse_every(text: str) -> int:

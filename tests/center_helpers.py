@@ -1,18 +1,25 @@
 """Centers to test against: the embedded one always, InfluxDB where INFLUXDB_V2_URL, _TOKEN and _ORG name one."""
 
 import contextlib
+import html
 import os
+import re
 import secrets
+
+from werkzeug.security import generate_password_hash
 
 from agent.util.secret import Secret
 from center.app import open_stores
+from center.pages.virtual import point_at
 from center.settings import EmbeddedSettings, InfluxSettings, ServerSettings, Settings
-from center.stores.telemetry import SeriesQuery
-from center.times import MAX_TIME
+from center.stores.telemetry import Point, SeriesQuery
+from center.times import MAX_TIME, now_ns
 
 SECOND = 1_000_000_000
 HOUR = 3600 * SECOND
 DAY = 24 * HOUR
+PASSWORD = "correct horse battery"
+HASH = generate_password_hash(PASSWORD, method="pbkdf2:sha256:1000")  # quick: the strong one is tried once
 
 
 def embedded_settings(folder, **server):
@@ -50,12 +57,8 @@ def influx_settings(**server):
 
 @contextlib.contextmanager
 def stores(settings):
-    registry, telemetry = open_stores(settings)
-    try:
-        yield registry, telemetry
-    finally:
-        registry.close()
-        telemetry.close()
+    with contextlib.closing(open_stores(settings)) as center:
+        yield center.registry, center.telemetry
 
 
 def points_of(telemetry, device_id):
@@ -65,3 +68,32 @@ def points_of(telemetry, device_id):
         for at, value in zip(curve.times_ns, curve.values, strict=True):
             found.setdefault(at, {})[curve.field] = value
     return dict(sorted(found.items()))
+
+
+def code(answer):
+    """Status and code of an error, which has the one form."""
+    assert set(answer.json) >= {"code", "message"}, answer.text
+    assert answer.json["message"]
+    return answer.status_code, answer.json["code"]
+
+
+def measured(center, device_id, minutes=60, ago_s=0):
+    """Minutes of weather, the last of them `ago_s` seconds ago."""
+    last = now_ns() // 10**9 - ago_s
+    center.telemetry.write([point_at(device_id, last - 60 * i) for i in range(minutes)])
+
+
+def written(client, token, line=""):
+    """The status of a write to the embedded store's endpoint."""
+    headers = {"Authorization": f"Token {token}"}
+    return client.post("/api/v2/write?org=iot-center&bucket=iot_center", data=line, headers=headers).status_code
+
+
+def text_of(answer):
+    """What a page says, without its tags."""
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", answer.text)).split())
+
+
+def environment(device, t, *, tags=None, **fields):
+    tags = {"clientId": device, "device": device} | (tags or {})
+    return Point("environment", {k: v for k, v in tags.items() if v}, fields, t)

@@ -1,52 +1,42 @@
-"""The registration and telemetry API. JSON in and out; errors are {"code", "message"}."""
+"""The registration API: the way of a registration, and who may ask what. JSON in and out, errors included."""
 
 from __future__ import annotations
 
 import re
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import Blueprint, Response, abort, jsonify, request
 
 from agent.util.secret import Secret
 from center.context import current_center
-from center.security import is_administrator, is_open, needs_enrollment_key
+from center.security import is_administrator, is_open
 from center.stores.registry import Device, Registered, check_device_id
-from center.stores.telemetry import DAY_NS, RefusedError, SeriesQuery, finite
-from center.tables import csv_answer
-from center.times import iso, now_ns, parse_every, parse_time
+from center.times import iso, now_ns
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-blueprint = Blueprint("api", __name__, url_prefix="/api")
+blueprint = Blueprint("registration", __name__, url_prefix="/api")
 MILLISECOND_NS = 1_000_000
 
 
-def _secret() -> Secret | None:
-    text = request.headers.get("X-Device-Secret", "")
-    return Secret(text) if text else None
+@blueprint.post("/devices/<device_id>")
+def register(device_id: str) -> tuple[Response, int]:
+    """Register a device, or give its owner a new token: 201 and 200."""
+    registered = _register(device_id)
+    body = _described(registered.device) | {"token": registered.token.reveal()} | configuration()
+    return jsonify(body), 201 if registered.new else 200
 
 
-def _enrollment_key() -> Secret | None:
-    text = request.headers.get("X-Enrollment-Key", "")
-    return Secret(text) if text else None
-
-
-def _checked(device_id: str) -> str:
-    try:
-        return check_device_id(device_id)
-    except ValueError as error:
-        abort(400, str(error))
-
-
-def _described(device: Device) -> dict[str, Any]:
-    return {
-        "deviceId": device.id,
-        "key": device.key,
-        "createdAt": iso(device.created_ns),
-        "updatedAt": iso(device.updated_ns),
-    }
+def _register(device_id: str) -> Registered:
+    """A first registration is free on open loopback, and elsewhere takes an enrollment key; a further one the secret of
+    the first. An administrator who logged in needs neither.
+    """
+    return current_center().registry.register(
+        checked_id(device_id),
+        sent_secret("X-Device-Secret"),
+        administrator=not is_open() and is_administrator(),
+        enrollment_key=sent_secret("X-Enrollment-Key"),
+        needs_key=not is_open(),
+    )
 
 
 def configuration() -> dict[str, Any]:
@@ -73,171 +63,32 @@ def configuration() -> dict[str, Any]:
     return told
 
 
-def _register(device_id: str) -> Registered:
-    return current_center().registry.register(
-        _checked(device_id),
-        _secret(),
-        administrator=not is_open() and is_administrator(),
-        enrollment_key=_enrollment_key(),
-        needs_key=needs_enrollment_key(),
-    )
-
-
-def _registered(device_id: str) -> tuple[Response, int]:
-    registered = _register(device_id)
-    body = _described(registered.device) | {"token": registered.token.reveal()} | configuration()
-    return jsonify(body), 201 if registered.new else 200
-
-
-@blueprint.post("/devices/<device_id>")
-def register(device_id: str) -> tuple[Response, int]:
-    return _registered(device_id)
+def _described(device: Device) -> dict[str, Any]:
+    return {
+        "deviceId": device.id,
+        "key": device.key,
+        "createdAt": iso(device.created_ns),
+        "updatedAt": iso(device.updated_ns),
+    }
 
 
 @blueprint.post("/devices")
 def register_any() -> tuple[Response, int]:
-    given = _json() if request.get_data() else {}
+    given = sent_json() if request.get_data() else {}
     if not isinstance(given, dict) or not isinstance(given.get("deviceId", ""), str):
         abort(400, 'the body should be JSON: {"deviceId": "…"}, or empty for an id made here')
-    return _registered(given.get("deviceId") or f"device-{secrets.token_hex(4)}")
+    return register(given.get("deviceId") or f"device-{secrets.token_hex(4)}")
 
 
 @blueprint.get("/devices")
 def devices() -> Response:
-    _administrators_only()
+    administrators_only()
     page = current_center().registry.devices(
         offset=_number("offset", 0), limit=_number("limit", None), search=request.args.get("search", "")
     )
     response = jsonify([_described(device) for device in page.devices])
     response.headers["X-Total-Count"] = str(page.total)
     return response
-
-
-@blueprint.get("/devices/<device_id>")
-def device(device_id: str) -> Response:
-    _device_or_administrator(device_id)
-    found = current_center().registry.device(device_id)
-    if found is None:
-        abort(404, f"{device_id} is not registered")
-    return jsonify(_described(found))
-
-
-@blueprint.delete("/devices/<device_id>")
-def remove(device_id: str) -> Response:
-    _device_or_administrator(device_id)
-    if not current_center().registry.remove(device_id):
-        abort(404, f"{device_id} is not registered")
-    return Response(status=204)
-
-
-@blueprint.get("/env/<device_id>")
-def environment(device_id: str) -> tuple[Response, int]:
-    """iot-center-v2's way to register and to read the configuration. The token is there when newly issued only."""
-    registry = current_center().registry
-    found, token = registry.device(_checked(device_id)), ""
-    newly = found is None
-    if found is None:
-        if request.args.get("register") == "false" or request.method == "HEAD":
-            refusal = jsonify(
-                id=device_id, registered=False, code="forbidden", message=f"{device_id} is not registered"
-            )
-            return refusal, 403
-        registered = _register(device_id)
-        found, token = registered.device, registered.token.reveal()
-    else:
-        _device_or_administrator(device_id)
-    return jsonify(
-        configuration()
-        | {
-            "id": found.id,
-            "influx_token": token,
-            "newlyRegistered": newly,
-            "createdAt": iso(found.created_ns),
-            "updatedAt": iso(found.updated_ns),
-        }
-    ), 200
-
-
-@blueprint.get("/devices/<device_id>/measurements")
-def measurements(device_id: str) -> Response:
-    """Curves: `field` (repeated, or none for all), `start` and `stop` (default: the last 24 h), `every`, `fn`."""
-    _device_or_administrator(device_id)
-    query = query_of(device_id, request.args.to_dict(flat=False))
-    curves = current_center().telemetry.series(query)
-    wants_csv = request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv"
-    if request.args.get("format") == "csv" or wants_csv:
-        return csv_answer(device_id, curves, units=False)
-    return jsonify(
-        deviceId=device_id,
-        start=iso(query.start_ns),
-        stop=iso(query.stop_ns),
-        fn=query.fn if query.every_ns else None,
-        series=[
-            {
-                "field": curve.field,
-                "sensor": curve.sensor,
-                "times": [iso(t) for t in curve.times_ns],
-                "values": finite(curve.values),
-            }
-            for curve in curves
-        ],
-    )
-
-
-@blueprint.get("/devices/<device_id>/measurements/count")
-def count(device_id: str) -> Response:
-    _device_or_administrator(device_id)
-    return jsonify(count=current_center().telemetry.count(_checked(device_id)))
-
-
-@blueprint.post("/devices/<device_id>/measurements")
-def raw_flux(device_id: str) -> Response:
-    _administrators_only()
-    _checked(device_id)
-    given = _json()
-    if not isinstance(given, dict) or not isinstance(given.get("query"), str):
-        abort(400, 'the body should be JSON: {"query": "from(bucket: …) …"}')
-    return Response(current_center().telemetry.raw_flux(given["query"]), mimetype="text/csv")
-
-
-@blueprint.get("/buckets")
-def buckets() -> Response:
-    _administrators_only()
-    return jsonify(
-        [
-            {"id": bucket.id, "name": bucket.name, "retentionSeconds": bucket.retention_s, "role": bucket.role}
-            for bucket in current_center().telemetry.buckets()
-        ]
-    )
-
-
-def query_of(device_id: str, given: Mapping[str, Sequence[str]]) -> SeriesQuery:
-    """The query that parameters of a URL or a form ask for. RefusedError says what is wrong with them."""
-
-    def one(name: str, default: str) -> str:
-        values = given.get(name)
-        return values[0] if values and values[0] else default
-
-    now = now_ns()
-    try:
-        stop = parse_time(one("stop", "now"), now)
-        text = one("start", "")
-        start = parse_time(text, now) if text else stop - DAY_NS
-        every = parse_every(one("every", "")) if one("every", "") else None
-        fields = tuple(name for value in given.get("field", ()) for name in value.split(",") if name)
-        return SeriesQuery(_checked(device_id), start, stop, fields, every, one("fn", "mean"))  # type: ignore[arg-type] # checked there
-    except RefusedError:
-        raise
-    except ValueError as error:
-        raise RefusedError(str(error)) from error
-
-
-def _json() -> Any:
-    """The body, whatever content type it claims; None for one that is no JSON, or nested too deep to be read."""
-    try:
-        return request.get_json(force=True, silent=True)
-    except RecursionError:
-        return None
 
 
 def _number(name: str, default: int | None) -> Any:
@@ -249,17 +100,76 @@ def _number(name: str, default: int | None) -> Any:
     return int(text)
 
 
-def _administrators_only() -> None:
+@blueprint.get("/devices/<device_id>")
+def device(device_id: str) -> Response:
+    device_or_administrator(device_id)
+    found = current_center().registry.device(device_id)
+    if found is None:
+        abort(404, f"{device_id} is not registered")
+    return jsonify(_described(found))
+
+
+@blueprint.delete("/devices/<device_id>")
+def remove(device_id: str) -> Response:
+    device_or_administrator(device_id)
+    if not current_center().registry.remove(device_id):
+        abort(404, f"{device_id} is not registered")
+    return Response(status=204)
+
+
+@blueprint.get("/env/<device_id>")
+def environment(device_id: str) -> tuple[Response, int]:
+    """iot-center-v2's way to register and to read the configuration. The token is there when newly issued only."""
+    found, token = current_center().registry.device(checked_id(device_id)), ""
+    if found is not None:
+        device_or_administrator(device_id)
+    elif request.args.get("register") == "false" or request.method == "HEAD":
+        refusal = jsonify(id=device_id, registered=False, code="forbidden", message=f"{device_id} is not registered")
+        return refusal, 403
+    else:
+        registered = _register(device_id)
+        found, token = registered.device, registered.token.reveal()
+    told = configuration() | {
+        "id": found.id,
+        "influx_token": token,
+        "newlyRegistered": bool(token),
+        "createdAt": iso(found.created_ns),
+        "updatedAt": iso(found.updated_ns),
+    }
+    return jsonify(told), 200
+
+
+def checked_id(device_id: str) -> str:
+    try:
+        return check_device_id(device_id)
+    except ValueError as error:
+        abort(400, str(error))
+
+
+def sent_secret(header: str) -> Secret | None:
+    text = request.headers.get(header, "")
+    return Secret(text) if text else None
+
+
+def sent_json() -> Any:
+    """The body, whatever content type it claims; None for one that is no JSON, or nested too deep to be read."""
+    try:
+        return request.get_json(force=True, silent=True)
+    except RecursionError:
+        return None
+
+
+def administrators_only() -> None:
     if not is_administrator():
         abort(401, "for administrators: log in, or send HTTP Basic credentials of user admin")
 
 
-def _device_or_administrator(device_id: str) -> None:
+def device_or_administrator(device_id: str) -> None:
     """The device with its secret, or an administrator; whoever is not either learns nothing."""
     if is_administrator():
         return
-    secret = _secret()
+    secret = sent_secret("X-Device-Secret")
     if secret is None:
         abort(401, "for the device, with its secret in the header X-Device-Secret, and for administrators")
-    if not current_center().registry.owns(_checked(device_id), secret):
+    if not current_center().registry.owns(checked_id(device_id), secret):
         abort(403, "this is not the device secret that the device registered with")

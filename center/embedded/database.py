@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from center.stores.registry import StoreError
+from center.errors import StoreError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,6 +98,18 @@ class Database:
                 raise StoreError("the store is closed")
             self._jobs.put((job, future))
         return future.result()
+
+    def rows(self, sql: str, *values: object) -> list[Any]:
+        """What a query answers, read by the calling thread."""
+        return self.read().execute(sql, values).fetchall()
+
+    def row(self, sql: str, *values: object) -> Any:
+        """Its first row; None if there is none."""
+        return self.read().execute(sql, values).fetchone()
+
+    def change(self, sql: str, *values: object) -> int:
+        """Runs one statement as a job: how many rows it changed."""
+        return self.run(lambda connection: connection.execute(sql, values).rowcount)
 
     def close(self) -> None:
         with self._lock:

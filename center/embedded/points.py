@@ -40,6 +40,7 @@ CREATE TABLE IF NOT EXISTS hours (
 CREATE TABLE IF NOT EXISTS dirty (series INTEGER, hour INTEGER, PRIMARY KEY (series, hour)) WITHOUT ROWID;
 """
 TYPES: dict[type, str] = {float: "float", int: "integer", bool: "boolean", str: "string"}
+CLASSES = {name: cls for cls, name in TYPES.items()}
 MAX_FIELDS = 1000
 MAX_CACHED = 100_000
 WEEK_NS = 7 * DAY_NS
@@ -53,12 +54,6 @@ class StoredBucket:
     id: str
     name: str
     retention_s: int
-
-
-@dataclass(slots=True)
-class _Series:
-    n: int
-    measurement: str
 
 
 @dataclass(slots=True)
@@ -80,12 +75,11 @@ class PointWriter:
     """Stores parsed lines; answers like InfluxDB's 422 for those it drops."""
 
     def __init__(self, database: Database) -> None:
-        self.database = database
         self._forget()
         database.on_reset(self._forget)
 
     def _forget(self) -> None:
-        self._series: dict[tuple[int, str], _Series] = {}
+        self._series: dict[tuple[int, str], int] = {}
         self._types: dict[tuple[int, str, int], dict[str, type]] = {}
         self._columns: dict[tuple[int, str], dict[str, int]] = {}
         self._statements: dict[tuple[int, str, tuple[str, ...]], str] = {}
@@ -124,11 +118,12 @@ class PointWriter:
             if series is None:
                 series = self._load_series(connection, bucket_n, point)
             names = tuple(point.fields)
-            plan = plans.get((series.measurement, names))
+            plan = plans.get((point.measurement, names))
             if plan is None:
-                plan = plans[series.measurement, names] = _Plan(self._statement(connection, bucket_n, series, names))
-            plan.rows.append((series.n, t, *point.fields.values()))
-            hours.add((series.n, t // HOUR_NS))
+                sql = self._statement(connection, bucket_n, point.measurement, names)
+                plan = plans[point.measurement, names] = _Plan(sql)
+            plan.rows.append((series, t, *point.fields.values()))
+            hours.add((series, t // HOUR_NS))
         for plan in plans.values():
             connection.executemany(plan.sql, plan.rows)
         fresh = hours - self.dirty
@@ -139,7 +134,7 @@ class PointWriter:
             return f"failure writing points to database: partial write: {conflict} dropped={conflicts}"
         return _expired_message(expired, bucket, now_ns) if expired else None
 
-    def _load_series(self, connection: sqlite3.Connection, bucket: int, point: Parsed) -> _Series:
+    def _load_series(self, connection: sqlite3.Connection, bucket: int, point: Parsed) -> int:
         tags = json.dumps(point.tags, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         key = (bucket, point.measurement, tags)
         row = connection.execute(
@@ -155,17 +150,17 @@ class PointWriter:
             )
         if len(self._series) >= MAX_CACHED:
             self._series.clear()
-        series = self._series[bucket, point.series] = _Series(row[0], point.measurement)
-        return series
+        n: int = row[0]
+        self._series[bucket, point.series] = n
+        return n
 
     def _load_types(self, connection: sqlite3.Connection, key: tuple[int, str, int]) -> dict[str, type]:
         rows = connection.execute(
             "SELECT field, type FROM shard_type WHERE bucket = ? AND measurement = ? AND shard = ?", key
         )
-        classes = {name: cls for cls, name in TYPES.items()}
         if len(self._types) >= MAX_CACHED:
             self._types.clear()
-        types = self._types[key] = {name: classes[kind] for name, kind in rows}
+        types = self._types[key] = {name: CLASSES[kind] for name, kind in rows}
         return types
 
     def _new_type(
@@ -210,15 +205,15 @@ class PointWriter:
         columns = self._load_columns(connection, bucket, measurement)
         n = len(columns) + 1
         connection.execute("INSERT INTO field VALUES (?, ?, ?, ?, NULL)", (bucket, measurement, name, n))
-        if n > column_count(connection):
+        if n > len(connection.execute("PRAGMA table_info(points)").fetchall()) - 2:  # beside series and t
             connection.execute(f"ALTER TABLE points ADD COLUMN f{n}")
         columns[name] = n
 
-    def _statement(self, connection: sqlite3.Connection, bucket: int, series: _Series, names: tuple[str, ...]) -> str:
-        key = (bucket, series.measurement, names)
+    def _statement(self, connection: sqlite3.Connection, bucket: int, measurement: str, names: tuple[str, ...]) -> str:
+        key = (bucket, measurement, names)
         sql = self._statements.get(key)
         if sql is None:
-            columns = self._load_columns(connection, bucket, series.measurement)
+            columns = self._load_columns(connection, bucket, measurement)
             numbers = [columns[name] for name in names]
             sql = (
                 f"INSERT INTO points (series, t, {', '.join(f'f{n}' for n in numbers)}) "  # noqa: S608 - numbers
@@ -229,11 +224,6 @@ class PointWriter:
                 self._statements.clear()
             self._statements[key] = sql
         return sql
-
-
-def column_count(connection: sqlite3.Connection) -> int:
-    """How many field columns the table of points has."""
-    return len(connection.execute("PRAGMA table_info(points)").fetchall()) - 2
 
 
 def _expired_message(expired: list[Parsed], bucket: StoredBucket, now_ns: int) -> str:

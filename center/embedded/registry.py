@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.util.secret import Secret
-from center.stores.hashes import digest, enrollment_id, matches, new_enrollment_key, new_token
+from center.errors import ConflictError, EnrollmentError
 from center.stores.registry import (
-    ConflictError,
     Device,
     DevicePage,
-    EnrollmentError,
     EnrollmentKey,
     Registered,
     check_device_id,
+    digest,
+    enrollment_id,
+    matches,
+    new_enrollment_key,
+    new_token,
     not_yours,
     refusal,
 )
@@ -92,42 +95,28 @@ class EmbeddedRegistry:
         return self.database.run(job)
 
     def device(self, device_id: str) -> Device | None:
-        row = (
-            self.database.read()
-            .execute(f"SELECT {_DEVICE} FROM device WHERE id = ?", (device_id,))  # noqa: S608 - a constant
-            .fetchone()
-        )
+        row = self.database.row(f"SELECT {_DEVICE} FROM device WHERE id = ?", device_id)  # noqa: S608 - a constant
         return _device(row) if row else None
 
     def devices(self, *, offset: int = 0, limit: int | None = None, search: str = "") -> DevicePage:
-        connection = self.database.read()
-        found = ("instr(lower(id), lower(?)) > 0 OR ? = ''", (search, search))
-        total = connection.execute(f"SELECT count(*) FROM device WHERE {found[0]}", found[1]).fetchone()[0]  # noqa: S608 - a constant
-        rows = connection.execute(
-            f"SELECT {_DEVICE} FROM device WHERE {found[0]} ORDER BY id LIMIT ? OFFSET ?",  # noqa: S608 - constants
-            (*found[1], -1 if limit is None else limit, offset),
+        found = "FROM device WHERE instr(lower(id), lower(?1)) > 0 OR ?1 = ''"
+        (total,) = self.database.row(f"SELECT count(*) {found}", search)
+        rows = self.database.rows(
+            f"SELECT {_DEVICE} {found} ORDER BY id LIMIT ?2 OFFSET ?3",
+            search,
+            -1 if limit is None else limit,
+            offset,
         )
         return DevicePage([_device(row) for row in rows], total)
 
     def owns(self, device_id: str, secret: Secret | None) -> bool:
-        row = self.database.read().execute("SELECT secret_hash FROM device WHERE id = ?", (device_id,)).fetchone()
+        row = self.database.row("SELECT secret_hash FROM device WHERE id = ?", device_id)
         return row is not None and matches(secret, row[0])
 
     def bucket_of(self, token: Secret) -> str | None:
         """The bucket this token may write to; None for a token that is not known."""
-        row = (
-            self.database.read()
-            .execute("SELECT bucket FROM authorization WHERE token_hash = ?", (digest(token),))
-            .fetchone()
-        )
+        row = self.database.row("SELECT bucket FROM authorization WHERE token_hash = ?", digest(token))
         return row[0] if row else None
-
-    def authorize(self, token: Secret, bucket: str, *, device_id: str = "") -> None:
-        """A token made elsewhere, for writing to a bucket (tests, and writers that are not devices)."""
-        row = (digest(token), secrets.token_hex(8), device_id, bucket)
-        self.database.run(
-            lambda connection: connection.execute("INSERT INTO authorization VALUES (?, ?, ?, ?)", row) and None
-        )
 
     def make_enrollment_key(
         self, *, note: str = "", uses: int | None = 1, expires_ns: int | None = None
@@ -135,49 +124,27 @@ class EmbeddedRegistry:
         key_id, secret = new_enrollment_key()
         key = EnrollmentKey(key_id, note, now_ns(), expires_ns, uses, 0, False)
         row = (key_id, digest(secret), note, key.created_ns, expires_ns, uses, 0, 0)
-        self.database.run(
-            lambda connection: (
-                connection.execute("INSERT INTO enrollment_key VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row) and None
-            )
-        )
+        self.database.change("INSERT INTO enrollment_key VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *row)
         return key, secret
 
     def enrollment_keys(self) -> Sequence[EnrollmentKey]:
-        rows = self.database.read().execute(f"SELECT {_KEY} FROM enrollment_key ORDER BY created_ns DESC")  # noqa: S608 - a constant
+        rows = self.database.rows(f"SELECT {_KEY} FROM enrollment_key ORDER BY created_ns DESC")  # noqa: S608 - a constant
         return [_enrollment_key(row) for row in rows]
 
     def revoke_enrollment_key(self, key_id: str) -> bool:
-        return self.database.run(
-            lambda connection: (
-                connection.execute("UPDATE enrollment_key SET revoked = 1 WHERE id = ?", (key_id,)).rowcount > 0
-            )
-        )
+        return self.database.change("UPDATE enrollment_key SET revoked = 1 WHERE id = ?", key_id) > 0
 
     def password_hash(self) -> str | None:
-        row = self.database.read().execute("SELECT value FROM setting WHERE name = 'password_hash'").fetchone()
+        row = self.database.row("SELECT value FROM setting WHERE name = 'password_hash'")
         return row[0] if row else None
 
     def set_password_hash(self, password_hash: str | None) -> None:
-        self._set("password_hash", password_hash)
+        self.database.change("INSERT OR REPLACE INTO setting VALUES ('password_hash', ?)", password_hash)
 
     def session_key(self) -> Secret:
         """The key that sessions are signed with, made on first use."""
-
-        def job(connection: sqlite3.Connection) -> str:
-            row = connection.execute("SELECT value FROM setting WHERE name = 'session_key'").fetchone()
-            if row is None:
-                row = (secrets.token_hex(32),)
-                connection.execute("INSERT INTO setting VALUES ('session_key', ?)", row)
-            return str(row[0])
-
-        return Secret(self.database.run(job))
-
-    def _set(self, name: str, value: str | None) -> None:
-        self.database.run(
-            lambda connection: (
-                connection.execute("INSERT OR REPLACE INTO setting VALUES (?, ?)", (name, value)) and None
-            )
-        )
+        self.database.change("INSERT OR IGNORE INTO setting VALUES ('session_key', ?)", secrets.token_hex(32))
+        return Secret(self.database.row("SELECT value FROM setting WHERE name = 'session_key'")[0])
 
     def sweep(self, *, older_than_s: float = 600) -> Sequence[str]:
         """Nothing is ever left over: registrations and their authorizations change in one transaction."""
@@ -198,10 +165,9 @@ def _use_enrollment_key(connection: sqlite3.Connection, secret: Secret | None, n
     connection.execute("UPDATE enrollment_key SET used = used + 1 WHERE id = ?", (row[1],))
 
 
-def _device(row: Sequence[object]) -> Device:
-    device_id, key, created, updated, has_secret = row
-    return Device(str(device_id), str(key), int(str(created)), int(str(updated)), bool(has_secret))
+def _device(row: Sequence[Any]) -> Device:
+    return Device(*row[:4], bool(row[4]))  # type: ignore[call-arg] # columns of the table above
 
 
-def _enrollment_key(row: Sequence[object]) -> EnrollmentKey:
-    return EnrollmentKey(*row[:6], bool(row[6]))  # type: ignore[call-arg,arg-type] # columns of the table above
+def _enrollment_key(row: Sequence[Any]) -> EnrollmentKey:
+    return EnrollmentKey(*row[:6], bool(row[6]))  # type: ignore[call-arg] # as above

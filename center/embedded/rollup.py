@@ -6,9 +6,10 @@ arrives late, twice or changed is counted once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from center.stores.telemetry import HOUR_NS
+from center.times import now_ns
 
 if TYPE_CHECKING:
     import sqlite3
@@ -17,16 +18,12 @@ if TYPE_CHECKING:
     from center.embedded.points import PointWriter
 
 CHUNK = 5000
-ALL_HOURS = (-(2**62), 2**62)
 HOURS_AT_ONCE = 1000
 COLUMNS_AT_ONCE = 400
 
 
 def dirty(
-    connection: sqlite3.Connection,
-    series: Sequence[int] | None,
-    hours: tuple[int, int] = ALL_HOURS,
-    limit: int = 1,
+    connection: sqlite3.Connection, series: Sequence[int] | None, hours: tuple[int, int], limit: int
 ) -> list[tuple[int, int]]:
     """At most `limit` hours within [first, stop) that were written to, of some series (None: of all)."""
     where = "" if series is None else f"series IN ({', '.join('?' * len(series))}) AND"
@@ -36,10 +33,17 @@ def dirty(
     ).fetchall()
 
 
-def roll_up(connection: sqlite3.Connection, writer: PointWriter, rows: Sequence[tuple[int, int]]) -> int:
-    """Compute these hours of these series. Returns how many."""
+def closed_hours() -> tuple[int, int]:
+    """All hours that are over, and were a while ago: the newest are written to all the time."""
+    return -(2**62), now_ns() // HOUR_NS - 1
+
+
+def roll_up(
+    connection: sqlite3.Connection, writer: PointWriter, series: Sequence[int] | None, hours: tuple[int, int]
+) -> None:
+    """Compute the hours within [first, stop) that were written to, of some series (None: of all): some at once."""
     shapes: dict[int, list[tuple[range, str]]] = {}
-    for number, hour in rows:
+    for number, hour in dirty(connection, series, hours, HOURS_AT_ONCE):
         if number not in shapes:
             shapes[number] = _shape(connection, number)
         connection.execute("DELETE FROM dirty WHERE series = ? AND hour = ?", (number, hour))
@@ -50,12 +54,11 @@ def roll_up(connection: sqlite3.Connection, writer: PointWriter, rows: Sequence[
             found = iter(connection.execute(query, span).fetchone())
             for n, (count, total, low, high) in zip(columns, zip(found, found, found, found, strict=True), strict=True):
                 if count:
-                    first, last = (_edge(connection, n, span, order) for order in ("ASC", "DESC"))
+                    (first, _), (last, _) = (edge(connection, n, span, order) for order in ("ASC", "DESC"))
                     connection.execute(
                         "INSERT OR REPLACE INTO hours VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                         (number, n, hour, count, total, low, high, first, last),
                     )
-    return len(rows)
 
 
 def _shape(connection: sqlite3.Connection, series: int) -> list[tuple[range, str]]:
@@ -81,16 +84,19 @@ def summed(column: str) -> str:
     )
 
 
-def _edge(connection: sqlite3.Connection, n: int, span: tuple[int, int, int], order: str) -> object:
+def edge(connection: sqlite3.Connection, n: int, span: tuple[int, int, int], order: str) -> Any:
+    """The first (ASC) or last (DESC) value of a column in `span`, a series and its times [start, stop), and its time;
+    None if there is none.
+    """
     return connection.execute(
-        f"SELECT f{n} FROM points WHERE series = ? AND t >= ? AND t < ? AND f{n} IS NOT NULL ORDER BY t {order} LIMIT 1",  # noqa: S608, E501 - numbers and a fixed word
+        f"SELECT f{n}, t FROM points WHERE series = ? AND t >= ? AND t < ? AND f{n} IS NOT NULL "  # noqa: S608 - numbers and a fixed word
+        f"ORDER BY t {order} LIMIT 1",
         span,
-    ).fetchone()[0]
+    ).fetchone()
 
 
-def expire(connection: sqlite3.Connection, bucket: int, before_ns: int) -> int:
-    """Delete points of a bucket older than that, in a chunk for each series at most. Returns how many."""
-    deleted = 0
+def expire(connection: sqlite3.Connection, bucket: int, before_ns: int) -> None:
+    """Delete points of a bucket older than that, in a chunk for each series at most."""
     for (number,) in connection.execute("SELECT n FROM series WHERE bucket = ?", (bucket,)).fetchall():
         cursor = connection.execute(
             "DELETE FROM points WHERE series = ?1 AND t IN "
@@ -98,9 +104,7 @@ def expire(connection: sqlite3.Connection, bucket: int, before_ns: int) -> int:
             (number, before_ns, CHUNK),
         )
         if cursor.rowcount:
-            deleted += cursor.rowcount
             connection.execute(
                 "DELETE FROM hours WHERE series = ? AND field IN (SELECT n FROM field) AND hour < ?",
                 (number, before_ns // HOUR_NS),
             )
-    return deleted

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from center.embedded import rollup
-from center.embedded.last_values import StoredField, StoredSeries, last_of, newest
 from center.embedded.points import PointWriter, StoredBucket
-from center.embedded.windows import Asked, windows
+from center.embedded.queries import StoredField, StoredSeries, last_of, newest, windows
+from center.errors import NotSupportedError, RefusedError
 from center.line_protocol import Batch, Parsed, encode, series_key
-from center.stores import flux
-from center.stores.registry import StoreError
 from center.stores.telemetry import (
     AHEAD_NS,
     ENVIRONMENT,
@@ -24,15 +21,13 @@ from center.stores.telemetry import (
     Curve,
     FieldSummary,
     LastValue,
-    NotSupportedError,
     Point,
-    RefusedError,
     SeriesQuery,
     Value,
 )
+from center.times import now_ns
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Mapping, Sequence
 
     from center.embedded.database import Database
@@ -50,34 +45,27 @@ class EmbeddedTelemetry:
         self.database = database
         self.bucket = bucket
         self.writer = PointWriter(database)
-        database.run(lambda connection: _make_bucket(connection, bucket, retention_s))
+        database.change(
+            "INSERT INTO bucket (id, name, retention_s) VALUES (?, ?, ?) "
+            "ON CONFLICT (name) DO UPDATE SET retention_s = excluded.retention_s",
+            *(secrets.token_hex(8), bucket, retention_s),
+        )
         found = self.find_bucket(bucket)
-        if found is None:
-            raise StoreError(f"no bucket {bucket!r} in {database.path}")
+        assert found is not None
         self._bucket = found
-        database.on_idle(lambda connection: self._roll_up(connection, None, closed_hours()))
+        database.on_idle(lambda connection: rollup.roll_up(connection, self.writer, None, rollup.closed_hours()))
         if retention_s:
             database.on_idle(
-                lambda connection: rollup.expire(
-                    connection, self._bucket.n, time.time_ns() - retention_s * 1_000_000_000
-                )
+                lambda connection: rollup.expire(connection, found.n, now_ns() - retention_s * 1_000_000_000)
             )
 
     def find_bucket(self, name_or_id: str) -> StoredBucket | None:
-        row = (
-            self.database.read()
-            .execute("SELECT n, id, name, retention_s FROM bucket WHERE name = ?1 OR id = ?1", (name_or_id,))
-            .fetchone()
-        )
+        row = self.database.row("SELECT n, id, name, retention_s FROM bucket WHERE name = ?1 OR id = ?1", name_or_id)
         return StoredBucket(*row) if row else None
-
-    def make_bucket(self, name: str, retention_s: int = 0) -> None:
-        """A further bucket, or another retention for one that is there."""
-        self.database.run(lambda connection: _make_bucket(connection, name, retention_s))
 
     def store(self, bucket: StoredBucket, batch: Batch) -> str | None:
         """Store points and return once they are synced: InfluxDB's message about those it drops, or None."""
-        return self.database.run(lambda connection: self.writer.write(connection, bucket, batch.points, time.time_ns()))
+        return self.database.run(lambda connection: self.writer.write(connection, bucket, batch.points, now_ns()))
 
     def write(self, points: Sequence[Point]) -> None:
         parsed = []
@@ -94,17 +82,17 @@ class EmbeddedTelemetry:
             raise RefusedError(message)
 
     def _fields(self, measurement: str) -> list[StoredField]:
-        rows = self.database.read().execute(
+        rows = self.database.rows(
             "SELECT name, n, type FROM field WHERE bucket = ? AND measurement = ? ORDER BY name",
-            (self._bucket.n, measurement),
+            *(self._bucket.n, measurement),
         )
         return [StoredField(*row) for row in rows]
 
     def _series(self, device_id: str, measurement: str = ENVIRONMENT) -> list[StoredSeries]:
-        rows = self.database.read().execute(
+        rows = self.database.rows(
             "SELECT s.n, s.tags FROM device_series d JOIN series s ON s.n = d.series "
             "WHERE d.bucket = ? AND d.device = ? AND d.measurement = ? ORDER BY s.n",
-            (self._bucket.n, device_id, measurement),
+            *(self._bucket.n, device_id, measurement),
         )
         return [StoredSeries(n, json.loads(tags)) for n, tags in rows]
 
@@ -124,12 +112,13 @@ class EmbeddedTelemetry:
         return found
 
     def last_seen(self, *, since_ns: int) -> Mapping[str, int]:
-        rows = self.database.read().execute(
-            "SELECT device, max((SELECT max(t) FROM points p WHERE p.series = d.series AND t < ?)) AS seen "
-            "FROM device_series d WHERE bucket = ? AND measurement = ? GROUP BY device HAVING seen >= ?",
-            (time.time_ns() + AHEAD_NS, self._bucket.n, ENVIRONMENT, since_ns),
+        return dict(
+            self.database.rows(
+                "SELECT device, max((SELECT max(t) FROM points p WHERE p.series = d.series AND t < ?)) AS seen "
+                "FROM device_series d WHERE bucket = ? AND measurement = ? GROUP BY device HAVING seen >= ?",
+                *(now_ns() + AHEAD_NS, self._bucket.n, ENVIRONMENT, since_ns),
+            )
         )
-        return dict(rows.fetchall())
 
     def sparklines(
         self, device_ids: Sequence[str], field: str, *, start_ns: int, stop_ns: int, every_ns: int
@@ -148,15 +137,6 @@ class EmbeddedTelemetry:
             groups.setdefault(series.tags.get("sensor"), []).append(series)
         return groups
 
-    def _roll_up(
-        self,
-        connection: sqlite3.Connection,
-        series: Sequence[int] | None,
-        hours: tuple[int, int],
-    ) -> int:
-        found = rollup.dirty(connection, series, hours, rollup.HOURS_AT_ONCE)
-        return rollup.roll_up(connection, self.writer, found)
-
     def _rolled_to(self, series: Sequence[StoredSeries], start_ns: int, stop_ns: int) -> int:
         """The hour to which the hourly sums of these series are up to date, within a range.
 
@@ -170,25 +150,27 @@ class EmbeddedTelemetry:
             first = min((hour for _, hour in found), default=hours[1])
             if hours[1] - first <= MAX_DIRTY:
                 return first
-            self.database.run(lambda connection: self._roll_up(connection, numbers, hours))
+            self.database.run(lambda connection: rollup.roll_up(connection, self.writer, numbers, hours))
 
     def summary(self, device_id: str, *, start_ns: int, stop_ns: int) -> Sequence[FieldSummary]:
         found = []
-        connection = self.database.read()
+        connection, fields = self.database.read(), self._fields(ENVIRONMENT)
         rolled = stop_ns - start_ns > ROLL_UP_FROM_NS
         for sensor, group in self._groups(device_id, ENVIRONMENT).items():
-            fields = self._fields(ENVIRONMENT)
             rolled_to = self._rolled_to(group, start_ns, stop_ns) if rolled else None
             numbers = [s.n for s in group]
             for field in fields:
-                asked = Asked(numbers, field.n, start_ns, stop_ns, None, "count", rolled_to)
-                count = windows(connection, asked)
+                whole = partial(windows, connection, numbers, field.n, (start_ns, stop_ns), rolled_to=rolled_to)
+                count = whole(fn="count")
                 if not count:
                     continue
-                last = newest(connection, group, field, start_ns, stop_ns)
+                lasts = [newest(connection, series, field, start_ns, stop_ns) for series in group]
+                last = max(filter(None, lasts), key=lambda last: last.time_ns, default=None)
+                if last is None:  # they went away while they were counted
+                    continue
                 low = high = None
                 if field.kind in {"float", "integer"}:
-                    low, high = (windows(connection, replace(asked, fn=fn))[0][1] for fn in ("min", "max"))
+                    low, high = (whole(fn=fn)[0][1] for fn in ("min", "max"))
                 found.append(
                     FieldSummary(field.name, sensor, last.kind, low, high, last.value, last.time_ns, count[0][1])
                 )
@@ -224,39 +206,20 @@ class EmbeddedTelemetry:
             return [(t, field.value(value)) for t, value in raw]
         if field.kind in {"string", "boolean"} and query.fn not in {"first", "last", "count"}:
             return []
-        asked = Asked(numbers, field.n, query.start_ns, query.stop_ns, query.every_ns, query.fn, rolled_to)
-        rows = windows(connection, asked)
+        span = (query.start_ns, query.stop_ns)
+        rows = windows(connection, numbers, field.n, span, fn=query.fn, every_ns=query.every_ns, rolled_to=rolled_to)
         return rows if query.fn == "count" else [(t, field.value(value)) for t, value in rows]
 
     def count(self, device_id: str) -> int:
-        connection = self.database.read()
-        return sum(
-            connection.execute("SELECT count(*) FROM points WHERE series = ?", (series.n,)).fetchone()[0]
-            for series in self._series(device_id)
-        )
+        rows = (self.database.row("SELECT count(*) FROM points WHERE series = ?", s.n) for s in self._series(device_id))
+        return sum(count for (count,) in rows)
 
     def buckets(self) -> Sequence[Bucket]:
-        rows = self.database.read().execute("SELECT id, name, retention_s FROM bucket ORDER BY n")
+        rows = self.database.rows("SELECT id, name, retention_s FROM bucket ORDER BY n")
         return [Bucket(i, name, kept, "telemetry" if name == self.bucket else "other") for i, name, kept in rows]
-
-    def flux(self, query: SeriesQuery) -> str:
-        return flux.shown(query, self.bucket)
 
     def raw_flux(self, text: str) -> str:  # noqa: ARG002 - the interface's
         raise NotSupportedError("the embedded store knows no Flux: this needs InfluxDB")
 
     def close(self) -> None:
         self.database.close()
-
-
-def closed_hours() -> tuple[int, int]:
-    """All hours that are over, and were a while ago: the newest are written to all the time."""
-    return rollup.ALL_HOURS[0], time.time_ns() // HOUR_NS - 1
-
-
-def _make_bucket(connection: sqlite3.Connection, name: str, retention_s: int) -> None:
-    connection.execute(
-        "INSERT INTO bucket (id, name, retention_s) VALUES (?, ?, ?) "
-        "ON CONFLICT (name) DO UPDATE SET retention_s = excluded.retention_s",
-        (secrets.token_hex(8), name, retention_s),
-    )

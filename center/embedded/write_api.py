@@ -8,12 +8,12 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, abort, jsonify, request
 
 from agent.util.secret import Secret
-from center.errors import answer
+from center.answers import answer
+from center.errors import StoreError
 from center.line_protocol import PRECISIONS, parse
-from center.stores.registry import StoreError
 
 if TYPE_CHECKING:
     from center.embedded.points import StoredBucket
@@ -26,31 +26,23 @@ LARGE = 2_000_000  # bytes; a point in memory takes up to 30 times its line, so 
 WAIT_S = 10.0
 
 
-class _UnreadableError(Exception):
-    """The body cannot be unpacked. The message is InfluxDB's."""
-
-
-class _TooLargeError(Exception):
-    pass
-
-
 def gunzip(body: bytes, limit: int) -> bytes:
-    """All members of a gzip body, one after another; at most `limit` bytes."""
+    """All members of a gzip body, one after another; at most `limit` bytes. What it is not, InfluxDB's words say."""
     out: list[bytes] = []
     size = 0
     while body:
         unpacker = zlib.decompressobj(wbits=31)
         try:
             part = unpacker.decompress(body, limit - size + 1)
-        except zlib.error as error:
+        except zlib.error:
             if not out and not body.startswith(b"\x1f\x8b"):
-                raise _UnreadableError("An internal error has occurred - check server logs") from error
-            raise _UnreadableError("unable to read data: gzip: invalid checksum") from error
+                abort(500, "An internal error has occurred - check server logs")
+            abort(500, "unable to read data: gzip: invalid checksum")
         size += len(part)
         if size > limit:
-            raise _TooLargeError
+            abort(413, f"the body unpacks to more than {limit} bytes")
         if not unpacker.eof:
-            raise _UnreadableError("unable to read data: unexpected EOF")
+            abort(500, "unable to read data: unexpected EOF")
         out.append(part)
         body = unpacker.unused_data
     return b"".join(out)
@@ -71,26 +63,26 @@ class WriteApi:
     max_body: int
     one_large: threading.Lock = field(default_factory=threading.Lock)
 
-    def _bucket(self) -> StoredBucket | Response:
-        """The bucket to write to, or the refusal."""
+    def _bucket(self) -> StoredBucket:
+        """The bucket to write to; whoever may not is refused."""
         scheme, _, text = request.headers.get("Authorization", "").partition(" ")
         token = Secret(text.strip()) if scheme in {"Token", "Bearer"} else Secret("")
         allowed = self.registry.bucket_of(token) if token else None
         if allowed is None:
-            return answer(401, "unauthorized access")
+            abort(401, "unauthorized access")
         org = request.args.get("orgID") or request.args.get("org")
         if not org:
-            return answer(400, "Please provide either orgID or org")
+            abort(400, "Please provide either orgID or org")
         if org not in {self.org, org_id(self.org)}:
-            return answer(404, f'organization name "{org}" not found')
+            abort(404, f'organization name "{org}" not found')
         name = request.args.get("bucket", "")
         if not name:
-            return answer(404, "bucket not found")
+            abort(404, "bucket not found")
         bucket = self.telemetry.find_bucket(name)
         if bucket is None:
-            return answer(404, f'bucket "{name}" not found')
+            abort(404, f'bucket "{name}" not found')
         if bucket.name != allowed:
-            return answer(403, "insufficient permissions for write")
+            abort(403, "insufficient permissions for write")
         return bucket
 
     def write(self) -> Response:
@@ -99,23 +91,16 @@ class WriteApi:
             refusal.headers["Allow"] = "OPTIONS, POST"
             return refusal
         bucket = self._bucket()
-        if isinstance(bucket, Response):
-            return bucket
         precision = PRECISIONS.get(request.args.get("precision", "ns"))
         if precision is None:
-            return answer(400, "invalid precision; valid precision units are ns, us, ms, and s")
+            abort(400, "invalid precision; valid precision units are ns, us, ms, and s")
         body = request.get_data(cache=False)
         if request.headers.get("Content-Encoding", "").lower() == "gzip":
-            try:
-                body = gunzip(body, self.max_body)
-            except _UnreadableError as error:
-                return answer(500, str(error))
-            except _TooLargeError:
-                return answer(413, f"the body unpacks to more than {self.max_body} bytes")
+            body = gunzip(body, self.max_body)
         if len(body) <= LARGE:
             return self._store(bucket, body, precision)
         if not self.one_large.acquire(timeout=WAIT_S):
-            return answer(503, "another large body is being stored: try again, or send smaller ones")
+            abort(503, "another large body is being stored: try again, or send smaller ones")
         try:
             return self._store(bucket, body, precision)
         finally:
@@ -139,14 +124,11 @@ class WriteApi:
             name="iot-center", message="ready for writes", status="pass", checks=[], version=VERSION, commit="embedded"
         )
 
-    def ping(self) -> Response:
-        return Response(status=204)
-
     def blueprint(self) -> Blueprint:
         blueprint = Blueprint("write", __name__)
         blueprint.add_url_rule("/api/v2/write", "write", self.write, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
         blueprint.add_url_rule("/health", "health", self.health)
-        blueprint.add_url_rule("/ping", "ping", self.ping)
+        blueprint.add_url_rule("/ping", "ping", lambda: Response(status=204))
 
         @blueprint.after_request
         def name_yourself(response: Response) -> Response:

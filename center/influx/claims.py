@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+    from center.influx.rows import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +48,16 @@ def settle(claims: Sequence[Claim]) -> Settled | None:
     stays = max((claim for claim in alive if claim.secret_hash == owner), key=lambda claim: claim.key)
     others = tuple(claim for claim in alive if claim.key != stays.key)
     return Settled(stays.key, owner, min(claim.time_ns for claim in alive), stays.time_ns, others)
+
+
+def claims_of(rows: Iterable[Row]) -> dict[str, list[Claim]]:
+    """Claims by device, from rows of one field each."""
+    fields: dict[tuple[str, int], dict[str, str]] = {}
+    for row in rows:
+        if "deviceId" in row:
+            fields.setdefault((row["deviceId"], row["_time"]), {})[row["_field"]] = str(row.get("_value", ""))
+    found: dict[str, list[Claim]] = {}
+    for (device_id, time_ns), point in fields.items():
+        claim = Claim(time_ns, point.get("key", ""), point.get("secretHash", ""))
+        found.setdefault(device_id, []).append(claim)
+    return found

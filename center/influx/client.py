@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import functools
-import io
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from influxdb_client.client.influxdb_client import InfluxDBClient
@@ -17,27 +13,16 @@ from influxdb_client.service.organizations_service import OrganizationsService
 from influxdb_client.service.write_service import WriteService
 from urllib3.exceptions import HTTPError
 
-from center.stores.registry import StoreError
-from center.stores.telemetry import RefusedError
-from center.times import parse_time
+from center.errors import RefusedError, StoreError
+from center.influx.rows import Row, decode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from center.settings import InfluxSettings
 
-Row = dict[str, Any]
 DIALECT = Dialect(annotations=["datatype"], header=True, date_time_format="RFC3339")
 ALL_TIME = "range(start: 1677-09-22T00:00:00Z, stop: 2262-04-11T00:00:00Z)"
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A bucket, by the organisation's id: a search by name alone can return another organisation's."""
-
-    id: str
-    name: str
-    retention_s: int
 
 
 class Influx:
@@ -64,12 +49,15 @@ class Influx:
             self._org_id = find_org(self.client, self.settings.org, self.settings.bucket)
         return self._org_id
 
-    def find_bucket(self, name: str) -> Found | None:
+    def find_bucket(self, name: str) -> Any:
+        """The client's record of a bucket, by the organisation's id: a search by name alone can return another
+        organisation's. None: there is none, or none that the token may see.
+        """
         org_id = self.org_id
         with explained(self.settings.url), _none_seen():
             for bucket in self.client.buckets_api().find_buckets(name=name, org_id=org_id).buckets or ():
                 if bucket.name == name and bucket.org_id == org_id:
-                    return Found(bucket.id, bucket.name, retention(bucket))
+                    return bucket
         return None
 
     def rows(self, flux: str, params: Mapping[str, Any] | None = None) -> list[Row]:
@@ -82,19 +70,13 @@ class Influx:
     def raw(self, flux: str) -> str:
         """Annotated CSV of a query."""
         dialect = Dialect(annotations=["datatype", "group", "default"], header=True, date_time_format="RFC3339Nano")
-        try:
+        with explained(self.settings.url, refused=(400, 404)):
             answer = self.client.query_api().query_raw(flux, org=self.org_id, dialect=dialect)
             return str(answer.data.decode("utf-8", "replace"))
-        except ApiException as error:
-            if error.status in {400, 404}:
-                raise RefusedError(_said(error)) from error
-            raise StoreError(f"{self.settings.url}: {_message(error)}") from error
-        except HTTPError as error:
-            raise StoreError(f"{self.settings.url}: {error}") from error
 
     def write(self, bucket: str, lines: Sequence[str]) -> None:
         """Write line protocol. Raises RefusedError for what InfluxDB refuses, with its reason."""
-        try:
+        with explained(self.settings.url, refused=(400, 413, 422)):
             self._write.post_write(
                 org=self.org_id,
                 bucket=bucket,
@@ -103,35 +85,24 @@ class Influx:
                 content_type="text/plain; charset=utf-8",
                 _preload_content=False,
             )
-        except ApiException as error:
-            if error.status in {400, 413, 422}:
-                raise RefusedError(_said(error)) from error
-            raise StoreError(f"{self.settings.url}: {_message(error)}") from error
-        except HTTPError as error:
-            raise StoreError(f"{self.settings.url}: {error}") from error
 
     def close(self) -> None:
         self.client.close()
 
 
-class explained:  # noqa: N801 - used as a with statement
-    """Turns what the client raises into a StoreError that says what InfluxDB said and what to look at."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ApiException):
-            if error.status == 400:
-                raise RefusedError(_said(error)) from error
-            raise StoreError(f"{self.url}: {_message(error)}") from error
-        if isinstance(error, HTTPError):
-            raise StoreError(
-                f"InfluxDB does not answer at {self.url}: is it running, and the address right?"
-            ) from error
+@contextlib.contextmanager
+def explained(url: str, *, refused: Sequence[int] = (400,)) -> Iterator[None]:
+    """Turns what the client raises into what InfluxDB said and what to look at: RefusedError for the statuses that
+    refuse what was sent, StoreError for all others.
+    """
+    try:
+        yield
+    except ApiException as error:
+        if error.status in refused:
+            raise RefusedError(_said(error)) from error
+        raise StoreError(f"{url}: {_message(error)}") from error
+    except HTTPError as error:
+        raise StoreError(f"InfluxDB does not answer at {url}: is it running, and the address right?") from error
 
 
 def _said(error: ApiException) -> str:
@@ -159,13 +130,14 @@ def find_org(client: InfluxDBClient, org: str, bucket: str = "") -> str:
     A token with the least permissions cannot list organisations, but the search for its bucket tells.
     """
     service = OrganizationsService(client.api_client)
+    by = {"org": org}, {"org_id": org}
     with explained(client.url):
-        for asked in ({"org": org}, {"org_id": org}):
+        for asked in by:
             with _none_seen():
                 for found in service.get_orgs(**asked).orgs or ():
                     if org in {found.name, found.id}:
                         return str(found.id)
-        for asked in ({"org": org}, {"org_id": org}) if bucket else ():
+        for asked in by if bucket else ():
             with _none_seen():
                 for found in client.buckets_api().find_buckets(name=bucket, **asked).buckets or ():
                     return str(found.org_id)
@@ -188,51 +160,3 @@ def _none_seen() -> Iterator[None]:
 def retention(bucket: Any) -> int:
     """Seconds; 0 for ever."""
     return max((rule.every_seconds or 0 for rule in bucket.retention_rules or ()), default=0)
-
-
-def decode(text: str) -> Iterator[Row]:
-    """Rows of annotated CSV (datatype only): numbers, booleans, and times as Unix nanoseconds.
-
-    InfluxDB writes an empty string like one that is missing: both have no entry. Raises RefusedError for an error that
-    came after the first rows.
-    """
-    types: list[str] = []
-    columns: list[tuple[int, str, Callable[[str], Any]]] = []
-    header = failed = False
-    for row in csv.reader(io.StringIO(text, newline="")):
-        if not row:
-            continue
-        if row[0] == "#datatype":
-            types, header = row, True
-        elif header:
-            header = False
-            failed = row[1:] == ["error", "reference"]
-            columns = [
-                (place, name, _READ.get(types[place], _plain))
-                for place, name in enumerate(row)
-                if name and name != "table"
-            ]
-        elif failed:  # in the midst of an answer that began with status 200
-            raise RefusedError(row[1])
-        else:
-            yield {name: read(row[place]) for place, name, read in columns if row[place]}
-
-
-@functools.lru_cache(maxsize=16_384)
-def _stamp(text: str) -> int:
-    """Every field of a point brings the same one."""
-    return parse_time(text, 0)
-
-
-def _plain(value: str) -> str:
-    return value.replace("\r\n", "\n")  # InfluxDB writes every newline in its CSV so
-
-
-_READ: dict[str, Callable[[str], Any]] = {
-    "double": float,
-    "long": int,
-    "unsignedLong": int,
-    "boolean": lambda value: value == "true",
-    "dateTime:RFC3339": _stamp,
-    "dateTime:RFC3339Nano": _stamp,
-}

@@ -11,58 +11,66 @@ from influxdb_client.domain.permission_resource import PermissionResource
 from influxdb_client.rest import ApiException
 
 from agent.util.secret import Secret
-from center.influx.claims import Claim, Settled, settle
+from center.errors import ConflictError, EnrollmentError, RefusedError, StoreError
+from center.influx.claims import Claim, Settled, claims_of, settle
 from center.influx.client import ALL_TIME, Influx, explained
-from center.influx.enrollment import InfluxEnrollment
 from center.line_protocol import encode
-from center.stores.hashes import digest, matches
 from center.stores.registry import (
-    ConflictError,
     Device,
     DevicePage,
     EnrollmentKey,
     Registered,
-    StoreError,
     check_device_id,
+    digest,
+    enrollment_id,
+    matches,
+    new_enrollment_key,
     not_yours,
+    refusal,
 )
-from center.stores.telemetry import Point, RefusedError
-from center.times import iso, now_ns
+from center.stores.telemetry import Point
+from center.times import iso, now_ns, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
+
+    from center.influx.rows import Row
 
 DESCRIPTION = "IoT Center: "
 MEASUREMENT = "deviceauth"
 UNSETTLED_NS = 15 * 60 * 1_000_000_000
 PASSWORD_CACHED_S = 5.0
-# group() first: one table of all points. A table for each of 10,000 devices takes three times as long.
 SERVER_TIME = 'import "array" import "system" array.from(rows: [{_time: system.time()}])'
+# group() first: one table of all points. A table for each of 10,000 devices takes three times as long.
 CLAIMS = (
-    f"from(bucket: _bucket) |> {ALL_TIME} "
-    f'|> filter(fn: (r) => r._measurement == "{MEASUREMENT}"%s) '
     '|> filter(fn: (r) => r._field == "key" or r._field == "secretHash") '
     '|> group() |> keep(columns: ["_time", "_field", "_value", "deviceId"])'
 )
+KEYS = '|> last() |> keep(columns: ["_time", "_field", "_value", "keyId"])'
+USES = '|> keep(columns: ["_time", "_value", "keyId", "deviceId"])'
 
 
 class InfluxRegistry:
-    """Implements Registry. One process or many: what they do at once is decided by center.claims."""
+    """Implements Registry. One process or many: what they do at once is decided by center.influx.claims."""
 
     def __init__(self, influx: Influx, bucket: str, bucket_auth: str) -> None:
         self.influx = influx
         self.bucket = bucket
         self.bucket_auth = bucket_auth
-        self._enrollment = InfluxEnrollment(influx, bucket_auth)
         self._bucket_id = ""
         self._password: tuple[float, str | None] = (float("-inf"), None)
 
-    def _claims(self, device_id: str) -> list[Claim]:
-        rows = self.influx.rows(
-            CLAIMS % " and r.deviceId == _device", {"_bucket": self.bucket_auth, "_device": device_id}
+    def _rows(self, measurement: str, pipeline: str, **tags: str) -> list[Row]:
+        """Of the points of a measurement in the auth bucket, those with these tags."""
+        where = "".join(f" and r.{tag} == _{tag}" for tag in tags)
+        return self.influx.rows(
+            f"from(bucket: _bucket) |> {ALL_TIME} "
+            f'|> filter(fn: (r) => r._measurement == "{measurement}"{where}) {pipeline}',
+            {"_bucket": self.bucket_auth} | {f"_{tag}": value for tag, value in tags.items()},
         )
-        return _grouped(rows).get(device_id, [])
+
+    def _claims(self, device_id: str) -> list[Claim]:
+        return claims_of(self._rows(MEASUREMENT, CLAIMS, deviceId=device_id)).get(device_id, [])
 
     def register(
         self,
@@ -79,7 +87,7 @@ class InfluxRegistry:
         if before is None:
             if needs_key and not administrator:
                 removed_ns = max((claim.time_ns for claim in claims), default=0)
-                self._enrollment.use(enrollment_key, device_id, removed_ns)
+                self._use_enrollment_key(enrollment_key, device_id, removed_ns)
             kept, created = digest(secret), now_ns()
         else:
             kept, created = before.owner_hash, before.created_ns
@@ -87,7 +95,9 @@ class InfluxRegistry:
                 raise ConflictError(not_yours(device_id, bool(kept)))
         key, token = self.authorize(device_id)
         try:
-            self._point(device_id, {"key": key, "secretHash": kept, "createdAt": iso(created)})
+            self._write(
+                MEASUREMENT, {"deviceId": device_id}, {"key": key, "secretHash": kept, "createdAt": iso(created)}
+            )
             after = settle(self._claims(device_id))
         except (StoreError, RefusedError) as error:
             self.delete(key)
@@ -101,8 +111,7 @@ class InfluxRegistry:
                 else not_yours(device_id, bool(after and after.owner_hash)),
                 raced=same,
             )
-        device = Device(device_id, key, after.created_ns, after.updated_ns, bool(after.owner_hash))
-        return Registered(device, token, before is None)
+        return Registered(_device(device_id, after), token, before is None)
 
     def _clear(self, after: Settled | None, before: Settled | None, mine: str) -> None:
         """Delete every authorization that does not stay. Claims older than some minutes were cleared by their time."""
@@ -143,22 +152,22 @@ class InfluxRegistry:
                 if error.status != 404:
                     raise
 
-    def _point(self, device_id: str, fields: dict[str, str]) -> None:
-        """Without a time: the order is the server's."""
-        self.influx.write(self.bucket_auth, [encode(Point(MEASUREMENT, {"deviceId": device_id}, dict(fields)))])
+    def _write(self, measurement: str, tags: dict[str, str], fields: dict[str, str]) -> None:
+        """A point of the auth bucket. Without a time: the order is the server's."""
+        self.influx.write(self.bucket_auth, [encode(Point(measurement, tags, dict(fields)))])
 
     def remove(self, device_id: str) -> bool:
         before = self._claims(device_id)
-        if settle(before) is None:
-            return False
-        self._point(device_id, {"key": "", "secretHash": "", "createdAt": iso(now_ns())})
         settled = settle(before)
+        if settled is None:
+            return False
+        self._write(MEASUREMENT, {"deviceId": device_id}, {"key": "", "secretHash": "", "createdAt": iso(now_ns())})
         after = self._claims(device_id)
         recent = max(claim.time_ns for claim in after) - UNSETTLED_NS
         alive = settle(after)
         for claim in {claim.key: claim for claim in (*before, *after) if claim.key}.values():
             kept = alive is not None and claim.key == alive.key
-            if not kept and (claim.time_ns > recent or (settled is not None and claim.key == settled.key)):
+            if not kept and (claim.time_ns > recent or claim.key == settled.key):
                 self.delete(claim.key)
         return True
 
@@ -168,7 +177,7 @@ class InfluxRegistry:
 
     def devices(self, *, offset: int = 0, limit: int | None = None, search: str = "") -> DevicePage:
         found = []
-        for device_id, claims in _grouped(self.influx.rows(CLAIMS % "", {"_bucket": self.bucket_auth})).items():
+        for device_id, claims in claims_of(self._rows(MEASUREMENT, CLAIMS)).items():
             if search.lower() in device_id.lower() and (settled := settle(claims)):
                 found.append(_device(device_id, settled))
         found.sort(key=lambda device: device.id)
@@ -181,30 +190,91 @@ class InfluxRegistry:
     def make_enrollment_key(
         self, *, note: str = "", uses: int | None = 1, expires_ns: int | None = None
     ) -> tuple[EnrollmentKey, Secret]:
-        return self._enrollment.make(note, uses, expires_ns)
+        key_id, secret = new_enrollment_key()
+        now = now_ns()
+        self._write(
+            "enrollment",
+            {"keyId": key_id},
+            {
+                "hash": digest(secret),
+                "note": note,
+                "createdAt": iso(now),
+                "expiresAt": iso(expires_ns) if expires_ns is not None else "",
+                "uses": str(uses) if uses is not None else "",
+            },
+        )
+        return EnrollmentKey(key_id, note, now, expires_ns, uses, 0, False), secret
 
     def enrollment_keys(self) -> Sequence[EnrollmentKey]:
-        return self._enrollment.keys()
+        return sorted((key for key, _, _ in self._enrollment_keys().values()), key=lambda key: -key.created_ns)
 
     def revoke_enrollment_key(self, key_id: str) -> bool:
-        return self._enrollment.revoke(key_id)
+        if key_id not in self._enrollment_keys(key_id):
+            return False
+        self._write("enrollment", {"keyId": key_id}, {"revokedAt": iso(now_ns())})
+        return True
+
+    def _enrollment_keys(
+        self, key_id: str | None = None
+    ) -> dict[str, tuple[EnrollmentKey, str, list[tuple[int, str]]]]:
+        """Keys by id, with the hash of each and its uses: when, and by which device; the earliest first."""
+        one = {"keyId": key_id} if key_id is not None else {}
+        points: dict[str, dict[str, str]] = {}
+        for row in self._rows("enrollment", KEYS, **one):
+            points.setdefault(row["keyId"], {})[row["_field"]] = str(row.get("_value", ""))
+        users: dict[str, list[tuple[int, str]]] = {}
+        for row in self._rows("enrollment_use", USES, **one):
+            users.setdefault(row["keyId"], []).append((row["_time"], row["deviceId"]))
+        found = {}
+        for name, point in points.items():
+            if not point.get("hash"):
+                continue
+            used = sorted(users.get(name, ()))
+            uses = int(point["uses"]) if point.get("uses") else None
+            key = EnrollmentKey(
+                name,
+                point.get("note", ""),
+                parse_time(point["createdAt"], 0),
+                parse_time(point["expiresAt"], 0) if point.get("expiresAt") else None,
+                uses,
+                len(used) if uses is None else min(len(used), uses),
+                bool(point.get("revokedAt")),
+            )
+            found[name] = (key, point["hash"], used)
+        return found
+
+    def _use_enrollment_key(self, secret: Secret | None, device_id: str, removed_ns: int) -> None:
+        """Count one use, unless the device has one since it was last removed. Raises EnrollmentError.
+
+        A registration counts once for a key, however often it is tried; after a removal it is another one. Two
+        registrations within some ms can both take the last use of it.
+        """
+        key_id = enrollment_id(secret)
+        entry = self._enrollment_keys(key_id).get(key_id) if key_id else None
+        if entry is None or not matches(secret, entry[1]):
+            raise EnrollmentError(refusal(secret))
+        key, _, used = entry
+        if not _mine(used, device_id, removed_ns):
+            if not key.valid(now_ns()):
+                raise EnrollmentError(refusal(secret))
+            self._write("enrollment_use", {"keyId": key_id, "deviceId": device_id}, {"usedAt": iso(now_ns())})
+            used = self._enrollment_keys(key_id)[key_id][2]
+        elif key.revoked or (key.expires_ns is not None and now_ns() >= key.expires_ns):
+            raise EnrollmentError(refusal(secret))
+        if key.uses is not None and not _mine(used[: key.uses], device_id, removed_ns):
+            raise EnrollmentError(refusal(secret))
 
     def password_hash(self) -> str | None:
         """Remembered for some seconds, since every request asks."""
         read_at, kept = self._password
         if time.monotonic() - read_at > PASSWORD_CACHED_S:
-            rows = self.influx.rows(
-                f'from(bucket: _bucket) |> {ALL_TIME} |> filter(fn: (r) => r._measurement == "center" '
-                'and r.setting == "password" and r._field == "hash") |> last()',
-                {"_bucket": self.bucket_auth},
-            )
+            rows = self._rows("center", '|> filter(fn: (r) => r._field == "hash") |> last()', setting="password")
             kept = str(rows[0]["_value"]) if rows and rows[0].get("_value") else None
             self._password = (time.monotonic(), kept)
         return kept
 
     def set_password_hash(self, password_hash: str | None) -> None:
-        point = Point("center", {"setting": "password"}, {"hash": password_hash or ""})
-        self.influx.write(self.bucket_auth, [encode(point)])
+        self._write("center", {"setting": "password"}, {"hash": password_hash or ""})
         self._password = (float("-inf"), None)
 
     def live(self) -> dict[str, int]:
@@ -213,7 +283,7 @@ class InfluxRegistry:
         with explained(self.influx.settings.url):
             found = self.influx.client.authorizations_api().find_authorizations(org_id=self.influx.org_id)
         return {
-            str(authorization.id): _created(authorization.created_at)
+            str(authorization.id): round(made.timestamp()) * 1_000_000_000 if (made := authorization.created_at) else 0
             for authorization in found
             if (authorization.description or "").startswith(DESCRIPTION)
             and bucket is not None
@@ -239,23 +309,9 @@ class InfluxRegistry:
         self.influx.close()
 
 
-def _created(created_at: datetime | None) -> int:
-    return round(created_at.timestamp()) * 1_000_000_000 if created_at else 0
-
-
-def _grouped(rows: Sequence[dict[str, object]]) -> dict[str, list[Claim]]:
-    """Claims by device, from rows of one field each."""
-    fields: dict[tuple[str, int], dict[str, str]] = {}
-    for row in rows:
-        if "deviceId" in row and isinstance(row["_time"], int):
-            point = fields.setdefault((str(row["deviceId"]), row["_time"]), {})
-            point[str(row["_field"])] = str(row.get("_value", ""))
-    found: dict[str, list[Claim]] = {}
-    for (device_id, time_ns), point in fields.items():
-        claim = Claim(time_ns, point.get("key", ""), point.get("secretHash", ""))
-        found.setdefault(device_id, []).append(claim)
-    return found
-
-
 def _device(device_id: str, settled: Settled) -> Device:
     return Device(device_id, settled.key, settled.created_ns, settled.updated_ns, bool(settled.owner_hash))
+
+
+def _mine(used: Sequence[tuple[int, str]], device_id: str, removed_ns: int) -> bool:
+    return any(user == device_id and at > removed_ns for at, user in used)

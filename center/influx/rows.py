@@ -1,16 +1,22 @@
-"""Rows of InfluxDB's answers brought together: series of one sensor as one curve, one summary."""
+"""Rows of InfluxDB's answers: read from CSV, brought together to curves and summaries; ranges of one field type."""
 
 from __future__ import annotations
 
+import csv
+import functools
+import io
 from typing import TYPE_CHECKING, Any
 
-from center.stores.telemetry import Curve, FieldSummary, Value, kind_of
+from center.errors import RefusedError
+from center.stores.telemetry import DAY_NS, Curve, FieldSummary, Value, kind_of
+from center.times import parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from center.influx.client import Row
-
+Row = dict[str, Any]
+Span = tuple[int, int]
+RESERVED = {"_start", "_stop", "_time", "_value", "_field", "_measurement", "result"}
 MERGE: dict[str, Callable[[Any, Any], Any]] = {
     "mean": lambda a, b: (a + b) / 2,  # near enough for a sparkline
     "median": lambda a, b: (a + b) / 2,
@@ -20,6 +26,54 @@ MERGE: dict[str, Callable[[Any, Any], Any]] = {
     "max": max,
     "first": lambda a, _: a,
     "last": lambda _, b: b,
+}
+
+
+def decode(text: str) -> Iterator[Row]:
+    """Rows of annotated CSV (datatype only): numbers, booleans, and times as Unix nanoseconds.
+
+    InfluxDB writes an empty string like one that is missing: both have no entry. Raises RefusedError for an error that
+    came after the first rows.
+    """
+    types: list[str] = []
+    columns: list[tuple[int, str, Callable[[str], Any]]] = []
+    header = failed = False
+    for row in csv.reader(io.StringIO(text, newline="")):
+        if not row:
+            continue
+        if row[0] == "#datatype":
+            types, header = row, True
+        elif header:
+            header = False
+            failed = row[1:] == ["error", "reference"]
+            columns = [
+                (place, name, _READ.get(types[place], _plain))
+                for place, name in enumerate(row)
+                if name and name != "table"
+            ]
+        elif failed:  # in the midst of an answer that began with status 200
+            raise RefusedError(row[1])
+        else:
+            yield {name: read(row[place]) for place, name, read in columns if row[place]}
+
+
+@functools.lru_cache(maxsize=16_384)
+def _stamp(text: str) -> int:
+    """Every field of a point brings the same one."""
+    return parse_time(text, 0)
+
+
+def _plain(value: str) -> str:
+    return value.replace("\r\n", "\n")  # InfluxDB writes every newline in its CSV so
+
+
+_READ: dict[str, Callable[[str], Any]] = {
+    "double": float,
+    "long": int,
+    "unsignedLong": int,
+    "boolean": lambda value: value == "true",
+    "dateTime:RFC3339": _stamp,
+    "dateTime:RFC3339Nano": _stamp,
 }
 
 
@@ -76,3 +130,36 @@ def curves_of(rows: Iterable[Row], fn: str) -> list[Curve]:
         for (field, sensor), values in sorted(groups.items())
         for times in (sorted(values),)
     ]
+
+
+def uniform(span: Span, ends: Callable[[Span], Sequence[Row]]) -> list[Span]:
+    """The span, cut at the midnights (UTC) between which types change: a shard of a day or longer ends at one.
+
+    InfluxDB keeps a field's type per shard, for all series of the measurement. Over a range in which it was an integer
+    first (a device of the tutorial) and a float later (ours), it silently answers with the points of the first type
+    only, also for devices that never wrote an integer; last() alone is right (seen with 2.9.1).
+
+    `ends` gives the first and last value of each series in a span. Without a midnight in it nothing is asked.
+    """
+    start, stop = span
+    middle = (start + stop) // 2 // DAY_NS * DAY_NS  # the midnight before the middle, or else the first after the start
+    if middle <= start:
+        middle = (start // DAY_NS + 1) * DAY_NS
+    if not start < middle < stop or not _mixed(ends(span)):
+        return [span]
+    return uniform((start, middle), ends) + uniform((middle, stop), ends)
+
+
+def _mixed(rows: Sequence[Row]) -> bool:
+    """Whether a field has two types, or a series has a last value and no first one, or the other way round."""
+    kinds: dict[str, set[type]] = {}
+    ends: dict[str, set[tuple[tuple[str, str], ...]]] = {"first": set(), "last": set()}
+    for row in rows:
+        kinds.setdefault(row["_field"], set()).add(type(row.get("_value", "")))
+        ends[row["result"]].add(tags_of(row, "_field"))
+    return ends["first"] != ends["last"] or any(len(found) > 1 for found in kinds.values())
+
+
+def tags_of(row: Row, *also: str) -> tuple[tuple[str, str], ...]:
+    """The series a row is of."""
+    return tuple(sorted((key, value) for key, value in row.items() if key in also or key not in RESERVED))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import contextlib
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,14 @@ from influxdb_client.rest import ApiException
 from influxdb_client.service.setup_service import SetupService
 
 from agent.util.secret import Secret
-from center.influx.client import Influx, explained
-from center.influx.registry import InfluxRegistry
-from center.stores.registry import StoreError
-from center.stores.telemetry import RefusedError
+from center.errors import RefusedError, StoreError
+from center.influx.client import explained, retention
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
+    from center.influx.client import Influx
+    from center.influx.registry import InfluxRegistry
     from center.settings import Settings
 
 PERMISSIONS = (
@@ -36,9 +37,22 @@ class Finding:
     text: str
     remedy: str = ""
 
-    @property
-    def well(self) -> bool:
-        return not self.remedy
+
+@contextlib.contextmanager
+def _onboarding(settings: Settings) -> Iterator[SetupService]:
+    """The service of an InfluxDB that has no users yet."""
+    influx = settings.influxdb
+    with (
+        InfluxDBClient(influx.url, "", timeout=round(influx.timeout * 1000), ssl_ca_cert=influx.ca_file) as client,
+        explained(influx.url),
+    ):
+        yield SetupService(client.api_client)
+
+
+def is_fresh(settings: Settings) -> bool:
+    """Whether InfluxDB waits for its onboarding."""
+    with _onboarding(settings) as service:
+        return bool(service.get_setup().allowed)
 
 
 def onboard(settings: Settings, username: str, password: Secret, retention_s: int) -> Secret | None:
@@ -47,89 +61,64 @@ def onboard(settings: Settings, username: str, password: Secret, retention_s: in
     The settings' token becomes the first one; without it InfluxDB makes one, which is returned.
     """
     influx = settings.influxdb
-    with InfluxDBClient(influx.url, "", timeout=round(influx.timeout * 1000), ssl_ca_cert=influx.ca_file) as client:
-        service = SetupService(client.api_client)
-        with explained(influx.url):
-            if not service.get_setup().allowed:
+    with _onboarding(settings) as service:
+        if not service.get_setup().allowed:
+            return None
+        request = OnboardingRequest(
+            username=username,
+            password=password.reveal(),
+            org=influx.org,
+            bucket=influx.bucket,
+            retention_period_seconds=retention_s,
+            token=influx.token.reveal() or None,
+        )
+        try:
+            return Secret(service.post_setup(request).auth.token)
+        except ApiException as error:
+            if error.status == 422:
                 return None
-            request = OnboardingRequest(
-                username=username,
-                password=password.reveal(),
-                org=influx.org,
-                bucket=influx.bucket,
-                retention_period_seconds=retention_s,
-                token=influx.token.reveal() or None,
-            )
-            try:
-                return Secret(service.post_setup(request).auth.token)
-            except ApiException as error:
-                if error.status == 422:
-                    return None
-                raise
+            raise
 
 
-def is_fresh(settings: Settings) -> bool:
-    """Whether InfluxDB waits for its onboarding."""
-    influx = settings.influxdb
-    with (
-        InfluxDBClient(influx.url, "", timeout=round(influx.timeout * 1000), ssl_ca_cert=influx.ca_file) as client,
-        explained(influx.url),
-    ):
-        return bool(SetupService(client.api_client).get_setup().allowed)
-
-
-def make_buckets(settings: Settings, retention_s: int) -> Iterator[str]:
+def make_buckets(registry: InfluxRegistry, retention_s: int) -> Iterator[str]:
     """Make the two buckets where they are missing; one line for each. Retention is for measurements only."""
-    influx = Influx(settings.influxdb)
-    try:
-        for name, kept in ((settings.influxdb.bucket, retention_s), (settings.influxdb.bucket_auth, 0)):
-            found = influx.find_bucket(name)
-            if found is not None:
-                ends = f"keeps {found.retention_s} s" if found.retention_s else "keeps everything"
-                yield f"bucket {name} is there ({ends})"
-                continue
-            rules = BucketRetentionRules(type="expire", every_seconds=kept)
-            with explained(influx.settings.url):
-                influx.client.buckets_api().create_bucket(bucket_name=name, org=influx.org_id, retention_rules=rules)
-            yield f"bucket {name} is made"
-    finally:
-        influx.close()
+    influx = registry.influx
+    for name, kept in ((registry.bucket, retention_s), (registry.bucket_auth, 0)):
+        found = influx.find_bucket(name)
+        if found is not None:
+            seconds = retention(found)
+            yield f"bucket {name} is there ({f'keeps {seconds} s' if seconds else 'keeps everything'})"
+            continue
+        rules = BucketRetentionRules(type="expire", every_seconds=kept)
+        with explained(influx.settings.url):
+            influx.client.buckets_api().create_bucket(bucket_name=name, org=influx.org_id, retention_rules=rules)
+        yield f"bucket {name} is made"
 
 
-def check(settings: Settings) -> list[Finding]:
+def check(registry: InfluxRegistry) -> Iterator[Finding]:
     """Try everything that the center does with InfluxDB, the cheapest first; what it writes it takes away again."""
-    influx = Influx(settings.influxdb)
-    try:
-        return list(_findings(influx, settings))
-    finally:
-        influx.close()
-
-
-def _findings(influx: Influx, settings: Settings) -> Iterator[Finding]:
-    url, names = settings.influxdb.url, settings.influxdb
+    influx = registry.influx
+    url = influx.settings.url
     try:
         with explained(url):
             version = influx.client.version()
         yield Finding(f"InfluxDB {version} answers at {url}")
-        yield Finding(f"organisation {names.org} is {influx.org_id}")
+        yield Finding(f"organisation {influx.settings.org} is {influx.org_id}")
     except StoreError as error:
         yield Finding(str(error), "mend influxdb.url, token and org, or run iot-center setup")
         return
     missing = False
-    for name, what in ((names.bucket, "measurements"), (names.bucket_auth, "registrations")):
+    for name, what in ((registry.bucket, "measurements"), (registry.bucket_auth, "registrations")):
         found = influx.find_bucket(name)
         missing = missing or found is None
         if found is None:
             yield Finding(f"there is no bucket {name} for {what} that the token can see", "run iot-center setup")
-        elif name == names.bucket_auth and found.retention_s:
-            yield Finding(
-                f"bucket {name} forgets registrations after {found.retention_s} s", "set its retention to never"
-            )
+        elif name == registry.bucket_auth and (seconds := retention(found)):
+            yield Finding(f"bucket {name} forgets registrations after {seconds} s", "set its retention to never")
         else:
             yield _tried(f"bucket {name} for {what} can be read and written", partial(_touch, influx, name))
-    if missing:
-        return
-    yield _tried("authorizations can be made, listed and deleted", partial(_probe, settings, influx))
+    if not missing:
+        yield _tried("authorizations can be made, listed and deleted", partial(_probe, registry))
 
 
 def _tried(text: str, attempt: Callable[[], str | None]) -> Finding:
@@ -146,8 +135,8 @@ def _touch(influx: Influx, bucket: str) -> None:
     influx.rows("from(bucket: _bucket) |> range(start: -1s) |> limit(n: 1)", {"_bucket": bucket})
 
 
-def _probe(settings: Settings, influx: Influx) -> str | None:
-    registry = InfluxRegistry(influx, settings.influxdb.bucket, settings.influxdb.bucket_auth)
+def _probe(registry: InfluxRegistry) -> str | None:
+    influx = registry.influx
     key, _ = registry.authorize("check")
     try:
         with explained(influx.settings.url):
@@ -157,17 +146,8 @@ def _probe(settings: Settings, influx: Influx) -> str | None:
         registry.delete(key)
 
 
-def devices(settings: Settings) -> list[Finding]:
+def devices(registry: InfluxRegistry) -> Iterator[Finding]:
     """Registrations whose authorization is gone, and authorizations that no registration refers to."""
-    influx = Influx(settings.influxdb)
-    try:
-        registry = InfluxRegistry(influx, settings.influxdb.bucket, settings.influxdb.bucket_auth)
-        return [*_lost(registry), *_orphans(registry.orphans(older_than_s=600))]
-    finally:
-        influx.close()
-
-
-def _lost(registry: InfluxRegistry) -> Iterator[Finding]:
     registered = registry.devices().devices
     live = registry.live()
     yield Finding(f"{len(registered)} devices are registered")
@@ -177,16 +157,8 @@ def _lost(registry: InfluxRegistry) -> Iterator[Finding]:
                 f"{device.id}: its authorization was deleted",
                 "nothing, if it has its device secret: it registers again by itself; else remove it",
             )
-
-
-def _orphans(keys: Sequence[str]) -> Iterator[Finding]:
-    if keys:
+    if keys := registry.orphans(older_than_s=600):
         yield Finding(
             f"{len(keys)} authorizations belong to no registration (a registration was cut short)",
             "run iot-center check --sweep",
         )
-
-
-def with_token(settings: Settings, token: Secret) -> Settings:
-    """The settings with the token that InfluxDB just made."""
-    return replace(settings, influxdb=replace(settings.influxdb, token=token))

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from center.influx.client import Influx, Row, explained, retention
-from center.influx.field_types import FIRST_AND_LAST, tags_of, uniform
-from center.influx.rows import curves_of, devices_of, numbers_of, shared, summaries
+from center.errors import RefusedError
+from center.influx.client import Influx, explained, retention
+from center.influx.rows import Row, curves_of, devices_of, numbers_of, shared, summaries, tags_of, uniform
 from center.line_protocol import encode
-from center.stores import flux
 from center.stores.telemetry import (
     AHEAD_NS,
     DAY_NS,
@@ -23,7 +22,6 @@ from center.stores.telemetry import (
     FieldSummary,
     LastValue,
     Point,
-    RefusedError,
     SeriesQuery,
     kind_of,
 )
@@ -72,14 +70,11 @@ class InfluxTelemetry:
         }
         head = "from(bucket: _bucket) |> range(start: time(v: _start), stop: time(v: _stop))"
         wanted = ["r._measurement == _measurement"]
-        if device_ids:
-            params |= {f"_d{n}": device for n, device in enumerate(device_ids)}
-            wanted.append(
-                "(" + " or ".join(f"r.clientId == _d{n} or r.device == _d{n}" for n in range(len(device_ids))) + ")"
-            )
-        if fields:
-            params |= {f"_f{n}": field for n, field in enumerate(fields)}
-            wanted.append("(" + " or ".join(f"r._field == _f{n}" for n in range(len(fields))) + ")")
+        for mark, columns, values in (("_d", ("clientId", "device"), device_ids), ("_f", ("_field",), fields)):
+            named = {f"{mark}{n}": value for n, value in enumerate(values)}
+            params |= named
+            if named:
+                wanted.append("(" + " or ".join(f"r.{column} == {name}" for name in named for column in columns) + ")")
         return f"{head} |> filter(fn: (r) => {' and '.join(wanted)})", params
 
     def last_values(
@@ -151,25 +146,21 @@ class InfluxTelemetry:
 
         def ends(span: tuple[int, int]) -> Sequence[Row]:
             head, params = self._from((device_id,), measurement, *span)
-            return self.influx.rows(FIRST_AND_LAST % (head, head), params)
+            return self.influx.rows(_yields(head, "first", "last"), params)
 
         return uniform((start_ns, stop_ns), ends)
 
     def summary(self, device_id: str, *, start_ns: int, stop_ns: int) -> Sequence[FieldSummary]:
+        """Of count, last, and of numbers also min and max of each series, named in `result`: a pipeline for each."""
         rows: list[Row] = []
         for span in self._uniform(device_id, ENVIRONMENT, start_ns, stop_ns):
-            rows += self._summary(device_id, *span)
+            head, params = self._from((device_id,), ENVIRONMENT, *span)
+            found = self.influx.rows(_yields(head, "count", "last"), params)
+            rows += found
+            if numbers := numbers_of(row for row in found if row["result"] == "last"):
+                head, params = self._from((device_id,), ENVIRONMENT, *span, numbers)
+                rows += self.influx.rows(_yields(head, "min", "max"), params)
         return summaries(rows)
-
-    def _summary(self, device_id: str, start_ns: int, stop_ns: int) -> list[Row]:
-        """Count, last, and of numbers also min and max of each series, named in `result`: a pipeline for each."""
-        head, params = self._from((device_id,), ENVIRONMENT, start_ns, stop_ns)
-        rows = self.influx.rows(_yields(head, "count", "last"), params)
-        numbers = numbers_of(row for row in rows if row["result"] == "last")
-        if numbers:
-            head, params = self._from((device_id,), ENVIRONMENT, start_ns, stop_ns, numbers)
-            rows += self.influx.rows(_yields(head, "min", "max"), params)
-        return rows
 
     def series(self, query: SeriesQuery) -> Sequence[Curve]:
         rows: list[Row] = []
@@ -191,18 +182,15 @@ class InfluxTelemetry:
         except RefusedError as error:
             if "schema collision" in str(error):  # series of one device differ in a field's type
                 return self.influx.rows(f"{head} {_window(query.fn)}", params)
-            fields = [f for f in self._numeric(*asked) if not query.fields or f in query.fields]
+            head, params = self._from(*asked)  # InfluxDB refuses the mean of a text, and with it the query
+            numbers = numbers_of(self.influx.rows(f"{head} |> last()", params))
+            fields = [f for f in numbers if not query.fields or f in query.fields]
             if query.fn not in NUMERIC or set(fields) == set(query.fields):
                 raise
         if not fields:
             return []
         head, params = self._from(*asked, fields)
         return self.influx.rows(f"{head} {_window(query.fn)}", params | {"_every": query.every_ns})
-
-    def _numeric(self, device_ids: Sequence[str], measurement: str, start_ns: int, stop_ns: int) -> list[str]:
-        """The fields in the range that are numbers: InfluxDB refuses the mean of a text, and with it the query."""
-        head, params = self._from(device_ids, measurement, start_ns, stop_ns)
-        return numbers_of(self.influx.rows(f"{head} |> last()", params))
 
     def count(self, device_id: str) -> int:
         spans = self._uniform(device_id, ENVIRONMENT, -MAX_TIME, MAX_TIME)
@@ -231,9 +219,6 @@ class InfluxTelemetry:
             found = self.influx.client.buckets_api().find_buckets(limit=100, org_id=self.influx.org_id).buckets
         ours = [bucket for bucket in found or () if not bucket.name.startswith("_")]
         return [Bucket(b.id, b.name, retention(b), roles.get(b.name, "other")) for b in ours]
-
-    def flux(self, query: SeriesQuery) -> str:
-        return flux.shown(query, self.bucket)
 
     def raw_flux(self, text: str) -> str:
         return self.influx.raw(text)

@@ -1,1 +1,21 @@
-"""The pages for people."""
+"""The pages where people look at their sensors and manage them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from center.pages import admin, dashboard, data, devices, home, virtual  # noqa: F401 - they add routes
+from center.pages.assets import assets
+from center.pages.blueprint import csrf, pages
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+
+def init_app(app: Flask) -> None:
+    """Register the pages, their assets, forgery protection and the administrator's login with the application."""
+    app.config.setdefault("WTF_CSRF_CHECK_DEFAULT", False)  # the API has no session: pages check in _protect()
+    app.config.setdefault("WTF_CSRF_TIME_LIMIT", None)  # as long as the session: dashboards stay open for days
+    csrf.init_app(app)
+    app.register_blueprint(assets)
+    app.register_blueprint(pages)

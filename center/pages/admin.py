@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from typing import TYPE_CHECKING, Any
 
-from flask import abort, current_app, flash, redirect, render_template, request, url_for
+from flask import abort, flash, redirect, render_template, request, url_for
 from flask_login import login_user, logout_user
 from werkzeug.exceptions import TooManyRequests
 
 from agent.util.secret import Secret
 from center.context import current_center
-from center.pages import access
-from center.pages.access import administrators_only
-from center.pages.blueprint import pages
+from center.pages.blueprint import administrators_only, pages
 from center.pages.forms import Login, MakeKey
 from center.security import check_password, is_administrator
 from center.stores.telemetry import DAY_NS
 from center.times import now_ns
 
+if TYPE_CHECKING:
+    from center.stores.registry import EnrollmentKey
+
+log = logging.getLogger(__name__)
+
 
 @pages.route("/login", methods=["GET", "POST"])
 def login() -> Any:
     """The password; too many wrong ones have to wait."""
-    target = access.safe_target(request.args.get("next")) or url_for("pages.home")
+    target = safe_target(request.args.get("next")) or url_for("pages.home")
     if is_administrator():
         return redirect(target)
     form = Login()
@@ -38,14 +42,19 @@ def login() -> Any:
         if user:
             login_user(user)
             return redirect(target)
-        current_app.logger.warning("wrong administrator password from %s", request.remote_addr)
+        log.warning("wrong administrator password from %s", request.remote_addr)
     if form.errors and status == 200:
         status = 400
     public_view = current_center().settings.server.public_view
-    answer = current_app.make_response((render_template("login.html", form=form, public_view=public_view), status))
-    if status == 429:
-        answer.headers["Retry-After"] = "60"
-    return answer
+    page = render_template("login.html", form=form, public_view=public_view)
+    return page, status, {"Retry-After": "60"} if status == 429 else {}
+
+
+def safe_target(target: str | None) -> str | None:
+    """The path, if it stays on this center: one slash first, no second one, no backslash, nothing unprintable."""
+    if target and target.startswith("/") and target[1:2] not in {"/", "\\"} and "\\" not in target:
+        return target if target.isprintable() else None
+    return None
 
 
 @pages.post("/logout")
@@ -78,7 +87,7 @@ def keys() -> Any:
     return page, status
 
 
-def _standing(key: Any, now: int) -> tuple[str, str]:
+def _standing(key: EnrollmentKey, now: int) -> tuple[str, str]:
     if key.revoked:
         return "waiting", "Revoked"
     if key.uses is not None and key.used >= key.uses:

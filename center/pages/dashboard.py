@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,12 +11,12 @@ from flask import abort, redirect, render_template, request, url_for
 
 from center.context import current_center
 from center.pages import presentation
-from center.pages.blueprint import is_number, newest, pages, state_of
+from center.pages.blueprint import pages
 from center.pages.forms import RANGES
-from center.stores.registry import check_device_id
-from center.stores.telemetry import DAY_NS, SECOND_NS, Curve, Function, RefusedError, SeriesQuery, finite
-from center.tables import csv_answer
-from center.times import MAX_TIME, now_ns
+from center.pages.states import is_number, newest, state_of
+from center.stores.telemetry import DAY_NS, SECOND_NS, Curve, Function, SeriesQuery, finite
+from center.tables import csv_answer, ordered
+from center.times import now_ns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,19 +35,6 @@ RAW_BELOW_S = 600  # a range this short shows every point
 LOOK_BACK_NS = 400 * DAY_NS
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """What a chart shows: [start, stop) in nanoseconds, in windows of `every_s` seconds, None for every point."""
-
-    start_ns: int
-    stop_ns: int
-    every_s: int | None
-
-    @property
-    def every_ns(self) -> int | None:
-        return self.every_s * SECOND_NS if self.every_s else None
-
-
 def window_s(span_s: float, width: int) -> int | None:
     """Seconds of the window that gives at most one point a pixel; None for a range short enough to show as it is."""
     if span_s <= RAW_BELOW_S:
@@ -55,19 +42,22 @@ def window_s(span_s: float, width: int) -> int | None:
     return _STEPS[min(bisect_left(_STEPS, span_s / max(width, 100)), len(_STEPS) - 1)]
 
 
-def view_of(args: Any, now: int) -> View:
-    """The view that a query string asks for: `range` or `start` and `stop` (Unix ms), `width` in pixels."""
+def _asked(device_id: str, now: int) -> SeriesQuery:
+    """What the URL asks to draw: `field`s, `range` or `start` and `stop` (Unix ms), `width` in pixels, `fn`."""
+    args = request.args
     width = min(max(args.get("width", 1000, type=int), 100), 2400)
     start_ms, stop_ms = args.get("start", type=int), args.get("stop", type=int)
     if start_ms is not None and stop_ms is not None:
-        if not 0 <= start_ms < stop_ms <= MAX_TIME // MS_NS:
-            raise RefusedError("the range ends before it starts")
         start, stop = start_ms * MS_NS, stop_ms * MS_NS
     else:
         _, seconds = RANGES.get(args.get("range", "24h"), RANGES["24h"])
         stop = now // MS_NS * MS_NS  # what the answer says, so that a second question is about the same windows
         start = stop - seconds * SECOND_NS
-    return View(start, stop, window_s((stop - start) / SECOND_NS, width))
+    every_s = window_s((stop - start) / SECOND_NS, width)
+    fn = cast("Function", args.get("fn", "mean"))  # checked by SeriesQuery
+    return SeriesQuery(
+        device_id, start, stop, tuple(args.getlist("field")), every_s * SECOND_NS if every_s else None, fn
+    )
 
 
 @pages.get("/dashboards")
@@ -83,7 +73,6 @@ def dashboards() -> Any:
 @pages.get("/dashboards/<device_id>")
 def dashboard(device_id: str) -> str:
     center, now = current_center(), now_ns()
-    _check(device_id)
     values = center.telemetry.last_values([device_id], since_ns=now - LOOK_BACK_NS).get(device_id, {})
     registered = center.registry.device(device_id)
     if registered is None and not values:
@@ -97,7 +86,7 @@ def dashboard(device_id: str) -> str:
         state=state_of(seen, now, registered=registered is not None),
         seen=seen,
         values=values,
-        fields=[f for f in presentation.ordered(values) if charted(f) and is_number(values[f].value)],
+        fields=[f for f in ordered(values) if presentation.charted(f) and is_number(values[f].value)],
         place={f: values[f] for f in ("Lat", "Lon") if f in values},
         ranges=RANGES,
         chosen=chosen if chosen in RANGES else "24h",
@@ -108,31 +97,25 @@ def dashboard(device_id: str) -> str:
 @pages.get("/dashboards/<device_id>/series.json")
 def series_json(device_id: str) -> Any:
     """What the charts draw. Times are Unix ms; null breaks the line where points are missing."""
-    _check(device_id)
-    try:
-        view = view_of(request.args, now_ns())
-        fn = cast("Function", request.args.get("fn", "mean"))  # checked by SeriesQuery
-        curves = _curves(device_id, view, tuple(request.args.getlist("field")), fn)
-    except RefusedError as error:
-        return {"code": "invalid", "message": str(error)}, 400
-    return drawn(view, curves)
+    query = _asked(device_id, now_ns())
+    return drawn(query, _curves(query))
 
 
-def drawn(view: View, curves: Sequence[Curve]) -> dict[str, Any]:
+def drawn(query: SeriesQuery, curves: Sequence[Curve]) -> dict[str, Any]:
     """These curves for the script that draws them."""
+    every_s = query.every_ns // SECOND_NS if query.every_ns else None
     return {
-        "start": view.start_ns // MS_NS,
-        "stop": view.stop_ns // MS_NS,
-        "every": view.every_s,
-        "every_text": presentation.span(view.every_s) if view.every_s else None,
-        "curves": [_drawn(c, view) for c in curves],
+        "start": query.start_ns // MS_NS,
+        "stop": query.stop_ns // MS_NS,
+        "every": every_s,
+        "every_text": presentation.span(every_s) if every_s else None,
+        "curves": [_drawn(c, (every_s or 0) * 1000) for c in curves],
     }
 
 
 @pages.get("/dashboards/<device_id>/live.json")
 def live_json(device_id: str) -> Any:
     """The last values if they are recent, when they were measured (Unix ms), and the device's state."""
-    _check(device_id)
     center, now = current_center(), now_ns()
     recent = now - max(round(center.settings.devices.silent_after), 60) * SECOND_NS  # asked for every two seconds
     last = center.telemetry.last_values([device_id], since_ns=recent).get(device_id, {})
@@ -152,35 +135,16 @@ def live_json(device_id: str) -> Any:
 @pages.get("/dashboards/<device_id>/data.csv")
 def series_csv(device_id: str) -> Any:
     """The curves of a view as a table: one row for each time and sensor, one column for each field."""
-    _check(device_id)
-    try:
-        view = view_of(request.args, now_ns())
-        curves = _curves(device_id, view, tuple(request.args.getlist("field")))
-    except RefusedError as error:
-        return {"code": "invalid", "message": str(error)}, 400
-    return csv_answer(device_id, curves)
+    return csv_answer(device_id, _curves(_asked(device_id, now_ns())), presentation.unit)
 
 
-def charted(field: str) -> bool:
-    """Whether a field gets a chart of its own: not the location, nor what shades another's chart."""
-    return field not in {"Lat", "Lon"} and not presentation.is_statistic(field)
-
-
-def _check(device_id: str) -> None:
-    try:
-        check_device_id(device_id)
-    except ValueError:
-        abort(404)
-
-
-def _curves(device_id: str, view: View, fields: tuple[str, ...], fn: Function = "mean") -> Sequence[Curve]:
+def _curves(query: SeriesQuery) -> Sequence[Curve]:
     """The curves of a view. Where a device sends Temperature_min with its Temperature, that is the minimum."""
-    edge = f"_{fn}" if fn in {"min", "max"} else None
-    wanted = (*fields, *(f + edge for f in fields)) if edge else fields
-    query = SeriesQuery(device_id, view.start_ns, view.stop_ns, fields=wanted, every_ns=view.every_ns, fn=fn)
-    curves = current_center().telemetry.series(query)
-    if edge is None:
-        return curves
+    telemetry = current_center().telemetry
+    if query.fn not in {"min", "max"}:
+        return telemetry.series(query)
+    edge = f"_{query.fn}"
+    curves = telemetry.series(replace(query, fields=(*query.fields, *(f + edge for f in query.fields))))
     better = {(c.field.removesuffix(edge), c.sensor): c for c in curves if c.field.endswith(edge)}
     plain = [c for c in curves if not c.field.endswith(edge)]
     return [replace(better.get((c.field, c.sensor), c), field=c.field) for c in plain]
@@ -201,8 +165,8 @@ def with_gaps(times: Sequence[int], values: Sequence[Value], every: int) -> tupl
     return out_times, out_values
 
 
-def _drawn(curve: Curve, view: View) -> dict[str, Any]:
-    times, values = with_gaps([t // MS_NS for t in curve.times_ns], curve.values, (view.every_s or 0) * 1000)
+def _drawn(curve: Curve, every_ms: int) -> dict[str, Any]:
+    times, values = with_gaps([t // MS_NS for t in curve.times_ns], curve.values, every_ms)
     digits = presentation.look(curve.field).decimals + 1
     return {
         "field": curve.field,

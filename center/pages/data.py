@@ -11,13 +11,15 @@ from flask import flash, redirect, render_template, request, url_for
 
 from center import line_protocol
 from center.context import current_center
+from center.errors import NotSupportedError, RefusedError
 from center.pages import presentation
-from center.pages.access import administrators_only
-from center.pages.blueprint import is_number, pages
-from center.pages.dashboard import View, drawn, window_s
+from center.pages.blueprint import administrators_only, pages
+from center.pages.dashboard import drawn, window_s
+from center.pages.flux import pipeline
 from center.pages.forms import MEASURED, RANGES, Query, RawFlux, Write, WriteLines
-from center.stores.telemetry import ENVIRONMENT, SECOND_NS, NotSupportedError, Point, RefusedError, SeriesQuery
-from center.tables import csv_answer, rows_of
+from center.pages.states import is_number
+from center.stores.telemetry import ENVIRONMENT, SECOND_NS, Point, SeriesQuery
+from center.tables import csv_answer, ordered, rows_of
 from center.times import now_ns, parse_every, parse_time
 from drivers.base import QUANTITIES
 
@@ -52,20 +54,20 @@ def query() -> Any:
             asking = None
             form.window.errors = [f"{error}."]
     if asking is not None and request.args.get("format") == "csv":
-        return csv_answer(form.device.data, curves)
+        return csv_answer(form.device.data, curves, presentation.unit)
     if asking is not None and request.args.get("format") == "json":
-        every_s = asking.every_ns // SECOND_NS if asking.every_ns else None
-        return drawn(View(asking.start_ns, asking.stop_ns, every_s), curves)
-    fields = presentation.ordered(c.field for c in curves)
+        return drawn(asking, curves)
+    fields = ordered(c.field for c in curves)
+    text = pipeline(asking, center.telemetry.bucket) if asking else None
     rows, total = _rows(curves, fields)
     return render_template(
         "query.html",
         form=form,
-        raw=RawFlux(formdata=None, flux=center.telemetry.flux(asking) if asking else None),
+        raw=RawFlux(formdata=None, flux=text),
         devices=ids,
         fields=list(QUANTITIES),
         asking=asking,
-        flux=center.telemetry.flux(asking) if asking else None,
+        flux=text,
         rows=rows,
         total=total,
         several=any(c.sensor for c in curves),
@@ -73,7 +75,6 @@ def query() -> Any:
         drawable=[f for f in fields if any(c.field == f and c.values and is_number(c.values[0]) for c in curves)],
         csv_url=_again("csv"),
         json_url=_again("json"),
-        embedded=center.telemetry.embedded,
     )
 
 

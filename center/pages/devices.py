@@ -9,27 +9,17 @@ from flask import abort, flash, redirect, render_template, request, url_for
 
 from center.api.registration import configuration
 from center.context import current_center
+from center.errors import ConflictError
 from center.pages import presentation
-from center.pages.access import administrators_only
-from center.pages.blueprint import (
-    health_alerts,
-    is_number,
-    newest,
-    pages,
-    problem,
-    spark,
-    state_of,
-    temperature_sparks,
-)
-from center.pages.dashboard import LOOK_BACK_NS, charted
+from center.pages.blueprint import administrators_only, pages, problem
+from center.pages.dashboard import LOOK_BACK_NS
 from center.pages.forms import CreateDevice
-from center.stores.registry import ConflictError, check_device_id
-from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, Curve, SeriesQuery
+from center.pages.states import health_alerts, is_number, newest, spark, state_of, temperature_sparks
+from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, SeriesQuery
+from center.tables import ordered
 from center.times import now_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from center.stores.registry import Registered
 
 PER_PAGE = 50
@@ -43,7 +33,7 @@ def devices() -> str:
     page = min(max(request.args.get("page", 1, type=int), 1), 1_000_000)
     found = center.registry.devices(offset=(page - 1) * PER_PAGE, limit=PER_PAGE, search=search)
     ids = [d.id for d in found.devices]
-    values = center.telemetry.last_values(ids, since_ns=now - LOOK_BACK_NS) if ids else {}
+    values = center.telemetry.last_values(ids, since_ns=now - LOOK_BACK_NS)
     return render_template(
         "devices.html",
         devices=found.devices,
@@ -56,15 +46,14 @@ def devices() -> str:
         page=page,
         last_page=max((found.total + PER_PAGE - 1) // PER_PAGE, 1),
         search=search,
-        ordered=presentation.ordered,
     )
 
 
 @pages.get("/devices/<device_id>")
-def device(device_id: str) -> str | tuple[str, int]:
+def device(device_id: str) -> Any:
     """What a device is, its last values, the last 24 hours and a summary of every field."""
     center, now = current_center(), now_ns()
-    registered = _known(device_id)
+    registered = center.registry.device(device_id)
     values = center.telemetry.last_values([device_id], since_ns=now - LOOK_BACK_NS).get(device_id, {})
     if registered is None and not values:
         return problem(
@@ -76,7 +65,7 @@ def device(device_id: str) -> str | tuple[str, int]:
     curves = center.telemetry.series(SeriesQuery(device_id, start, now, every_ns=HOUR_NS // 4)) if values else ()
     health = center.telemetry.last_values([device_id], measurement=HEALTH, since_ns=now - DAY_NS)
     summary = center.telemetry.summary(device_id, start_ns=start, stop_ns=now) if values else ()
-    fields = presentation.ordered([*values, *(row.field for row in summary)])
+    fields = ordered([*values, *(row.field for row in summary)])
     seen = newest(values)
     return render_template(
         "device.html",
@@ -86,9 +75,10 @@ def device(device_id: str) -> str | tuple[str, int]:
         seen=seen,
         values=values,
         fields=fields,
-        drawable=[f for f in fields if charted(f) and f in values and is_number(values[f].value)],
-        tiles=[f for f in fields if charted(f) and f in values],
-        sparks=_sparks(curves, start, now),
+        drawable=[f for f in fields if presentation.charted(f) and f in values and is_number(values[f].value)],
+        tiles=[f for f in fields if presentation.charted(f) and f in values],
+        # of the sensor that comes first, where there are several
+        sparks={c.field: spark(c, start, now) for c in reversed(curves) if presentation.charted(c.field)},
         summary=sorted(summary, key=lambda row: fields.index(row.field)),
         health=presentation.health({name: v.value for name, v in health.get(device_id, {}).items()}),
         health_at=newest(health.get(device_id)),
@@ -96,22 +86,6 @@ def device(device_id: str) -> str | tuple[str, int]:
         settings=center.settings,
         bucket=center.telemetry.bucket,
     )
-
-
-def _sparks(curves: Sequence[Curve], start: int, stop: int) -> dict[str, Any]:
-    """One sparkline a field: of the sensor that comes first, where there are several."""
-    sparks: dict[str, Any] = {}
-    for curve in curves:
-        if curve.field not in sparks and charted(curve.field):
-            sparks[curve.field] = spark(curve.times_ns, curve.values, curve.field, start, stop)
-    return sparks
-
-
-def _known(device_id: str) -> Any:
-    try:
-        return current_center().registry.device(check_device_id(device_id))
-    except ValueError:
-        abort(404)
 
 
 @pages.route("/create", methods=["GET", "POST"])
@@ -135,26 +109,19 @@ def create() -> str | tuple[str, int] | tuple[str, int, dict[str, str]]:
 @administrators_only
 def new_token(device_id: str) -> Any:
     """Give a registered device a new token; the old one ends at once."""
-    if _known(device_id) is None:
+    registry = current_center().registry
+    if registry.device(device_id) is None:
         abort(404)
     try:
-        return _shown_once(current_center().registry.register(device_id, administrator=True))
+        return _shown_once(registry.register(device_id, administrator=True))
     except ConflictError as error:
         flash(f"{error} Try again in a moment.", "warning")
         return redirect(url_for("pages.device", device_id=device_id))
 
 
 def _shown_once(registered: Registered) -> tuple[str, int]:
-    told = configuration()
     token = registered.token.reveal()
-    config = render_template(
-        "agent.toml.txt",
-        device_id=registered.device.id,
-        url=told["influx_url"],
-        org=told["influx_org"],
-        bucket=told["influx_bucket"],
-        token=token,
-    )
+    config = render_template("agent.toml.txt", device_id=registered.device.id, token=token, **configuration())
     page = render_template("token.html", device=registered.device, new=registered.new, token=token, config=config)
     return page, 201 if registered.new else 200
 
@@ -163,9 +130,8 @@ def _shown_once(registered: Registered) -> tuple[str, int]:
 @administrators_only
 def remove(device_id: str) -> Any:
     """Remove the registration; measurements stay where they are."""
-    if _known(device_id) is None:
-        flash(f"{device_id} was not registered any more.", "info")
-    else:
-        current_center().registry.remove(device_id)
+    if current_center().registry.remove(device_id):
         flash(f"{device_id} is removed and its token no longer works. Its measurements stay in the bucket.", "success")
+    else:
+        flash(f"{device_id} was not registered any more.", "info")
     return redirect(url_for("pages.devices"))

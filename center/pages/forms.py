@@ -127,22 +127,11 @@ class Write(FlaskForm):  # type: ignore[misc]
         return right
 
 
-def _quantity_fields() -> None:
-    for name in MEASURED:
-        quantity = QUANTITIES[name]
-        kind = IntegerField if quantity.kind == "integer" else FloatField
-        limits = f"From {quantity.low:g} to {quantity.high:g} {quantity.unit}."
-        setattr(
-            Write,
-            quantity.field,
-            kind(
-                f"{look(quantity.field).label} ({quantity.unit})",
-                [Optional(), NumberRange(quantity.low, quantity.high, limits)],
-            ),
-        )
-
-
-_quantity_fields()
+for _quantity in (QUANTITIES[name] for name in MEASURED):
+    _kind = IntegerField if _quantity.kind == "integer" else FloatField
+    _limits = f"From {_quantity.low:g} to {_quantity.high:g} {_quantity.unit}."
+    _label = f"{look(_quantity.field).label} ({_quantity.unit})"
+    setattr(Write, _quantity.field, _kind(_label, [Optional(), NumberRange(_quantity.low, _quantity.high, _limits)]))
 
 
 class WriteLines(FlaskForm):  # type: ignore[misc]

@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from drivers.base import QUANTITIES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 _LABELS = {
     "PressureSeaLevel": "Sea-level pressure",
@@ -39,7 +39,6 @@ _COMFORT = {
     "CO2": (400.0, 2000.0),
     "TVOC": (0.0, 1000.0),
 }
-_ORDER = {name: place for place, name in enumerate(("Temperature", "Humidity", "Pressure", "CO2", "TVOC"))}
 _UNITS = ((86400 * 365, "year"), (86400 * 30, "month"), (86400, "day"), (3600, "h"), (60, "min"))
 _WORDS = {"year", "month", "day"}  # written out, and so with a plural
 
@@ -97,14 +96,13 @@ def look(field: str) -> Look:
     )
 
 
-def ordered(fields: Iterable[str]) -> list[str]:
-    """The fields as people look for them: what is measured first, the location last, others by name."""
-    return sorted(set(fields), key=lambda f: (f in {"Lat", "Lon"}, _ORDER.get(f, len(_ORDER)), f))
+def unit(field: str) -> str:
+    return look(field).unit
 
 
-def is_statistic(field: str) -> bool:
-    """Whether the field is the minimum or maximum that belongs to another (agent: report = "mean_min_max")."""
-    return field.endswith(("_min", "_max")) and field[:-4] in QUANTITIES
+def charted(field: str) -> bool:
+    """Whether a field gets a chart of its own: not the location, nor a minimum or maximum that shades another's."""
+    return field not in {"Lat", "Lon"} and not (field.endswith(("_min", "_max")) and field[:-4] in QUANTITIES)
 
 
 def number(value: float | str | bool | None, field: str = "") -> str:
@@ -141,11 +139,6 @@ def size(count: float) -> str:
     return f"{count:.0f} B"
 
 
-def lasting(seconds: float) -> str:
-    """A length of time by its largest unit, rounded down: `3 days`, `12 min`."""
-    return ago(max(seconds, 2)).removesuffix(" ago")
-
-
 def health(values: Mapping[str, float | str | bool]) -> list[tuple[str, str]]:
     """Label and text of what an agent says of itself; what is not known here comes last, by its name."""
     said = [
@@ -160,7 +153,7 @@ def _counted(value: float, kind: str) -> str:
     if kind == "bytes":
         return size(value)
     if kind == "seconds":
-        return lasting(value)
+        return ago(max(value, 2)).removesuffix(" ago")
     if kind == "yes":
         return "yes" if value else "no"
     return f"{number(value)} {kind}".strip()

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from flask import flash, redirect, render_template, request, url_for
 
 from center.context import current_center
-from center.pages.access import administrators_only
-from center.pages.blueprint import newest, pages, state_of, wants_json
-from center.stores.registry import ConflictError, check_device_id
+from center.errors import ConflictError
+from center.pages.blueprint import administrators_only, pages, wants_json
+from center.pages.states import newest, state_of
 from center.stores.telemetry import ENVIRONMENT, SECOND_NS, Point, SeriesQuery
 from center.times import now_ns
 from drivers.base import QUANTITIES
 from drivers.virtual import Virtual
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 VIRTUAL_ID = "virtual_device"
@@ -28,31 +27,10 @@ STEP_S = 60
 BATCH = 1440  # points asked about, and at most written, in one request
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Minutes of [first_s, last_s) to fill, in Unix seconds, both whole minutes."""
-
-    first_s: int
-    last_s: int
-
-    @property
-    def points(self) -> int:
-        return max((self.last_s - self.first_s) // STEP_S, 0)
-
-
-def week_before(now_s: int) -> Gap:
-    """The whole minutes of the last seven days."""
+def week_before(now_s: int) -> range:
+    """The whole minutes of the last seven days, in Unix seconds."""
     last = now_s // STEP_S * STEP_S + STEP_S
-    return Gap(last - DAYS * 86_400, last)
-
-
-def batches(gap: Gap, from_s: int) -> Iterator[Gap]:
-    """The rest of a gap from a moment on, in batches of at most BATCH points."""
-    start = max(from_s, gap.first_s)
-    while start < gap.last_s:
-        stop = min(start + BATCH * STEP_S, gap.last_s)
-        yield Gap(start, stop)
-        start = stop
+    return range(last - DAYS * 86_400, last, STEP_S)
 
 
 @cache
@@ -72,16 +50,15 @@ def point_at(device_id: str, second: int) -> Point:
     return Point(ENVIRONMENT, tags, values, second * SECOND_NS)
 
 
-def fill(device_id: str, gap: Gap) -> int:
-    """Write the points of a batch that are not there yet and return how many those were."""
+def fill(minutes: range) -> int:
+    """Write the points of these minutes that are not there yet and return how many those were."""
     telemetry = current_center().telemetry
-    query = SeriesQuery(device_id, gap.first_s * SECOND_NS, gap.last_s * SECOND_NS, fields=("Temperature",))
-    minutes = set(range(gap.first_s, gap.last_s, STEP_S))
-    for curve in telemetry.series(query):
-        minutes -= {t // SECOND_NS // STEP_S * STEP_S for t in curve.times_ns}
-    if minutes:
-        telemetry.write([point_at(device_id, second) for second in sorted(minutes)])
-    return len(minutes)
+    query = SeriesQuery(VIRTUAL_ID, minutes.start * SECOND_NS, minutes.stop * SECOND_NS, fields=("Temperature",))
+    there = {t // SECOND_NS // STEP_S * STEP_S for curve in telemetry.series(query) for t in curve.times_ns}
+    missing = [minute for minute in minutes if minute not in there]
+    if missing:
+        telemetry.write([point_at(VIRTUAL_ID, minute) for minute in missing])
+    return len(missing)
 
 
 @pages.get("/virtual")
@@ -106,24 +83,21 @@ def virtual_fill() -> Any:
     """Fill the last seven days. A script asks batch by batch (`from`, Unix seconds) and draws the progress; without
     a script the whole week is written before the answer.
     """
-    device_id = check_device_id(VIRTUAL_ID)
     registry = current_center().registry
-    if registry.device(device_id) is None:
+    if registry.device(VIRTUAL_ID) is None:
         with suppress(ConflictError):  # somebody registered it at this moment: then it is there
-            registry.register(device_id, administrator=True)
-    gap = week_before(now_ns() // SECOND_NS)
-    from_s = request.form.get("from", 0, type=int)
+            registry.register(VIRTUAL_ID, administrator=True)
+    minutes = week_before(now_ns() // SECOND_NS)
     if wants_json():
-        part = next(batches(gap, from_s), None)
-        written = fill(device_id, part) if part else 0
-        reached = part.last_s if part else gap.last_s
+        done = min(max(request.form.get("from", 0, type=int) - minutes.start, 0) // STEP_S, len(minutes))
+        part = minutes[done : done + BATCH]
         return {
-            "written": written,
-            "next": reached,
-            "done": gap.points - Gap(reached, gap.last_s).points,
-            "total": gap.points,
-            "finished": reached >= gap.last_s,
+            "written": fill(part) if part else 0,
+            "next": part.stop,
+            "done": done + len(part),
+            "total": len(minutes),
+            "finished": done + len(part) == len(minutes),
         }
-    written = sum(fill(device_id, part) for part in batches(gap, 0))
+    written = sum(fill(minutes[n : n + BATCH]) for n in range(0, len(minutes), BATCH))
     flash(f"{written} points written." if written else "Nothing was missing.", "success")
     return redirect(url_for("pages.virtual"))

@@ -6,32 +6,19 @@ Unix nanoseconds. Every method may raise StoreError when the store cannot be rea
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from agent.util.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agent.util.secret import Secret
-
 DEVICE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
-
-class StoreError(Exception):
-    """The store could not do it: unreachable, disk full, no permission. The message says what to do."""
-
-
-class ConflictError(StoreError):
-    """Registered already, and the caller is not its owner; or another registration of the same moment won (`raced`)."""
-
-    def __init__(self, message: str, *, raced: bool = False) -> None:
-        super().__init__(message)
-        self.raced = raced
-
-
-class EnrollmentError(StoreError):
-    """The enrollment key is missing, unknown, revoked, expired or used up."""
 
 
 def check_device_id(device_id: str) -> str:
@@ -123,48 +110,67 @@ class Registry(Protocol):
         `needs_key`: a first registration by anyone but an administrator counts one use of `enrollment_key`.
         Raises ConflictError, EnrollmentError, ValueError (an id no device can have).
         """
-        ...
 
     def remove(self, device_id: str) -> bool:
         """Remove the registration and its authorization; its measurements stay. False if there was none."""
-        ...
 
     def device(self, device_id: str) -> Device | None:
         """Exact match only."""
-        ...
 
     def devices(self, *, offset: int = 0, limit: int | None = None, search: str = "") -> DevicePage:
         """Devices ordered by id; `search` is part of the id, upper and lower case alike."""
-        ...
 
     def owns(self, device_id: str, secret: Secret | None) -> bool:
         """Whether this is the secret the device registered with. False if it is not registered or has none."""
-        ...
 
     def make_enrollment_key(
         self, *, note: str = "", uses: int | None = 1, expires_ns: int | None = None
     ) -> tuple[EnrollmentKey, Secret]:
         """A new enrollment key; the Secret is to be shown once, only its hash is kept."""
-        ...
 
     def enrollment_keys(self) -> Sequence[EnrollmentKey]:
         """All that were made and not yet forgotten, the newest first."""
-        ...
 
     def revoke_enrollment_key(self, key_id: str) -> bool:
         """False if there is none of this id."""
-        ...
 
     def password_hash(self) -> str | None:
         """The hash of the administrator's password; None while none is set."""
-        ...
 
     def set_password_hash(self, password_hash: str | None) -> None: ...
 
     def sweep(self, *, older_than_s: float = 600) -> Sequence[str]:
         """Delete authorizations that no registration refers to (left by a crash) and return their ids."""
-        ...
 
     def close(self) -> None:
         """Twice is fine."""
-        ...
+
+
+# Random tokens and the hashes that are kept of them. They are long and random, so a plain SHA-256 is enough.
+
+
+def new_token() -> Secret:
+    """As long as InfluxDB's: 64 random bytes."""
+    return Secret(secrets.token_urlsafe(64))
+
+
+def digest(secret: Secret | None) -> str:
+    """What is kept of a secret; empty for none."""
+    return hashlib.sha256(secret.reveal().encode()).hexdigest() if secret else ""
+
+
+def matches(secret: Secret | None, kept: str) -> bool:
+    """Whether this is the secret whose digest was kept. Nothing matches none."""
+    return bool(secret) and bool(kept) and hmac.compare_digest(digest(secret), kept)
+
+
+def new_enrollment_key() -> tuple[str, Secret]:
+    """Its id, and the key itself, which starts with the id: `3f9a2c71.…`."""
+    key_id = secrets.token_hex(4)
+    return key_id, Secret(f"{key_id}.{secrets.token_urlsafe(24)}")
+
+
+def enrollment_id(key: Secret | None) -> str:
+    """The id within an enrollment key; empty if it has none."""
+    head, dot, _ = (key.reveal() if key else "").partition(".")
+    return head if dot else ""

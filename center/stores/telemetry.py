@@ -2,7 +2,7 @@
 
 Times are Unix nanoseconds, ranges include their start and exclude their stop. A device's points are those tagged
 `clientId` or `device` with exactly its id, whoever wrote them, floats and integers alike. Every method may raise
-StoreError (center.registry).
+StoreError.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
+from center.errors import RefusedError
 from center.times import MAX_TIME
 
 if TYPE_CHECKING:
@@ -28,14 +29,6 @@ FUNCTIONS: tuple[Function, ...] = get_args(Function)
 MAX_WINDOWS = 50_000
 MAX_VALUES = 1_000_000
 AHEAD_NS = DAY_NS  # points stamped further ahead are stored, and not taken for the newest
-
-
-class RefusedError(ValueError):
-    """A query or point that the store does not take; the message says why."""
-
-
-class NotSupportedError(Exception):
-    """Not something this store can do (raw Flux on the embedded one)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +129,10 @@ class Telemetry(Protocol):
     @property
     def embedded(self) -> bool:
         """True for the embedded store: the pages say so."""
-        ...
 
     @property
     def bucket(self) -> str:
         """The name of the telemetry bucket."""
-        ...
 
     def last_values(
         self, device_ids: Sequence[str], *, measurement: str = ENVIRONMENT, since_ns: int = 0
@@ -150,44 +141,31 @@ class Telemetry(Protocol):
 
         The health points of the agent are measurement `agent`. Over InfluxDB a `since_ns` near now is much faster.
         """
-        ...
 
     def last_seen(self, *, since_ns: int) -> Mapping[str, int]:
         """Device → time of its newest point of measurement `environment` since then, of all devices."""
-        ...
 
     def sparklines(
         self, device_ids: Sequence[str], field: str, *, start_ns: int, stop_ns: int, every_ns: int
     ) -> Mapping[str, Curve]:
         """The mean of one field for each of a page's devices, in windows. A device without points has no entry."""
-        ...
 
     def summary(self, device_id: str, *, start_ns: int, stop_ns: int) -> Sequence[FieldSummary]:
         """Every field of measurement `environment`, ordered by field and sensor."""
-        ...
 
     def series(self, query: SeriesQuery) -> Sequence[Curve]:
         """The curves of a query, ordered by field and sensor. Without `every_ns` at most a million values."""
-        ...
 
     def count(self, device_id: str) -> int:
         """Points of measurement `environment`: series and time stamp together are one point."""
-        ...
 
     def write(self, points: Sequence[Point]) -> None:
         """Store points; the same series and time again overwrites. Raises RefusedError with the store's reason."""
-        ...
 
     def buckets(self) -> Sequence[Bucket]: ...
 
-    def flux(self, query: SeriesQuery) -> str:
-        """The Flux that shows this query, with every value escaped as a literal: for people to read and copy."""
-        ...
-
     def raw_flux(self, text: str) -> str:
         """Annotated CSV of a Flux query. Raises NotSupportedError (embedded store), RefusedError (Flux in error)."""
-        ...
 
     def close(self) -> None:
         """Twice is fine."""
-        ...

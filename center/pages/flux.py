@@ -32,12 +32,7 @@ def duration(length_ns: int) -> str:
     return f"{length_ns // size}{unit}"
 
 
-def any_of(column: str, values: tuple[str, ...]) -> str:
-    """A filter expression: contains() would be 300 times slower than `or`."""
-    return " or ".join(f"r.{column} == {literal(value)}" for value in values)
-
-
-def shown(query: SeriesQuery, bucket: str) -> str:
+def pipeline(query: SeriesQuery, bucket: str) -> str:
     """The query as one pipeline of Flux."""
     device = literal(query.device_id)
     lines = [
@@ -47,7 +42,8 @@ def shown(query: SeriesQuery, bucket: str) -> str:
         f"  |> filter(fn: (r) => r.clientId == {device} or r.device == {device})",
     ]
     if query.fields:
-        lines.append(f"  |> filter(fn: (r) => {any_of('_field', query.fields)})")
+        wanted = " or ".join(f"r._field == {literal(field)}" for field in query.fields)  # contains(): 300 times slower
+        lines.append(f"  |> filter(fn: (r) => {wanted})")
     if query.every_ns is not None:
         lines.append(f"  |> aggregateWindow(every: {duration(query.every_ns)}, fn: {query.fn}, createEmpty: false)")
     lines.append('  |> keep(columns: ["_time", "_value", "_field", "sensor"])')

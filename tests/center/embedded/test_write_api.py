@@ -14,12 +14,13 @@ from center.app import create_app
 from center.context import EXTENSION
 from center.embedded.write_api import org_id
 from center.line_protocol import parse, split
+from center.stores.registry import digest
 from center.stores.telemetry import SeriesQuery
 from tests.center_helpers import HOUR, embedded_settings, points_of
 
 CASES = [
     case
-    for case in json.loads((Path(__file__).parents[1] / "data" / "influxdb-2.9.1.json").read_text())
+    for case in json.loads((Path(__file__).parents[2] / "data" / "influxdb-2.9.1.json").read_text())
     if case["name"].startswith("write: ") or case["name"] in {"ping", "health"}
 ]
 RECORDED_AT = 1_795_500_567_859_224_663  # ns: the stamp of the recorded points
@@ -44,9 +45,10 @@ def app(tmp_path_factory):
     settings = dataclasses.replace(settings, store=dataclasses.replace(settings.store, org="my-org"))
     app = create_app(settings)
     center = app.extensions[EXTENSION]
-    center.telemetry.make_bucket("short", 3600)
-    for token, bucket in TOKENS.items():
-        center.registry.authorize(Secret(token), bucket)
+    database = center.registry.database
+    database.change("INSERT INTO bucket (id, name, retention_s) VALUES ('00000000000short', 'short', 3600)")
+    for n, (token, bucket) in enumerate(TOKENS.items()):
+        database.change("INSERT INTO authorization VALUES (?, ?, '', ?)", digest(Secret(token)), f"key-{n}", bucket)
     yield app
     center.registry.close()
 

@@ -1,0 +1,87 @@
+"""The telemetry API: curves as JSON or CSV, counts, raw Flux, buckets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from flask import Blueprint, Response, abort, jsonify, request
+
+from center.api.registration import administrators_only, checked_id, device_or_administrator, sent_json
+from center.context import current_center
+from center.errors import RefusedError
+from center.stores.telemetry import DAY_NS, SeriesQuery, finite
+from center.tables import csv_answer
+from center.times import iso, now_ns, parse_every, parse_time
+
+if TYPE_CHECKING:
+    from center.stores.telemetry import Function
+
+blueprint = Blueprint("telemetry", __name__, url_prefix="/api")
+
+
+@blueprint.get("/devices/<device_id>/measurements")
+def measurements(device_id: str) -> Response:
+    """Curves: `field` (repeated, or none for all), `start` and `stop` (default: the last 24 h), `every`, `fn`."""
+    device_or_administrator(device_id)
+    query = _asked(device_id)
+    curves = current_center().telemetry.series(query)
+    wants_csv = request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv"
+    if request.args.get("format") == "csv" or wants_csv:
+        return csv_answer(device_id, curves)
+    return jsonify(
+        deviceId=device_id,
+        start=iso(query.start_ns),
+        stop=iso(query.stop_ns),
+        fn=query.fn if query.every_ns else None,
+        series=[
+            {
+                "field": curve.field,
+                "sensor": curve.sensor,
+                "times": [iso(t) for t in curve.times_ns],
+                "values": finite(curve.values),
+            }
+            for curve in curves
+        ],
+    )
+
+
+def _asked(device_id: str) -> SeriesQuery:
+    """The query that the URL asks for. RefusedError says what is wrong with it."""
+    given = request.args
+    now = now_ns()
+    try:
+        stop = parse_time(given.get("stop") or "now", now)
+        start = parse_time(given["start"], now) if given.get("start") else stop - DAY_NS
+        every = parse_every(given["every"]) if given.get("every") else None
+        fields = tuple(name for value in given.getlist("field") for name in value.split(",") if name)
+        fn = cast("Function", given.get("fn") or "mean")  # checked by SeriesQuery
+        return SeriesQuery(checked_id(device_id), start, stop, fields, every, fn)
+    except ValueError as error:
+        raise RefusedError(str(error)) from error
+
+
+@blueprint.get("/devices/<device_id>/measurements/count")
+def count(device_id: str) -> Response:
+    device_or_administrator(device_id)
+    return jsonify(count=current_center().telemetry.count(checked_id(device_id)))
+
+
+@blueprint.post("/devices/<device_id>/measurements")
+def raw_flux(device_id: str) -> Response:
+    administrators_only()
+    checked_id(device_id)
+    given = sent_json()
+    if not isinstance(given, dict) or not isinstance(given.get("query"), str):
+        abort(400, 'the body should be JSON: {"query": "from(bucket: …) …"}')
+    return Response(current_center().telemetry.raw_flux(given["query"]), mimetype="text/csv")
+
+
+@blueprint.get("/buckets")
+def buckets() -> Response:
+    administrators_only()
+    return jsonify(
+        [
+            {"id": bucket.id, "name": bucket.name, "retentionSeconds": bucket.retention_s, "role": bucket.role}
+            for bucket in current_center().telemetry.buckets()
+        ]
+    )

@@ -1,0 +1,51 @@
+"""The first page and the last of the menu: what is connected and what needs attention; help."""
+
+from __future__ import annotations
+
+from flask import render_template, request
+
+from center.context import current_center
+from center.pages.blueprint import pages
+from center.pages.states import Alert, health_alerts, state_of, temperature_sparks
+from center.stores.telemetry import DAY_NS, HEALTH
+from center.times import now_ns
+from drivers.base import QUANTITIES
+
+RECENT = 8
+ASKED = 200  # devices whose agents' health points the first page looks at
+
+
+@pages.get("/")
+def home() -> str:
+    """What is connected, when it was last heard of, and what needs attention."""
+    center, now = current_center(), now_ns()
+    registered = {d.id: d for d in center.registry.devices().devices}
+    seen = center.telemetry.last_seen(since_ns=now - 30 * DAY_NS)
+    states = {i: state_of(seen.get(i), now) for i in registered}
+    strangers = {i: at for i, at in seen.items() if i not in registered}
+    recent = sorted((i for i in registered if i in seen), key=lambda i: -seen[i])[:RECENT]
+    silent = [Alert(i, "Silent", "warning", seen.get(i)) for i, state in states.items() if state.name == "silent"]
+    talking = sorted((i for i in registered if seen.get(i, 0) > now - DAY_NS), key=lambda i: -seen[i])[:ASKED]
+    health = center.telemetry.last_values(talking, measurement=HEALTH, since_ns=now - DAY_NS)
+    return render_template(
+        "home.html",
+        total=len(registered),
+        counts={name: sum(s.name == name for s in states.values()) for name in ("live", "silent", "waiting")},
+        alerts=health_alerts(health) + sorted(silent, key=lambda a: -(a.since_ns or 0)),
+        recent=[(i, states[i], seen[i]) for i in recent],
+        values=center.telemetry.last_values(recent, since_ns=now - 30 * DAY_NS),
+        sparks=temperature_sparks(recent, now),
+        strangers=sorted(strangers.items(), key=lambda item: -item[1])[:RECENT],
+        silent_after=center.settings.devices.silent_after,
+    )
+
+
+@pages.get("/help")
+def help_page() -> str:
+    center = current_center()
+    return render_template(
+        "help.html",
+        base=request.url_root.rstrip("/"),
+        quantities=QUANTITIES.values(),
+        silent_after=center.settings.devices.silent_after,
+    )

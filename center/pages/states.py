@@ -1,0 +1,90 @@
+"""How a device is: live, silent or waiting, what its agent says went wrong, and the course of its day."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeGuard
+
+from center.context import current_center
+from center.pages import presentation
+from center.stores.telemetry import DAY_NS, HOUR_NS, SECOND_NS, Curve, LastValue, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from markupsafe import Markup
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Whether a device is heard of: `name` chooses the colour, `label` is what people read."""
+
+    name: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Something that a person should look at. `since_ns` where a time says more than words."""
+
+    device_id: str
+    text: str
+    kind: str
+    since_ns: int | None = None
+
+
+def judge(last_ns: int | None, now: int, silent_after_s: float, *, registered: bool = True) -> State:
+    """Live within `silent_after_s` of the last point, then silent; waiting before the first."""
+    if last_ns is None:
+        return State("waiting", "Waiting for data")
+    if now - last_ns > silent_after_s * SECOND_NS:
+        return State("silent", "Silent")
+    return State("live", "Live") if registered else State("unregistered", "Not registered")
+
+
+def state_of(last_ns: int | None, now: int, *, registered: bool = True) -> State:
+    """As `judge`, with the silence that the settings allow."""
+    return judge(last_ns, now, current_center().settings.devices.silent_after, registered=registered)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether this can be drawn; a boolean is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def newest(values: Mapping[str, LastValue] | None) -> int | None:
+    """The time of the newest of these values."""
+    return max((v.time_ns for v in values.values()), default=None) if values else None
+
+
+def health_alerts(health: Mapping[str, Mapping[str, LastValue]]) -> list[Alert]:
+    """What the agents' own health points say went wrong, for each device."""
+    words = {
+        "rejected": "{} points refused by the server and kept as dead letters: iot-agent rejected lists them",
+        "dropped": "{} points dropped for want of room",
+        "unaccounted": "{} points unaccounted for",
+    }
+    alerts = []
+    for device_id, values in health.items():
+        for field, text in words.items():
+            value: Value | None = values[field].value if field in values else None
+            if is_number(value) and value > 0:
+                alerts.append(Alert(device_id, text.format(presentation.number(int(value))), "danger"))
+        if "clock_good" in values and values["clock_good"].value == 0:
+            alerts.append(Alert(device_id, "The clock is not synchronised: points wait for their time", "danger"))
+    return alerts
+
+
+def temperature_sparks(device_ids: list[str], now: int) -> dict[str, Markup]:
+    """A day of temperature for each device, drawn."""
+    start = now - DAY_NS
+    curves = current_center().telemetry.sparklines(
+        device_ids, "Temperature", start_ns=start, stop_ns=now, every_ns=HOUR_NS // 2
+    )
+    return {i: spark(curve, start, now) for i, curve in curves.items()}
+
+
+def spark(curve: Curve, start: int, stop: int) -> Markup:
+    """A curve as a sparkline; what is not a number is left out."""
+    points = [(at / 1e9, float(v)) for at, v in zip(curve.times_ns, curve.values, strict=True) if is_number(v)]
+    return presentation.sparkline(points, curve.field, start / 1e9, stop / 1e9)

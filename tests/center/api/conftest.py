@@ -1,0 +1,48 @@
+"""A center on either store, shared by the tests of a module."""
+
+import contextlib
+import dataclasses
+import time
+
+import pytest
+
+from center.app import create_app
+from center.context import EXTENSION
+from center.settings import DeviceDefaults
+from tests.center_helpers import HASH, embedded_settings, influx_settings
+
+
+@pytest.fixture(scope="module", params=["embedded", pytest.param("influxdb", marks=pytest.mark.influxdb)])
+def app(request, tmp_path_factory):
+    with contextlib.ExitStack() as stack:
+        if request.param == "embedded":
+            settings = embedded_settings(tmp_path_factory.mktemp("center"))
+        else:
+            settings = stack.enter_context(influx_settings())
+        defaults = DeviceDefaults(default_lat=50.0874, default_lon=14.4072)
+        app = create_app(dataclasses.replace(settings, devices=defaults))
+        yield app
+        app.extensions[EXTENSION].close()
+
+
+@pytest.fixture
+def center(app):
+    return app.extensions[EXTENSION]
+
+
+@pytest.fixture
+def client(app):
+    return app.test_client()
+
+
+@pytest.fixture
+def locked(center):
+    """With a password: nobody is trusted for being on this machine."""
+    center.registry.set_password_hash(HASH)
+    yield
+    center.registry.set_password_hash(None)
+
+
+@pytest.fixture
+def device(request):
+    return f"{request.node.originalname[5:40]}-{time.time_ns() % 10**9}"

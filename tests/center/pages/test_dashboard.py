@@ -1,0 +1,94 @@
+"""Dashboards: what the charts draw, live values, CSV."""
+
+from __future__ import annotations
+
+import re
+
+from center.pages.dashboard import window_s, with_gaps
+from center.stores.telemetry import Point
+from center.times import now_ns
+from tests.center_helpers import measured, text_of
+
+
+def test_the_dashboard_aggregates_to_the_width_of_the_screen(client, center):
+    measured(center, "pi-7", minutes=3000)
+    series = client.get("/dashboards/pi-7/series.json?range=24h&width=1000&field=Temperature").get_json()
+    assert series["every"] == 120
+    assert [c["field"] for c in series["curves"]] == ["Temperature"]
+    assert 715 <= len(series["curves"][0]["t"]) <= 725
+    answers = {"mean": client.get("/dashboards/pi-7/series.json?range=24h&width=200&field=Temperature").get_json()}
+    same = f"start={answers['mean']['start']}&stop={answers['mean']['stop']}&width=200&field=Temperature"
+    for fn in ("min", "max"):
+        answers[fn] = client.get(f"/dashboards/pi-7/series.json?{same}&fn={fn}").get_json()
+    mean, low, high = (answers[fn]["curves"][0] for fn in ("mean", "min", "max"))
+    assert mean["t"] == low["t"] == high["t"]
+    assert all(a <= v <= b for a, v, b in zip(low["v"], mean["v"], high["v"], strict=True))
+    assert client.get(f"/dashboards/pi-7/series.json?{same}&fn=evil").status_code == 400
+    stop = now_ns() // 10**6
+    zoomed = client.get(f"/dashboards/pi-7/series.json?start={stop - 300_000}&stop={stop}&field=CO2").get_json()
+    assert zoomed["every"] is None
+    assert 4 <= len(zoomed["curves"][0]["t"]) <= 6
+    assert client.get("/dashboards/pi-7/series.json?start=5&stop=1").status_code == 400
+
+
+def test_the_minimum_a_device_sends_shades_the_chart_of_its_mean_and_has_no_chart_of_its_own(client, center):
+    now = now_ns() // 10**9 * 10**9
+    tags = {"clientId": "pi-7", "device": "pi-7"}
+    center.telemetry.write(
+        [
+            Point("environment", tags, {"Temperature": 20.0, "Temperature_min": 15.0, "Temperature_max": 30.0}, t)
+            for t in range(now - 3600 * 10**9, now, 60 * 10**9)
+        ]
+    )
+    page = client.get("/dashboards/pi-7").text
+    assert page.count('class="chart"') == 1
+    url = "/dashboards/pi-7/series.json?range=6h&width=100&field=Temperature"
+    for fn, value in (("mean", 20.0), ("min", 15.0), ("max", 30.0)):
+        (curve,) = client.get(f"{url}&fn={fn}").get_json()["curves"]
+        assert (curve["field"], set(curve["v"])) == ("Temperature", {value})
+
+
+def test_several_sensors_of_a_kind_have_a_curve_each(client, center):
+    for name in ("bench", "window"):
+        tags = {"clientId": "pi-7", "device": "pi-7", "sensor": name}
+        center.telemetry.write([Point("environment", tags, {"Temperature": 20.0}, now_ns())])
+    series = client.get("/dashboards/pi-7/series.json?range=1h&field=Temperature").get_json()
+    assert [c["sensor"] for c in series["curves"]] == ["bench", "window"]
+    page = text_of(client.get("/devices/pi-7"))
+    assert "Temperature bench" in page
+    assert "Temperature window" in page
+
+
+def test_live_values_come_with_their_decimals_and_the_state(client, pi_7):
+    live = client.get("/dashboards/pi-7/live.json").get_json()
+    assert live["state"] == {"name": "live", "label": "Live"}
+    assert re.fullmatch(r"\u2212?\d+\.\d\d", live["last"]["Temperature"]["text"])
+    assert re.fullmatch(r"\d+", live["last"]["CO2"]["text"])
+
+
+def test_the_csv_has_a_column_for_each_field_with_its_unit(client, pi_7):
+    answer = client.get("/dashboards/pi-7/data.csv?range=1h&width=100")
+    head, *rows = answer.text.splitlines()
+    assert head == "time,Temperature (°C),Humidity (%RH),Pressure (hPa),CO2 (ppm),TVOC (ppb),Lat (°),Lon (°)"
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="pi-7.csv"'
+    assert 58 <= len(rows) <= 62
+    assert rows[0].count(",") == 7
+
+
+def test_a_csv_holds_no_formula_that_a_device_could_have_sent(client, center):
+    tags = {"device": "evil", "sensor": "=cmd()"}
+    center.telemetry.write([Point("environment", tags, {"=x": 1.0, "Note": "@SUM(A1)"}, now_ns())])
+    answer = client.get("/query?device=evil&range=1h&window=none&fn=last&format=csv").text
+    assert not re.search(r"(^|,)[=+@]", answer, re.MULTILINE)
+
+
+def test_windows_fit_the_screen():
+    assert window_s(600, 1000) is None
+    assert window_s(3600, 1000) == 5
+    assert window_s(30 * 86_400, 1000) == 3600
+    assert window_s(365 * 86_400, 1000) == 43_200
+
+
+def test_a_line_breaks_where_points_are_missing():
+    assert with_gaps([0, 10, 20, 100], [1, 2, 3, 4], 10) == ([0, 10, 20, 21, 100], [1, 2, 3, None, 4])
+    assert with_gaps([], [], 10) == ([], [])

@@ -1,0 +1,52 @@
+"""How values, times and courses look."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from center.pages import presentation
+from center.pages.states import judge
+from center.stores.telemetry import DAY_NS
+
+
+def test_numbers_have_the_decimals_of_their_field():
+    assert presentation.number(-3.456, "Temperature") == "\N{MINUS SIGN}3.46"
+    assert presentation.number(1013.2, "Pressure") == "1\u202f013.20"
+    assert presentation.number(412, "CO2") == "412"
+    assert presentation.number(None) == "\N{EN DASH}"
+    assert presentation.number(86_400) == "86\u202f400"
+    assert presentation.number(0.5, "ratio") == "0.5"
+    assert presentation.number("on", "mode") == "on"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "just now"),
+        (59, "59 s ago"),
+        (60, "1 min ago"),
+        (7200, "2 h ago"),
+        (86_400, "1 day ago"),
+        (-604_790, "in 7 days"),
+    ],
+)
+def test_times_are_said_as_people_say_them(seconds, said):
+    assert presentation.ago(seconds) == said
+
+
+def test_a_sparkline_breaks_at_a_gap_and_a_flat_course_stays_flat():
+    drawn = presentation.sparkline([(t, 20.0) for t in (0, 1, 2, 50, 51, 52)], "Temperature", 0, 60)
+    line = re.search(r'class="line" d="([^"]+)"', drawn)[1]
+    assert line.count("M") == 2
+    assert {pair.split()[1] for pair in re.findall(r"[\d.]+ [\d.]+", line)} == {"15.0"}
+    assert "no course yet" in presentation.sparkline([], "Temperature", 0, 60)
+
+
+def test_a_device_is_waiting_then_live_then_silent():
+    now = 1000 * DAY_NS
+    assert judge(None, now, 300).name == "waiting"
+    assert judge(now - 299 * 10**9, now, 300).name == "live"
+    assert judge(now - 301 * 10**9, now, 300).name == "silent"
+    assert judge(now, now, 300, registered=False).name == "unregistered"

@@ -1,0 +1,193 @@
+"""One suite for the registries of both stores."""
+
+import threading
+import time
+
+import pytest
+
+from agent.util.secret import Secret
+from center.errors import ConflictError, EnrollmentError
+
+A, B = Secret("a" * 32), Secret("b" * 32)
+
+
+def test_a_device_registers_and_is_found_by_its_exact_id_only(registry, device):
+    made = registry.register(device, A)
+    registry.register(f"{device}0", A)
+    assert made.new
+    assert len(made.token.reveal()) > 40
+    found = registry.device(device)
+    assert found == made.device
+    assert found.has_secret
+    assert registry.device(device[:-1]) is None
+    assert registry.device(device.upper()) is None
+    assert registry.owns(device, A)
+    assert not registry.owns(device, B)
+    assert not registry.owns(device[:-1], A)
+
+
+def test_a_second_registration_without_the_secret_is_refused(registry, device):
+    registry.register(device, A)
+    for secret in (None, B):
+        with pytest.raises(ConflictError, match="registered already") as refused:
+            registry.register(device, secret)
+        assert not refused.value.raced
+
+
+def test_the_device_secret_gets_a_new_token_and_keeps_the_registration_date(registry, device):
+    first = registry.register(device, A)
+    second = registry.register(device, A)
+    assert not second.new
+    assert second.token != first.token
+    assert second.device.key != first.device.key
+    assert second.device.created_ns == first.device.created_ns
+    assert registry.device(device).key == second.device.key
+
+
+def test_only_an_administrator_reissues_a_device_without_a_secret(registry, device):
+    registry.register(device)
+    assert not registry.device(device).has_secret
+    for secret in (None, A):
+        with pytest.raises(ConflictError, match="only an administrator"):
+            registry.register(device, secret)
+    again = registry.register(device, A, administrator=True)
+    assert not again.new
+    assert not again.device.has_secret
+
+
+def test_an_administrator_reissues_without_taking_the_device_over(registry, device):
+    registry.register(device, A)
+    registry.register(device, administrator=True)
+    assert registry.owns(device, A)
+    assert not registry.register(device, A).new
+
+
+def test_a_removed_device_is_gone_and_can_register_anew_with_another_secret(registry, device):
+    first = registry.register(device, A)
+    assert registry.remove(device)
+    assert not registry.remove(device)
+    assert registry.device(device) is None
+    assert not registry.owns(device, A)
+    again = registry.register(device, B)
+    assert again.new
+    assert again.device.created_ns > first.device.created_ns
+    assert registry.owns(device, B)
+    assert not registry.owns(device, A)
+
+
+def test_an_id_no_device_can_have_is_refused(registry):
+    for bad in ("", ".", "..", "a b", "a/b", "ü", "a" * 65, "a\n", 'a"b'):
+        with pytest.raises(ValueError, match="device id"):
+            registry.register(bad, A)
+
+
+def test_devices_are_listed_by_pages_and_found_by_part_of_their_id(registry, device):
+    ids = sorted(f"{device}.{n}" for n in range(5))
+    for name in reversed(ids):
+        registry.register(name, A)
+    page = registry.devices(search=f"{device}.".upper())
+    assert [found.id for found in page.devices] == ids
+    assert page.total == 5
+    page = registry.devices(search=f"{device}.", offset=2, limit=2)
+    assert [found.id for found in page.devices] == ids[2:4]
+    assert page.total == 5
+    assert registry.devices(search="%").total == 0
+
+
+def test_of_many_registrations_at_once_one_authorization_stays(registry, device):
+    outcomes = []
+
+    def attempt(secret):
+        try:
+            outcomes.append(registry.register(device, secret))
+        except ConflictError as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=attempt, args=(secret,)) for secret in (A, B, A, B, A, B)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    owners = [secret for secret in (A, B) if registry.owns(device, secret)]
+    assert len(owners) == 1
+    final = registry.register(device, owners[0])
+    assert registry.device(device).key == final.device.key
+    loser = B if owners[0] == A else A
+    with pytest.raises(ConflictError):
+        registry.register(device, loser)
+    assert len(outcomes) == 6
+
+
+def test_an_enrollment_key_is_counted_hashed_and_listed_without_its_secret(registry, device):
+    key, secret = registry.make_enrollment_key(note="greenhouse", uses=2)
+    for n in range(2):
+        registry.register(f"{device}-{n}", A, enrollment_key=secret, needs_key=True)
+    with pytest.raises(EnrollmentError, match="not valid"):
+        registry.register(f"{device}-2", A, enrollment_key=secret, needs_key=True)
+    assert registry.device(f"{device}-2") is None
+    listed = next(found for found in registry.enrollment_keys() if found.id == key.id)
+    assert (listed.used, listed.uses, listed.note, listed.revoked) == (2, 2, "greenhouse", False)
+    assert not listed.valid(time.time_ns())
+    assert secret.reveal() not in repr(registry.enrollment_keys())
+
+
+def test_an_enrollment_key_is_not_asked_of_a_registered_device(registry, device):
+    _, secret = registry.make_enrollment_key()
+    registry.register(device, A, enrollment_key=secret, needs_key=True)
+    assert not registry.register(device, A, needs_key=True).new
+
+
+def test_a_removed_device_does_not_come_back_with_a_key_that_is_used_up(registry, device):
+    _, secret = registry.make_enrollment_key(uses=2)
+    for _ in range(2):
+        registry.register(device, A, enrollment_key=secret, needs_key=True)
+        registry.remove(device)
+    with pytest.raises(EnrollmentError, match="not valid"):
+        registry.register(device, A, enrollment_key=secret, needs_key=True)
+    assert registry.device(device) is None
+
+
+def test_no_more_devices_than_its_uses_register_with_a_key_at_once(registry, device):
+    _, secret = registry.make_enrollment_key(uses=3)
+    outcomes = []
+
+    def attempt(n):
+        try:
+            registry.register(f"{device}-{n}", A, enrollment_key=secret, needs_key=True)
+        except EnrollmentError as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=attempt, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == 5
+    assert registry.devices(search=f"{device}-").total == 3
+
+
+def test_missing_wrong_expired_and_revoked_enrollment_keys_are_refused(registry, device):
+    _, expired = registry.make_enrollment_key(expires_ns=time.time_ns() - 1)
+    key, revoked = registry.make_enrollment_key(uses=None)
+    assert registry.revoke_enrollment_key(key.id)
+    assert not registry.revoke_enrollment_key("no-such")
+    wrong = Secret(f"{key.id}.wrong")
+    for secret in (None, Secret(""), Secret("nonsense"), expired, revoked, wrong):
+        with pytest.raises(EnrollmentError):
+            registry.register(device, A, enrollment_key=secret, needs_key=True)
+    assert registry.device(device) is None
+    assert registry.register(device, A, needs_key=True, administrator=True).new
+
+
+def test_the_password_hash_is_kept_and_cleared(registry):
+    assert registry.password_hash() is None
+    registry.set_password_hash("scrypt:…$'\"\\")
+    assert registry.password_hash() == "scrypt:…$'\"\\"
+    registry.set_password_hash(None)
+    assert registry.password_hash() is None
+
+
+def test_a_sweep_leaves_what_is_in_use(registry, device):
+    made = registry.register(device, A)
+    assert made.device.key not in registry.sweep(older_than_s=0)
+    assert registry.device(device) == made.device

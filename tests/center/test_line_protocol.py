@@ -1,0 +1,35 @@
+"""Line protocol: what can be written is read back."""
+
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from center.line_protocol import encode, parse
+from center.stores.telemetry import Point
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
+
+
+VALUES = st.one_of(
+    NAMES, st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False), st.booleans()
+)
+
+
+@given(
+    st.dictionaries(NAMES, NAMES, max_size=4),
+    st.dictionaries(NAMES, VALUES, min_size=1, max_size=4),
+    NAMES,
+    st.integers(0, 2**62),
+)
+@example({}, {"\t0": "0"}, "0", 0)
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
+def test_every_point_that_can_be_written_is_read_back_as_it_was(tags, fields, measurement, t):
+    point = Point(measurement, tags, fields, t)
+    try:
+        line = encode(point)
+    except ValueError:
+        return
+    batch = parse(line.encode())
+    if batch.errors:  # what the parser cannot hold is refused, and not stored as something else
+        return
+    (found,) = batch.points
+    assert (found.measurement, found.tags, found.fields, found.time_ns) == (measurement, tags, fields, t)
