@@ -6,27 +6,24 @@ import functools
 import logging
 import signal
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import click
 
 from agent.config.units import parse_duration
 from agent.util.secret import Secret
+from center.context import Center
 from center.errors import SettingsError, StoreError
+from center.influx.registry import InfluxRegistry
+from center.influx.setup import Finding
 from center.settings import Settings, check, load
+from center.stores.registry import EnrollmentKey
 from center.times import iso, now_ns
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from center.context import Center
-    from center.influx.registry import InfluxRegistry
-    from center.influx.setup import Finding
-    from center.stores.registry import EnrollmentKey
 
 EX_CONFIG = 78
 EX_UNAVAILABLE = 69

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from flask import current_app
 
-if TYPE_CHECKING:
-    from center.settings import Settings
-    from center.stores.registry import Registry
-    from center.stores.telemetry import Telemetry
+from center.settings import Settings
+from center.stores.registry import Registry
+from center.stores.telemetry import Telemetry
 
 EXTENSION = "iot-center"
 

@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from line_protocol_parser import LineFormatError, parse_line
 
+from center.stores.telemetry import Point, Value
 from center.times import MAX_TIME
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from center.stores.telemetry import Point, Value
 
 MAX_INTEGER = 2**63 - 1
 PRECISIONS = {"ns": 1, "us": 1000, "ms": 1_000_000, "s": 1_000_000_000}

@@ -10,7 +10,6 @@ import hashlib
 import threading
 import time
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from flask import Flask, Request, Response, abort, current_app, g, request
@@ -21,9 +20,7 @@ from werkzeug.security import check_password_hash, generate_password_hash
 from agent.util.secret import Secret
 from center.context import current_center
 from center.errors import SettingsError
-
-if TYPE_CHECKING:
-    from center.settings import Settings
+from center.settings import Settings
 
 ADMINISTRATOR = "admin"
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from flask import Blueprint, Response, abort, jsonify, request
 
 from center.api.registration import administrators_only, checked_id, device_or_administrator, sent_json
 from center.context import current_center
 from center.errors import RefusedError
-from center.stores.telemetry import DAY_NS, SeriesQuery, finite
+from center.stores.telemetry import DAY_NS, Function, SeriesQuery, finite
 from center.tables import csv_answer
 from center.times import iso, now_ns, parse_every, parse_time
-
-if TYPE_CHECKING:
-    from center.stores.telemetry import Function
 
 blueprint = Blueprint("telemetry", __name__, url_prefix="/api")
 

@@ -15,12 +15,10 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 from center.errors import StoreError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], Any]

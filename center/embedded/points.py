@@ -7,18 +7,14 @@ Everything here runs in the database's writing thread.
 from __future__ import annotations
 
 import json
+import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from center.embedded.database import Database
+from center.line_protocol import Parsed
 from center.stores.telemetry import DAY_NS, HOUR_NS, Value
 from center.times import iso
-
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Iterable
-
-    from center.embedded.database import Database
-    from center.line_protocol import Parsed
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS bucket (n INTEGER PRIMARY KEY, id TEXT UNIQUE, name TEXT UNIQUE, retention_s INTEGER);

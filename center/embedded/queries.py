@@ -6,17 +6,15 @@ Long ranges are read from the hourly sums, with the points themselves for the ho
 
 from __future__ import annotations
 
+import sqlite3
 import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from center.embedded.rollup import edge, summed
 from center.stores.telemetry import AHEAD_NS, HOUR_NS, LastValue, Value, kind_of
 from center.times import now_ns
-
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 RECENT = 20  # points
 # For each function: what is summed up in a window, over points (column {f}) and over hours. The second column is the

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
 
 from agent.util.secret import Secret
+from center.embedded.database import Database
 from center.errors import ConflictError, EnrollmentError
 from center.stores.registry import (
     Device,
@@ -22,12 +25,6 @@ from center.stores.registry import (
     refusal,
 )
 from center.times import now_ns
-
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Sequence
-
-    from center.embedded.database import Database
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS device (

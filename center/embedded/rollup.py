@@ -6,16 +6,13 @@ arrives late, twice or changed is counted once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
 
+from center.embedded.points import PointWriter
 from center.stores.telemetry import HOUR_NS
 from center.times import now_ns
-
-if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Sequence
-
-    from center.embedded.points import PointWriter
 
 CHUNK = 5000
 HOURS_AT_ONCE = 1000

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from center.embedded import rollup
+from center.embedded.database import Database
 from center.embedded.points import PointWriter, StoredBucket
 from center.embedded.queries import StoredField, StoredSeries, last_of, newest, windows
 from center.errors import NotSupportedError, RefusedError
@@ -26,11 +27,6 @@ from center.stores.telemetry import (
     Value,
 )
 from center.times import now_ns
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from center.embedded.database import Database
 
 ROLL_UP_FROM_NS = 6 * HOUR_NS
 MAX_DIRTY = 3  # hours

@@ -6,19 +6,16 @@ import hashlib
 import threading
 import zlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from flask import Blueprint, Response, abort, jsonify, request
 
 from agent.util.secret import Secret
 from center.answers import answer
+from center.embedded.points import StoredBucket
+from center.embedded.registry import EmbeddedRegistry
+from center.embedded.telemetry import EmbeddedTelemetry
 from center.errors import StoreError
 from center.line_protocol import PRECISIONS, parse
-
-if TYPE_CHECKING:
-    from center.embedded.points import StoredBucket
-    from center.embedded.registry import EmbeddedRegistry
-    from center.embedded.telemetry import EmbeddedTelemetry
 
 VERSION = "v2.9.1"
 BUILD = "iot-center-embedded"

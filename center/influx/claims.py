@@ -6,13 +6,10 @@ secret. Whatever happens at once, everybody who reads the claims since the last 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from center.influx.rows import Row
+from center.influx.rows import Row
 
 
 @dataclass(frozen=True, slots=True)

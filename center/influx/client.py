@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.domain.dialect import Dialect
@@ -15,11 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from center.errors import RefusedError, StoreError
 from center.influx.rows import Row, decode
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from center.settings import InfluxSettings
+from center.settings import InfluxSettings
 
 DIALECT = Dialect(annotations=["datatype"], header=True, date_time_format="RFC3339")
 ALL_TIME = "range(start: 1677-09-22T00:00:00Z, stop: 2262-04-11T00:00:00Z)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from influxdb_client.domain.authorization import Authorization
 from influxdb_client.domain.permission import Permission
@@ -14,6 +14,7 @@ from agent.util.secret import Secret
 from center.errors import ConflictError, EnrollmentError, RefusedError, StoreError
 from center.influx.claims import Claim, Settled, claims_of, settle
 from center.influx.client import ALL_TIME, Influx, explained
+from center.influx.rows import Row
 from center.line_protocol import encode
 from center.stores.registry import (
     Device,
@@ -30,11 +31,6 @@ from center.stores.registry import (
 )
 from center.stores.telemetry import Point
 from center.times import iso, now_ns, parse_time
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from center.influx.rows import Row
 
 DESCRIPTION = "IoT Center: "
 MEASUREMENT = "deviceauth"

@@ -5,14 +5,12 @@ from __future__ import annotations
 import csv
 import functools
 import io
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from center.errors import RefusedError
 from center.stores.telemetry import DAY_NS, Curve, FieldSummary, Value, kind_of
 from center.times import parse_time
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 Row = dict[str, Any]
 Span = tuple[int, int]

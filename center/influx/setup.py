@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.domain.bucket_retention_rules import BucketRetentionRules
@@ -15,14 +15,9 @@ from influxdb_client.service.setup_service import SetupService
 
 from agent.util.secret import Secret
 from center.errors import RefusedError, StoreError
-from center.influx.client import explained, retention
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from center.influx.client import Influx
-    from center.influx.registry import InfluxRegistry
-    from center.settings import Settings
+from center.influx.client import Influx, explained, retention
+from center.influx.registry import InfluxRegistry
+from center.settings import Settings
 
 PERMISSIONS = (
     "read and write authorizations, read and write its own user, read and write the two buckets; "

@@ -6,7 +6,8 @@ the storage engine from doing the work. The series of one sensor are brought tog
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from center.errors import RefusedError
 from center.influx.client import Influx, explained, retention
@@ -27,9 +28,6 @@ from center.stores.telemetry import (
 )
 from center.times import MAX_TIME, now_ns
 from drivers.base import QUANTITIES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
 
 WRITE_LINES = 5000
 FILTERED = 50  # devices in one filter: Flux takes no expression that is nested much deeper

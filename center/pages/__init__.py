@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from flask import Flask
 
 from center.pages import admin, dashboard, data, devices, home, virtual  # noqa: F401 - they add routes
 from center.pages.assets import assets
 from center.pages.blueprint import csrf, pages
-
-if TYPE_CHECKING:
-    from flask import Flask
 
 
 def init_app(app: Flask) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import abort, flash, redirect, render_template, request, url_for
 from flask_login import login_user, logout_user
@@ -14,11 +14,9 @@ from center.context import current_center
 from center.pages.blueprint import administrators_only, pages
 from center.pages.forms import Login, MakeKey
 from center.security import check_password, is_administrator
+from center.stores.registry import EnrollmentKey
 from center.stores.telemetry import DAY_NS
 from center.times import now_ns
-
-if TYPE_CHECKING:
-    from center.stores.registry import EnrollmentKey
 
 log = logging.getLogger(__name__)
 

@@ -8,13 +8,10 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from importlib.resources.abc import Traversable
 
 from flask import Blueprint, Response, abort, request, url_for
 from markupsafe import Markup
-
-if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
 
 assets = Blueprint("assets", __name__)
 

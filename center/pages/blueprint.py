@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import Blueprint, Response, abort, current_app, flash, redirect, render_template, request, url_for
 from flask_wtf.csrf import CSRFError, CSRFProtect, generate_csrf
@@ -19,9 +20,6 @@ from center.security import is_administrator, is_open, store_down
 from center.stores.registry import check_device_id
 from center.tables import ordered
 from center.times import now_ns
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 pages = Blueprint("pages", __name__, template_folder="templates")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from flask import abort, redirect, render_template, request, url_for
 
@@ -14,14 +15,9 @@ from center.pages import presentation
 from center.pages.blueprint import pages
 from center.pages.forms import RANGES
 from center.pages.states import is_number, newest, state_of
-from center.stores.telemetry import DAY_NS, SECOND_NS, Curve, Function, SeriesQuery, finite
+from center.stores.telemetry import DAY_NS, SECOND_NS, Curve, Function, SeriesQuery, Value, finite
 from center.tables import csv_answer, ordered
 from center.times import now_ns
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from center.stores.telemetry import Value
 
 # Windows that people can name, in seconds.
 _STEPS = (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlencode
 
 from flask import flash, redirect, render_template, request, url_for
@@ -18,15 +19,10 @@ from center.pages.dashboard import drawn, window_s
 from center.pages.flux import pipeline
 from center.pages.forms import MEASURED, RANGES, Query, RawFlux, Write, WriteLines
 from center.pages.states import is_number
-from center.stores.telemetry import ENVIRONMENT, SECOND_NS, Point, SeriesQuery
+from center.stores.telemetry import ENVIRONMENT, SECOND_NS, Curve, Point, SeriesQuery, Value
 from center.tables import csv_answer, ordered, rows_of
 from center.times import now_ns, parse_every, parse_time
 from drivers.base import QUANTITIES
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from center.stores.telemetry import Curve, Value
 
 ROWS_SHOWN = 200
 FLUX_ROWS_SHOWN = 500

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import abort, flash, redirect, render_template, request, url_for
 
@@ -15,12 +15,10 @@ from center.pages.blueprint import administrators_only, pages, problem
 from center.pages.dashboard import LOOK_BACK_NS
 from center.pages.forms import CreateDevice
 from center.pages.states import health_alerts, is_number, newest, spark, state_of, temperature_sparks
+from center.stores.registry import Registered
 from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, SeriesQuery
 from center.tables import ordered
 from center.times import now_ns
-
-if TYPE_CHECKING:
-    from center.stores.registry import Registered
 
 PER_PAGE = 50
 

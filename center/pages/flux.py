@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from center.stores.telemetry import SeriesQuery
 from center.times import iso
-
-if TYPE_CHECKING:
-    from center.stores.telemetry import SeriesQuery
 
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "$": "\\x24", "\0": "\\x00", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _UNITS = (

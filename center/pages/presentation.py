@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
 from drivers.base import QUANTITIES
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 _LABELS = {
     "PressureSeaLevel": "Sea-level pressure",

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TypeGuard
+
+from markupsafe import Markup
 
 from center.context import current_center
 from center.pages import presentation
 from center.stores.telemetry import DAY_NS, HOUR_NS, SECOND_NS, Curve, LastValue, Value
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from markupsafe import Markup
 
 
 @dataclass(frozen=True, slots=True)

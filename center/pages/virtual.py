@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import flash, redirect, render_template, request, url_for
 
@@ -16,10 +17,6 @@ from center.stores.telemetry import ENVIRONMENT, SECOND_NS, Point, SeriesQuery
 from center.times import now_ns
 from drivers.base import QUANTITIES
 from drivers.virtual import Virtual
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 VIRTUAL_ID = "virtual_device"
 DAYS = 7

@@ -10,13 +10,11 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from agent.util.secret import Secret
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 DEVICE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 

@@ -8,14 +8,12 @@ StoreError.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args
 
 from center.errors import RefusedError
 from center.times import MAX_TIME
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 ENVIRONMENT = "environment"
 HEALTH = "agent"
