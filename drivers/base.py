@@ -32,6 +32,7 @@ __all__ = [
     "boot_ns",
     "checked",
     "load",
+    "make",
     "option",
     "options_for",
     "what_failed",
@@ -219,3 +220,9 @@ def options_for(driver: type[Driver], mapping: Mapping[str, Any]) -> Any:
     options = structure(driver.Options, mapping)
     driver.check(options)
     return options
+
+
+def make(name: str, mapping: Mapping[str, Any]) -> Driver:
+    """The driver of this name with these options. No hardware is touched. Raises OptionError."""
+    kind = load(name)
+    return kind(options_for(kind, mapping))

@@ -11,7 +11,7 @@ import click
 
 from agent.cli.options import Context, common_options
 from agent.util.errors import AgentError
-from drivers.base import QUANTITIES, Driver, OptionError, Reading, SensorError, load, options_for, what_failed
+from drivers.base import QUANTITIES, Driver, OptionError, Reading, SensorError, make, what_failed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -29,19 +29,14 @@ def named_driver(name: str, options: Iterable[str]) -> Driver:
             raise click.UsageError(f"--option {text!r}: write key=value")
         mapping[key] = value
     try:
-        kind = load(name)
-        return kind(options_for(kind, mapping))
+        return make(name, mapping)
     except OptionError as error:
         raise click.UsageError(str(error)) from None
 
 
 def configured_drivers(context: Context) -> list[tuple[str, Driver]]:
     """Name and driver of each [[sensor]]."""
-    drivers = []
-    for sensor in context.settings().sensor:
-        kind = load(sensor.driver)
-        drivers.append((sensor.name or sensor.driver, kind(options_for(kind, sensor.options))))
-    return drivers
+    return [(s.name or s.driver, make(s.driver, s.options)) for s in context.settings().sensor]
 
 
 def rounds(drivers: Sequence[tuple[str, Driver]], count: int | None, pause: float) -> Iterator[tuple[str, Reading]]:

@@ -11,7 +11,7 @@ from agent.buffer.look import BufferLook, look_at_buffer
 from agent.config.units import format_size
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
 from agent.status.board import look, text_of, throttling
-from drivers.base import QUANTITIES, NoPermission, Reading, SensorError, load, options_for
+from drivers.base import QUANTITIES, NoPermission, Reading, SensorError, make
 from drivers.i2c import NoBus
 
 if TYPE_CHECKING:
@@ -128,8 +128,7 @@ def _running_sensor(status: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _sensor(settings: SensorSettings, name: str) -> Iterator[Finding]:
-    kind = load(settings.driver)
-    driver = kind(options_for(kind, settings.options))
+    driver = make(settings.driver, settings.options)
     try:
         driver.open()
     except (NoBus, NoPermission) as error:

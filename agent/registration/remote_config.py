@@ -26,18 +26,6 @@ class RemoteConfiguration:
     configuration_refresh: float | None = None
     location: Location | None = None
 
-    def interval(self, named: float | None, default: float, *, prefer: bool) -> float:
-        """Seconds between readings of one sensor: what agent.toml names wins, unless `remote = "prefer"`."""
-        if named is not None and (not prefer or self.measurement_interval is None):
-            return named
-        return default if self.measurement_interval is None else self.measurement_interval
-
-    def place(self, named: Location | None, *, prefer: bool) -> Location | None:
-        """Where the device stands, by the same rule."""
-        if named is not None and (not prefer or self.location is None):
-            return named
-        return self.location
-
     def numbers(self) -> dict[str, float]:
         """As stored, and as `accept` takes it."""
         found = {

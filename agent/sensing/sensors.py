@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from agent.points.schema import line_for
-from agent.sensing.sampler import Sampler
+from agent.points.schema import Line, line_for
+from agent.sensing.sampler import Sampler, SensorStatus
 from agent.util.errors import AgentError
-from drivers.base import load, options_for
+from drivers.base import make
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from agent.config.settings import Settings
-    from agent.points.schema import Line
-    from agent.registration.remote_config import RemoteConfiguration
-    from agent.sensing.sampler import SensorStatus
+    from agent.config.settings import Location, Settings
     from drivers.base import Driver, Reading
+
+
+class Remote(Protocol):
+    """What the center says about measuring, within its range (seconds; degrees); None where it says nothing."""
+
+    @property
+    def measurement_interval(self) -> float | None: ...
+    @property
+    def location(self) -> Location | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +31,6 @@ class Sensor:
     """A [[sensor]] at work; `tag` is the value of the tag `sensor`, where a device has several of a kind."""
 
     name: str
-    driver: Driver
     sampler: Sampler
     tag: str | None
 
@@ -46,7 +51,7 @@ class Sensors:
         for number, (table, driver) in enumerate(zip(settings.sensor, drivers, strict=True)):
             tag = table.name if kinds.count(driver.sensor) > 1 else None
             sampler = Sampler(table, driver, self._emit(driver, tag))
-            self._sensors.append(Sensor(table.name or str(number), driver, sampler, tag))
+            self._sensors.append(Sensor(table.name or str(number), sampler, tag))
 
     def loops(self) -> Iterator[tuple[str, Sampler]]:
         """A name and what is to be run, for each."""
@@ -57,19 +62,21 @@ class Sensors:
 
     def alive_boot_ns(self) -> dict[str, int]:
         """When each was last seen at work (boot clock)."""
-        return {f"sensor {s.tag or s.driver.sensor}": s.sampler.snapshot().alive_boot_ns for s in self._sensors}
+        return {f"sensor {s.tag or s.sampler.driver.sensor}": s.sampler.snapshot().alive_boot_ns for s in self._sensors}
 
     def describe(self) -> str:
-        return ", ".join(sensor.driver.describe() for sensor in self._sensors)
+        return ", ".join(sensor.sampler.driver.describe() for sensor in self._sensors)
 
-    def configure(self, remote: RemoteConfiguration) -> None:
+    def configure(self, remote: Remote) -> None:
         """What the center sends changes the running agent; what agent.toml names wins, unless `remote = "prefer"`."""
         settings = self._settings
         prefer = settings.center is not None and settings.center.remote == "prefer"
-        self._location = remote.place(settings.device.location, prefer=prefer)
+        own, said = settings.device.location, remote.location
+        self._location = own if said is None or (own is not None and not prefer) else said
+        interval = remote.measurement_interval
         for number, (table, sensor) in enumerate(zip(settings.sensor, self._sensors, strict=True)):
-            named = table.interval if f"sensor[{number}].interval" in settings.named else None
-            sensor.sampler.set_interval(remote.interval(named, table.interval, prefer=prefer))
+            keep = f"sensor[{number}].interval" in settings.named and not prefer
+            sensor.sampler.set_interval(table.interval if interval is None or keep else interval)
 
     def _place(self, values: Mapping[str, float | int]) -> tuple[float, float] | None:
         """Lat and Lon to add: what agent.toml says wins over what a sensor says, and that over what the center says."""
@@ -97,8 +104,7 @@ def drivers_of(settings: Settings) -> list[Driver]:
     drivers = []
     for number, sensor in enumerate(settings.sensor):
         try:
-            kind = load(sensor.driver)
-            drivers.append(kind(options_for(kind, sensor.options)))
+            drivers.append(make(sensor.driver, sensor.options))
         except Exception as error:  # a driver of somebody else's may raise anything
             raise AgentError(
                 f"sensor[{number}]: driver {sensor.driver!r} cannot be used ({type(error).__name__}: {error}): "

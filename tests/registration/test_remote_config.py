@@ -1,4 +1,4 @@
-"""What the center may change, within which ranges, and what wins."""
+"""What the center may change, and within which ranges. What wins: tests/sensing/test_sensors.py."""
 
 import json
 
@@ -40,21 +40,6 @@ def test_half_a_location_is_refused():
     found, refused = accept({"default_lat": 91, "default_lon": 14}, OLD)
     assert found.location == OLD.location
     assert any("default_lat = 91" in text for text in refused)
-
-
-def test_what_agent_toml_names_wins_unless_the_center_is_preferred():
-    remote = RemoteConfiguration(measurement_interval=60.0, location=Location(50.0, 14.0))
-    home = Location(48.0, 16.0)
-    assert remote.interval(5.0, 10.0, prefer=False) == 5.0
-    assert remote.interval(5.0, 10.0, prefer=True) == 60.0
-    assert remote.interval(None, 10.0, prefer=False) == 60.0
-    assert remote.place(home, prefer=False) == home
-    assert remote.place(home, prefer=True) == remote.location
-    assert remote.place(None, prefer=False) == remote.location
-    silent = RemoteConfiguration()
-    assert silent.interval(5.0, 10.0, prefer=True) == 5.0
-    assert silent.interval(None, 10.0, prefer=True) == 10.0
-    assert silent.place(home, prefer=True) == home
 
 
 JSON = st.recursive(

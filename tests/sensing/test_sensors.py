@@ -1,0 +1,55 @@
+"""Several sensors at work: what agent.toml names, and what the center may change."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from agent.config.settings import CenterSettings, DeviceSettings, Location, SensorSettings, Settings
+from agent.config.units import Seconds
+from agent.sensing.sensors import Sensors, drivers_of
+
+HOME, CENTERS = Location(48.0, 16.0), Location(50.0, 14.0)
+
+
+@dataclass
+class Remote:
+    measurement_interval: float | None = None
+    location: Location | None = None
+
+
+def after(remote, *, interval=None, location=None, prefer=False):
+    """Interval and Lat of a sensor after the center said this; `interval` and `location` are agent.toml's."""
+    settings = Settings(
+        device=DeviceSettings(location=location),
+        sensor=(SensorSettings(driver="emulated", interval=Seconds(interval or 10.0)),),
+        center=CenterSettings("http://c", remote="prefer" if prefer else "local"),
+        named=frozenset({"sensor[0].interval"} if interval else ()),
+    )
+    points = []
+    sensors = Sensors(settings, "pi-1", drivers_of(settings), points.extend)
+    sensors.configure(remote)
+    ((_, sampler),) = sensors.loops()
+    sampler.step()
+    sampler.finish()
+    place = next((f for f in (48.0, 50.0) if b"Lat=%d" % f in points[0].head), None)
+    return sensors.snapshot()[0].interval, place
+
+
+@pytest.mark.parametrize(
+    ("named", "prefer", "interval", "lat"),
+    [
+        (True, False, 5.0, 48.0),
+        (True, True, 60.0, 50.0),
+        (False, False, 60.0, 50.0),
+        (False, True, 60.0, 50.0),
+    ],
+)
+def test_what_agent_toml_names_wins_unless_the_center_is_preferred(named, prefer, interval, lat):
+    own = {"interval": 5.0, "location": HOME} if named else {}
+    assert after(Remote(60.0, CENTERS), **own, prefer=prefer) == (interval, lat)
+
+
+@pytest.mark.parametrize("prefer", [False, True])
+def test_where_the_center_says_nothing_it_stays_as_it_is(prefer):
+    assert after(Remote(), interval=5.0, location=HOME, prefer=prefer) == (5.0, 48.0)
+    assert after(Remote(), prefer=prefer) == (10.0, None)
