@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from drivers import registers as r
+from drivers import bme280_registers as r
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

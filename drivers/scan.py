@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from drivers import registers as r
+from drivers import bme280_registers as r
 from drivers.base import Busy, NotFound, SensorError
 from drivers.i2c import ENABLE, I2CRegisters, NoBus, buses
 

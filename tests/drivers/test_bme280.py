@@ -101,7 +101,7 @@ def test_offsets_are_added_and_humidity_stays_within_its_range(monkeypatch):
 
 def test_altitude_and_dew_point_add_their_fields(monkeypatch):
     values = Bench(monkeypatch, altitude=300, dew_point=True).opened().driver.read().values
-    # 14.1355 °C, 39.31 %RH, 1045.43 hPa: worked by hand from the formulas in drivers/derived.py
+    # 14.1355 °C, 39.31 %RH, 1045.43 hPa: worked by hand from the formulas in drivers/bme280.py
     assert values["DewPoint"] == pytest.approx(0.477, abs=0.005)
     assert values["PressureSeaLevel"] == pytest.approx(1083.27, abs=0.02)
 
