@@ -32,7 +32,6 @@ from drivers.i2c import WIRING, I2CRegisters, InUse, NoBus
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ADDRESSES = (0x76, 0x77)
 MEASURED = ("Temperature", "Humidity", "Pressure")
 ATTEMPTS = 3
 _LAPSE = 0.0065  # K/m, the standard atmosphere's
@@ -189,7 +188,7 @@ class Bme280(Driver):
         if self._address is not None:
             return self._recognised(self._address)
         errors: list[SensorError] = []
-        for address in ADDRESSES:
+        for address in r.ADDRESSES:
             try:
                 chip = self._recognised(address)
             except InUse:  # which of the two is which must not depend on who comes first
@@ -210,7 +209,7 @@ class Bme280(Driver):
         raise next(error for error in errors if not isinstance(error, NotFound))
 
     def _warn_of_others(self, taken: int) -> None:
-        for address in ADDRESSES:
+        for address in r.ADDRESSES:
             if address > taken:
                 with suppress(SensorError):
                     self._connect(self.options.bus, address).close()

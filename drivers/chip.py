@@ -57,7 +57,6 @@ class Chip:
     ) -> None:
         self._clock = clock
         self.chip_id = chip_id
-        self.written: list[tuple[int, int]] = []
         self.conversions = 0
         self.source = source
         self.pointer = 0
@@ -110,11 +109,6 @@ class Chip:
 
     # Inside
 
-    @property
-    def mode(self) -> int:
-        self._advance()
-        return self._ctrl_meas & r.MODE
-
     def _memory(self) -> bytearray:
         memory = bytearray(256)
         copied = self._clock() >= self._copied_at
@@ -132,7 +126,6 @@ class Chip:
         return memory
 
     def _write(self, register: int, value: int) -> None:
-        self.written.append((register, value))
         if register == r.RESET and value == r.RESET_WORD:
             self.power_on()
         elif register == r.CTRL_HUM and self.chip_id == 0x60:
@@ -176,8 +169,7 @@ class Chip:
             if self._again:
                 self._begin(ended)
             elif mode == r.NORMAL:
-                cycle = r.STANDBY_S[self._config >> 5]
-                self._skip(now, ended + cycle)
+                self._skip(now, ended + r.STANDBY_S[self._config >> 5])
             else:
                 self._ctrl_meas &= ~r.MODE
 

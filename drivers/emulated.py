@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from drivers.base import NotFound, OptionError, Reading, option
-from drivers.bme280 import ADDRESSES, Bme280, Bme280Options
+from drivers.bme280 import Bme280, Bme280Options
+from drivers.bme280_registers import ADDRESSES
 from drivers.chip import Chip, Image
 
 # A real chip's calibration in a room.

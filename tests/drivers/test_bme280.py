@@ -83,7 +83,7 @@ def test_normal_mode_waits_for_a_conversion_it_has_not_read(monkeypatch):
 def test_closing_puts_normal_mode_to_sleep(monkeypatch):
     bench = Bench(monkeypatch, mode="normal").opened()
     bench.driver.close()
-    assert bench.chip.mode == 0
+    assert bench.chip.read_register(0xF4, 1)[0] & 0b11 == 0
     assert bench.bus.closed == bench.bus.opened
 
 
