@@ -2,6 +2,8 @@
 
 The library starts a conversion for each quantity and looks at the status at once. So it never sees the chip: it gets a
 copy of the calibration and of one burst of the data registers, which the chip shadows only within a burst.
+What other drivers do without (the settings read before and after each burst, reset values refused, the calibration read
+twice) is worth it: a chip that lost power for a moment goes on answering, with what looks like the air of a warm room.
 Datasheet BST-BME280-DS002: 3.3 modes, 3.4.4 filter, 4 reading out, 5.4 registers, appendix B times.
 """
 

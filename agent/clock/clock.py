@@ -163,12 +163,11 @@ class Clock:
             self._past = received_boot_ns
             self.poll()
             return
+        seen = Observation(date_ns, max(resolution_ns, MILLISECOND), sent_boot_ns, received_boot_ns)
         with self._lock:
             last = self._observations[-1].received_boot_ns if self._observations else None
             if self._anchor is not None and last is not None and 0 <= received_boot_ns - last < _ENOUGH_NS:
                 return
-        seen = Observation(date_ns, max(resolution_ns, MILLISECOND), sent_boot_ns, received_boot_ns)
-        with self._lock:
             recent = [o for o in self._observations if received_boot_ns - o.received_boot_ns < OBSERVED_AGE_NS]
             self._observations = (*recent, seen)[-_OBSERVATIONS:]
         self.poll()
