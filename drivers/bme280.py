@@ -1,22 +1,23 @@
 """The BME280 (and BMP280) on I2C: one conversion and one burst a reading, compensated by Adafruit's library.
 
-What is written to the chip is in drivers/conversions.py; here are the options, finding and recognising the chip,
+What is written to the chip is in drivers/bme280_conversions.py; here are the options, finding and recognising the chip,
 trying again, and what the options add. Datasheet: BST-BME280-DS002.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import (
     Callable,
     Mapping,
 )
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, TypeVar
 
-from drivers import registers as r
+from drivers import bme280_registers as r
 from drivers.base import (
     Driver,
     NotFound,
@@ -28,13 +29,12 @@ from drivers.base import (
     WrongChip,
     option,
 )
-from drivers.conversions import Conversions, Settings
-from drivers.derived import dew_point, sea_level_pressure
+from drivers.bme280_conversions import ChipSettings, Conversions
 from drivers.i2c import WIRING, I2CRegisters, InUse, NoBus
 
-ADDRESSES = (0x76, 0x77)
 MEASURED = ("Temperature", "Humidity", "Pressure")
 ATTEMPTS = 3
+_LAPSE = 0.0065  # K/m, the standard atmosphere's
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
@@ -68,13 +68,13 @@ class Bme280Options:
     dew_point: bool = False
 
 
-def _settings(options: Bme280Options) -> Settings:
+def _settings(options: Bme280Options) -> ChipSettings:
     """The options as what is written to the chip."""
     times = {name: options.oversampling.get(name, 1) for name in MEASURED}
     humidity = times["Humidity"] if options.humidity else 0
     normal = options.mode == "normal"
     standby = r.STANDBY[options.standby]
-    return Settings(
+    return ChipSettings(
         ctrl_hum=r.OVERSAMPLING.get(humidity, 0),
         ctrl_meas=r.OVERSAMPLING[times["Temperature"]] << 5 | r.OVERSAMPLING[times["Pressure"]] << 2,
         config=(standby << 5 if normal else 0) | r.FILTER[options.iir_filter] << 2,
@@ -143,7 +143,7 @@ class Bme280(Driver):
         if self._conversions is None:
             raise NotReady(f"{self.describe()} is not open", "open() it first")
         measured = self._retried(self._conversions.measure)
-        return Reading(self._completed(measured.values), measured.boot_ns, measured.raw)
+        return replace(measured, values=self._completed(measured.values))
 
     def close(self) -> None:
         chip, self._chip = self._chip, None
@@ -188,7 +188,7 @@ class Bme280(Driver):
         if self._address is not None:
             return self._recognised(self._address)
         errors: list[SensorError] = []
-        for address in ADDRESSES:
+        for address in r.ADDRESSES:
             try:
                 chip = self._recognised(address)
             except InUse:  # which of the two is which must not depend on who comes first
@@ -209,7 +209,7 @@ class Bme280(Driver):
         raise next(error for error in errors if not isinstance(error, NotFound))
 
     def _warn_of_others(self, taken: int) -> None:
-        for address in ADDRESSES:
+        for address in r.ADDRESSES:
             if address > taken:
                 with suppress(SensorError):
                     self._connect(self.options.bus, address).close()
@@ -249,3 +249,21 @@ class Bme280(Driver):
             f"the chip at {place} is {f'a {name}' if name else 'no BME280'} (chip id 0x{number:02x})",
             "it needs another driver; `iot-agent scan` shows what answers",
         )
+
+
+def dew_point(temperature: float, humidity: float) -> float | None:
+    """Dew point in °C of air at `temperature` °C with `humidity` %RH, or None where it has none worth stating.
+
+    Magnus formula over water with Sonntag's constants (1990); good to 0.1 °C from -45 to 60 °C.
+    """
+    if humidity <= 0:
+        return None
+    gamma = math.log(humidity / 100) + 17.62 * temperature / (243.12 + temperature)
+    point = 243.12 * gamma / (17.62 - gamma)
+    return point if point >= -80 else None
+
+
+def sea_level_pressure(pressure: float, temperature: float, altitude: float) -> float:
+    """Pressure in hPa that a barometer `altitude` metres lower, at sea level, would show (ISO 2533 lapse rate)."""
+    drop = _LAPSE * altitude
+    return float(pressure * (1 - drop / (temperature + drop + 273.15)) ** -5.257)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from drivers import registers as r
+from drivers import bme280_registers as r
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,6 @@ class Chip:
     ) -> None:
         self._clock = clock
         self.chip_id = chip_id
-        self.written: list[tuple[int, int]] = []
         self.conversions = 0
         self.source = source
         self.pointer = 0
@@ -106,11 +105,6 @@ class Chip:
 
     # Inside
 
-    @property
-    def mode(self) -> int:
-        self._advance()
-        return self._ctrl_meas & r.MODE
-
     def _memory(self) -> bytearray:
         memory = bytearray(256)
         copied = self._clock() >= self._copied_at
@@ -128,7 +122,6 @@ class Chip:
         return memory
 
     def _write(self, register: int, value: int) -> None:
-        self.written.append((register, value))
         if register == r.RESET and value == r.RESET_WORD:
             self.power_on()
         elif register == r.CTRL_HUM and self.chip_id == 0x60:
@@ -172,8 +165,7 @@ class Chip:
             if self._again:
                 self._begin(ended)
             elif mode == r.NORMAL:
-                cycle = r.STANDBY_S[self._config >> 5]
-                self._skip(now, ended + cycle)
+                self._skip(now, ended + r.STANDBY_S[self._config >> 5])
             else:
                 self._ctrl_meas &= ~r.MODE
 

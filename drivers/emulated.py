@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from drivers.base import NotFound, OptionError, Reading, option
-from drivers.bme280 import ADDRESSES, Bme280, Bme280Options
+from drivers.bme280 import Bme280, Bme280Options
+from drivers.bme280_registers import ADDRESSES
 from drivers.chip import Chip, Image
 
 # A real chip's calibration in a room.
@@ -82,14 +83,15 @@ def _images(path: str) -> list[Image]:
     """The images of a file. Raises OptionError."""
     if not path:
         return [_ROOM]
-    wanted = "allowed is a JSON file with a list of calibration_0x88, calibration_0xE1 and data_0xF7"
+    images: list[Image] = []
     try:
-        cases = json.loads(Path(path).read_text(encoding="utf-8"))
-        images = [Image.of(case) for case in cases]
+        images = [Image.of(case) for case in json.loads(Path(path).read_text(encoding="utf-8"))]
+        why: object = "the list is empty"
     except OSError as error:
-        raise OptionError(f"option 'image' is {path!r}: {error.strerror}; {wanted}", "image") from None
+        why = error.strerror
     except (ValueError, AttributeError, TypeError) as error:
-        raise OptionError(f"option 'image' is {path!r}: {error}; {wanted}", "image") from None
+        why = error
     if not images:
-        raise OptionError(f"option 'image' is {path!r}: the list is empty; {wanted}", "image")
+        wanted = "allowed is a JSON file with a list of calibration_0x88, calibration_0xE1 and data_0xF7"
+        raise OptionError(f"option 'image' is {path!r}: {why}; {wanted}", "image")
     return images

@@ -7,21 +7,27 @@ told to be a generic Linux computer, and buses are opened by their number. `boar
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import struct
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from drivers.base import Busy, NoPermission, NotFound, SensorError, Transient
-from drivers.i2c_lock import ChipLock
 
 ENABLE = "enable I2C with `sudo raspi-config nonint do_i2c 0` (or dtparam=i2c_arm=on in config.txt)"
 GROUP = "add the user to the group i2c: `sudo usermod -aG i2c $USER`, then log in again"
 WIRING = "check power and the wires to SDA and SCL"
 KERNEL = "a kernel driver holds it: remove its dtoverlay from config.txt (bmp280 or bme280 in `lsmod`)"
+
+LOCKED_AT_MOST_S = 2.0  # a reading takes a tenth of it, in the slowest mode
+_STEP_S = 0.005
+_SET_LOCK = getattr(fcntl, "F_OFD_SETLK", None)
 
 _T = TypeVar("_T")
 _GONE = {errno.ENODEV, errno.EBADF, errno.ENOENT}
@@ -162,3 +168,57 @@ class I2CRegisters:
         with _claims:
             if _claimed.get(self._claim) is self:
                 del _claimed[self._claim]
+
+
+class ChipLock:
+    """Keeps two processes from talking to one chip at the same time; held() may be nested.
+
+    A register is read by two transfers: the first says which, the second reads. Another process in between
+    (`iot-agent read` beside the running agent) would move the chip's pointer, and a burst would start at the wrong
+    register. So whoever talks to a chip holds a lock on the byte of the bus's device file that its address stands for.
+    Only the file's own lock is used (an open file description lock: fcntl_locking(2)), nothing is written; a program
+    that is not ours takes none.
+    """
+
+    def __init__(self, bus: int, address: int) -> None:
+        self._place = f"0x{address:02x} on /dev/i2c-{bus}"
+        self._address, self._depth = address, 0
+        try:
+            self._file: int | None = os.open(f"/dev/i2c-{bus}", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:  # opening the bus itself will say why
+            self._file = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Raises Busy when another process keeps the chip for too long."""
+        if self._depth == 0:
+            self._acquire()
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if self._depth == 0:
+                self._set(fcntl.F_UNLCK)
+
+    def close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
+
+    def _acquire(self) -> None:
+        deadline = time.monotonic() + LOCKED_AT_MOST_S
+        while not self._set(fcntl.F_WRLCK):
+            if time.monotonic() > deadline:
+                raise Busy(f"another process keeps the chip at {self._place}", "is an `iot-agent read` stopped there?")
+            time.sleep(_STEP_S)
+
+    def _set(self, kind: int) -> bool:
+        """False while another holds it. Where there are no such locks, there is none to wait for."""
+        if self._file is None or _SET_LOCK is None:
+            return True
+        try:
+            fcntl.fcntl(self._file, _SET_LOCK, struct.pack("hhqqi4x", kind, os.SEEK_SET, self._address, 1, 0))
+        except OSError as error:
+            return error.errno not in (errno.EAGAIN, errno.EACCES)
+        return True

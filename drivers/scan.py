@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from drivers import registers as r
+from drivers import bme280_registers as r
 from drivers.base import Busy, NotFound, SensorError
 from drivers.i2c import ENABLE, I2CRegisters, NoBus, buses
 
 FIRST, LAST = 0x08, 0x77  # the others are reserved (I2C specification, 3.1.12)
-SENSORS = (0x76, 0x77)  # only here a chip id is asked for: it would mean something else to another chip
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class FoundChip:
     """A chip that answers. `name` where its chip id is known; `note` says what keeps it from being read."""
 
     address: int
@@ -32,11 +30,8 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Bus:
     number: int
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[FoundChip, ...] = ()
     problem: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def text(self) -> str:
         lines = [f"/dev/i2c-{self.number}"]
@@ -56,7 +51,7 @@ def scan_buses() -> list[Bus]:
 
 
 def scan_bus(number: int) -> Bus:
-    answers: list[Answer] = []
+    answers: list[FoundChip] = []
     for address in range(FIRST, LAST + 1):
         try:
             answer = _asked(number, address)
@@ -65,22 +60,22 @@ def scan_bus(number: int) -> Bus:
         except NotFound:
             continue
         except Busy as error:
-            answer = Answer(address, note=str(error))
+            answer = FoundChip(address, note=str(error))
         except SensorError as error:
             return Bus(number, tuple(answers), str(error))
         answers.append(answer)
     return Bus(number, tuple(answers))
 
 
-def _asked(number: int, address: int) -> Answer:
+def _asked(number: int, address: int) -> FoundChip:
     chip = I2CRegisters(number, address)
     try:
-        if address not in SENSORS:
-            return Answer(address)
+        if address not in r.ADDRESSES:  # elsewhere the register of the chip id would mean something else
+            return FoundChip(address)
         with chip.exclusive():
             chip_id = chip.read_register(r.CHIP_ID, 1)[0]
-        return Answer(address, r.CHIPS.get(chip_id), chip_id)
+        return FoundChip(address, r.CHIPS.get(chip_id), chip_id)
     except SensorError as error:
-        return Answer(address, note=str(error))
+        return FoundChip(address, note=str(error))
     finally:
         chip.close()

@@ -13,12 +13,24 @@ IMAGES = [Image.of(case) for case in json.loads((Path(__file__).parent / "data/b
 ROOM = IMAGES[0]
 
 
+class WatchedChip(Chip):
+    """Remembers which register was written with what."""
+
+    def __init__(self, *args, **settings):
+        self.written = []
+        super().__init__(*args, **settings)
+
+    def _write(self, register, value):
+        self.written.append((register, value))
+        super()._write(register, value)
+
+
 class Bench:
     """A chip, its bus, and a driver on it."""
 
     def __init__(self, patch, *, chips=None, image=ROOM, source=None, **options):
         self.time = FakeTime()
-        self.chip = Chip(image, clock=self.time.clock, source=source)
+        self.chip = WatchedChip(image, clock=self.time.clock, source=source)
         self.bus = FakeBus({0x77: self.chip} if chips is None else chips, self.time)
         connect(patch, self.bus)
         patch.setattr("adafruit_bme280.basic.sleep", lambda _: None)  # after a reset of the copy it works on

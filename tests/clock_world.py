@@ -6,10 +6,16 @@ from agent.clock.boots import Boots
 from agent.clock.clock import Clock
 from agent.clock.kernel import MAX_ERROR_NS, KernelClock
 from agent.clock.sources import SECOND
+from agent.clock.timeline import segment_at
 
 NOW_NS = 1_800_000_000 * SECOND  # 2027-01-15
 HOUR = 3600 * SECOND
 DAY = 24 * HOUR
+
+
+def error_ns(clock, boot_ns):
+    """The bound of the error of the time that date() gives: far from the evidence, the crystal has drifted more."""
+    return segment_at(clock._segments, boot_ns).error_of(boot_ns)
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import count as counting
 from typing import Any
 
@@ -139,7 +140,7 @@ def scan(context: Context, as_json: bool) -> None:  # noqa: ARG001 - every comma
         raise AgentError(str(error)) from error
     if as_json:
         for bus in found:
-            click.echo(json.dumps(bus.as_dict()))
+            click.echo(json.dumps(asdict(bus)))
     else:
         for bus in found:
             click.echo(bus.text())

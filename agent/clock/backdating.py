@@ -1,20 +1,10 @@
 """Gives points their time once it is known: this boot's by its offset, earlier boots' as `[clock] unanchored` says.
 
-Wiring, in service.py:
-
-    clock = open_clock(state_folder, settings.clock)
-    buffer = open_buffer(state_folder, settings.buffer, clock)
-    dating = Dating(clock, buffer, settings.clock.unanchored, hurry)  # hurry: Delivery.hurry()
-    spawn("clock", dating)
-    …
-    a reload: clock.configure(settings.clock.trust); dating.configure(settings.clock.unanchored)
-    the loop stopped and joined, buffer closed; then clock.close()
-
-dating.step() is the only one who needs to call clock.poll(): every second while the time is not known, every minute
+Dating.step() is the only one who needs to call clock.poll(): every second while the time is not known, every minute
 after, and at once when an answer of a server settled it. delivery and registration call clock.observe() for every
 answer that has a Date header or a serverTime, whatever its status; and delivery, while clock.probe_in() is not None,
 makes an empty write after that many seconds, before it sends the first points and also when no point can be sent
-because none is dated. Nothing else is needed: `status` shows words(clock.state(), clock.boot_ns()).
+because none is dated. At the end clock.close() comes last: when the loop is joined and the buffer closed.
 """
 
 from __future__ import annotations
@@ -30,7 +20,7 @@ from agent.clock.clock import Clock, ClockState
 from agent.clock.manual_times import read, remove
 from agent.clock.sources import SECOND
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 POLL_GOOD_NS = 60 * SECOND
 LOOK_S = 1.0
@@ -40,10 +30,7 @@ _CALM_POLLS = 10
 
 
 class Waiting(Protocol):
-    """A boot of which `count` points have no time yet, the last one at `last_ns` on the boot clock.
-
-    `key` orders the boots by age.
-    """
+    """A boot of which `count` points have no time yet, the last one at `last_ns` on the boot clock."""
 
     @property
     def boot_id(self) -> str: ...
@@ -51,8 +38,6 @@ class Waiting(Protocol):
     def count(self) -> int: ...
     @property
     def last_ns(self) -> int: ...
-    @property
-    def key(self) -> int: ...
 
 
 class Disk(Protocol):
@@ -61,11 +46,10 @@ class Disk(Protocol):
 
 
 class Undated(Protocol):
-    """What dating needs of the buffer. undated() leaves out the boots that it was told the time of."""
+    """What dating needs of the buffer. undated() gives the oldest first, without those that it was told the time of."""
 
     def undated(self) -> Sequence[Waiting]: ...
-    def heal(self, boot_id: str, offset_ns: int) -> object: ...
-    def date_boot(self, boot_id: str, offset_ns: int, estimated: bool = True) -> object: ...
+    def date_boot(self, boot_id: str, offset_ns: int, estimated: bool) -> object: ...
     def discard_boot(self, boot_id: str, reason: str) -> object: ...
     def snapshot(self) -> Disk: ...
 
@@ -181,16 +165,16 @@ class Dating:
         for waiting in self._buffer.undated():
             if waiting.boot_id in by_hand:
                 self._buffer.date_boot(waiting.boot_id, by_hand[waiting.boot_id], estimated=True)
-                _log.info("%d points of an earlier boot are dated by hand (clock=estimated)", waiting.count)
+                log.info("%d points of an earlier boot are dated by hand (clock=estimated)", waiting.count)
         state = self._clock.state()
         offset = self._clock.first_offset_ns()
         if offset is None:
             self._healed = None
             return
-        waits = sorted(self._buffer.undated(), key=lambda w: w.key)
+        waits = self._buffer.undated()
         here = self._clock.boot_id
         if self._healed != state.since_boot_ns or any(w.boot_id == here for w in waits):
-            self._buffer.heal(here, offset)
+            self._buffer.date_boot(here, offset, estimated=False)
             self._healed = state.since_boot_ns
             self._on_dated()
         order = boots.order()
@@ -213,16 +197,16 @@ class Dating:
                 self._buffer.date_boot(where.boot_id, where.offset_ns, estimated=False)
             elif self._unanchored == "estimate":
                 self._buffer.date_boot(where.boot_id, where.offset_ns, estimated=True)
-                _log.warning(
+                log.warning(
                     "%d points of an earlier boot, whose time was never known, are dated by estimate (clock=estimated)",
                     count,
                 )
             elif self._unanchored == "discard":
                 self._buffer.discard_boot(where.boot_id, NO_TIME)
-                _log.warning("%d points of an earlier boot, whose time was never known, are dropped", count)
+                log.warning("%d points of an earlier boot, whose time was never known, are dropped", count)
             elif where.boot_id not in self._held:
                 self._held.add(where.boot_id)
-                _log.warning("%d points of an earlier boot wait for a time: iot-agent buffer date", count)
+                log.warning("%d points of an earlier boot wait for a time: iot-agent buffer date", count)
 
     def _tidy(self, order: Sequence[Boot]) -> None:
         """Forget boots that nothing waits for, once it is sure that the disk was read and written since."""

@@ -12,15 +12,15 @@ import logging
 import sys
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from threading import Lock
 from typing import cast, get_args
 
-from agent.clock.sources import SECOND, Anchor, Evidence, aged
+from agent.clock.sources import SECOND, Evidence
 from agent.util.atomic import read_regular, sweep_temporaries, write_atomic
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 FILE = "clock.json"
 SAVE_EVERY_NS = 900 * SECOND
@@ -46,8 +46,10 @@ def current_boot_id() -> str:
 class Boot:
     """A boot. While its time was never known, only its id.
 
-    `offset_ns` (Unix time less boot clock) with `evidence` and `error_ns` is the last good one, saved at
-    `saved_boot_ns`; it was good since `since_boot_ns`. No point of it that was dated is later than `until_boot_ns`.
+    `offset_ns` (Unix time less boot clock) with `evidence` and `error_ns` is the last good one, at `saved_boot_ns`,
+    when points got the time `given_ns`; it was good since `since_boot_ns`, first by `first_offset_ns` within
+    `first_error_ns`. No point of it that was dated is later than `until_boot_ns`. `placed_ns` is the offset that it
+    was given by estimate.
     """
 
     id: str
@@ -66,28 +68,10 @@ class Boot:
     def good(self) -> bool:
         return self.evidence is not None
 
-    def known(self) -> Known | None:
-        """What a clock of this boot knows at `saved_boot_ns`."""
-        if self.evidence is None:
-            return None
-        anchor = Anchor(self.offset_ns, self.evidence, self.error_ns, self.saved_boot_ns)
-        first = Anchor(self.first_offset_ns, self.evidence, self.first_error_ns, self.since_boot_ns)
-        return Known(anchor, self.since_boot_ns, first, self.given_ns)
-
     @property
     def known_until_ns(self) -> int:
         """Unix time that no dated point of this boot is later than."""
         return self.until_boot_ns + max(self.offset_ns, self.given_ns - self.saved_boot_ns)
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What a clock knows: its anchor, since when it is good, the anchor of what was before, and the time of now."""
-
-    anchor: Anchor
-    since_boot_ns: int
-    first: Anchor
-    given_ns: int
 
 
 class Boots:
@@ -109,23 +93,20 @@ class Boots:
         with self._lock:
             return (*self._before, self._here)
 
-    def recall(self) -> Known | None:
-        """What is known of this boot's time."""
-        return self._here.known()
-
-    def remember(self, known: Known, now_boot_ns: int) -> None:
+    def remember(self, known: Boot) -> None:
         """Save now when the time became good or by other evidence, or moved by over 0.1 s; else every 15 min."""
         with self._lock:
             here = self._here
             due = (
                 self._due
-                or here.evidence != known.anchor.evidence
+                or here.evidence != known.evidence
                 or here.since_boot_ns != known.since_boot_ns
-                or abs(here.offset_ns - known.anchor.offset_ns) > MOVED_FAR_NS
-                or now_boot_ns - here.saved_boot_ns >= SAVE_EVERY_NS
+                or abs(here.offset_ns - known.offset_ns) > MOVED_FAR_NS
+                or known.saved_boot_ns - here.saved_boot_ns >= SAVE_EVERY_NS
             )
             if due:
-                self._note(known, now_boot_ns, now_boot_ns + SAVE_EVERY_NS)
+                self._here = replace(known, until_boot_ns=known.saved_boot_ns + SAVE_EVERY_NS)
+                self._save()
 
     def begin(self) -> None:
         """Save that this boot comes after the others, if that is not yet known: once a boot."""
@@ -133,10 +114,11 @@ class Boots:
             if self._due:
                 self._save()
 
-    def close(self, known: Known, now_boot_ns: int) -> None:
+    def close(self, known: Boot) -> None:
         """A clean end: nothing of this boot is dated later than now."""
         with self._lock:
-            self._note(known, now_boot_ns, now_boot_ns)
+            self._here = replace(known, until_boot_ns=known.saved_boot_ns)
+            self._save()
 
     def place(self, starts: Mapping[str, int]) -> None:
         """Save where boots were put, before points are dated by that: after a power cut it must be the same."""
@@ -153,21 +135,6 @@ class Boots:
             gone = set(ids) - {last_good}
             self._before = tuple(b for b in self._before if b.id not in gone)
 
-    def _note(self, known: Known, now_boot_ns: int, until_boot_ns: int) -> None:
-        self._here = Boot(
-            self.boot_id,
-            evidence=known.anchor.evidence,
-            offset_ns=known.anchor.offset_ns,
-            error_ns=aged(known.anchor, now_boot_ns).error_ns,
-            since_boot_ns=known.since_boot_ns,
-            saved_boot_ns=now_boot_ns,
-            until_boot_ns=until_boot_ns,
-            given_ns=known.given_ns,
-            first_offset_ns=known.first.offset_ns,
-            first_error_ns=aged(known.first, known.since_boot_ns).error_ns,
-        )
-        self._save()
-
     def _load(self) -> list[Boot]:
         if self._path is None:
             return []
@@ -178,15 +145,15 @@ class Boots:
         except FileNotFoundError:
             return []
         except OSError as error:
-            _log.warning("%s cannot be read (%s): the order of earlier boots is not known", self._path, error.strerror)
+            log.warning("%s cannot be read (%s): the order of earlier boots is not known", self._path, error.strerror)
             return []
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             aside = self._path.with_name(f"{FILE}.damaged")
-            _log.warning("%s is damaged (%s): set aside as %s", self._path, error, aside.name)
+            log.warning("%s is damaged (%s): set aside as %s", self._path, error, aside.name)
             try:
                 self._path.replace(aside)
             except OSError as problem:
-                _log.warning("It cannot be set aside: %s", problem)
+                log.warning("It cannot be set aside: %s", problem)
             return []
 
     def _save(self) -> None:
@@ -198,23 +165,13 @@ class Boots:
             write_atomic(self._path, json.dumps(data, separators=(",", ":")).encode())
         except OSError as error:
             if not self._failing:
-                _log.warning("%s cannot be written (%s): tried again", self._path, error.strerror)
+                log.warning("%s cannot be written (%s): tried again", self._path, error.strerror)
             self._failing = self._due = True
             return
         self._failing = self._due = False
 
 
-_NUMBERS = (
-    "offset_ns",
-    "error_ns",
-    "since_boot_ns",
-    "saved_boot_ns",
-    "until_boot_ns",
-    "given_ns",
-    "first_offset_ns",
-    "first_error_ns",
-    "placed_ns",
-)
+_NUMBERS = tuple(field.name for field in fields(Boot) if field.name not in ("id", "evidence"))
 
 
 def _boot(data: object) -> Boot:

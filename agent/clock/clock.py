@@ -12,26 +12,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
-from typing import Literal
 
-from agent.clock.boots import Boots, Known, current_boot_id
+from agent.clock.boots import Boot, Boots, current_boot_id
 from agent.clock.kernel import KernelClock, kernel_clock
 from agent.clock.sources import (
     BUILT_NS,
     OBSERVED_AGE_NS,
     SECOND,
+    VOUCHER,
     Anchor,
     Evidence,
     Observation,
+    Trust,
     aged,
     consensus,
     judge,
 )
 from agent.clock.timeline import MILLISECOND, Segment, extended, segment_at, stamp
 from agent.config.settings import ClockSettings
-from drivers.base import boot_ns as _boot_ns
+from drivers.base import boot_ns
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 PROBE_EVERY_S = 0.55  # three answers in 1.1 s: far enough apart to agree, within the 2 s of promise 5
 PROBE_SLOWLY_S = 5.0
@@ -67,9 +68,9 @@ class Clock:
         self,
         boots: Boots,
         *,
-        trust: Literal["auto", "always"] = "auto",
+        trust: Trust = "auto",
         first_word_ns: int = 0,
-        boot_ns: Callable[[], int] = _boot_ns,
+        boot_ns: Callable[[], int] = boot_ns,
         wall_ns: Callable[[], int] = time.time_ns,
         kernel: Callable[[], KernelClock | None] = kernel_clock,
     ) -> None:
@@ -88,18 +89,19 @@ class Clock:
         self._warning: str | None = None
         self._past: int | None = None  # when a server last gave a date that cannot be
         self._segments: tuple[Segment, ...] = ()  # none exactly while the time is not known
-        known = boots.recall()
-        if known is None or (known.anchor.evidence == "always") > (trust == "always"):
+        here = boots.order()[-1]
+        if here.evidence is None or (here.evidence == "always") > (trust == "always"):
             return
-        anchor, first = known.anchor, known.first
-        if anchor.boot_ns <= boot_ns():
-            self._anchor, self._since = anchor, known.since_boot_ns
+        if here.saved_boot_ns <= boot_ns():
+            first = Anchor(here.first_offset_ns, here.evidence, here.first_error_ns, here.since_boot_ns)
+            anchor = Anchor(here.offset_ns, here.evidence, here.error_ns, here.saved_boot_ns)
+            self._anchor, self._since = anchor, here.since_boot_ns
             self._segments = (
-                Segment(known.since_boot_ns, first.offset_ns, 0, first),
-                Segment(anchor.boot_ns, anchor.offset_ns, known.given_ns, anchor),
+                Segment(here.since_boot_ns, first.offset_ns, 0, first),
+                Segment(here.saved_boot_ns, anchor.offset_ns, here.given_ns, anchor),
             )
 
-    def configure(self, trust: Literal["auto", "always"]) -> None:
+    def configure(self, trust: Trust) -> None:
         """Another `[clock] trust`. What was good only because of "always" is good no more."""
         with self._polling, self._lock:
             self._trust = trust
@@ -127,11 +129,6 @@ class Clock:
         segment = segment_at(self._segments, boot_ns)
         return stamp(segment.time_of(boot_ns), 0) if segment else None
 
-    def error_ns(self, boot_ns: int) -> int | None:
-        """The bound of the error of the time that date() gives: far from the evidence, the crystal has drifted more."""
-        segment = segment_at(self._segments, boot_ns)
-        return segment.error_of(boot_ns) if segment else None
-
     def first_offset_ns(self) -> int | None:
         """By what the points are dated that were measured before the time was known: the same in all the boot."""
         segments = self._segments
@@ -149,7 +146,7 @@ class Clock:
                 self._judge(now, wall_offset, kernel)
                 known = self._known(now)
             if known is not None:
-                self.boots.remember(known, now)
+                self.boots.remember(known)
         return self.state()
 
     def observe(self, date_ns: int, resolution_ns: int, sent_boot_ns: int, received_boot_ns: int) -> None:
@@ -162,12 +159,11 @@ class Clock:
             self._past = received_boot_ns
             self.poll()
             return
+        seen = Observation(date_ns, max(resolution_ns, MILLISECOND), sent_boot_ns, received_boot_ns)
         with self._lock:
             last = self._observations[-1].received_boot_ns if self._observations else None
             if self._anchor is not None and last is not None and 0 <= received_boot_ns - last < _ENOUGH_NS:
                 return
-        seen = Observation(date_ns, max(resolution_ns, MILLISECOND), sent_boot_ns, received_boot_ns)
-        with self._lock:
             recent = [o for o in self._observations if received_boot_ns - o.received_boot_ns < OBSERVED_AGE_NS]
             self._observations = (*recent, seen)[-_OBSERVATIONS:]
         self.poll()
@@ -178,7 +174,7 @@ class Clock:
             now = self._boot_ns()
             known = self._known(now)
         if known is not None:
-            self.boots.close(known, now)
+            self.boots.close(known)
 
     def probe_in(self) -> float | None:
         """Seconds until delivery should ask a server for its date by an empty write; None: no need to ask.
@@ -198,10 +194,22 @@ class Clock:
         every = PROBE_EVERY_S if len(seen) < 5 else PROBE_SLOWLY_S
         return max(0.0, every - (now - seen[-1].received_boot_ns) / SECOND)
 
-    def _known(self, now: int) -> Known | None:
+    def _known(self, now: int) -> Boot | None:
+        """What there is to remember of this boot."""
         if self._anchor is None or self._since is None:
             return None
-        return Known(self._anchor, self._since, self._segments[0].anchor, self._segments[-1].time_of(now))
+        anchor, first = aged(self._anchor, now), aged(self._segments[0].anchor, self._since)
+        return Boot(
+            self.boot_id,
+            evidence=anchor.evidence,
+            offset_ns=anchor.offset_ns,
+            error_ns=anchor.error_ns,
+            since_boot_ns=self._since,
+            saved_boot_ns=now,
+            given_ns=self._segments[-1].time_of(now),
+            first_offset_ns=first.offset_ns,
+            first_error_ns=first.error_ns,
+        )
 
     def _read(self) -> tuple[KernelClock | None, int, KernelClock | None]:
         """The wall clock's offset between two looks at the kernel's word: a step between them voids the word."""
@@ -248,12 +256,11 @@ class Clock:
 
     def _say(self, was: Anchor | None, anchor: Anchor | None, warning: str | None) -> None:
         if anchor is not None and (was is None or was.evidence != anchor.evidence):
-            by = {"kernel": "the kernel", "servers": "the servers' dates", "always": 'trust = "always"'}
-            _log.info("The time is known by %s, within %.3f s", by[anchor.evidence], anchor.error_ns / SECOND)
+            log.info("The time is known by %s, within %.3f s", VOUCHER[anchor.evidence], anchor.error_ns / SECOND)
         elif anchor is None and was is not None:
-            _log.warning("The time is not known any more: points wait for it")
+            log.warning("The time is not known any more: points wait for it")
         if (warning is None) != (self._warning is None):
-            _log.warning("%s", warning) if warning else _log.info("The clock's warning is over")
+            log.warning("%s", warning) if warning else log.info("The clock's warning is over")
 
 
 def open_clock(folder: Path, settings: ClockSettings) -> Clock:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MAX_ERROR_NS = 16_000_000_000  # NTP_PHASE_LIMIT: what systemd's NTPSynchronized compares maxerror with
 STA_NANO = 0x2000
@@ -80,10 +80,10 @@ def answers() -> bool:
             check=False,
         ).returncode
     except (OSError, subprocess.SubprocessError) as error:
-        _log.info("Whether the clock is synchronised cannot be asked (%s): servers must vouch for it", error)
+        log.info("Whether the clock is synchronised cannot be asked (%s): servers must vouch for it", error)
         return False
     if code:
-        _log.info("adjtimex is %s here: servers must vouch for the clock", "refused" if code > 0 else "deadly")
+        log.info("adjtimex is %s here: servers must vouch for the clock", "refused" if code > 0 else "deadly")
     return code == 0
 
 

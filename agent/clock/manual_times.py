@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agent.util.atomic import read_regular, write_atomic
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 FILE = "clock.byhand.json"
 
@@ -33,7 +33,7 @@ def read(folder: Path) -> dict[str, int]:
     except (OSError, ValueError, RecursionError) as error:
         with contextlib.suppress(OSError):
             path.replace(path.with_name(f"{FILE}.damaged"))
-            _log.warning("%s is not readable (%s): give the times again with iot-agent buffer date", path, error)
+            log.warning("%s is not readable (%s): give the times again with iot-agent buffer date", path, error)
         return {}
     return {name: start for name, start in data.items() if type(start) is int and abs(start) < 2**63}
 

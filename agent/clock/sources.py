@@ -7,13 +7,19 @@ intervals that share a point (Marzullo's algorithm) is what the servers agree on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from agent.clock.kernel import KernelClock
 
+Trust = Literal["auto", "always"]
 Evidence = Literal["kernel", "servers", "always"]
+VOUCHER: Mapping[Evidence, str] = {
+    "kernel": "the kernel",
+    "servers": "the servers' dates",
+    "always": 'trust = "always"',
+}
 
 SECOND = 1_000_000_000
 DAY = 86_400 * SECOND
@@ -107,7 +113,7 @@ def judge(
     kernel: KernelClock | None,
     observations: Sequence[Observation],
     held: Anchor | None,
-    trust: Literal["auto", "always"] = "auto",
+    trust: Trust = "auto",
 ) -> Verdict:
     """Which offset is good now, if any.
 
@@ -141,17 +147,15 @@ def _by_servers(
 ) -> Verdict:
     if servers.nearest(wall_offset_ns) == wall_offset_ns:
         error = servers.error_ns(wall_offset_ns)
-        if held is not None and abs(held.offset_ns - wall_offset_ns) < SLACK_NS:
-            kept = held.error_ns + drift_ns(now_boot_ns - held.boot_ns)
-            if kept <= error:  # what the kernel said before is still the better word
-                return Verdict(held, warning)
+        near = held is not None and abs(held.offset_ns - wall_offset_ns) < SLACK_NS
+        if held is not None and near and aged(held, now_boot_ns).error_ns <= error:
+            return Verdict(held, warning)  # what the kernel said before is still the better word
         return Verdict(Anchor(wall_offset_ns, "servers", error, now_boot_ns), warning)
     if held is None:
         offset = servers.middle_ns
     else:
         offset = servers.nearest(held.offset_ns)
-        kept = held.error_ns + drift_ns(now_boot_ns - held.boot_ns)
-        if offset == held.offset_ns and kept <= servers.error_ns(offset):
+        if offset == held.offset_ns and aged(held, now_boot_ns).error_ns <= servers.error_ns(offset):
             return Verdict(held, warning or _stepped(wall_offset_ns, held))
     anchor = Anchor(offset, "servers", servers.error_ns(offset), now_boot_ns)
     return Verdict(anchor, warning or _stepped(wall_offset_ns, anchor))

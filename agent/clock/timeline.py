@@ -30,6 +30,7 @@ class Segment:
         return max(time_ns, self.floor_ns + (boot_ns - self.start_ns) // 2)
 
     def error_of(self, boot_ns: int) -> int:
+        """The bound of the error of this time: far from the evidence, the crystal has drifted more."""
         ahead = self.time_of(boot_ns) - (boot_ns + self.offset_ns)
         return aged(self.anchor, boot_ns).error_ns + ahead + abs(self.offset_ns - self.anchor.offset_ns)
 

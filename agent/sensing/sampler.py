@@ -221,10 +221,9 @@ class Sampler:
                 (now - since) / 1e9,
                 self._outage_missed,
             )
+            self._update(failing_since_boot_ns=None, problem=None)
         self._retry_ns, self._backoff_ns = None, 0
         self._logged.clear()
-        if since is not None:
-            self._update(failing_since_boot_ns=None, problem=None)
 
     def _close(self) -> None:
         self._open = False

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,8 +11,8 @@ import pytest
 from agent.buffer.buffer import open_buffer
 from agent.clock import manual_times
 from agent.clock.backdating import Dating, place, words
-from agent.clock.boots import FILE, SAVE_EVERY_NS, Boot, Boots, Known
-from agent.clock.sources import SECOND, Anchor
+from agent.clock.boots import FILE, SAVE_EVERY_NS, Boot, Boots
+from agent.clock.sources import SECOND
 from agent.config.settings import BufferSettings
 from agent.points.schema import Line
 from tests.clock_world import HOUR, NOW_NS, World
@@ -25,7 +25,6 @@ class Waiting:
     boot_id: str
     last_ns: int
     count: int = 10
-    key: int = 0
 
 
 @dataclass
@@ -37,12 +36,9 @@ class FakeBuffer:
     discarded: dict[str, str] = field(default_factory=dict)
 
     def undated(self):
-        return [Waiting(b, max(p), len(p), k) for k, (b, p) in enumerate(self.waiting.items())]
+        return [Waiting(b, max(p), len(p)) for b, p in self.waiting.items()]
 
-    def heal(self, boot_id, offset_ns):
-        self.date_boot(boot_id, offset_ns, estimated=False)
-
-    def date_boot(self, boot_id, offset_ns, estimated=True):
+    def date_boot(self, boot_id, offset_ns, estimated):
         self.dated += [(p + offset_ns, estimated) for p in self.waiting.pop(boot_id, [])]
 
     def snapshot(self):
@@ -377,7 +373,7 @@ def test_only_the_present_boots_order_is_saved_once_a_boot(tmp_path):
     assert (tmp_path / FILE).stat().st_mtime_ns == stamp
     Boots(tmp_path, "b").begin()
     assert [b.id for b in Boots(tmp_path, "c").order()] == ["a", "b", "c"]
-    assert Boots(tmp_path, "a").recall() is None
-    known = Known(Anchor(5, "kernel", 7, 100), 50, Anchor(4, "kernel", 7, 50), 105)
-    first.remember(known, 100)
-    assert Boots(tmp_path, "a").recall() == known
+    assert Boots(tmp_path, "a").order()[-1] == Boot("a")
+    known = Boot("a", "kernel", 5, 7, since_boot_ns=50, saved_boot_ns=100, given_ns=105, first_offset_ns=4)
+    first.remember(known)
+    assert Boots(tmp_path, "a").order()[-1] == replace(known, until_boot_ns=100 + SAVE_EVERY_NS)

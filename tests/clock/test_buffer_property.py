@@ -12,7 +12,7 @@ from agent.clock.kernel import MAX_ERROR_NS
 from agent.clock.sources import SECOND
 from agent.config.settings import BufferSettings
 from agent.points.schema import Line
-from tests.clock_world import DAY, HOUR, NOW_NS, World
+from tests.clock_world import DAY, HOUR, NOW_NS, World, error_ns
 
 MS = 1_000_000
 BOOT = "00000000-0000-4000-8000-000000000001"
@@ -55,7 +55,7 @@ class Device:
             while (batch := take(5000)) is not None:
                 for line in batch.lines():
                     sensor, number, stamp = map(int, re.fullmatch(rb".*sensor=(\d) n=(\d+)i (\d+)", line).groups())
-                    error = self.clock.error_ns(self.world.readings[number][0])
+                    error = error_ns(self.clock, self.world.readings[number][0])
                     before, _ = self.delivered.setdefault((sensor, number), (stamp, error))
                     assert stamp == before, "sent again with another time: two points on the server"
                 self.buffer.delivered(batch)

@@ -83,7 +83,7 @@ def test_normal_mode_waits_for_a_conversion_it_has_not_read(monkeypatch):
 def test_closing_puts_normal_mode_to_sleep(monkeypatch):
     bench = Bench(monkeypatch, mode="normal").opened()
     bench.driver.close()
-    assert bench.chip.mode == 0
+    assert bench.chip.read_register(0xF4, 1)[0] & 0b11 == 0
     assert bench.bus.closed == bench.bus.opened
 
 
@@ -101,7 +101,7 @@ def test_offsets_are_added_and_humidity_stays_within_its_range(monkeypatch):
 
 def test_altitude_and_dew_point_add_their_fields(monkeypatch):
     values = Bench(monkeypatch, altitude=300, dew_point=True).opened().driver.read().values
-    # 14.1355 °C, 39.31 %RH, 1045.43 hPa: worked by hand from the formulas in drivers/derived.py
+    # 14.1355 °C, 39.31 %RH, 1045.43 hPa: worked by hand from the formulas in drivers/bme280.py
     assert values["DewPoint"] == pytest.approx(0.477, abs=0.005)
     assert values["PressureSeaLevel"] == pytest.approx(1083.27, abs=0.02)
 

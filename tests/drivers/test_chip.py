@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from drivers import registers as r
+from drivers import bme280_registers as r
 from drivers.base import OptionError, options_for
 from drivers.chip import Chip, Image
 from drivers.emulated import Emulated

@@ -74,7 +74,7 @@ def test_promise_4_power_lost_within_a_burst_gives_no_torn_value(bench, kept):
 def test_a_chip_slower_than_the_datasheet_is_waited_for(bench, monkeypatch):
     bench.opened()
     before = bench.chip.conversions
-    monkeypatch.setattr("drivers.registers.conversion_s", lambda *_: 0.02)
+    monkeypatch.setattr("drivers.bme280_registers.conversion_s", lambda *_: 0.02)
     assert bench.driver.read().raw == ROOM.data
     assert bench.chip.conversions == before + 1
     assert bench.time.slept > 0.02
@@ -143,7 +143,7 @@ def as_the_library_computes(raw):
     """The library on a memory that holds the calibration and these data."""
     from adafruit_bme280.advanced import Adafruit_BME280_Advanced
 
-    from drivers.conversions import _Copy
+    from drivers.bme280_conversions import _Copy
 
     copy = _Copy(ROOM.calibration + ROOM.calibration_humidity)
     copy.put(0xF7, raw)

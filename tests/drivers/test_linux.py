@@ -185,7 +185,7 @@ def test_promise_4_two_processes_on_one_chip_do_not_spoil_each_others_readings(b
 
 HOLD = """
 import sys
-from drivers.i2c_lock import ChipLock
+from drivers.i2c import ChipLock
 with ChipLock(1, 0x77).held():
     print("held", flush=True)
     sys.stdin.read()

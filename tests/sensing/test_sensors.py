@@ -18,7 +18,7 @@ class Remote:
 
 
 def after(remote, *, interval=None, location=None, prefer=False):
-    """Interval and Lat of a sensor after the center said this; `interval` and `location` stand in agent.toml."""
+    """Interval and Lat of a sensor after the center said this; `interval` and `location` are agent.toml's."""
     settings = Settings(
         device=DeviceSettings(location=location),
         sensor=(SensorSettings(driver="emulated", interval=Seconds(interval or 10.0)),),

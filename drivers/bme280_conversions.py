@@ -2,17 +2,19 @@
 
 The library starts a conversion for each quantity and looks at the status at once. So it never sees the chip: it gets a
 copy of the calibration and of one burst of the data registers, which the chip shadows only within a burst.
+What other drivers do without (the settings read before and after each burst, reset values refused, the calibration read
+twice) is worth it: a chip that lost power for a moment goes on answering, with what looks like the air of a warm room.
 Datasheet BST-BME280-DS002: 3.3 modes, 3.4.4 filter, 4 reading out, 5.4 registers, appendix B times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from drivers import registers as r
-from drivers.base import NotReady, Transient, boot_ns
+from drivers import bme280_registers as r
+from drivers.base import NotReady, Reading, Transient, boot_ns
 from drivers.i2c import WIRING, generic_board
 
 _POWER = "check its power supply"
@@ -20,7 +22,7 @@ _STEP_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ChipSettings:
     """Register values (`ctrl_meas` without the mode), and the longest times in seconds."""
 
     ctrl_hum: int
@@ -34,13 +36,6 @@ class Settings:
     def cycle_s(self) -> float:
         """From one conversion to the next in normal mode; the standby time may be 25 % longer (table 1)."""
         return self.conversion_s + 1.25 * self.standby_s
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    values: Mapping[str, float]
-    boot_ns: int
-    raw: bytes
 
 
 class _Copy:
@@ -69,7 +64,7 @@ class Conversions:
         self,
         chip: r.Registers,
         name: str,
-        settings: Settings,
+        settings: ChipSettings,
         *,
         bme280: bool,
         clock: Callable[[], float],
@@ -108,7 +103,7 @@ class Conversions:
             self._fresh_at = self._clock() + self._settings.cycle_s
         self._ready = True
 
-    def measure(self) -> Measured:
+    def measure(self) -> Reading:
         """The values of one conversion that ended after this call began (in normal mode: after the last one read).
 
         Raises NotReady for a chip that reset itself, whose conversion never ends, or that holds reset values.
@@ -122,7 +117,7 @@ class Conversions:
                 self._verify("before")
                 moment, raw = self._latest() if self._settings.normal else self._convert()
                 self._verify("while")
-            return Measured(self._compensated(raw), moment, raw)
+            return Reading(self._compensated(raw), moment, raw)
         except NotReady:
             self._ready = False
             raise

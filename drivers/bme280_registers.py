@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+ADDRESSES = (0x76, 0x77)  # on the bus (6.2)
 CALIBRATION = 0x88  # to 0xA1: T1..T3, P1..P9, reserved, H1
 CALIBRATION_SIZE = 26
 CALIBRATION_HUMIDITY = 0xE1  # to 0xE7: H2..H6
