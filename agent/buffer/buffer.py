@@ -170,14 +170,10 @@ class Buffer:
 
     # Time
 
-    def heal(self, boot_id: str, offset_ns: int) -> None:
-        """The clock of this boot is known: Unix time is boot time plus the offset. Dates every point of the boot, in
-        memory at once, on disk with the next commits.
+    def date_boot(self, boot_id: str, offset_ns: int, *, estimated: bool) -> None:
+        """The time of a boot is known, or `estimated` (its points get the tag clock=estimated): Unix time is boot time
+        plus the offset. Dates every point of the boot, in memory at once, on disk with the next commits.
         """
-        self.date_boot(boot_id, offset_ns, estimated=False)
-
-    def date_boot(self, boot_id: str, offset_ns: int, estimated: bool = True) -> None:
-        """Date the points of an earlier boot; estimated ones get the tag clock=estimated."""
         self._queue.date(boot_id, round(offset_ns / 1_000_000), estimated=estimated)
         self.wake.set()
 

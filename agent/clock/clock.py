@@ -28,7 +28,7 @@ from agent.clock.sources import (
     consensus,
     judge,
 )
-from agent.clock.timeline import MILLISECOND, Segment, extended, segment_at, stamp
+from agent.clock.timeline import Segment, extended, segment_at
 from agent.config.settings import ClockSettings
 from drivers.base import boot_ns
 
@@ -39,6 +39,7 @@ PROBE_SLOWLY_S = 5.0
 FIRST_WORD_NS = 5 * SECOND
 _OBSERVATIONS = 12
 _ENOUGH_NS = 5 * SECOND
+MILLISECOND = 1_000_000
 _READ_WITHIN_NS = 2 * MILLISECOND
 
 
@@ -127,7 +128,9 @@ class Clock:
         Later moments never get an earlier time, however the wall clock is slewed or stepped.
         """
         segment = segment_at(self._segments, boot_ns)
-        return stamp(segment.time_of(boot_ns), 0) if segment else None
+        if segment is None:
+            return None
+        return (segment.time_of(boot_ns) + MILLISECOND // 2) // MILLISECOND * MILLISECOND
 
     def first_offset_ns(self) -> int | None:
         """By what the points are dated that were measured before the time was known: the same in all the boot."""

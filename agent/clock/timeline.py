@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 from agent.clock.sources import MOVED_NS, Anchor, aged
 
-MILLISECOND = 1_000_000
 _SEGMENTS = 64
 
 
@@ -33,11 +32,6 @@ class Segment:
         """The bound of the error of this time: far from the evidence, the crystal has drifted more."""
         ahead = self.time_of(boot_ns) - (boot_ns + self.offset_ns)
         return aged(self.anchor, boot_ns).error_ns + ahead + abs(self.offset_ns - self.anchor.offset_ns)
-
-
-def stamp(boot_ns: int, offset_ns: int) -> int:
-    """Unix nanoseconds of a moment on the boot clock, rounded to a millisecond."""
-    return (boot_ns + offset_ns + MILLISECOND // 2) // MILLISECOND * MILLISECOND
 
 
 def segment_at(segments: tuple[Segment, ...], boot_ns: int) -> Segment | None:

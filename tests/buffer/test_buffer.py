@@ -188,7 +188,7 @@ def test_promise_5_points_without_a_time_get_it_when_the_clock_is_good(folder):
     assert buffer.take_backlog(10) is None
     assert buffer.snapshot().undated == 5
     clock.offset_ns = UNIX_NS
-    buffer.heal(clock.boot_id, UNIX_NS)
+    buffer.date_boot(clock.boot_id, UNIX_NS, estimated=False)
     measure(buffer, clock, 1)
     buffer.commit_all()
     stamps = sorted(int(text.split()[-1]) for text in drain(buffer))
@@ -202,7 +202,7 @@ def test_promise_5_the_stamps_of_a_series_rise_strictly(folder):
     buffer = open_at(folder, clock)
     measure(buffer, clock, 5, step_s=0.0001)
     clock.offset_ns = UNIX_NS
-    buffer.heal(clock.boot_id, UNIX_NS)
+    buffer.date_boot(clock.boot_id, UNIX_NS, estimated=False)
     measure(buffer, clock, 5, step_s=0.0001)
     clock.offset_ns -= 3600 * SECOND
     measure(buffer, clock, 5)
@@ -222,7 +222,7 @@ def test_points_of_an_earlier_boot_are_dated_by_an_estimate_that_says_so(folder)
     (boot,) = buffer.undated()
     assert (boot.boot_id, boot.count) == (early.boot_id, 3)
     assert (boot.first_ns, boot.last_ns) == (1000 * SECOND, 1002 * SECOND)
-    buffer.date_boot(boot.boot_id, UNIX_NS)
+    buffer.date_boot(boot.boot_id, UNIX_NS, estimated=True)
     buffer.commit_all()
     lines = drain(buffer)
     assert all(b"device=pi-1,clock=estimated Temperature=" in text for text in lines)

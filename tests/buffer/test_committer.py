@@ -82,7 +82,7 @@ def test_all_at_once(tmp_path, seed, window):
     def heal():
         time.sleep(0.7)
         clock.offset_ns = UNIX_NS
-        buffer.heal(clock.boot_id, UNIX_NS)
+        buffer.date_boot(clock.boot_id, UNIX_NS, estimated=False)
 
     def watch():
         while not stop.wait(0.003):

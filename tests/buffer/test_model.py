@@ -157,7 +157,7 @@ class BufferMachine(RuleBasedStateMachine):
     @rule()
     def clock_becomes_good(self):
         self.clock.offset_ns = UNIX_NS
-        self.buffer.heal(self.clock.boot_id, UNIX_NS)
+        self.buffer.date_boot(self.clock.boot_id, UNIX_NS, estimated=False)
 
     # Starting and stopping
 
@@ -223,7 +223,7 @@ class BufferMachine(RuleBasedStateMachine):
             self.buffer.keep(batch)
         self.clock.pass_s(40)
         for boot in (BOOT, OTHER_BOOT):
-            self.buffer.heal(boot, UNIX_NS)
+            self.buffer.date_boot(boot, UNIX_NS, estimated=False)
         assert self.buffer.commit_all()
         left = set()
         while (batch := self.buffer.take_backlog(50) or self.buffer.take_parked()) is not None:

@@ -204,7 +204,7 @@ def test_trap_a_large_transaction_makes_a_large_log(folder):
     for _ in range(40):
         measure(buffer, clock, 1000, step_s=0.01)
         buffer.commit_all()
-    buffer.heal(clock.boot_id, 10**18)
+    buffer.date_boot(clock.boot_id, 10**18, estimated=False)
     buffer.commit()
     assert buffer.snapshot().undated == 0
     assert (folder / (DATABASE + "-wal")).stat().st_size < 3 * 2**20

@@ -38,7 +38,7 @@ def test_promise_1_dating_a_long_backlog_does_not_hold_up_the_newest_points(tmp_
         buffer.commit_all()
     clock.offset_ns = UNIX_NS
     waits = slow_card(buffer, clock)
-    buffer.heal(BOOT, UNIX_NS)
+    buffer.date_boot(BOOT, UNIX_NS, estimated=False)
     buffer.commit()
     assert buffer.snapshot().undated > 50_000  # the rest has its turn later
     while buffer.snapshot().undated:

@@ -38,7 +38,7 @@ class FakeBuffer:
     def undated(self):
         return [Waiting(b, max(p), len(p)) for b, p in self.waiting.items()]
 
-    def date_boot(self, boot_id, offset_ns, estimated):
+    def date_boot(self, boot_id, offset_ns, *, estimated):
         self.dated += [(p + offset_ns, estimated) for p in self.waiting.pop(boot_id, [])]
 
     def snapshot(self):
