@@ -15,8 +15,9 @@ from agent.buffer.batch import DeadLetter
 from agent.buffer.disk import Disk
 from agent.buffer.index import Entry
 from agent.buffer.ledger import SAVE_EVERY_S, Counters, Saved
+from agent.buffer.pins import Gone
 from agent.buffer.plan import Rewrite, crowded, due_ns, tail_ns
-from agent.buffer.queue import MANY_GONE, Queue
+from agent.buffer.queue import Queue
 from agent.buffer.rows import (
     MAX_LINES,
     DamagedRow,
@@ -65,7 +66,7 @@ class Commits:
         if health.problem is not None:  # not opened yet, or to be tried again
             return health.retry_ns
         tail = tail_ns(work.deadline_ns, self._window_ns, health.commit_s)
-        return max(due_ns(work, MANY_GONE, self.settings.memory_points, tail, self._save_ns), health.retry_ns)
+        return max(due_ns(work, Gone.MANY, self.settings.memory_points, tail, self._save_ns), health.retry_ns)
 
     def pressing(self) -> bool:
         """Whether what is in memory must be committed now: then all other work on the disk waits for its next turn."""

@@ -10,6 +10,33 @@ from agent.buffer.batch import Batch
 from agent.buffer.tail import Block, Tail
 
 
+class Gone:
+    """Rows that are settled or given up, and still on disk; a part of the queue, guarded by its lock."""
+
+    MANY = 200
+    """They are removed with the next commit, or as soon as they are so many."""
+
+    def __init__(self) -> None:
+        self.keys: set[int] = set()
+        self.since_ns: int | None = None
+        self.elsewhere: set[int] = set()
+        """The same of a database that was replaced: they need not come back."""
+
+    def add(self, key: int, now_ns: int) -> None:
+        self.keys.add(key)
+        if self.since_ns is None:
+            self.since_ns = now_ns
+
+    def removed(self, keys: Iterable[int], now_ns: int) -> None:
+        """They are off the disk."""
+        self.keys.difference_update(keys)
+        self.since_ns = now_ns if self.keys else None
+
+    def is_news(self, before: int) -> bool:
+        """Whether the committer must learn of them, who were `before`: of the first, and when they are many."""
+        return before == 0 < len(self.keys) or len(self.keys) >= self.MANY
+
+
 class Pins:
     """A part of the queue, guarded by its lock: hold() takes it, the caller of all else has it.
 

@@ -9,46 +9,28 @@ written, not what they are. The lock is never held during a sync or a request.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 from agent.buffer import compaction, retention
 from agent.buffer import ledger as counters
-from agent.buffer.batch import Batch, BufferStatus, DeadLetter, Part, UndatedBoot
+from agent.buffer.batch import Batch, DeadLetter, Part
 from agent.buffer.index import Entry, RowIndex
-from agent.buffer.ledger import Counters, Ledger, Saved
-from agent.buffer.pins import Pins
-from agent.buffer.plan import Plan, Stored, Work
+from agent.buffer.ledger import Counters, Saved
+from agent.buffer.plan import Plan, Stored
 from agent.buffer.rows import Kind, count_health
-from agent.buffer.tail import Block, BootClock, Group, Tail
+from agent.buffer.tail import Block, Group
+from agent.buffer.views import QueueViews
 from agent.config.settings import BufferSettings
 from agent.points.schema import Line
 
 _KINDS = {"pending": Kind.PENDING, "suspect": Kind.SUSPECT, "parked": Kind.PARKED}
 _MEASURED = (Kind.PENDING, Kind.UNDATED)
-MANY_GONE = 200
-"""What was delivered is removed from disk with the next commit, or as soon as it is this many rows."""
 
 
-class Queue:
+class Queue(QueueViews):
     """Thread-safe."""
-
-    def __init__(self, clock: BootClock) -> None:
-        self._clock = clock
-        self._lock = threading.RLock()
-        self._tail = Tail()
-        self._rows = RowIndex()
-        self._pins = Pins(self._lock, self._tail)
-        self._ledger = Ledger()
-        self._letters: list[DeadLetter] = []
-        self._gone: set[int] = set()
-        self._gone_since_ns: int | None = None
-        self._settled: set[int] = set()
-        """Rows of a database that was replaced, which need not come back."""
-        self._dating: dict[str, tuple[int, int]] = {}
-        """Boots whose points get their time: offset in ms, and 1 where it is estimated."""
 
     # Points come in
 
@@ -87,34 +69,22 @@ class Queue:
                 self._tail.stamps.heal(offset_ms)
             self._tail.date(boot_id, offset_ms, estimated=estimated)
 
-    def undated(self) -> list[UndatedBoot]:
-        """Boots with points on disk whose time nobody has told, the oldest first."""
-        with self._lock:
-            return [boot for boot in self._rows.boots() if boot.boot_id not in self._dating]
-
     def discard_boot(self, boot_id: str, reason: str) -> bool:
         """Give up the undated points of a boot. True if there is something new to remove from disk."""
         with self._lock:
-            before = len(self._gone)
+            before = len(self._gone.keys)
             self.drop_rows([entry.key for entry in self._rows.undated.get(boot_id, ())], reason)
             for block in list(self._tail.free(Kind.UNDATED)):
                 if block.boot == boot_id:
                     self._drop_lines(block, [], reason)
-            return self._news(before)
+            return self._gone.is_news(before)
 
     # Batches go out
 
     def take_live(self, limit: int) -> Block | None:
         """Dated points that are not on disk yet, the oldest first, as one block in flight."""
         with self._lock:
-            blocks: list[Block] = []
-            points = 0
-            for block in self._tail.free(Kind.PENDING, live=True):
-                blocks.append(block)
-                points += len(block.lines)
-                if points >= limit:
-                    break
-            return self._tail.take(blocks, limit) if blocks else None
+            return self._tail.take_live(limit)
 
     def take_part(self, kinds: Collection[Kind]) -> Block | None:
         """The oldest part of a refused batch that is not on disk yet."""
@@ -161,11 +131,11 @@ class Queue:
     def delivered(self, batch: Batch) -> bool:
         """The server has it; a second answer counts nothing. True if there is something new to remove from disk."""
         with self._lock:
-            before = len(self._gone)
+            before = len(self._gone.keys)
             if self._pins.has_out(batch):
                 self._settle(batch)
                 self._ledger.count(counters.delivered(batch.count, batch.health))
-            return self._news(before)
+            return self._gone.is_news(before)
 
     def keep(self, batch: Batch) -> None:
         """It can be taken again."""
@@ -239,7 +209,7 @@ class Queue:
         with self._lock:
             self._pins.bad.discard(key)
             self._rows.remove(key)
-            self._remove(key)
+            self._gone.add(key, self._clock.boot_ns())
             if lines:
                 self._add_part(Kind.PENDING, lines, (key,), 0)
             self._ledger.count(counters.balance(self._ledger.counters, *self._pending()))
@@ -248,45 +218,12 @@ class Queue:
         """Out of the index now, off the disk with the next commit."""
         entry = self._rows.remove(key)
         if entry is not None:
-            self._remove(key)
+            self._gone.add(key, self._clock.boot_ns())
         return entry
-
-    def _remove(self, key: int) -> None:
-        self._gone.add(key)
-        if self._gone_since_ns is None:
-            self._gone_since_ns = self._clock.boot_ns()
 
     def _drop_lines(self, block: Block, kept: list[bytes], reason: str) -> None:
         """Keep only some lines of a block; the others are counted as dropped."""
-        count, health = len(block.lines), block.health
-        if kept:
-            self._tail.rewrite(block, kept)
-        else:
-            self._tail.remove(block)
-        lost = health - (count_health(kept) if kept else 0)
-        self._ledger.count(counters.dropped(reason, count - len(kept), lost))
-
-    def _news(self, gone_before: int) -> bool:
-        """Whether the committer must learn of rows that wait to be removed: of the first, and when they are many."""
-        return gone_before == 0 < len(self._gone) or len(self._gone) >= MANY_GONE
-
-    # Views, for whoever plans
-
-    def wants(self, key: int) -> bool:
-        """Whether a row that comes back was not there already, and not settled before."""
-        with self._lock:
-            return key not in self._rows and key not in self._settled
-
-    def view(self) -> retention.View:
-        """The rows that wait, and which of them are not free."""
-        with self._lock:
-            queues = [(index.columns(), kind, boot) for index, kind, boot in self._rows.waiting()]
-            return retention.View(queues, self._pins.taken())
-
-    def mergeable(self) -> list[list[Entry]]:
-        """Runs of pending rows that had better be one row each."""
-        with self._lock:
-            return compaction.runs(reversed(self._rows.by_kind[Kind.PENDING]), self._pins.free)
+        self._ledger.count(counters.dropped(reason, *self._tail.keep_only(block, kept)))
 
     def dateable(self) -> tuple[list[Entry], int, bool] | None:
         """Undated rows that can be dated together: they, the offset in ms, and whether it is estimated."""
@@ -296,40 +233,6 @@ class Queue:
             boot = next((b for b in self._rows.undated if b in self._dating), "")
             run = compaction.fit(e for e in self._rows.undated.get(boot, ()) if self._pins.free(e.key))
             return (run, self._dating[boot][0], bool(self._dating[boot][1])) if run else None
-
-    def work(self) -> Work:
-        with self._lock:
-            pressing = bool(self._letters) or any(boot in self._dating for boot in self._rows.undated)
-            return Work(
-                deadline_ns=self._tail.deadline_ns(),
-                points=self._tail.points,
-                gone=len(self._gone),
-                gone_since_ns=self._gone_since_ns,
-                bad=tuple(sorted(self._pins.bad)),
-                letter_bytes=self._rows.by_kind[Kind.DEAD].bytes,
-                pressing=pressing,
-            )
-
-    def status(self) -> BufferStatus:
-        """All but what the disk tells of itself."""
-        with self._lock:
-            of_rows, tail = self._rows.status(), self._tail
-            pending, own = self._pending()
-            total = self._ledger.counters
-            return replace(
-                of_rows,
-                pending_memory=tail.points,
-                undated=of_rows.undated + tail.undated(),
-                dead_letters=of_rows.dead_letters + len(self._letters),
-                last_time_ns=tail.stamps.latest_ms * 1_000_000 or None,
-                unaccounted=total.points.unaccounted(pending - own),
-                unaccounted_health=total.health.unaccounted(own),
-                counters=total,
-            )
-
-    def _pending(self) -> tuple[int, int]:
-        """Points that wait, and the health points among them."""
-        return self._rows.points + self._tail.points, self._rows.health + self._tail.health
 
     # Writing
 
@@ -341,7 +244,7 @@ class Queue:
         with self._lock:
             groups = self._tail.groups(live=everything)
             change = self._ledger.savable(counters.measured(*self._tail.unsaved()))
-            plan = Plan(groups, sorted(self._gone), list(self._letters), change)
+            plan = Plan(groups, sorted(self._gone.keys), list(self._letters), change)
         try:
             yield plan
         except BaseException:
@@ -351,8 +254,17 @@ class Queue:
                         block.committing = False
             raise
 
-    def written(self, plan: Plan, rows: Sequence[Sequence[Stored]], letters: Iterable[Stored], saved: Saved) -> None:
-        """The plan is on disk: each group as these rows, the dead letters, and the ledger."""
+    def written(
+        self,
+        plan: Plan,
+        rows: Sequence[Sequence[Stored]],
+        letters: Iterable[Stored],
+        saved: Saved,
+        fresh: tuple[RowIndex, set[int], Saved] | None,
+    ) -> None:
+        """The plan is on disk: each group as these rows, the dead letters, and the ledger. `fresh`: all that is there,
+        where another process had changed it.
+        """
         with self._lock:
             for rewrite in plan.rewrites:
                 for key in rewrite.keys:
@@ -360,14 +272,15 @@ class Queue:
                 self._rows.add(rewrite.keys[0], rewrite.row.header, len(rewrite.row.value))
                 self._ledger.count(rewrite.change)
             self._ledger.saved(saved, plan.whole_change)
-            self._gone.difference_update(plan.gone)
+            self._gone.removed(plan.gone, self._clock.boot_ns())  # first: new rows may stand in their place, and go too
             for group, stored in zip(plan.groups, rows, strict=True):
                 self._stored(group, stored)
             for entry in letters:
                 self._rows.add(*entry)
             kept = set(map(id, plan.letters))
             self._letters = [letter for letter in self._letters if id(letter) not in kept]
-            self._gone_since_ns = self._clock.boot_ns() if self._gone else None
+            if fresh is not None:
+                self.take_over(*fresh)
 
     def _stored(self, group: Group, stored: Sequence[Stored]) -> None:
         for key, header, size in stored:
@@ -384,17 +297,6 @@ class Queue:
                 self._pins.give_out([key])
 
     # The ledger, and what another process or an opening finds on disk
-
-    @property
-    def saved(self) -> Saved:
-        """The ledger as it was last known to be on disk."""
-        with self._lock:
-            return self._ledger.base
-
-    @property
-    def counters(self) -> Counters:
-        with self._lock:
-            return self._ledger.counters
 
     def begin(self, saved: Saved, wall_s: float) -> None:
         """Go on from the ledger of the run before this one."""
@@ -443,9 +345,9 @@ class Queue:
     def take_over(self, rows: RowIndex, bad: set[int], saved: Saved) -> None:
         """The rows and the ledger as they are found on disk, without what is settled but still there."""
         with self._lock:
-            there = {key for key in self._gone if key in bad or rows.remove(key) is not None}
-            self._settled |= self._gone - there
-            self._gone = there
+            there = {key for key in self._gone.keys if key in bad or rows.remove(key) is not None}
+            self._gone.elsewhere |= self._gone.keys - there
+            self._gone.keys = there
             self._rows = rows
-            self._pins.found(rows, bad - self._gone)
+            self._pins.found(rows, bad - there)
             self._ledger.base = saved

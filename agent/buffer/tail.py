@@ -171,8 +171,28 @@ class Tail:
             if block.free and block.kind in kinds and live in (None, block.live):
                 yield block
 
-    def take(self, blocks: Sequence[Block], limit: int) -> Block:
-        """Up to `limit` points of these blocks as one block in flight; what is too much stays behind, in order."""
+    def keep_only(self, block: Block, kept: list[bytes]) -> tuple[int, int]:
+        """Let the other lines of a block go. How many, and how many of the agent's own."""
+        count, health = len(block.lines), block.health
+        if kept:
+            self.rewrite(block, kept)
+        else:
+            self.remove(block)
+        return count - len(kept), health - (block.health if kept else 0)
+
+    def take_live(self, limit: int) -> Block | None:
+        """Dated points that are not on disk yet, the oldest first, up to `limit`, as one block in flight."""
+        blocks: list[Block] = []
+        points = 0
+        for block in self.free(Kind.PENDING, live=True):
+            blocks.append(block)
+            points += len(block.lines)
+            if points >= limit:
+                break
+        return self._taken(blocks, limit) if blocks else None
+
+    def _taken(self, blocks: Sequence[Block], limit: int) -> Block:
+        """One block in flight in the place of these; what is too much stays behind, in order."""
         lines = [line for block in blocks for line in block.lines]
         first = blocks[0]
         deadlines = [block.deadline_ns for block in blocks if block.deadline_ns is not None]

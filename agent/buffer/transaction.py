@@ -75,9 +75,7 @@ class Transactions:
                 self._doubts = [*self._doubts, doubt][-_DOUBTS:]
             raise
         self._doubts.clear()
-        self._queue.written(plan, rows, dead, saved)
-        if fresh is not None:
-            self._queue.take_over(*fresh)
+        self._queue.written(plan, rows, dead, saved, fresh)
         return seconds
 
     def _found(self, store: Store) -> tuple[Saved, bool]:

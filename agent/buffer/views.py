@@ -1,0 +1,97 @@
+"""What others see of the queue: whoever plans, and the status. Nothing is changed here."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+from agent.buffer import compaction, retention
+from agent.buffer.batch import BufferStatus, DeadLetter, UndatedBoot
+from agent.buffer.index import Entry, RowIndex
+from agent.buffer.ledger import Counters, Ledger, Saved
+from agent.buffer.pins import Gone, Pins
+from agent.buffer.plan import Work
+from agent.buffer.rows import Kind
+from agent.buffer.tail import BootClock, Tail
+
+
+class QueueViews:
+    """A part of the queue: its state, as of one moment."""
+
+    def __init__(self, clock: BootClock) -> None:
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._tail = Tail()
+        self._rows = RowIndex()
+        self._pins = Pins(self._lock, self._tail)
+        self._ledger = Ledger()
+        self._letters: list[DeadLetter] = []
+        self._gone = Gone()
+        self._dating: dict[str, tuple[int, int]] = {}
+        """Boots whose points get their time: offset in ms, and 1 where it is estimated."""
+
+    @property
+    def saved(self) -> Saved:
+        """The ledger as it was last known to be on disk."""
+        with self._lock:
+            return self._ledger.base
+
+    @property
+    def counters(self) -> Counters:
+        with self._lock:
+            return self._ledger.counters
+
+    def undated(self) -> list[UndatedBoot]:
+        """Boots with points on disk whose time nobody has told, the oldest first."""
+        with self._lock:
+            return [boot for boot in self._rows.boots() if boot.boot_id not in self._dating]
+
+    def wants(self, key: int) -> bool:
+        """Whether a row that comes back was not there already, and not settled before."""
+        with self._lock:
+            return key not in self._rows and key not in self._gone.elsewhere
+
+    def view(self) -> retention.View:
+        """The rows that wait, and which of them are not free."""
+        with self._lock:
+            queues = [(index.columns(), kind, boot) for index, kind, boot in self._rows.waiting()]
+            return retention.View(queues, self._pins.taken())
+
+    def mergeable(self) -> list[list[Entry]]:
+        """Runs of pending rows that had better be one row each."""
+        with self._lock:
+            return compaction.runs(reversed(self._rows.by_kind[Kind.PENDING]), self._pins.free)
+
+    def work(self) -> Work:
+        with self._lock:
+            pressing = bool(self._letters) or any(boot in self._dating for boot in self._rows.undated)
+            return Work(
+                deadline_ns=self._tail.deadline_ns(),
+                points=self._tail.points,
+                gone=len(self._gone.keys),
+                gone_since_ns=self._gone.since_ns,
+                bad=tuple(sorted(self._pins.bad)),
+                letter_bytes=self._rows.by_kind[Kind.DEAD].bytes,
+                pressing=pressing,
+            )
+
+    def status(self) -> BufferStatus:
+        """All but what the disk tells of itself."""
+        with self._lock:
+            of_rows, tail = self._rows.status(), self._tail
+            pending, own = self._pending()
+            total = self._ledger.counters
+            return replace(
+                of_rows,
+                pending_memory=tail.points,
+                undated=of_rows.undated + tail.undated(),
+                dead_letters=of_rows.dead_letters + len(self._letters),
+                last_time_ns=tail.stamps.latest_ms * 1_000_000 or None,
+                unaccounted=total.points.unaccounted(pending - own),
+                unaccounted_health=total.health.unaccounted(own),
+                counters=total,
+            )
+
+    def _pending(self) -> tuple[int, int]:
+        """Points that wait, and the health points among them."""
+        return self._rows.points + self._tail.points, self._rows.health + self._tail.health
