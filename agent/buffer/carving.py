@@ -13,10 +13,11 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from agent.buffer.database import PAGE_BYTES
 from agent.buffer.dead_letters import BASE
 from agent.buffer.ledger import Saved
 from agent.buffer.rows import LAST_KEY, DamagedRow, Header, Kind, check, pack, read_header, recovered
-from agent.buffer.store import DATABASE, PAGE_BYTES
+from agent.buffer.store import DATABASE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ import sqlite3
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from agent.buffer import carving, dead_letters
+from agent.buffer import carving, dead_letters, mapped
 from agent.buffer import folder as folders
 from agent.buffer.index import RowIndex
 from agent.buffer.ledger import Counters, Saved, balance
@@ -170,7 +170,10 @@ def broken_log(folder: Path) -> bytes | None:
         wal = path.read_bytes()
         if (folder / DATABASE).stat().st_size < 512:
             return wal  # SQLite would delete the log of an empty database
-        with contextlib.closing(sqlite3.connect(folder / DATABASE, timeout=5)) as connection:
+        with (
+            mapped.reserved(folder / DATABASE),
+            contextlib.closing(sqlite3.connect(folder / DATABASE, timeout=5)) as connection,
+        ):
             _, read, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             with path.open("rb") as file:  # gone, or begun anew: a command beside the agent is at work
                 if file.read(_WAL_HEADER) != wal[:_WAL_HEADER]:
