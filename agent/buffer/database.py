@@ -40,7 +40,8 @@ def connect(path: Path, index: MappedIndex) -> sqlite3.Connection:
 
     Raises OSError and sqlite3.Error of the disk, and anything else for what is no buffer's database.
     """
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600))  # readable by its owner only
+    if not path.exists():  # closing it would end the locks of this process's other connections to it (fcntl(2))
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600))  # readable by its owner only
     index.reserve(give_up_ballast=True)
     connection = sqlite3.connect(path, isolation_level=None, timeout=60, check_same_thread=False)
     try:

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-RESERVED_BYTES = 4 * 32 * 1024
-"""Four regions: the index of a log of 16 MB, which is begun anew at 1 MB. They are allocated, not written."""
+_REGION_BYTES = 32 * 1024
+"""What SQLite begins with, and extends it by."""
+RESERVED_BYTES = 4 * _REGION_BYTES
+"""On small blocks: the index of a log of 16 MB, which is begun anew at 1 MB. They are allocated, not written."""
 _HEADER_BYTES = 136
 """Both copies of the header and the state of the checkpoint (walformat.html, 2.1): zeros mean an index to be made."""
 _IN_USE = 128
@@ -68,16 +70,15 @@ class MappedIndex:
             if there is not None and there == self._held:
                 return
             self._let_go()
-            if there not in _open:
+            if there is None or there not in _open:
                 try:
                     there = _make(self._path, self._database.stat())
                 except OSError as error:
                     if error.errno in (errno.ENOSPC, errno.EDQUOT):
                         raise OSError(error.errno, "the disk is full: no room for the index of the log") from error
                     return
-            if there is not None:
-                _open[there].users += 1
-                self._held = there
+            _open[there].users += 1
+            self._held = there
 
     def let_go(self) -> None:
         """After the last connection is closed. Twice is fine."""
@@ -113,15 +114,14 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def _make(path: Path, like: os.stat_result) -> tuple[int, int] | None:
-    """The file, whole, with owner and mode of the database, as SQLite makes it; None where nothing is to be done."""
-    blocks = os.statvfs(path.parent)
-    if min(blocks.f_bsize, blocks.f_frsize) >= _STEP_BYTES:
-        return None
+def _make(path: Path, like: os.stat_result) -> tuple[int, int]:
+    """The file, whole, with owner and mode of the database, as SQLite makes it."""
+    disk = os.statvfs(path.parent)
+    size = RESERVED_BYTES if min(disk.f_bsize, disk.f_frsize) < _STEP_BYTES else _REGION_BYTES
     number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, like.st_mode & 0o777)
     try:
         if _lock(number, fcntl.F_WRLCK):  # nobody uses it: what is in it is a dead process's
-            os.posix_fallocate(number, 0, RESERVED_BYTES)
+            os.posix_fallocate(number, 0, size)
             os.pwrite(number, bytes(_HEADER_BYTES), 0)
             if os.geteuid() == 0:
                 os.fchown(number, like.st_uid, like.st_gid)

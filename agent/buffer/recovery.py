@@ -146,8 +146,12 @@ def _unusable(folder: Path) -> bool:
 
 
 def cut_short(folder: Path) -> bool:
-    """Whether the database is shorter than its header says, which SQLite reports as an I/O error."""
+    """Whether the database is shorter than its header says, which SQLite reports as an I/O error. With a log it may be:
+    a checkpoint that a full or failing disk broke off writes the header first, and the log has the rest.
+    """
     try:
+        if (folder / f"{DATABASE}-wal").exists() and (folder / f"{DATABASE}-wal").stat().st_size > _WAL_HEADER:
+            return False
         with (folder / DATABASE).open("rb") as file:
             head = file.read(100)
             size = file.seek(0, os.SEEK_END)

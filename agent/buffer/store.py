@@ -92,7 +92,8 @@ def _writable(folder: Path) -> bool:
     """Whether the system lets us write the folder and all files of the database in it."""
     try:
         for path in (folder / name for name in FILES if (folder / name).exists()):
-            os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+            if not os.access(path, os.R_OK | os.W_OK):  # opening and closing it would end SQLite's locks on it
+                return False
         return os.access(folder, os.W_OK) and not os.statvfs(folder).f_flag & os.ST_RDONLY
     except OSError:
         return False
@@ -233,33 +234,32 @@ class Store:
 
     def _connect(self) -> sqlite3.Connection:
         """A connection that reads. On a read-only disk SQLite cannot read the log if its index is not there: then what
-        is in the database file alone.
+        is in the database file alone. Elsewhere that file may be half of a checkpoint, which is none without its log.
         """
-        for mode in self._modes:
-            if mode == "mode=ro" and not self._mappable():
-                continue
-            uri = (self.folder / DATABASE).absolute().as_uri() + "?" + mode
-            connection = sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None, check_same_thread=False)
+        for mode in self._modes[:-1]:
             try:
-                connection.execute("PRAGMA cache_size=-500")
-                connection.execute("SELECT key FROM Cache LIMIT 1").fetchall()
-            except sqlite3.Error:
-                connection.close()
-                if mode == self._modes[-1]:
+                return self._connected(mode)
+            except (sqlite3.Error, OSError):
+                if self._logged() and _writable(self.folder):
                     raise
-            else:
-                return connection
-        raise DiskError("readonly", "the disk cannot be read")
+        return self._connected(self._modes[-1])
 
-    def _mappable(self) -> bool:
-        """Whether a connection that maps the log's index may be opened; where it is the last way, raises OSError."""
-        try:
+    def _connected(self, mode: str) -> sqlite3.Connection:
+        if self.read_only and mode == "mode=ro":
             self._index.reserve()
-        except OSError:
-            if self._modes[-1] == "mode=ro":
-                raise
-            return False
-        return True
+        uri = (self.folder / DATABASE).absolute().as_uri() + "?" + mode
+        connection = sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA cache_size=-500")
+            connection.execute("SELECT key FROM Cache LIMIT 1").fetchall()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _logged(self) -> bool:
+        log = self.folder / f"{DATABASE}-wal"
+        return log.exists() and log.stat().st_size > 0
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:

@@ -165,7 +165,7 @@ def _each(services: list[Service], act: Callable[[Service], object]) -> None:
 
 def simulate(plan: Plan, folder: Path, progress: Callable[[str, float], None]) -> dict[str, Any]:
     """Run the plan. `progress` is told what is going on and how far it is (0 to 1). Raises AgentError."""
-    _allow_files(plan.devices * 8 + 200)
+    _allow_files(plan.devices * 10 + 200)
     center = None
     if plan.center is None:
         center = CenterProcess(free_port(5000), folder / "center")
