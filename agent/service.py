@@ -6,6 +6,7 @@ buffer, then what delivers. Order of stop: sensors, then everything is committed
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Callable
@@ -71,7 +72,8 @@ class Service:
     """One agent on one state folder: start(), then stop(). stop() may be called twice.
 
     `spawn` runs the loops: each in a thread of its own; `iot-agent simulate` shares a few threads among many agents.
-    Raises AgentError where it cannot start at all: another agent on the folder, or no right to write there.
+    Raises AgentError where it cannot start at all: another agent on the folder, or no right to write there. A full disk
+    is no reason: without a folder, points wait in memory until there is one.
     """
 
     def __init__(
@@ -97,7 +99,10 @@ class Service:
 
     def start(self) -> None:
         drivers = drivers_of(self.settings)
-        prepare(self.state_dir)
+        try:
+            prepare(self.state_dir)
+        except DiskFull as error:
+            log.error("%s: points wait in memory, and it is tried again", error)
         self._folder_warning = state_folder_warning(self.state_dir)
         self.device_id = device_id(self.settings.device.id, self.state_dir)
         clock = open_clock(self.state_dir, self.settings.clock)
@@ -279,11 +284,16 @@ def _end(loops: list[Running]) -> None:
         loop.join(max(0.0, deadline - time.monotonic()))
 
 
+class DiskFull(AgentError):  # noqa: N818 - says what is the case
+    """There is no room for the state folder."""
+
+
 def prepare(state_dir: Path) -> None:
     """The state folder, for its owner only. Raises AgentError saying what to do."""
     try:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise AgentError(
+        kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else AgentError
+        raise kind(
             f"the state folder {state_dir} cannot be made ({error.strerror}): name another with --state-dir"
         ) from error

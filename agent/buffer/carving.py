@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from agent.buffer.database import PAGE_BYTES
 from agent.buffer.dead_letters import BASE
 from agent.buffer.ledger import Saved
 from agent.buffer.rows import LAST_KEY, DamagedRow, Header, Kind, check, pack, read_header, recovered
-from agent.buffer.store import DATABASE, PAGE_BYTES
+from agent.buffer.store import DATABASE
 
 _WAL_HEADER, _FRAME_HEADER = 32, 24
 _LEAF = 0x0D

@@ -50,7 +50,9 @@ def make(folder: Path) -> None:
     if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
         folder.rename(_free(folder.with_name(f"{folder.name}.{DAMAGED}")))
     if not folder.is_dir():
-        folder.mkdir(parents=True, mode=0o700)
+        if not folder.parent.exists():  # a full disk may have had no room for it
+            folder.parent.mkdir(parents=True, mode=0o700)
+        folder.mkdir(mode=0o700)
     with contextlib.suppress(PermissionError):
         if folder.stat().st_mode & 0o077:
             folder.chmod(0o700)

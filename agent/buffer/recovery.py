@@ -11,7 +11,7 @@ import sqlite3
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent.buffer import carving, dead_letters
+from agent.buffer import carving, dead_letters, mapped
 from agent.buffer import folder as folders
 from agent.buffer.index import RowIndex
 from agent.buffer.ledger import Saved
@@ -138,8 +138,12 @@ def _unusable(folder: Path) -> bool:
 
 
 def cut_short(folder: Path) -> bool:
-    """Whether the database is shorter than its header says, which SQLite reports as an I/O error."""
+    """Whether the database is shorter than its header says, which SQLite reports as an I/O error. With a log it may be:
+    a checkpoint that a full or failing disk broke off writes the header first, and the log has the rest.
+    """
     try:
+        if (folder / f"{DATABASE}-wal").exists() and (folder / f"{DATABASE}-wal").stat().st_size > _WAL_HEADER:
+            return False
         with (folder / DATABASE).open("rb") as file:
             head = file.read(100)
             size = file.seek(0, os.SEEK_END)
@@ -162,7 +166,10 @@ def broken_log(folder: Path) -> bytes | None:
         wal = path.read_bytes()
         if (folder / DATABASE).stat().st_size < 512:
             return wal  # SQLite would delete the log of an empty database
-        with contextlib.closing(sqlite3.connect(folder / DATABASE, timeout=5)) as connection:
+        with (
+            mapped.reserved(folder / DATABASE),
+            contextlib.closing(sqlite3.connect(folder / DATABASE, timeout=5)) as connection,
+        ):
             _, read, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             with path.open("rb") as file:  # gone, or begun anew: a command beside the agent is at work
                 if file.read(_WAL_HEADER) != wal[:_WAL_HEADER]:

@@ -18,32 +18,12 @@ from typing import Any, Literal, NamedTuple
 
 import diskcache
 
+from agent.buffer import database
 from agent.buffer import folder as folders
+from agent.buffer.mapped import MappedIndex
 
 DATABASE = "cache.db"
 FILES = (DATABASE, DATABASE + "-wal", DATABASE + "-shm", DATABASE + "-journal")
-PAGE_BYTES = 1024
-"""Small pages halve what is written per commit; must be set before diskcache makes its tables."""
-SETTINGS: dict[str, int | str] = {
-    "eviction_policy": "none",  # the default drops rows
-    "cull_limit": 0,
-    "size_limit": 2**62,
-    "statistics": 0,  # else every read is a write
-    "tag_index": 0,
-    "disk_min_file_size": 2**62,  # values stay in the database
-    "disk_pickle_protocol": 0,
-    "sqlite_auto_vacuum": 0,
-    "sqlite_cache_size": -2000,  # KiB; with the default, memory grows by 97 MB
-    "sqlite_journal_mode": "wal",
-    "sqlite_journal_size_limit": 2**20,
-    "sqlite_mmap_size": 0,
-    "sqlite_synchronous": 2,  # FULL: each commit is synced
-}
-_METADATA = ("count", "size", "hits", "misses")
-_OBJECTS = {
-    "Settings", "Cache", "sqlite_autoindex_Settings_1", "Cache_key_raw", "Cache_expire_time", "Settings_count_insert",
-    "Settings_count_delete", "Settings_size_insert", "Settings_size_update", "Settings_size_delete",
-}  # fmt: skip
 _SCAN_ROWS = 500
 
 
@@ -110,7 +90,8 @@ def _writable(folder: Path) -> bool:
     """Whether the system lets us write the folder and all files of the database in it."""
     try:
         for path in (folder / name for name in FILES if (folder / name).exists()):
-            os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+            if not os.access(path, os.R_OK | os.W_OK):  # opening and closing it would end SQLite's locks on it
+                return False
         return os.access(folder, os.W_OK) and not os.statvfs(folder).f_flag & os.ST_RDONLY
     except OSError:
         return False
@@ -155,36 +136,6 @@ class Found(NamedTuple):
     size: int
 
 
-def _create(path: Path) -> None:
-    """The file with its page size, readable by its owner only, before diskcache sees it."""
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600))
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
-        connection.execute("PRAGMA auto_vacuum=0")
-        connection.execute("PRAGMA journal_mode=wal")
-        connection.execute("CREATE TABLE IF NOT EXISTS Settings ( key TEXT NOT NULL UNIQUE, value)")
-
-
-def _vet(path: Path) -> None:
-    """Refuse a database of another make, and clear the settings of what diskcache would believe.
-
-    A row named `volume` there replaces the method, `sqlite_…` runs as a PRAGMA, a count may be -7.
-    """
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=60)) as connection:
-        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master").fetchall()}
-        if "Settings" not in names or not names <= _OBJECTS:
-            raise DiskError("damaged", f"not a buffer: it has {sorted(map(str, names ^ _OBJECTS))[:3]}")
-        columns = [str(row[1]) for row in connection.execute("PRAGMA table_info(Cache)").fetchall()]
-        if columns and not {"key", "raw", "tag", "mode", "filename", "value"} <= set(columns):
-            raise DiskError("damaged", f"not a buffer: its rows have {columns}")
-        for key, value in connection.execute("SELECT key, value FROM Settings").fetchall():
-            if key in _METADATA:
-                if type(value) is not int or value < 0:
-                    connection.execute("UPDATE Settings SET value = 0 WHERE key = ?", (key,))
-            elif SETTINGS.get(key) != value:
-                connection.execute("DELETE FROM Settings WHERE key = ?", (key,))
-
-
 class Store:
     """An open buffer on disk. `owner`: the agent itself, which holds the folder; else a command beside it.
 
@@ -201,23 +152,25 @@ class Store:
         self._closed = False
         self._reader: sqlite3.Connection | None = None
         self._cache: Any = None
-        path = folder / DATABASE
+        self._keeper: sqlite3.Connection | None = None
+        """Open as long as the store is: the last connection to close takes the log's index with it."""
+        self._index = MappedIndex(folder / DATABASE)
         if self.read_only:
             return
         try:
-            if not path.exists() or not path.stat().st_size:  # empty: a full disk took no more than its name
-                _create(path)
-            _vet(path)
+            self._keeper = database.connect(folder / DATABASE, self._index)
             # Each setting is stored, one sync apiece: on a slow card seconds, so the syncs begin after the opening. A
             # second process must not do that, as the agent's next connection would take it over.
-            settings = SETTINGS | ({"sqlite_synchronous": 1} if owner else {})
+            settings = database.SETTINGS | ({"sqlite_synchronous": 1} if owner else {})
             self._cache = diskcache.Cache.__new__(diskcache.Cache)  # so that it can be closed if opening fails
             self._cache.__init__(str(folder), timeout=5, disk=RowDisk, **settings)
             self._cache.reset("sqlite_synchronous", 2)
+            if owner:
+                self._keeper.execute("PRAGMA wal_checkpoint(PASSIVE)")  # so that the database is one without its log
             self._identity = self._stat()
             folders.sync_folder(folder)
         except Exception as error:  # what stands in the file is unchecked input
-            self.release()
+            self.close()
             raise disk_error(error, folder) from error
 
     def _stat(self) -> tuple[int, int]:
@@ -279,21 +232,32 @@ class Store:
 
     def _connect(self) -> sqlite3.Connection:
         """A connection that reads. On a read-only disk SQLite cannot read the log if its index is not there: then what
-        is in the database file alone.
+        is in the database file alone. Elsewhere that file may be half of a checkpoint, which is none without its log.
         """
-        for mode in self._modes:
-            uri = (self.folder / DATABASE).absolute().as_uri() + "?" + mode
-            connection = sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None, check_same_thread=False)
+        for mode in self._modes[:-1]:
             try:
-                connection.execute("PRAGMA cache_size=-500")
-                connection.execute("SELECT key FROM Cache LIMIT 1").fetchall()
-            except sqlite3.Error:
-                connection.close()
-                if mode == self._modes[-1]:
+                return self._connected(mode)
+            except (sqlite3.Error, OSError):
+                if self._logged() and _writable(self.folder):
                     raise
-            else:
-                return connection
-        raise DiskError("readonly", "the disk cannot be read")
+        return self._connected(self._modes[-1])
+
+    def _connected(self, mode: str) -> sqlite3.Connection:
+        if self.read_only and mode == "mode=ro":
+            self._index.reserve()
+        uri = (self.folder / DATABASE).absolute().as_uri() + "?" + mode
+        connection = sqlite3.connect(uri, uri=True, timeout=5, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA cache_size=-500")
+            connection.execute("SELECT key FROM Cache LIMIT 1").fetchall()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _logged(self) -> bool:
+        log = self.folder / f"{DATABASE}-wal"
+        return log.exists() and log.stat().st_size > 0
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -394,3 +358,8 @@ class Store:
             self._closed = True
             self._close_reader()
         self.release()
+        if self._keeper is not None:
+            with contextlib.suppress(Exception):
+                self._keeper.close()
+            self._keeper = None
+        self._index.let_go()

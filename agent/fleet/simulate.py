@@ -253,7 +253,7 @@ class SharedLoops:
 
 def simulate(plan: Plan, folder: Path, progress: Callable[[str, float], None]) -> dict[str, Any]:
     """Run the plan. `progress` is told what is going on and how far it is (0 to 1). Raises AgentError."""
-    _allow_files(plan.devices * 8 + 200)
+    _allow_files(plan.devices * 10 + 200)
     with ExitStack() as stack:
         center, url = None, plan.center
         if url is None:

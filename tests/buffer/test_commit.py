@@ -16,6 +16,7 @@ from agent.buffer.committer import Committer
 from agent.buffer.store import DATABASE, DiskError
 from agent.util.loops import LoopThread
 from tests.buffers import SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at, pending_after
+from tests.disks import fill, small_disk
 
 
 @pytest.fixture
@@ -26,23 +27,6 @@ def clock():
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / "buffer"
-
-
-def mounted(path, *options):
-    path.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", str(path)], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"root: mounting is not allowed here: {done.stderr.decode().strip()}")
-    return path
-
-
-@contextlib.contextmanager
-def small_disk(path, size="4m"):
-    mounted(path, "-o", f"size={size}")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 @contextlib.contextmanager
@@ -78,14 +62,6 @@ def card(top):
         yield path, fail, repair
     finally:
         run("umount", "-l", str(path), check=False)
-
-
-def fill(path):
-    """Use all the room that is left."""
-    with contextlib.suppress(OSError), (path / "filler").open("wb") as file:
-        while True:
-            file.write(bytes(4096))
-            file.flush()
 
 
 @pytest.mark.root

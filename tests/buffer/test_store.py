@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.buffer import folder as folders
+from agent.buffer.database import PAGE_BYTES
 from agent.buffer.rows import (
     DamagedRow,
     Kind,
@@ -27,7 +28,7 @@ from agent.buffer.rows import (
     read_header,
     unpack,
 )
-from agent.buffer.store import DATABASE, PAGE_BYTES, DiskError, RowDisk, Store, disk_error
+from agent.buffer.store import DATABASE, DiskError, RowDisk, Store, disk_error
 from tests.buffers import BOOT, HandClock, measure, open_at
 
 

@@ -1,0 +1,78 @@
+"""The database file of the buffer: made with its page size, vetted, and first connected to."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from agent.buffer.mapped import MappedIndex
+
+PAGE_BYTES = 1024
+"""Small pages halve what is written per commit; must be set before diskcache makes its tables."""
+SETTINGS: dict[str, int | str] = {
+    "eviction_policy": "none",  # the default drops rows
+    "cull_limit": 0,
+    "size_limit": 2**62,
+    "statistics": 0,  # else every read is a write
+    "tag_index": 0,
+    "disk_min_file_size": 2**62,  # values stay in the database
+    "disk_pickle_protocol": 0,
+    "sqlite_auto_vacuum": 0,
+    "sqlite_cache_size": -2000,  # KiB; with the default, memory grows by 97 MB
+    "sqlite_journal_mode": "wal",
+    "sqlite_journal_size_limit": 2**20,
+    "sqlite_mmap_size": 0,
+    "sqlite_synchronous": 2,  # FULL: each commit is synced
+}
+_METADATA = ("count", "size", "hits", "misses")
+_OBJECTS = {
+    "Settings", "Cache", "sqlite_autoindex_Settings_1", "Cache_key_raw", "Cache_expire_time", "Settings_count_insert",
+    "Settings_count_delete", "Settings_size_insert", "Settings_size_update", "Settings_size_delete",
+}  # fmt: skip
+
+
+def connect(path: Path, index: MappedIndex) -> sqlite3.Connection:
+    """The first connection to a database, which is made where there is none. What is mapped is reserved before.
+
+    Raises OSError and sqlite3.Error of the disk, and anything else for what is no buffer's database.
+    """
+    if not path.exists():  # closing it would end the locks of this process's other connections to it (fcntl(2))
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600))  # readable by its owner only
+    index.reserve(give_up_ballast=True)
+    connection = sqlite3.connect(path, isolation_level=None, timeout=60, check_same_thread=False)
+    try:
+        if not path.stat().st_size:  # new, or a full disk took no more than its name
+            _create(connection)
+        _vet(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    """The database with its page size, before diskcache sees it."""
+    connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
+    connection.execute("PRAGMA auto_vacuum=0")
+    connection.execute("PRAGMA journal_mode=wal")
+    connection.execute("CREATE TABLE IF NOT EXISTS Settings ( key TEXT NOT NULL UNIQUE, value)")
+
+
+def _vet(connection: sqlite3.Connection) -> None:
+    """Refuse a database of another make, and clear the settings of what diskcache would believe.
+
+    A row named `volume` there replaces the method, `sqlite_…` runs as a PRAGMA, a count may be -7.
+    """
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master").fetchall()}
+    if "Settings" not in names or not names <= _OBJECTS:
+        raise ValueError(f"not a buffer: it has {sorted(map(str, names ^ _OBJECTS))[:3]}")
+    columns = [str(row[1]) for row in connection.execute("PRAGMA table_info(Cache)").fetchall()]
+    if columns and not {"key", "raw", "tag", "mode", "filename", "value"} <= set(columns):
+        raise ValueError(f"not a buffer: its rows have {columns}")
+    for key, value in connection.execute("SELECT key, value FROM Settings").fetchall():
+        if key in _METADATA:
+            if type(value) is not int or value < 0:
+                connection.execute("UPDATE Settings SET value = 0 WHERE key = ?", (key,))
+        elif SETTINGS.get(key) != value:
+            connection.execute("DELETE FROM Settings WHERE key = ?", (key,))
