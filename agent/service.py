@@ -102,7 +102,7 @@ class Service:
         try:
             prepare(self.state_dir)
         except DiskFull as error:
-            log.error("%s: points wait in memory, and it is tried again", error)
+            log.error("%s: points wait in memory, and it is tried again", error)  # noqa: TRY400 - the disk, not the program
         self._folder_warning = state_folder_warning(self.state_dir)
         self.device_id = device_id(self.settings.device.id, self.state_dir)
         clock = open_clock(self.state_dir, self.settings.clock)

@@ -11,8 +11,9 @@ from collections import defaultdict
 
 import pytest
 
+from agent.buffer.database import PAGE_BYTES
 from agent.buffer.rows import unpack
-from agent.buffer.store import DATABASE, PAGE_BYTES, Store
+from agent.buffer.store import DATABASE, Store
 from tests.buffers import HandClock, accounted, line, measure, open_at, salvaged
 
 LOG = DATABASE + "-wal"
