@@ -81,7 +81,7 @@ def look(folder: Path, *, untouched: bool = False) -> Look | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingRow:
     """A row that waits."""
 
     header: Header
@@ -156,11 +156,11 @@ class OfflineBuffer:
         except DiskError as error:
             raise BufferUnavailable(f"the buffer cannot be read: {error}") from error
 
-    def waiting(self) -> Iterator[Waiting]:
+    def waiting(self) -> Iterator[WaitingRow]:
         """The rows that wait, oldest first. Damaged ones are left to the agent."""
         for key, tag, value in self._found(before=dead_letters.BASE):
             with contextlib.suppress(DamagedRow):
-                yield Waiting(*unpack(tag, value, key))
+                yield WaitingRow(*unpack(tag, value, key))
 
     def headers(self) -> Iterator[Header]:
         """The same, without the lines."""

@@ -22,7 +22,7 @@ _COARSEST = 60
 """Times that points are thinned, at most: 2**60 seconds are enough."""
 
 
-class Waiting(NamedTuple):
+class FreeRow(NamedTuple):
     """A row that waits, and may be changed: what the index says of it, its kind, and the boot of an undated one."""
 
     entry: Entry
@@ -39,10 +39,10 @@ class View:
     queues: Sequence[tuple[tuple[array[int], ...], Kind, str]]
     taken: frozenset[int]
 
-    def oldest_first(self) -> list[Waiting]:
+    def oldest_first(self) -> list[FreeRow]:
         """Over all kinds and boots: keys rise with time."""
         rows = [
-            Waiting(entry, kind, boot)
+            FreeRow(entry, kind, boot)
             for columns, kind, boot in self.queues
             for entry in entries_of(columns)
             if entry.key not in self.taken
@@ -81,13 +81,13 @@ def aged(view: View, before_ms: int) -> list[int]:
     return [row.entry.key for row in dated if row.entry.last_ms < before_ms]
 
 
-def next_to_thin(rows: Sequence[Waiting], limit: int) -> list[Waiting]:
+def next_to_thin(rows: Sequence[FreeRow], limit: int) -> list[FreeRow]:
     """Which of these rows, oldest first, are thinned next: of the older half of all points, the oldest run (of one kind
     and boot) among those that were thinned least, up to `limit` points. So the older half becomes evenly coarse over
     all kinds and boots, and the newer stays as it was. Empty where nothing can become coarser any more.
     """
     half = sum(row.entry.points for row in rows) // 2
-    older: list[Waiting] = []
+    older: list[FreeRow] = []
     points = 0
     for row in rows:
         if older and points + row.entry.points > half:
@@ -98,7 +98,7 @@ def next_to_thin(rows: Sequence[Waiting], limit: int) -> list[Waiting]:
     if least >= _COARSEST:
         return []
     first = next(row for row in older if row.entry.thin == least)
-    run: list[Waiting] = []
+    run: list[FreeRow] = []
     points = 0
     for row in older:
         if row[1:] != first[1:]:  # another kind or boot may lie between

@@ -11,7 +11,7 @@ from agent.buffer import retention
 from agent.buffer.buffer import DeadLetter, Part
 from agent.buffer.index import Entry
 from agent.buffer.offline import OfflineBuffer
-from agent.buffer.retention import Waiting, next_to_thin, thinned
+from agent.buffer.retention import FreeRow, next_to_thin, thinned
 from agent.buffer.rows import Kind, lines_of, pack
 from agent.points.schema import Line
 from tests.buffers import OTHER_BOOT, SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at
@@ -192,7 +192,7 @@ def test_every_second_point_of_each_series_stays():
 
 
 def test_the_older_half_is_thinned_evenly_from_its_oldest():
-    rows = [Waiting(Entry(n, 10, 0, 100, thin), Kind.PENDING, "") for n, thin in enumerate([1, 1, 0, 0, 0, 0, 0, 0])]
+    rows = [FreeRow(Entry(n, 10, 0, 100, thin), Kind.PENDING, "") for n, thin in enumerate([1, 1, 0, 0, 0, 0, 0, 0])]
     assert [row.entry.key for row in next_to_thin(rows, 20)] == [2, 3]
     assert next_to_thin([], 20) == []
 
@@ -302,7 +302,7 @@ rows = st.lists(
 def test_promise_6_whatever_waits_the_older_half_gets_evenly_coarse_and_nothing_goes_wholly(queues, series, rounds):
     """As the buffer does it: a run becomes one row, of which every second line of each series goes."""
     waiting = [
-        Waiting(Entry(key, points, 0, 40 * points), kind, boot) for key, ((kind, boot), points) in enumerate(queues, 1)
+        FreeRow(Entry(key, points, 0, 40 * points), kind, boot) for key, ((kind, boot), points) in enumerate(queues, 1)
     ]
     kinds = {row[1:] for row in waiting}
     for _ in range(rounds):
@@ -318,7 +318,7 @@ def test_promise_6_whatever_waits_the_older_half_gets_evenly_coarse_and_nothing_
         points = sum(row.entry.points for row in run)
         left = max(points - points // 2, min(series, points))
         key, thin = run[0].entry.key, run[0].entry.thin + 1
-        merged = Waiting(Entry(key, left, 0, 40 * left, thin), run[0].kind, run[0].boot)
+        merged = FreeRow(Entry(key, left, 0, 40 * left, thin), run[0].kind, run[0].boot)
         gone = {row.entry.key for row in run}
         waiting = sorted([merged, *(row for row in waiting if row.entry.key not in gone)], key=lambda r: r.entry.key)
         assert {row[1:] for row in waiting} == kinds, "no kind and no boot goes"
