@@ -150,8 +150,10 @@ class Dating:
         if changes != self._seen or now >= self._due_ns:
             good = self._clock.poll().good
             self.apply()
-            # after news once more soon: a reading may have been on its way without a time
-            self._due_ns = now + POLL_GOOD_NS if good and changes == self._seen else now
+            # once more soon after news, as a reading may have been on its way without a time; and until the disk is
+            # open, as nobody knows yet what waits there
+            calm = good and changes == self._seen and self._buffer.snapshot().disk_ok
+            self._due_ns = now + POLL_GOOD_NS if calm else now
             self._seen = changes
         return LOOK_S
 

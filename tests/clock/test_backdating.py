@@ -41,8 +41,10 @@ class FakeBuffer:
     def date_boot(self, boot_id, offset_ns, *, estimated):
         self.dated += [(p + offset_ns, estimated) for p in self.waiting.pop(boot_id, [])]
 
+    disk_ok: bool = True
+
     def snapshot(self):
-        return SimpleNamespace(disk_ok=True)
+        return SimpleNamespace(disk_ok=self.disk_ok)
 
     def discard_boot(self, boot_id, reason):
         self.discarded[boot_id] = reason
@@ -377,3 +379,17 @@ def test_only_the_present_boots_order_is_saved_once_a_boot(tmp_path):
     known = Boot("a", "kernel", 5, 7, since_boot_ns=50, saved_boot_ns=100, given_ns=105, first_offset_ns=4)
     first.remember(known)
     assert Boots(tmp_path, "a").order()[-1] == replace(known, until_boot_ns=100 + SAVE_EVERY_NS)
+
+
+def test_what_waits_on_a_disk_that_opens_late_is_dated_at_once_and_not_after_a_minute(tmp_path):
+    world, buffer = World(), FakeBuffer(disk_ok=False)
+    world.synchronise()
+    clock = world.clock(tmp_path)
+    dating = Dating(clock, buffer)
+    for _ in range(10):
+        dating.step()
+        world.wait(SECOND)
+    buffer.disk_ok = True
+    buffer.waiting["of an earlier boot"] = [5 * SECOND]
+    dating.step()
+    assert [estimated for _, estimated in buffer.dated] == [True]
