@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 from agent.buffer.buffer import Buffer
 
 NOTICE_S = 2.0
@@ -18,12 +16,9 @@ class Committer:
         self.tick = tick
         self.alive_boot_ns = buffer.clock.boot_ns()
         """When the loop last went round, for the watchdog."""
+        self.wakeup = buffer.wake
         self._noticed_ns = 0
         self._opened = self._checked = False
-
-    @property
-    def wakeup(self) -> threading.Event:
-        return self.buffer.wake
 
     def finish(self) -> None:
         """The caller closes the buffer."""

@@ -12,13 +12,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from threading import Event
 from typing import Literal, Protocol
 
 from agent.clock.boots import Boot
 from agent.clock.clock import Clock, ClockState
 from agent.clock.manual_times import read, remove
 from agent.clock.sources import SECOND
+from agent.util.loops import Loop
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def _between(before: Boot | None, after: Boot, run: Sequence[tuple[str, int]]) -
     return placed
 
 
-class Dating:
+class Dating(Loop):
     """Applies what the clock knows to what waits in the buffer. A util.loops.Loop.
 
     `on_dated` is called when this boot's points were dated: they have waited long enough to be sent at once.
@@ -133,14 +133,11 @@ class Dating:
         on_dated: Callable[[], None] = lambda: None,
     ) -> None:
         self._clock, self._buffer, self._unanchored, self._on_dated = clock, buffer, unanchored, on_dated
+        self.wakeup = clock.changed
         self._healed: int | None = None
         self._held: set[str] = set()
         self._calm = 0
         self._due_ns = self._seen = 0
-
-    @property
-    def wakeup(self) -> Event:
-        return self._clock.changed
 
     def step(self) -> float:
         """Look at the clock if it is time or there is news, and date what can be dated. A look at the boot clock each
@@ -156,9 +153,6 @@ class Dating:
             self._due_ns = now + POLL_GOOD_NS if calm else now
             self._seen = changes
         return LOOK_S
-
-    def finish(self) -> None:
-        """Nothing is left to do."""
 
     def apply(self) -> None:
         """Date what can be dated: by hand what a person gave the time of, and all else if the time is known."""

@@ -163,19 +163,15 @@ def _each(services: list[Service], act: Callable[[Service], object]) -> None:
             pass
 
 
-class SharedLoop:
+class SharedLoop(Steps):
     """One loop among many; guarded by the pool's lock."""
 
     def __init__(self, pool: SharedLoops, name: str, loop: Loop) -> None:
-        self.name, self.stopped, self.ended = name, threading.Event(), threading.Event()
-        self.steps = Steps(name, loop)
+        super().__init__(name, loop)
+        self.stopped, self.ended = threading.Event(), threading.Event()
         self.due = 0.0
         self.busy = False
         self._pool = pool
-
-    @property
-    def problem(self) -> str | None:
-        return self.steps.problem
 
     def stop(self) -> None:
         self.stopped.set()
@@ -236,19 +232,14 @@ class SharedLoops:
         while True:
             shared = self._take()
             due = shared.due
-            pause = self._step(shared)
+            if shared.stopped.is_set():
+                shared.finish()
+                shared.ended.set()
+                continue
+            pause = min(max(0.0, shared.step()), LONGEST_S)
             with self._ready:
-                shared.busy = False
-                if pause is None:
-                    shared.ended.set()
-                else:  # hurried meanwhile: its new time stays
-                    self._push(shared, shared.due if shared.due != due else time.monotonic() + pause)
-
-    def _step(self, shared: SharedLoop) -> float | None:
-        if shared.stopped.is_set():
-            shared.steps.finish()
-            return None
-        return min(max(0.0, shared.steps.step()), LONGEST_S)
+                shared.busy = False  # hurried meanwhile: its new time stays
+                self._push(shared, shared.due if shared.due != due else time.monotonic() + pause)
 
 
 def simulate(plan: Plan, folder: Path, progress: Callable[[str, float], None]) -> dict[str, Any]:

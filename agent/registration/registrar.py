@@ -34,6 +34,7 @@ from agent.registration.policy import (
 from agent.registration.remote_config import RemoteConfiguration
 from agent.registration.target import Target
 from agent.util.backoff import full_jitter
+from agent.util.loops import Loop
 from agent.util.secret import Secret
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def obtain(
     return refreshed(new, found.told)
 
 
-class Registrar:
+class Registrar(Loop):
     """Keeps a target for delivery. A util.loops.Loop; the other methods may be called from any thread."""
 
     def __init__(
@@ -172,9 +173,6 @@ class Registrar:
             self._failed(error)
         due = [moment for moment in (self._due, self._refresh_due) if moment is not None]
         return min(max(PAUSE_S, min(due) - self._now()) if due else REFRESH_S, self._look_s)
-
-    def finish(self) -> None:
-        """Nothing is left to do."""
 
     def _look_at_files(self) -> None:
         """Takes up what is stored at start, and what another command stored since; puts back what was wiped."""

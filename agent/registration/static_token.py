@@ -12,6 +12,7 @@ from agent.registration.credentials import CredentialsError, read_secret_file
 from agent.registration.policy import RegistrationState, RegistrationStatus
 from agent.registration.remote_config import RemoteConfiguration
 from agent.registration.target import Target, plain_http_warning
+from agent.util.loops import Loop
 from agent.util.secret import Secret
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ LOOK_AGAIN_S = 10.0
 CREDENTIAL = "influxdb.token"
 
 
-class StaticToken:
+class StaticToken(Loop):
     """A target from the settings. The token's file is read again while it is missing or the server refuses it."""
 
     def __init__(self, settings: InfluxSettings, device_id: str, *, now: Callable[[], float] = time.monotonic) -> None:
@@ -106,9 +107,6 @@ class StaticToken:
                     log.warning("%s; points are kept", text)
                 self._enter("waiting", text)
         return LOOK_AGAIN_S
-
-    def finish(self) -> None:
-        """Nothing is left to do."""
 
     def _remedy(self) -> str:
         if self._settings.token is not None:

@@ -22,7 +22,7 @@ from agent.config.settings import StatusSettings
 from agent.registration.target import LOCAL_SUFFIXES
 from agent.status.health_rules import failing
 from agent.status.history import History
-from agent.util.loops import LoopThread
+from agent.util.loops import Loop, LoopThread
 from drivers.base import boot_ns
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def cross_site(site: str, mode: str) -> bool:
     return site not in {"", "none", "same-origin", "same-site"} and mode != "navigate"
 
 
-class StatusPage:
+class StatusPage(Loop):
     """Serves from threads of its own. start() and close() may be called twice; a taken port is a warning."""
 
     def __init__(
@@ -113,9 +113,6 @@ class StatusPage:
         """A util.loops.Loop: the values of now, for the charts."""
         self.history.take(self.snapshot().get("sensors", []))
         return LOOK_EVERY_S
-
-    def finish(self) -> None:
-        """Nothing is left to do."""
 
 
 class _Server(ThreadingHTTPServer):

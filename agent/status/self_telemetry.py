@@ -11,6 +11,7 @@ from agent.config.settings import HealthSettings
 from agent.points.schema import HEALTH_MEASUREMENT, Line, written
 from agent.status.board import Board, read_board
 from agent.status.snapshot import LEDGER
+from agent.util.loops import Loop
 from drivers.base import boot_ns
 
 
@@ -42,7 +43,7 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
     return Line(written(HEALTH_MEASUREMENT, {"clientId": device_id, "device": device_id}, fields), boot_ns)
 
 
-class Health:
+class Health(Loop):
     """Puts one point every `interval`: a util.loops.Loop. `snapshot` and `put` are the service's; `folder` lies on the
     disk to watch.
     """
@@ -66,6 +67,3 @@ class Health:
             self._put([health_line(self._device_id, self._snapshot(), read_board(self._folder), boot_ns())])
         self._begun = True
         return self._settings.interval
-
-    def finish(self) -> None:
-        """Nothing is left to do."""

@@ -17,25 +17,23 @@ MOST_S = 30.0
 class Loop(Protocol):
     """A part that works in steps. `wakeup` ends the wait for the next one."""
 
-    @property
-    def wakeup(self) -> threading.Event: ...
+    wakeup: threading.Event
+
     def step(self) -> float:
         """Do what is due. Returns the seconds until the next step."""
         ...
 
     def finish(self) -> None:
-        """After the last step, in the same thread."""
+        """After the last step, in the same thread. As it stands: nothing is left to do."""
+        return
 
 
 class Running(Protocol):
     """A loop at work: a thread, or something like it."""
 
     name: str
-
-    @property
-    def problem(self) -> str | None:
-        """What goes wrong in it, in a way that nobody foresaw; None: nothing."""
-        ...
+    problem: str | None
+    """What goes wrong in it, in a way that nobody foresaw; None: nothing."""
 
     def stop(self) -> None:
         """Ask it to end, and return at once."""
@@ -80,19 +78,15 @@ class Steps:
             log.exception("%s did not end as it should", self.name)
 
 
-class LoopThread:
+class LoopThread(Steps):
     """A loop in a thread of its own, which does not keep the process alive: a call may hang."""
 
     def __init__(self, name: str, loop: Loop) -> None:
-        self.name = name
-        self._steps, self._wakeup = Steps(name, loop), loop.wakeup
+        super().__init__(name, loop)
+        self._wakeup = loop.wakeup
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
-
-    @property
-    def problem(self) -> str | None:
-        return self._steps.problem
 
     def stop(self) -> None:
         self._stop.set()
@@ -107,7 +101,7 @@ class LoopThread:
     def _run(self) -> None:
         while not self._stop.is_set():
             self._wakeup.clear()
-            pause = self._steps.step()
+            pause = self.step()
             if not self._stop.is_set():
                 self._wakeup.wait(pause)
-        self._steps.finish()
+        self.finish()
