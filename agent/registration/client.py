@@ -59,7 +59,7 @@ class CenterClient:
         observe: Observe | None = None,
         key_problem: str | None = None,
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url = url
         self._secret, self._key = secret, enrollment_key
         self._hidden = (secret, enrollment_key) if enrollment_key else (secret,)
         self._observe, self._key_problem = observe, key_problem

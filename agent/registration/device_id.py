@@ -1,13 +1,12 @@
-"""The device's id: named by the settings or the environment, else derived once from the board and kept."""
+"""The device's id: named by the settings (IOT_DEVICE_ID is one of them), else derived once from the board and kept."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.config.limits import check_id
@@ -16,7 +15,6 @@ from agent.util.atomic import read_regular, write_atomic
 log = logging.getLogger(__name__)
 
 ID_FILE = "device.id"
-VARIABLE = "IOT_DEVICE_ID"
 BOARD_FILES = (
     Path("/sys/firmware/devicetree/base/serial-number"),
     Path("/proc/device-tree/serial-number"),
@@ -30,21 +28,15 @@ def device_id(
     configured: str | None,
     folder: Path,
     *,
-    environ: Mapping[str, str] = os.environ,
     board_files: Sequence[Path] = BOARD_FILES,
 ) -> str:
-    """The device's id: `configured`, else IOT_DEVICE_ID, else the kept one, else derived now and kept in `folder`.
+    """The device's id: `configured`, else the kept one, else derived now and kept in `folder`.
 
     ValueError for a named id that is not one. A folder that cannot be written is a warning: what is derived from the
     board comes out the same again.
     """
     if configured is not None:
         return check_id(configured)
-    if named := environ.get(VARIABLE):
-        try:
-            return check_id(named)
-        except ValueError as error:
-            raise ValueError(f"{VARIABLE}: {error}") from None
     path = folder / ID_FILE
     try:
         return check_id(read_regular(path, 1000).decode("ascii").strip())

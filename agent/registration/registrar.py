@@ -11,7 +11,6 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from agent.config.settings import CenterSettings
@@ -81,7 +80,6 @@ class Registrar(Loop):
         rng: random.Random | None = None,
         look_s: float = LOOK_S,
     ) -> None:
-        settings = replace(settings, url=settings.url.rstrip("/"))
         self._settings, self._device_id, self._observe, self._on_remote = settings, device_id, observe, on_remote
         self._store = CredentialStore(folder)
         self._keeper = Keeper(self._store, settings.url, device_id)

@@ -45,7 +45,7 @@ class StaticToken(Loop):
             if self._token is None:
                 return None
             settings = self._settings
-            return Target(settings.url.rstrip("/"), settings.org, settings.bucket, self._token, settings.ca_file)
+            return Target(settings.url, settings.org, settings.bucket, self._token, settings.ca_file)
 
     def renew(self) -> None:
         """The server answered 401 or 403: look whether somebody has put another token in the file."""

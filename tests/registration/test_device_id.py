@@ -28,24 +28,22 @@ def board(tmp_path):
 @pytest.mark.timeout(10)
 def test_promise_3_a_pipe_in_the_place_of_the_kept_id_is_not_waited_for(tmp_path, board):
     os.mkfifo(tmp_path / "device.id")
-    assert device_id(None, tmp_path, environ={}, board_files=board) == derive(board)
+    assert device_id(None, tmp_path, board_files=board) == derive(board)
 
 
-def test_the_configured_id_wins_then_the_environments(tmp_path, board):
-    environ = {"IOT_DEVICE_ID": "from-env"}
-    assert device_id("greenhouse-3", tmp_path, environ=environ, board_files=board) == "greenhouse-3"
-    assert device_id(None, tmp_path, environ=environ, board_files=board) == "from-env"
+def test_the_configured_id_wins(tmp_path, board):
+    assert device_id("greenhouse-3", tmp_path, board_files=board) == "greenhouse-3"
     assert not (tmp_path / "device.id").exists()
 
 
 def test_a_derived_id_stays_the_same_when_the_card_moves_to_another_board(tmp_path, board):
-    first = device_id(None, tmp_path, environ={}, board_files=board)
+    first = device_id(None, tmp_path, board_files=board)
     board[0].write_bytes(b"2000000099999999\0")
-    assert device_id(None, tmp_path, environ={}, board_files=board) == first
+    assert device_id(None, tmp_path, board_files=board) == first
 
 
 def test_a_derived_id_shows_neither_serial_nor_machine_id(tmp_path, board):
-    derived = device_id(None, tmp_path, environ={}, board_files=board)
+    derived = device_id(None, tmp_path, board_files=board)
     assert re.fullmatch(r"device-[0-9a-f]{12}", derived)
     assert "abcdef01" not in derived
     assert derive(board[1:]) not in (derived, "device-0123456789ab")
@@ -59,23 +57,23 @@ def test_a_board_without_a_number_falls_to_the_next_source(tmp_path, board, raw)
 
 
 def test_without_any_number_the_id_is_random_and_kept(tmp_path):
-    first = device_id(None, tmp_path, environ={}, board_files=[])
-    assert device_id(None, tmp_path, environ={}, board_files=[]) == first
+    first = device_id(None, tmp_path, board_files=[])
+    assert device_id(None, tmp_path, board_files=[]) == first
     assert derive([]) != derive([])
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xff", b"no id at all", b"../../etc", b"\0" * 100])
 def test_a_damaged_id_file_is_derived_again(tmp_path, board, content, caplog):
-    first = device_id(None, tmp_path, environ={}, board_files=board)
+    first = device_id(None, tmp_path, board_files=board)
     (tmp_path / "device.id").write_bytes(content)
-    assert device_id(None, tmp_path, environ={}, board_files=board) == first
+    assert device_id(None, tmp_path, board_files=board) == first
     assert "derived again" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_does_not_keep_the_agent_from_starting(tmp_path, board, caplog):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    assert device_id(None, blocked / "state", environ={}, board_files=board) == derive(board)
+    assert device_id(None, blocked / "state", board_files=board) == derive(board)
     assert "could not be kept" in caplog.text
 
 
@@ -86,9 +84,8 @@ BAD = ["", ".", "..", "a b", "a/b", "a\n", "ä", "a" * 65, "a,b", "a=b", "a%2Fb"
 def test_what_is_no_id_is_a_clear_error(tmp_path, text):
     with pytest.raises(ValueError, match="no device id: 1 to 64 of"):
         check_id(text)
-    if text:
-        with pytest.raises(ValueError, match="IOT_DEVICE_ID"):
-            device_id(None, tmp_path, environ={"IOT_DEVICE_ID": text}, board_files=[])
+    with pytest.raises(ValueError, match="no device id"):
+        device_id(text, tmp_path)
 
 
 @given(st.one_of(st.text(max_size=70), IDS))

@@ -82,7 +82,7 @@ class Clock:
 
 
 def influx(**settings):
-    return InfluxSettings(**{"url": "http://127.0.0.1:8086/", "org": "my-org", "bucket": "sly's Bucket"} | settings)
+    return InfluxSettings(**{"url": "http://127.0.0.1:8086", "org": "my-org", "bucket": "sly's Bucket"} | settings)
 
 
 def test_a_token_in_the_settings_is_a_target_at_once():
