@@ -20,7 +20,7 @@ from agent.util.errors import AgentError, ConfigError
 def register(context: Context, force: bool) -> None:
     """Register with the center now. A running agent takes up the new token by itself."""
     from agent.registration.policy import target_of, warnings_of  # noqa: PLC0415 - see below
-    from agent.registration.registrar import obtain  # noqa: PLC0415 - requests takes 0.5 s on a Pi Zero; --help does not need it
+    from agent.registration.registrar import obtain  # noqa: PLC0415 - an HTTP client and TLS come with it; --help does not need them
 
     settings, device_id, store = _center(context)
     with _alone(store):
@@ -47,7 +47,7 @@ def register(context: Context, force: bool) -> None:
 @common_options
 def unregister(context: Context) -> None:
     """Remove this device's registration at the center, and the token here. What was measured stays."""
-    from agent.registration.client import connect  # noqa: PLC0415 - requests takes 0.5 s on a Pi Zero; --help does not need it
+    from agent.registration.client import connect  # noqa: PLC0415 - an HTTP client and TLS come with it; --help does not need them
     from agent.registration.dialects import DIALECTS  # noqa: PLC0415 - see above
 
     settings, device_id, store = _center(context)

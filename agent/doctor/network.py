@@ -188,8 +188,7 @@ def tls(patient: Patient) -> Iterator[Finding]:
 
 def _handshake(name: str, host: str, port: int, ca_file: str | None, timeout_s: float) -> Finding:
     try:
-        store = trust_store(ca_file)
-        context = ssl.create_default_context(cafile=store if isinstance(store, str) else None)
+        context = ssl.create_default_context(cafile=trust_store(ca_file))
     except (OSError, ssl.SSLError) as error:
         return failed(name, f"{ca_file} cannot be used: {error}", "ca_file must be a readable certificate in PEM")
     try:

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -38,6 +39,22 @@ def free_port(first: int) -> int:
                 probe.bind(("127.0.0.1", port))
                 return port
     raise AgentError(f"no free port from {first} to {first + 99} on 127.0.0.1: name another with --port")
+
+
+def stored(url: str, device_id: str) -> int:
+    """Points of measurement environment that a center counts for a device. Raises AgentError."""
+    try:
+        return int(_get(f"{url}/api/devices/{device_id}/measurements/count", 30)["count"])
+    except urllib.error.HTTPError as error:
+        if error.code == 404:  # it does not know the device, so it has nothing of it
+            return 0
+        raise AgentError(f"{url} does not tell what it holds of {device_id}: {error.code} {error.reason}") from error
+
+
+def _get(url: str, timeout_s: float) -> Any:
+    """The JSON answer to a GET. Raises OSError."""
+    with urllib.request.urlopen(url, timeout=timeout_s) as answer:  # noqa: S310 - the address of a center
+        return json.load(answer)
 
 
 @dataclass
@@ -75,18 +92,13 @@ class CenterProcess:
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline and self.process.poll() is None:
             with contextlib.suppress(OSError):
-                self.get("/health")
+                _get(f"{self.url}/health", 5)
                 self.up = True
                 return
             time.sleep(0.05)
         words = self.log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
         self.stop()
         raise AgentError(f"the IoT Center did not start on {self.url}: {words[0]} (see {self.log})")
-
-    def get(self, path: str) -> Any:
-        """The JSON answer to a GET. Raises OSError."""
-        with urllib.request.urlopen(self.url + path, timeout=5) as answer:  # noqa: S310 - our own address
-            return json.load(answer)
 
     def stop(self) -> None:
         """Stop it and wait; a second call is fine."""

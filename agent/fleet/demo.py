@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import urllib.error
 import webbrowser
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,7 +13,7 @@ from typing import Any
 
 from agent.config.parse import parse_settings
 from agent.fleet.backfill import write_past
-from agent.fleet.center import CenterProcess, free_port, pass_time
+from agent.fleet.center import CenterProcess, free_port, pass_time, stored
 from agent.service import Service
 from agent.status.snapshot import LEDGER
 
@@ -74,7 +73,7 @@ def run_demo(
         service.drain(_DRAIN_S)
         service.stop()
         ledger = service.ledger()
-        return {**{key: ledger[key] for key in LEDGER}, "stored": _stored(center)}
+        return {**{key: ledger[key] for key in LEDGER}, "stored": stored(center.url, DEVICE_ID)}
     finally:
         service.stop()
         center.stop()
@@ -83,13 +82,3 @@ def run_demo(
 def has_display() -> bool:
     """Whether a browser could show a page here."""
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-def _stored(center: CenterProcess) -> int:
-    """Points of measurement environment that the center counts for the device."""
-    try:
-        return int(center.get(f"/api/devices/{DEVICE_ID}/measurements/count")["count"])
-    except urllib.error.HTTPError as error:
-        if error.code == 404:
-            return 0
-        raise

@@ -21,7 +21,7 @@ from typing import Any
 from agent.config.parse import parse_settings
 from agent.config.settings import Settings
 from agent.delivery.writer import Writer
-from agent.fleet.center import DEFAULT_PORT, CenterProcess, free_port, pass_time
+from agent.fleet.center import DEFAULT_PORT, CenterProcess, free_port, pass_time, stored
 from agent.service import Service
 from agent.status.snapshot import LEDGER
 from agent.util.errors import AgentError
@@ -273,14 +273,14 @@ def simulate(plan: Plan, folder: Path, progress: Callable[[str, float], None]) -
             fleet.stop()
         ledgers = fleet.ledgers()
         progress("counting what the server holds", 1)
-        stored = [_stored(url, service.device_id) for service in fleet.services]
+        counts = [stored(url, service.device_id) for service in fleet.services]
         seconds = fleet.tally.seconds
         return {
             "devices": plan.devices,
             "registered": registered,
             **{key: sum(ledger[key] for ledger in ledgers) for key in LEDGER},
-            "stored": sum(stored),
-            "unequal": sum(ledger["delivered"] != count for ledger, count in zip(ledgers, stored, strict=True)),
+            "stored": sum(counts),
+            "unequal": sum(ledger["delivered"] != count for ledger, count in zip(ledgers, counts, strict=True)),
             "errors": fleet.tally.errors,
             "answers": dict(fleet.tally.answers),
             "requests": len(seconds),
@@ -313,15 +313,6 @@ def _measure(plan: Plan, fleet: Fleet, center: CenterProcess | None, progress: C
     if center is not None:
         events += center.outage(plan.duration, plan.outage, lambda _: None)
     pass_time(plan.duration, events, tick)
-
-
-def _stored(url: str, device_id: str) -> int:
-    import requests  # noqa: PLC0415 - 0.1 s, and only at the end
-
-    answer = requests.get(f"{url}/api/devices/{device_id}/measurements/count", timeout=30)
-    if not answer.ok:
-        raise AgentError(f"{url} does not tell what it holds of {device_id}: {answer.status_code} {answer.text[:100]}")
-    return int(answer.json()["count"])
 
 
 def _allow_files(number: int) -> None:

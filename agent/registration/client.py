@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
 from urllib.parse import urljoin, urlsplit
-
-import requests
-from requests.adapters import HTTPAdapter
 
 from agent import __version__
 from agent.config.settings import CenterSettings
@@ -24,25 +21,6 @@ Observe = Callable[[int, int, int, int], None]
 MAX_ANSWER = 65_536
 _REDIRECTS = (301, 302, 303, 307, 308)
 _SECOND_NS = 1_000_000_000
-
-
-class _BoundedAdapter(HTTPAdapter):
-    """All that a session sends gets answers within `bounds`."""
-
-    def __init__(self, bounds: Bounds) -> None:
-        self._bounds = bounds
-        super().__init__()
-
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        super().init_poolmanager(*arguments, **options)
-        self._bounds.put_on(self.poolmanager)
-
-    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
-        known = proxy in self.proxy_manager
-        manager = super().proxy_manager_for(proxy, **options)
-        if not known:
-            self._bounds.put_on(manager)
-        return manager
 
 
 class CenterClient:
@@ -64,23 +42,21 @@ class CenterClient:
         self._hidden = (secret, enrollment_key) if enrollment_key else (secret,)
         self._observe, self._key_problem = observe, key_problem
         self._bounds = Bounds(timeout_s, MAX_ANSWER)
-        self._session = requests.Session()
-        adapter = _BoundedAdapter(self._bounds)
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
-        self._session.auth = _no_netrc
-        self._verify = trust_store(ca_file)
-        self._session.headers["User-Agent"] = f"iot-agent/{__version__}"
-        self._session.headers["Accept"] = "application/json"
-        self._session.headers["Accept-Encoding"] = "identity"  # bounded means bounded: nothing to unpack
+        self._trusted = trust_store(ca_file)
+        self._pool = self._bounds.pool(url, ca_certs=self._trusted)
         self.sent_ns = self.received_ns = 0
 
     def close(self) -> None:
-        self._session.close()
+        self._pool.clear()
 
     def ask(self, method: str, path: str, *, enroll: bool = False, body: bytes | None = None) -> Reply:
         """The answer of any status. RegistrationError when none came, or it was too long, too slow or a redirect."""
-        headers = {"X-Device-Secret": self._secret.reveal()}
+        headers = {
+            "User-Agent": f"iot-agent/{__version__}",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",  # bounded means bounded: nothing to unpack
+            "X-Device-Secret": self._secret.reveal(),
+        }
         if enroll and self._key:
             headers["X-Enrollment-Key"] = self._key.reveal()
         if body is not None:
@@ -90,6 +66,8 @@ class CenterClient:
             raise RegistrationError(
                 f"{what}: the device secret or the enrollment key is damaged: no header can carry it"
             )
+        if url.startswith("https:") and not Path(self._trusted).is_file():
+            raise RegistrationError(f"{what}: {self._trusted} is not there, which ca_file names")
         for _ in range(4):
             answer = self._send(method, url, headers, body)
             if answer.status is None:
@@ -105,21 +83,10 @@ class CenterClient:
         raise RegistrationError(f"{what}: redirected in a circle")
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
-        def send() -> None:
-            response = self._session.request(
-                method,
-                url,
-                headers=headers,
-                data=body,
-                timeout=self._bounds.seconds,
-                stream=True,
-                allow_redirects=False,
-                verify=self._verify,  # here, not in the session: there REQUESTS_CA_BUNDLE would win
-            )
-            response.raw.release_conn()
-
         self.sent_ns = boot_ns()
-        answer = self._bounds.exchange(send)
+        answer = self._bounds.exchange(
+            lambda: self._pool.request(method, url, headers=headers, body=body, redirect=False)
+        )
         self.received_ns = boot_ns()
         self.tell_time(answer.date_ns, _SECOND_NS)
         return answer
@@ -164,7 +131,3 @@ def connect(settings: CenterSettings, store: CredentialStore, observe: Observe |
         observe=observe,
         key_problem=problem,
     )
-
-
-def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request

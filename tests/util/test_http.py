@@ -1,5 +1,6 @@
 """One answer, bounded in time and size, whichever client asks; and what is said when there is none."""
 
+import base64
 import gzip
 import socket
 import ssl
@@ -53,6 +54,18 @@ def test_an_answer_through_a_proxy_is_bounded_too(server, monkeypatch):
     with pytest.raises(RegistrationError, match=f"over {MAX_ANSWER} bytes"):
         client.ask("POST", "/x")
     client.close()
+
+
+def test_a_proxy_is_told_its_login_and_left_out_where_the_environment_says_so(server, monkeypatch):
+    monkeypatch.setenv("http_proxy", server.url.replace("http://", "http://me:p%40ss@"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    server.script.extend([server.answer(200, {"n": 1}), server.answer(200, {"n": 2})])
+    for url in ("http://center.example", server.url):
+        client = CenterClient(url, Secret("the-device-secret"), timeout_s=0.5)
+        client.ask("POST", "/x")
+        client.close()
+    logins = [request.headers.get("proxy-authorization") for request in server.requests]
+    assert logins == [f"Basic {base64.b64encode(b'me:p@ss').decode()}", None]
 
 
 def test_what_is_packed_is_not_unpacked(server, center):
