@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
 import ssl
 import threading
 import time
+import warnings
 from collections.abc import Iterator
-from contextlib import closing, suppress
-from email.utils import parsedate_to_datetime
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
+
+from urllib3.exceptions import InsecureRequestWarning
 
 from agent.clock.kernel import kernel_clock
 from agent.clock.sources import BUILT_NS
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
 from agent.registration.target import plain_http_warning, trust_store
+from agent.util.http import Bounds
 
 OFF_S = 5.0
 DAYS_LEFT = 14
@@ -94,24 +95,16 @@ def _offset(patient: Patient, server: Server) -> float | None:
 
     The certificate is not checked: with a wrong clock no certificate is valid, and nothing secret is sent.
     """
-    url, host, port, _ = server
-    timeout = min(patient.timeout_s, 5.0)
-    if isinstance(_resolved(host, timeout), str):
+    bounds = Bounds(min(patient.timeout_s, 5.0), 0)
+    if isinstance(_resolved(server.host, bounds.seconds), str):
         return None
-    if url.startswith("https:"):
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-            host, port, timeout=timeout, context=context
-        )
-    else:
-        connection = http.client.HTTPConnection(host, port, timeout=timeout)
-    with closing(connection), suppress(OSError, http.client.HTTPException, ValueError, TypeError):
-        connection.request("HEAD", "/", headers={"User-Agent": "iot-agent doctor"})
-        date = connection.getresponse().getheader("Date")
-        return parsedate_to_datetime(str(date)).timestamp() + 0.5 - time.time()
-    return None
+    pool = bounds.pool(server.url, cert_reqs="CERT_NONE")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InsecureRequestWarning)
+        root, headers = urljoin(server.url, "/"), {"User-Agent": "iot-agent doctor"}
+        answer = bounds.exchange(lambda: pool.request("HEAD", root, headers=headers, redirect=False))
+    pool.clear()
+    return None if answer.date_ns is None else answer.date_ns / 1e9 + 0.5 - time.time()
 
 
 def names(patient: Patient) -> Iterator[Finding]:
