@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from typing import Literal
 
 from agent.config.units import format_duration
 
@@ -13,6 +14,11 @@ AGAIN_NS = 3600 * 1_000_000_000
 """Refused and parked points are told of at once when the reason is new, else once an hour."""
 REASONS = 32
 """That are remembered for it, the latest."""
+FATES = {
+    "refused": "refused for good and kept (iot-agent rejected list)",
+    "parked": "refused for a reason that is not known, kept and retried slowly",
+    "held": "did not go through and are tried again",
+}
 
 
 @dataclass(slots=True)
@@ -46,27 +52,15 @@ class OutageLog:
             self.changed_ns = now
         self.kind, self.text, self.count = None, None, 0
 
-    def refused(self, now: int, points: int, text: str) -> None:
-        if points and (said := self._tell(now, "refused", points, text)):
-            log.warning("%d points refused for good and kept (iot-agent rejected list): %s", said, text)
-
-    def parked(self, now: int, points: int, text: str) -> None:
-        if said := self._tell(now, "parked", points, text):
-            log.warning("%d points refused for a reason that is not known, kept and retried slowly: %s", said, text)
-
-    def held(self, now: int, points: int, text: str) -> None:
-        if said := self._tell(now, "held", points, text):
-            log.warning("%d points did not go through and are tried again: %s", said, text)
-
-    def _tell(self, now: int, what: str, points: int, text: str) -> int:
-        """How many points to speak of now; 0: not yet."""
+    def tell(self, now: int, what: Literal["refused", "parked", "held"], points: int, text: str) -> None:
+        """Of points that did not go through: at once where the reason is new."""
         reason = what, "".join(c for c in text if not c.isdigit())
         last, silent = self._said.pop(reason, (None, 0))
         points += silent
         if last is not None and now - last < AGAIN_NS:
             self._said[reason] = (last, points)
-            return 0
+            return
         self._said[reason] = (now, 0)
+        log.warning("%d points %s: %s", points, FATES[what], text)
         if len(self._said) > REASONS:
             del self._said[next(iter(self._said))]
-        return points

@@ -31,68 +31,54 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True)
-class Retry:
-    """Keep; try again after a back-off. `server`: nothing would go through now, else it can be these bytes alone."""
+class _Because:
+    """`kind` is the same for the same cause: the status, or a word; `text` says it in a line."""
 
     kind: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry(_Because):
+    """Keep; try again after a back-off. `server`: nothing would go through now, else it can be these bytes alone."""
+
     server: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(_Because):
     """Keep; the server says for how many seconds."""
 
-    kind: str
-    text: str
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Reauthorise:
+class Reauthorise(_Because):
     """Keep; the credential must be renewed."""
 
-    kind: str
-    text: str
 
-
-@dataclass(frozen=True, slots=True)
-class Slow:
+class Slow(_Because):
     """Keep; somebody has to do something about it: say so loudly and retry slowly."""
 
-    kind: str
-    text: str
-
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class Split(_Because):
     """In the batch's place: `parts` to be sent each for itself, `dead` lines kept with the server's reason.
 
     No parts: rejected whole. `blind`: halved, or one point put under suspicion, because nothing told the bad lines
     from the good ones.
     """
 
-    kind: str
-    text: str
     parts: tuple[Part, ...]
     dead: tuple[DeadLetter, ...] = ()
     blind: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Park:
+class Park(_Because):
     """Refused for a reason that is not known: set aside as it is, retried slowly."""
 
-    kind: str
-    text: str
 
-
-@dataclass(frozen=True, slots=True)
-class Defer:
+class Defer(_Because):
     """Keep, out of the others' way, until the server accepts something: then it is known whose fault it is."""
-
-    kind: str
-    text: str
 
 
 Outcome = Delivered | Retry | Wait | Reauthorise | Slow | Split | Park | Defer

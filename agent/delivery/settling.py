@@ -135,7 +135,7 @@ class Settling:
             self._same.popitem(last=False)
         gate.fail(now)
         if batch.parked or gate.failures < SAME_BYTES:
-            self._outage.held(now, batch.count, outcome.text)
+            self._outage.tell(now, "held", batch.count, outcome.text)
         else:
             self._outage.begin(now, outcome.kind, outcome.text)
 
@@ -176,14 +176,15 @@ class Settling:
             if outcome.kind == "413":
                 self._pace.shrink(batch.count)
             self._buffer.replace(batch, outcome.parts, outcome.dead)
-            self._outage.refused(now, len(outcome.dead), outcome.text)
+            if outcome.dead:
+                self._outage.tell(now, "refused", len(outcome.dead), outcome.text)
             return True
         self._pace.parked.fail(now)
         if batch.parked:
             self._refused_again.append(replace(batch, body=b""))
             return True
         self._buffer.replace(batch, (Part(tuple(batch.lines()), "parked"),), ())
-        self._outage.parked(now, batch.count, outcome.text)
+        self._outage.tell(now, "parked", batch.count, outcome.text)
         return True
 
 

@@ -10,16 +10,16 @@ def told(caplog):
 def test_reasons_that_take_turns_are_each_told_once_and_after_an_hour_with_what_came_meanwhile(caplog):
     outage = OutageLog()
     for number in range(20):
-        outage.refused(number, 3, f"422 dropped {number} points outside retention policy")
-        outage.refused(number, 2, "422 field type conflict")
+        outage.tell(number, "refused", 3, f"422 dropped {number} points outside retention policy")
+        outage.tell(number, "refused", 2, "422 field type conflict")
     assert told(caplog) == ["3", "2"]
     caplog.clear()
-    outage.refused(AGAIN_NS + 1, 1, "422 field type conflict")
+    outage.tell(AGAIN_NS + 1, "refused", 1, "422 field type conflict")
     assert told(caplog) == [str(19 * 2 + 1)]
 
 
 def test_a_server_that_never_says_the_same_twice_does_not_fill_the_memory():
     outage = OutageLog()
     for number in range(3 * REASONS):
-        outage.refused(0, 1, "x" * number)
+        outage.tell(0, "refused", 1, "x" * number)
     assert len(outage._said) == REASONS
