@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
+import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,18 +75,12 @@ def state_folder_warning(folder: Path, mounts: Path = MOUNTS) -> str | None:
     """
     try:
         lines = mounts.read_text("utf-8", "surrogateescape").splitlines()
-        place = folder.resolve()
+        device = folder.stat().st_dev
     except OSError:
         return None
-    best, kind = -1, ""
-    for line in lines:
-        left, found, right = line.partition(" - ")
-        fields = left.split(" ")
-        if not found or len(fields) < 5:
-            continue
-        point = Path(re.sub(r"\\(\d{3})", lambda m: chr(int(m[1], 8)), fields[4]))
-        if place.is_relative_to(point) and len(point.parts) >= best:
-            best, kind = len(point.parts), right.split(" ")[0]
+    number = f"{os.major(device)}:{os.minor(device)}"
+    kinds = (line.partition(" - ")[2].split(" ")[0] for line in lines if number in line.split(" ")[2:3])
+    kind = next(kinds, "")
     if kind not in _VOLATILE:
         return None
     return (
