@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
+import os
 import signal
 import sys
 import tempfile
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +18,11 @@ import click
 
 from agent.cli.options import LOG_FORMAT, Context, common_options
 from agent.cli.status import format_value
-from agent.fleet.center import DEFAULT_PORT
+from agent.fleet.center import DEFAULT_PORT, CenterProcess, free_port, pass_time, stored
+
+DEVICE_ID = "demo"
+_DRAIN_S = 15
+_BACKFILL_S = 86_400
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,26 +69,79 @@ def demo(
         def say(text: str) -> None:
             click.echo(text, err=not live)  # scripts read the last line of stdout only
 
-        from agent.fleet.demo import run_demo  # noqa: PLC0415 - the whole agent comes with it
-        from agent.runner import Signals  # noqa: PLC0415
-
-        signals = Signals(signal.SIGINT, signal.SIGTERM)
-        result = run_demo(
-            folder,
-            signals.wait,
-            say,
-            _display(live),
-            duration=duration,
-            outage=outage,
-            port=port,
-            browser=not no_browser,
-        )
+        result = _run(folder, say, live=live, duration=duration, outage=outage, port=port, browser=not no_browser)
     if as_json:
         click.echo(json.dumps(result))
     else:
         _print_ledger(result)
     ok = result["delivered"] == result["stored"] and not result["pending"] and not result["dropped"]
     sys.exit(0 if ok else 1)
+
+
+def _run(
+    folder: Path,
+    say: Callable[[str], None],
+    *,
+    live: bool,
+    duration: float | None,
+    outage: float,
+    port: int,
+    browser: bool,
+) -> dict[str, Any]:
+    """Measure for `duration` s, with an outage of so many seconds in the middle, or until a signal.
+
+    Returns the ledger, and as `stored` what the center counts.
+    """
+    from agent.config.parse import parse_settings  # noqa: PLC0415 - the whole agent comes with these
+    from agent.fleet.backfill import write_past  # noqa: PLC0415
+    from agent.runner import Signals  # noqa: PLC0415
+    from agent.service import Service  # noqa: PLC0415
+    from agent.status.snapshot import LEDGER  # noqa: PLC0415
+
+    signals = Signals(signal.SIGINT, signal.SIGTERM)
+    center = CenterProcess(free_port(port), folder / "center")
+    if center.port != port:
+        say(f"port {port} is taken: using {center.port}")
+    page = f"{center.url}/devices/{DEVICE_ID}"
+    tables = {
+        "device": {"id": DEVICE_ID},
+        "sensor": [{"driver": "virtual", "interval": "1s"}],
+        "center": {"url": center.url},
+        "status": {"listen": ""},
+    }
+    settings = parse_settings(tables, "demo", {})
+    service = Service(settings, folder / "agent")
+    try:
+        center.start()
+        for _ in write_past(settings, folder / "agent", since_s=_BACKFILL_S, every_s=60):
+            pass
+        service.start()
+        say(f"IoT Center on {center.url}, device page {page}")
+        if browser and _has_display():
+            webbrowser.open(page)
+        with _display(live) as show:
+
+            def tick(_: float) -> bool:
+                show(service.snapshot(), page, not center.up)
+                return bool(signals.wait(0.25))
+
+            pass_time(duration or math.inf, center.outage(duration or math.inf, outage, say), tick)
+            if not center.up:  # stopped in the middle of the outage
+                center.start()
+        service.stop_measuring()
+        say("stopped measuring, delivering the rest …")
+        service.drain(_DRAIN_S)
+        service.stop()
+        ledger = service.ledger()
+        return {**{key: ledger[key] for key in LEDGER}, "stored": stored(center.url, DEVICE_ID)}
+    finally:
+        service.stop()
+        center.stop()
+
+
+def _has_display() -> bool:
+    """Whether a browser could show a page here."""
+    return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 @contextlib.contextmanager

@@ -1,1 +1,1 @@
-"""Virtual devices: the demo, their past, and many of them at once."""
+"""Virtual devices: their past, many of them at once, and the center that they and the demo have on loopback."""
