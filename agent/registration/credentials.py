@@ -92,6 +92,9 @@ class CredentialStore:
         self.path = folder / CREDENTIALS_FILE
         self.secret_path = folder / SECRET_FILE
         self._secret: Secret | None = None
+        self._stamp: tuple[int, int, int] | None = None
+        self._looked = False
+        self._unsaved = False
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -156,6 +159,44 @@ class CredentialStore:
         """On the disk when this returns. CredentialsError when it cannot be kept."""
         self._write(self.path, credentials.encode())
 
+    def look(self, ours: Credentials | None, center: str, device_id: str) -> Credentials | None:
+        """The credentials in the file if it changed since the last look, saved or not; None if there is nothing new.
+
+        Those of another device or center do not count. `ours` are those in use: they are written again when the file is
+        gone, damaged, or could not be written before. Raises CredentialsError for files that others can read, at each
+        look until that is mended.
+        """
+        lost = self.secret_is_lost()
+        if self._looked and not self._unsaved and not self.changed_elsewhere():
+            return None
+        found = self.load()
+        if found and (found.center, found.device_id) != (center, device_id):
+            log.info("the stored token is of %s at %s: registering anew", found.device_id, found.center)
+            found = None
+        if found and lost:
+            log.warning("%s", SOON_UNKNOWN.format(id=device_id))
+        self._looked, self._stamp = True, self.stamp()
+        if ours and found != ours and (self._unsaved or found is None):
+            self.keep(ours)
+            return None
+        return found
+
+    def keep(self, credentials: Credentials) -> None:
+        """As save(); a disk that refuses is no reason not to use them, since the device secret renews them."""
+        try:
+            self.save(credentials)
+        except CredentialsError as error:
+            if not self._unsaved:
+                log.warning("the token is used but not kept: %s", error)
+            self._unsaved = True
+            return
+        self._unsaved = False
+        self._stamp = self.stamp()
+
+    def changed_elsewhere(self) -> bool:
+        """Whether another process has stored something since the last look."""
+        return self.stamp() != self._stamp
+
     def forget(self) -> None:
         """Removes the token; the device secret stays, by which the center knows the board."""
         self.path.unlink(missing_ok=True)
@@ -184,55 +225,6 @@ class CredentialStore:
         except OSError as error:
             raise CredentialsError(f"{path} is damaged ({why}) and cannot be moved: {error.strerror}") from None
         log.warning("%s is damaged (%s): set aside as %s", path, why, aside.name)
-
-
-class Keeper:
-    """For the registrar's thread only. `center` and `device_id` say whose credentials count."""
-
-    def __init__(self, store: CredentialStore, center: str, device_id: str) -> None:
-        self.store = store
-        self._center, self._device_id = center, device_id
-        self._stamp: tuple[int, int, int] | None = None
-        self._looked = False
-        self._unsaved = False
-
-    def look(self, ours: Credentials | None) -> Credentials | None:
-        """The credentials in the file if it changed since the last look, saved or not; None if there is nothing new.
-
-        `ours` are those in use: they are written again when the file is gone, damaged, or could not be written before.
-        Raises CredentialsError for files that others can read, at each look until that is mended.
-        """
-        lost = self.store.secret_is_lost()
-        stamp = self.store.stamp()
-        if self._looked and stamp == self._stamp and not self._unsaved:
-            return None
-        found = self.store.load()
-        if found and (found.center, found.device_id) != (self._center, self._device_id):
-            log.info("the stored token is of %s at %s: registering anew", found.device_id, found.center)
-            found = None
-        if found and lost:
-            log.warning("%s", SOON_UNKNOWN.format(id=self._device_id))
-        self._looked, self._stamp = True, self.store.stamp()
-        if ours and found != ours and (self._unsaved or found is None):
-            self.save(ours)
-            return None
-        return found
-
-    def save(self, credentials: Credentials) -> None:
-        """Stores them; a disk that refuses is no reason not to use them, since the device secret renews them."""
-        try:
-            self.store.save(credentials)
-        except CredentialsError as error:
-            if not self._unsaved:
-                log.warning("the token is used but not kept: %s", error)
-            self._unsaved = True
-            return
-        self._unsaved = False
-        self._stamp = self.store.stamp()
-
-    def changed_elsewhere(self) -> bool:
-        """Whether another process has stored something since the last look."""
-        return self.store.stamp() != self._stamp
 
 
 def read_private(path: Path, forbidden: int = 0o077, mode: str = "600") -> bytes | None:

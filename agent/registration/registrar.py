@@ -16,7 +16,7 @@ from pathlib import Path
 from agent.config.settings import CenterSettings
 from agent.registration.answers import NotRegisteredError, RegistrationError
 from agent.registration.client import Observe, connect
-from agent.registration.credentials import Credentials, CredentialsError, CredentialStore, Keeper
+from agent.registration.credentials import Credentials, CredentialsError, CredentialStore
 from agent.registration.dialects import DIALECTS, register
 from agent.registration.policy import (
     BACKOFF_S,
@@ -82,7 +82,6 @@ class Registrar(Loop):
     ) -> None:
         self._settings, self._device_id, self._observe, self._on_remote = settings, device_id, observe, on_remote
         self._store = CredentialStore(folder)
-        self._keeper = Keeper(self._store, settings.url, device_id)
         self._now, self._rng, self._look_s = now, rng or random.SystemRandom(), look_s
         self._lock = threading.Lock()
         self.wakeup = threading.Event()
@@ -174,7 +173,8 @@ class Registrar(Loop):
 
     def _look_at_files(self) -> None:
         """Takes up what is stored at start, and what another command stored since; puts back what was wiped."""
-        ours, found = self._credentials, self._keeper.look(self._credentials)
+        ours = self._credentials
+        found = self._store.look(ours, self._settings.url, self._device_id)
         if found is None:
             return
         if found != ours or (self._state == "failing" and self._stale is None):  # the files can be read again
@@ -191,7 +191,7 @@ class Registrar(Loop):
             credentials, refused = obtain(
                 self._settings, self._device_id, self._store, old, stale, observe=self._observe
             )
-            self._keeper.save(credentials)  # at once, before it is used: InfluxDB shows a token only once
+            self._store.keep(credentials)  # at once, before it is used: InfluxDB shows a token only once
         _say(refused, self._refused)
         with self._lock:
             self._refused = refused
@@ -231,9 +231,9 @@ class Registrar(Loop):
         if new == credentials:
             return
         with self._store.exclusive():
-            if self._keeper.changed_elsewhere():
+            if self._store.changed_elsewhere():
                 return  # `register --force` was quicker: the next step takes that up
-            self._keeper.save(new)
+            self._store.keep(new)
         log.info("the center changed the configuration: %s", ", ".join(changes(credentials, new)))
         self._adopt(new)
 
