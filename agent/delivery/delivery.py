@@ -99,7 +99,8 @@ class Delivery:
         self._settling = Settling(
             buffer, self._pace, self._outage, now, on_unauthorised=on_unauthorised, on_authorised=on_authorised
         )
-        self._started = self._alive = now()
+        self.alive_boot_ns = self._started = now()
+        """When the loop last went round, for the watchdog."""
         self._call_since: int | None = None
         self._requests = self._bytes = 0
 
@@ -127,11 +128,6 @@ class Delivery:
         if self._writer is not None:
             self._writer.close()
 
-    @property
-    def alive_boot_ns(self) -> int:
-        """When the loop last went round, for the watchdog."""
-        return self._alive
-
     def snapshot(self) -> DeliveryStatus:
         now, status, outage = self._now(), self._buffer.snapshot(), self._outage
         success = self._settling.success
@@ -145,7 +141,7 @@ class Delivery:
         return DeliveryStatus(
             state=state,
             since_boot_ns=outage.changed_ns or self._started,
-            alive_boot_ns=self._alive,
+            alive_boot_ns=self.alive_boot_ns,
             call_since_boot_ns=self._call_since,
             last_success_boot_ns=success[0] if success else None,
             last_success_ns=success[1] if success else None,
@@ -162,7 +158,7 @@ class Delivery:
         )
 
     def _step(self) -> float:
-        now = self._alive = self._now()
+        now = self.alive_boot_ns = self._now()
         target = self._target()
         if target != (self._writer.target if self._writer else None):
             self._aim(target)
@@ -219,7 +215,7 @@ class Delivery:
             answer = writer.write(body)
         finally:
             self._call_since = None
-        received = self._alive = self._now()
+        received = self.alive_boot_ns = self._now()
         if answer.date_ns is not None:
             self._clock.observe(answer.date_ns, SECOND, sent, received)
         if answer.status == 204:

@@ -59,10 +59,7 @@ class _Snapshot(Collector):
 
 
 def _single(kind: type[_Family], name: str, text: str, value: float | None) -> _Family:
-    family = kind(f"iot_agent_{name}", text)
-    if value is not None:
-        family.add_metric([], float(value))
-    return family
+    return kind(f"iot_agent_{name}", text, value=None if value is None else float(value))
 
 
 def _labelled(kind: type[_Family], name: str, text: str, label: str, values: Mapping[str, float | None]) -> _Family:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
 log = logging.getLogger(__name__)
@@ -42,10 +43,8 @@ class Running(Protocol):
     def join(self, timeout: float | None = None) -> None: ...
 
 
-class Spawn(Protocol):
-    """Sets a loop to work."""
-
-    def __call__(self, name: str, loop: Loop) -> Running: ...
+Spawn = Callable[[str, Loop], Running]
+"""Sets a loop to work under a name."""
 
 
 class Steps:
