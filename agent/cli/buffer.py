@@ -154,15 +154,10 @@ def _pieces(file: Path) -> Iterator[Iterator[bytes]]:
             from rich.progress import Progress  # noqa: PLC0415
 
             bar = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
-            task = bar.add_task("Importing", total=None if piped else file.stat().st_size)
-
-            def counted(pieces: Iterator[bytes] = pieces) -> Iterator[bytes]:
-                for piece in pieces:
-                    yield piece
-                    bar.advance(task, len(piece))
-
-            pieces = counted()
-        yield pieces
+            number = None if piped else file.stat().st_size / _READ_BYTES
+            yield iter(bar.track(pieces, number, description="Importing"))
+        else:
+            yield pieces
 
 
 @buffer.command("date", short_help="Give the points of a boot that had no clock their time.")
