@@ -38,6 +38,7 @@ LIMITS: Mapping[str, tuple[float, float, str]] = {
     "health.interval": (1, _DAY, 'from "1s" to "1d"'),
 }
 
+_INDEX = re.compile(r"\[\d+\]")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -74,14 +75,14 @@ def _wrong(check: Callable[[str], str], text: str) -> str | None:
 
 
 def out_of_limits(settings: s.Settings) -> Iterator[str]:
-    for path, key, value in _walk(settings, ""):
-        limits = LIMITS.get(key)
+    for path, value in _walk(settings, ""):
+        limits = LIMITS.get(_INDEX.sub("", path))
         if limits and not limits[0] <= value <= limits[1]:
             yield f"{path} = {value:g}: must be {limits[2]}"
 
 
-def _walk(record: Any, prefix: str) -> Iterator[tuple[str, str, float]]:
-    """(path with indexes, key without) of every number in the settings."""
+def _walk(record: Any, prefix: str) -> Iterator[tuple[str, float]]:
+    """The path, with indexes, of every number in the settings."""
     for attribute in fields(record):
         value = getattr(record, attribute.name)
         path = f"{prefix}{attribute.name}"
@@ -89,10 +90,9 @@ def _walk(record: Any, prefix: str) -> Iterator[tuple[str, str, float]]:
             yield from _walk(value, f"{path}.")
         elif attribute.name == "sensor":
             for index, sensor in enumerate(value):
-                for sub, key, number in _walk(sensor, "sensor."):
-                    yield sub.replace("sensor.", f"sensor[{index}].", 1), key, number
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield path, path, value
+                yield from _walk(sensor, f"sensor[{index}].")
+        elif isinstance(value, int | float):
+            yield path, value
 
 
 def contradictions(settings: s.Settings) -> Iterator[str]:
