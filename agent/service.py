@@ -60,7 +60,6 @@ class Core:
 class Parts:
     """What a reload replaces: all that depends on the settings but the buffer and the clock."""
 
-    settings: Settings
     sensors: Sensors | None = None
     registrar: Registrar | StaticToken | None = None
     delivery: Delivery | None = None
@@ -93,7 +92,7 @@ class Service:
         self._control: ControlServer | None = None
         self._history = History()
         self._page: StatusPage | None = None
-        self._parts = Parts(settings)
+        self._parts = Parts()
         self._folder_warning: str | None = None
         self._last: dict[str, Any] | None = None
 
@@ -172,7 +171,7 @@ class Service:
         drivers, old, core = drivers_of(settings), self._parts, self._core
         assert core is not None
         self.stop_measuring()
-        self.settings, self._parts = settings, Parts(settings)
+        before, self.settings, self._parts = self.settings, settings, Parts()
         self.device_id = device_id(settings.device.id, self.state_dir)
         sensors = self._measure(core, drivers)  # first of all: what follows may wait for network and disk
         _end(old.others)
@@ -180,7 +179,7 @@ class Service:
         core.clock.configure(settings.clock.trust)
         core.dating.configure(settings.clock.unanchored)
         self._deliver(core, sensors)
-        if settings.status != old.settings.status:
+        if settings.status != before.status:
             self._show()
         log.info("new configuration: measuring with %s", sensors.describe())
 
@@ -224,18 +223,18 @@ class Service:
         if core:
             alive["committer"] = max(core.committer.alive_boot_ns, core.buffer.alive_boot_ns())
         if parts.delivery:
-            patience_s = max(0.0, parts.settings.delivery.timeout - _USUAL_TIMEOUT_S)  # to connect, and for the answer
+            patience_s = max(0.0, self.settings.delivery.timeout - _USUAL_TIMEOUT_S)  # to connect, and for the answer
             alive["delivery"] = parts.delivery.alive_boot_ns + int(2e9 * patience_s)
         return alive
 
     def _measure(self, core: Core, drivers: list[Driver]) -> Sensors:
         parts = self._parts
-        parts.sensors = sensors = Sensors(parts.settings, self.device_id, drivers, core.buffer.put)
+        parts.sensors = sensors = Sensors(self.settings, self.device_id, drivers, core.buffer.put)
         parts.measuring += [self._spawn(name, sampler) for name, sampler in sensors.loops()]
         return sensors
 
     def _deliver(self, core: Core, sensors: Sensors) -> None:
-        parts, settings, clock, buffer = self._parts, self._parts.settings, core.clock, core.buffer
+        parts, settings, clock, buffer = self._parts, self.settings, core.clock, core.buffer
         if settings.center:
             parts.registrar = Registrar(
                 settings.center,
