@@ -70,7 +70,6 @@ def unregister(context: Context) -> None:
 
 
 def _center(context: Context) -> tuple[CenterSettings, str, CredentialStore]:
-    from agent.registration.credentials import CredentialStore  # noqa: PLC0415 - not for --help
     from agent.registration.device_id import device_id  # noqa: PLC0415 - not for --help
 
     settings = context.settings()

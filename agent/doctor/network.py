@@ -39,17 +39,11 @@ def host_and_port(url: str) -> tuple[str, int]:
 
 def servers(patient: Patient) -> list[Server]:
     """The center and where points go, each once."""
-    settings, found = patient.settings, []
-    if settings and settings.center:
-        found.append((settings.center.url, settings.center.ca_file))
-    if settings and settings.influxdb:
-        found.append((settings.influxdb.url, settings.influxdb.ca_file))
-    if patient.target:
-        found.append((patient.target.url, patient.target.ca_file))
-    result: dict[tuple[str, int], Server] = {}
-    for url, ca_file in found:
-        place = host_and_port(url)
-        result.setdefault(place, Server(url, *place, ca_file))
+    settings, result = patient.settings, dict[tuple[str, int], Server]()
+    for named in (settings and settings.center, settings and settings.influxdb, patient.target):
+        if named:
+            place = host_and_port(named.url)
+            result.setdefault(place, Server(named.url, *place, named.ca_file))
     return list(result.values())
 
 

@@ -6,6 +6,7 @@ A value that a board does not have is None: nothing is made up for it.
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,13 +41,13 @@ class Board:
 
 def read_board(folder: Path | None = None, root: Path = ROOT) -> Board:
     """The board now; the disk is the one that `folder` lies on."""
-    memory = _meminfo(root)
+    memory = re.search(r"^MemAvailable:\s+(\d+) kB$", text_of(root / "proc/meminfo"), re.MULTILINE)
     disk = None
     with suppress(OSError):
         disk = os.statvfs(folder) if folder is not None else None
     return Board(
         cpu_temperature=_temperature(root),
-        memory_available=memory.get("MemAvailable"),
+        memory_available=int(memory[1]) * 1024 if memory else None,
         memory_process=_resident(root),
         disk_free=disk.f_bavail * disk.f_frsize if disk else None,
         uptime=_number(text_of(root / "proc/uptime").partition(" ")[0]),
@@ -84,16 +85,6 @@ def _temperature(root: Path) -> float | None:
         if value is not None:
             return value / 1000
     return None
-
-
-def _meminfo(root: Path) -> dict[str, int]:
-    found = {}
-    for line in text_of(root / "proc/meminfo").splitlines():
-        name, _, rest = line.partition(":")
-        number = rest.split()
-        if number and number[0].isdecimal():
-            found[name] = int(number[0]) * 1024
-    return found
 
 
 def _resident(root: Path) -> int | None:
