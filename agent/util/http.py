@@ -13,6 +13,8 @@ import re
 import ssl
 import time
 from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from socket import gaierror
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import unquote, urlsplit
@@ -22,7 +24,6 @@ from urllib3 import HTTPResponse, PoolManager, ProxyManager
 from urllib3.exceptions import ConnectTimeoutError, ReadTimeoutError, SSLError
 from urllib3.util import make_headers, parse_url
 
-from agent.util.backoff import RETRY_AFTER_MAX_S, http_date_ns, retry_after_s
 from agent.util.errors import short
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 else:
     HTTPConnection = object
 
+RETRY_AFTER_MIN_S = 1.0
+RETRY_AFTER_MAX_S = 900.0
 _OBJECT = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>:? ?|\w+\(host='[^']*', port=\d+\): ?")
 _ESCAPE_CUT = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?$")
 _MESSAGE = re.compile(r'"message"\s*:\s*"')
@@ -60,8 +63,17 @@ class Answer:
         return http_date_ns(self.headers.get("date", ""))
 
     def retry_after_s(self, now_ns: int, most_s: float = RETRY_AFTER_MAX_S) -> float | None:
-        """Seconds that Retry-After asks for, 1 to `most_s`; None without one. A date counts from the answer's Date."""
-        return retry_after_s(self.headers.get("retry-after"), self.date_ns or now_ns, most_s)
+        """Seconds that Retry-After asks for (RFC 9110 section 10.2.3: seconds or a date), 1 to `most_s`; None if it is
+        neither. A date counts from the answer's Date, else from `now_ns` (Unix): the device's clock may be wrong.
+        """
+        text = self.headers.get("retry-after", "").strip()
+        if text.isascii() and text.isdigit():
+            seconds = float(text[:12])
+        elif (date := http_date_ns(text)) is not None:
+            seconds = (date - (self.date_ns or now_ns)) / 1e9
+        else:
+            return None
+        return min(max(seconds, RETRY_AFTER_MIN_S), most_s)
 
     def message(self) -> str:
         """The server's words, whole: `message` or `error` of its JSON, also of one cut short; else the body as text."""
@@ -79,6 +91,17 @@ class Answer:
                 except ValueError:
                     return rest
         return text
+
+
+def http_date_ns(text: str) -> int | None:
+    """Unix nanoseconds of an HTTP date (RFC 9110 section 5.6.7, all three forms), or None if it is not one."""
+    try:
+        moment = parsedate_to_datetime(text)
+        if moment.tzinfo is None:  # asctime's form says nothing: HTTP dates are always UTC
+            moment = moment.replace(tzinfo=UTC)
+        return int(moment.timestamp()) * 1_000_000_000
+    except (ValueError, TypeError, OverflowError, IndexError, OSError):
+        return None
 
 
 class Bounds:

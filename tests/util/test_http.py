@@ -7,11 +7,13 @@ import ssl
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError, ProtocolError, ReadTimeoutError
 
 from agent.registration.answers import RegistrationError
 from agent.registration.client import MAX_ANSWER, CenterClient
-from agent.util.http import Answer, Bounds
+from agent.util.http import RETRY_AFTER_MAX_S, RETRY_AFTER_MIN_S, Answer, Bounds
 from agent.util.secret import Secret
 from tests.servers import InfluxServer
 
@@ -112,3 +114,36 @@ def test_a_request_that_ends_without_an_answer_is_said_to():
 
 def test_promise_7_the_repr_of_an_answer_shows_nothing_of_its_body_and_headers():
     assert "tok" not in repr(Answer(200, {"x": "tok-1"}, b"tok-2"))
+
+
+NOW = 1_795_500_567 * 1_000_000_000  # Tue, 24 Nov 2026 06:09:27 GMT
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("7", 7.0),
+        (" 30 ", 30.0),
+        ("0", RETRY_AFTER_MIN_S),
+        ("86400", RETRY_AFTER_MAX_S),
+        ("9" * 400, RETRY_AFTER_MAX_S),
+        ("Tue, 24 Nov 2026 06:10:27 GMT", 60.0),
+        ("Tuesday, 24-Nov-26 06:10:27 GMT", 60.0),
+        ("Tue Nov 24 06:10:27 2026", 60.0),
+        ("Tue, 24 Nov 2020 06:10:27 GMT", RETRY_AFTER_MIN_S),
+        ("Tue, 24 Nov 2099 06:10:27 GMT", RETRY_AFTER_MAX_S),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("٣", None),
+        ("", None),
+    ],
+)
+def test_retry_after_is_understood_in_both_forms_and_bounded(text, seconds):
+    assert Answer(503, {"retry-after": text}).retry_after_s(NOW) == seconds
+    assert Answer(503).retry_after_s(NOW) is None
+
+
+@given(st.text())
+def test_no_header_however_strange_raises(text):
+    Answer(503, {"retry-after": text, "date": text}).retry_after_s(NOW)
