@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
 import time
 import warnings
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from urllib3.exceptions import InsecureRequestWarning
@@ -16,6 +17,7 @@ from urllib3.exceptions import InsecureRequestWarning
 from agent.clock.kernel import kernel_clock
 from agent.clock.sources import BUILT_NS
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
+from agent.registration.client import bounded_session
 from agent.registration.target import plain_http_warning, trust_store
 from agent.util.http import Bounds
 
@@ -92,12 +94,11 @@ def _offset(patient: Patient, server: Server) -> float | None:
     bounds = Bounds(min(patient.timeout_s, 5.0), 0)
     if isinstance(_resolved(server.host, bounds.seconds), str):
         return None
-    pool = bounds.pool(server.url, cert_reqs="CERT_NONE")
-    with warnings.catch_warnings():
+    session, root, headers = bounded_session(bounds), urljoin(server.url, "/"), {"User-Agent": "iot-agent doctor"}
+    options: dict[str, Any] = {"timeout": bounds.seconds, "verify": False, "stream": True}
+    with warnings.catch_warnings(), contextlib.closing(session):
         warnings.simplefilter("ignore", InsecureRequestWarning)
-        root, headers = urljoin(server.url, "/"), {"User-Agent": "iot-agent doctor"}
-        answer = bounds.exchange(lambda: pool.request("HEAD", root, headers=headers, redirect=False))
-    pool.clear()
+        answer = bounds.exchange(lambda: session.head(root, headers=headers, **options))
     return None if answer.date_ns is None else answer.date_ns / 1e9 + 0.5 - time.time()
 
 
@@ -175,7 +176,8 @@ def tls(patient: Patient) -> Iterator[Finding]:
 
 def _handshake(name: str, host: str, port: int, ca_file: str | None, timeout_s: float) -> Finding:
     try:
-        context = ssl.create_default_context(cafile=trust_store(ca_file))
+        store = trust_store(ca_file)
+        context = ssl.create_default_context(cafile=store if isinstance(store, str) else None)
     except (OSError, ssl.SSLError) as error:
         return failed(name, f"{ca_file} cannot be used: {error}", "ca_file must be a readable certificate in PEM")
     try:

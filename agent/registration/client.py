@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin, urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
 
 from agent import __version__
 from agent.config.settings import CenterSettings
@@ -21,6 +24,34 @@ Observe = Callable[[int, int, int, int], None]
 MAX_ANSWER = 65_536
 _REDIRECTS = (301, 302, 303, 307, 308)
 _SECOND_NS = 1_000_000_000
+
+
+class _BoundedAdapter(HTTPAdapter):
+    """All that a session sends gets answers within `bounds`."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **options)
+        self._bounds.put_on(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        known = proxy in self.proxy_manager
+        manager = super().proxy_manager_for(proxy, **options)
+        if not known:
+            self._bounds.put_on(manager)
+        return manager
+
+
+def bounded_session(bounds: Bounds) -> requests.Session:
+    """A session whose answers are within bounds, through the proxy of the environment too; it reads no .netrc."""
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _BoundedAdapter(bounds))
+    session.auth = _no_netrc
+    return session
 
 
 class CenterClient:
@@ -42,21 +73,19 @@ class CenterClient:
         self._hidden = (secret, enrollment_key) if enrollment_key else (secret,)
         self._observe, self._key_problem = observe, key_problem
         self._bounds = Bounds(timeout_s, MAX_ANSWER)
-        self._trusted = trust_store(ca_file)
-        self._pool = self._bounds.pool(url, ca_certs=self._trusted)
+        self._session = bounded_session(self._bounds)
+        self._verify = trust_store(ca_file)
+        self._session.headers["User-Agent"] = f"iot-agent/{__version__}"
+        self._session.headers["Accept"] = "application/json"
+        self._session.headers["Accept-Encoding"] = "identity"  # bounded means bounded: nothing to unpack
         self.sent_ns = self.received_ns = 0
 
     def close(self) -> None:
-        self._pool.clear()
+        self._session.close()
 
     def ask(self, method: str, path: str, *, enroll: bool = False, body: bytes | None = None) -> Reply:
         """The answer of any status. RegistrationError when none came, or it was too long, too slow or a redirect."""
-        headers = {
-            "User-Agent": f"iot-agent/{__version__}",
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",  # bounded means bounded: nothing to unpack
-            "X-Device-Secret": self._secret.reveal(),
-        }
+        headers = {"X-Device-Secret": self._secret.reveal()}
         if enroll and self._key:
             headers["X-Enrollment-Key"] = self._key.reveal()
         if body is not None:
@@ -66,8 +95,6 @@ class CenterClient:
             raise RegistrationError(
                 f"{what}: the device secret or the enrollment key is damaged: no header can carry it"
             )
-        if url.startswith("https:") and not Path(self._trusted).is_file():
-            raise RegistrationError(f"{what}: {self._trusted} is not there, which ca_file names")
         for _ in range(4):
             answer = self._send(method, url, headers, body)
             if answer.status is None:
@@ -83,10 +110,21 @@ class CenterClient:
         raise RegistrationError(f"{what}: redirected in a circle")
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
+        def send() -> None:
+            response = self._session.request(
+                method,
+                url,
+                headers=headers,
+                data=body,
+                timeout=self._bounds.seconds,
+                stream=True,
+                allow_redirects=False,
+                verify=self._verify,  # here, not in the session: there REQUESTS_CA_BUNDLE would win
+            )
+            response.raw.release_conn()
+
         self.sent_ns = boot_ns()
-        answer = self._bounds.exchange(
-            lambda: self._pool.request(method, url, headers=headers, body=body, redirect=False)
-        )
+        answer = self._bounds.exchange(send)
         self.received_ns = boot_ns()
         self.tell_time(answer.date_ns, _SECOND_NS)
         return answer
@@ -131,3 +169,7 @@ def connect(settings: CenterSettings, store: CredentialStore, observe: Observe |
         observe=observe,
         key_problem=problem,
     )
+
+
+def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request

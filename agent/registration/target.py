@@ -51,14 +51,14 @@ def plain_http_warning(url: str) -> str | None:
     return f"{url} is plain http and not on a private network: tokens and secrets can be read on the way; use https"
 
 
-def trust_store(ca_file: str | None) -> str:
-    """The file of authorities to trust: the named one, else the system's, else the bundled one."""
+def trust_store(ca_file: str | None) -> str | bool:
+    """What `requests` takes as `verify`: the named file, else the system's store, else the bundled one."""
     if ca_file:
         return ca_file
     import ssl  # noqa: PLC0415 - the configuration is checked without it
 
-    import certifi  # noqa: PLC0415 - as above
-
     paths = ssl.get_default_verify_paths()
-    candidates = (paths.cafile, str(DEBIAN_BUNDLE))
-    return next((path for path in candidates if path and Path(path).is_file()), certifi.where())
+    for candidate in (paths.cafile, str(DEBIAN_BUNDLE)):
+        if candidate and Path(candidate).is_file():
+            return candidate
+    return True

@@ -17,12 +17,9 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from socket import gaierror
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
-from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-from urllib3 import HTTPResponse, PoolManager, ProxyManager
+from urllib3 import HTTPResponse
 from urllib3.exceptions import ConnectTimeoutError, ReadTimeoutError, SSLError
-from urllib3.util import make_headers, parse_url
 
 from agent.util.errors import short
 
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from socket import socket
 
+    from urllib3 import PoolManager
     from urllib3.connection import HTTPConnection
 
 else:
@@ -114,18 +112,6 @@ class Bounds:
     def __init__(self, seconds: float, most: int) -> None:
         self.seconds, self.most = seconds, most
         self.answer: Answer | None = None
-
-    def pool(self, url: str, **tls: Any) -> PoolManager:
-        """Bounded connections to `url`, through the proxy that the environment names for it. `tls`: for urllib3."""
-        options, parts, proxies = {"timeout": self.seconds, "retries": False, **tls}, urlsplit(url), getproxies()
-        proxy = proxies.get(parts.scheme) or proxies.get("all")
-        pool = PoolManager(**options)
-        if proxy and not proxy_bypass(parts.netloc):
-            login = parse_url(proxy).auth
-            hello = make_headers(proxy_basic_auth=unquote(login)) if login else None
-            pool = ProxyManager(proxy, proxy_headers=hello, **options)
-        self.put_on(pool)
-        return pool
 
     def put_on(self, manager: PoolManager) -> None:
         """On all connections that `manager` makes from now on, also through a proxy."""

@@ -42,17 +42,18 @@ def cut_power(monkeypatch, center, cut_at):
 
         monkeypatch.setattr(atomic.os, name, functools.partial(call, getattr(os, name), name))
 
-    import urllib3
+    import requests
 
-    real_request = urllib3.PoolManager.request
+    real_request = requests.Session.request
 
     def request(*arguments, **options):
         step("before " + arguments[1])
-        answer = real_request(*arguments, **options)  # read to its end, then the power goes
+        answer = real_request(*arguments, **options)
+        answer.content  # noqa: B018 - read to its end, then the power goes
         step("after " + arguments[1])
         return answer
 
-    monkeypatch.setattr(urllib3.PoolManager, "request", request)
+    monkeypatch.setattr(requests.Session, "request", request)
     return steps
 
 
