@@ -10,6 +10,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self
 
@@ -131,10 +132,14 @@ def allow_files(number: int) -> None:
 
 
 class Running:
-    """A center being served. `close()` ends it; twice is fine; a context manager."""
+    """A center being served. `close()` ends it; twice is fine; a context manager.
 
-    def __init__(self, app: Flask, settings: Settings) -> None:
+    `on_failure` is called with what ended its thread against its will.
+    """
+
+    def __init__(self, app: Flask, settings: Settings, on_failure: Callable[[Exception], None]) -> None:
         self.app = app
+        self._on_failure = on_failure
         self.host = settings.server.host
         self._socket = _listening(self.host, settings.server.port)
         self.port = int(self._socket.getsockname()[1])
@@ -161,6 +166,13 @@ class Running:
         return f"http://{host}:{self.port}"
 
     def _loop(self) -> None:
+        try:
+            self._answer()
+        except Exception as error:
+            log.exception("nothing is answered any more: the HTTP server failed in a way that was not foreseen")
+            self._on_failure(error)
+
+    def _answer(self) -> None:
         while not self._stop.is_set():
             wasyncore.loop(timeout=0.5, use_poll=True, map=self._map, count=1)
         wasyncore.dispatcher.close(self._server)  # the listening socket only: what was asked is still answered
@@ -185,7 +197,12 @@ class Running:
         self.close()
 
 
-def serve(settings: Settings, host: str | None = None, port: int | None = None) -> Running:
+def serve(
+    settings: Settings,
+    host: str | None = None,
+    port: int | None = None,
+    on_failure: Callable[[Exception], None] = lambda _: None,
+) -> Running:
     """Start a center in threads of this process. Port 0: any free one; see `.port`. Raises OSError, SettingsError."""
     server = settings.server
     settings = replace(
@@ -194,7 +211,7 @@ def serve(settings: Settings, host: str | None = None, port: int | None = None) 
     )
     app = create_app(settings)
     try:
-        return Running(app, settings)
+        return Running(app, settings, on_failure)
     except BaseException:
         app.extensions[EXTENSION].close()
         raise

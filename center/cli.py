@@ -18,6 +18,7 @@ import click
 from agent.config.units import parse_duration
 from agent.util.secret import Secret
 from center.context import Center
+from center.embedded.telemetry import EmbeddedTelemetry
 from center.errors import SettingsError, StoreError
 from center.influx.registry import InfluxRegistry
 from center.influx.setup import Finding
@@ -93,13 +94,14 @@ def serve(settings: Settings, *, host: str | None, port: int | None) -> None:
     level = logging.DEBUG if click.get_current_context().params["debug"] else logging.INFO
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # waiting for the disk together is how it works
-    ended: SimpleQueue[int] = SimpleQueue()  # what a handler may use, also while the first one runs
+    ended: SimpleQueue[int | Exception] = SimpleQueue()  # what a handler may use, also while the first one runs
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: ended.put(number))
-    with start(settings, host, port) as running:
+    with start(settings, host, port, ended.put) as running:
         store = str(settings.data_dir) if settings.embedded else settings.influxdb.url
         click.echo(f"IoT Center on {running.url} (store: {'embedded, ' if settings.embedded else ''}{store})")
-        ended.get()
+        if isinstance(end := ended.get(), Exception):
+            raise StoreError(f"nothing was answered any more: {end}") from end
 
 
 @main.command(short_help="Make what InfluxDB lacks: buckets, first user and token.")
@@ -138,6 +140,8 @@ def check_command(settings: Settings, *, sweep: bool) -> None:
     with _stores(settings) as center:
         if settings.embedded:
             click.echo(f"✓ the embedded store in {settings.data_dir} opens; {center.registry.devices().total} devices")
+            failing = cast("EmbeddedTelemetry", center.telemetry).database.rehearse()
+            _report(Finding(f"{name} fails: {why}", "see iot-center's log") for name, why in failing.items())
         else:
             from center.influx import setup  # noqa: PLC0415 - as above
 

@@ -13,7 +13,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,7 +38,8 @@ class Database:
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         self._reset: list[Callable[[], None]] = []
-        self._idle: list[Job] = []
+        self._idle: list[tuple[str, Job]] = []
+        self._failing: dict[str, tuple[str, int]] = {}
         self._jobs: queue.SimpleQueue[tuple[Job, Future[Any]] | None] = queue.SimpleQueue()
         self._local = threading.local()
         self._readers: list[tuple[threading.Thread, sqlite3.Connection]] = []
@@ -67,9 +68,28 @@ class Database:
         """Called by the writing thread when what was remembered of the tables may be wrong."""
         self._reset.append(callback)
 
-    def on_idle(self, job: Job) -> None:
-        """A job for every half minute, in a transaction of its own: keep it short."""
-        self._idle.append(job)
+    def on_idle(self, name: str, job: Job) -> None:
+        """A job for every half minute, in a transaction of its own: keep it short. `name` is for the log."""
+        self._idle.append((name, job))
+
+    @property
+    def failing(self) -> Mapping[str, str]:
+        """Idle jobs that failed when they last ran, and why."""
+        return {name: text for name, (text, _) in self._failing.items()}
+
+    def rehearse(self) -> Mapping[str, str]:
+        """Idle jobs that would fail now, and why: each is run and undone."""
+        found = {}
+        with contextlib.closing(self._connect()) as connection:
+            for name, job in self._idle:
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                    job(connection)
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is what was asked for
+                    found[name] = _text(_explained(error, self.path))
+                with contextlib.suppress(sqlite3.Error):  # a full disk undoes it before
+                    connection.execute("ROLLBACK")
+        return found
 
     def read(self) -> sqlite3.Connection:
         """The calling thread's connection, for reading only. Those of threads that ended are closed: `flask run` has a
@@ -135,14 +155,32 @@ class Database:
                     closing = True
             except queue.Empty:
                 pass  # nothing else waits
-            if jobs:
-                self._transaction(jobs)
+            if jobs and (error := self._transaction(jobs)):
+                log.error("%s: %s", self.path, error)
             if time.monotonic() >= idle_at:
-                for job in self._idle:
-                    self._transaction([(job, Future())])
+                for name, job in self._idle:
+                    future: Future[Any] = Future()
+                    self._transaction([(job, future)])
+                    self._note(name, future.exception())
                 idle_at = time.monotonic() + IDLE_EVERY_S
 
-    def _transaction(self, jobs: list[tuple[Job, Future[Any]]]) -> None:
+    def _note(self, name: str, error: BaseException | None) -> None:
+        """How an idle job ended. Logged when it begins to fail, fails otherwise, and works again."""
+        failing = dict(self._failing)
+        before, count = failing.pop(name, ("", 0))
+        if error is not None:
+            text = _text(error)
+            if text != before:
+                unforeseen = None if isinstance(error, StoreError) else error
+                now = f"now fails otherwise (after {count} times)" if count else "fails, and is tried again"
+                log.error("%s %s: %s", name, now, text, exc_info=unforeseen)
+            failing[name] = text, count + 1
+        elif count:
+            log.info("%s works again after failing %d times", name, count)
+        self._failing = failing  # another one each time: requests read it
+
+    def _transaction(self, jobs: list[tuple[Job, Future[Any]]]) -> Exception | None:
+        """Runs jobs and syncs. What failed for all of them is returned; each job's end is in its future."""
         connection = self._connection
         done: list[tuple[Future[Any], Any]] = []
         try:
@@ -165,17 +203,17 @@ class Database:
                     done.append((future, result))
                 connection.execute("RELEASE job")
             connection.execute("COMMIT")
-        except Exception as error:  # noqa: BLE001 - as above; the thread goes on
+        except Exception as error:  # noqa: BLE001 - as above
             self._forget()
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
-            log.error("%s: %s", self.path, error)  # noqa: TRY400 - one line an event
             for _, future in jobs:
                 if not future.done():
                     future.set_exception(_explained(error, self.path))
-        else:
-            for future, result in done:
-                future.set_result(result)
+            return error
+        for future, result in done:
+            future.set_result(result)
+        return None
 
     def _forget(self) -> None:
         for callback in self._reset:
@@ -184,3 +222,7 @@ class Database:
 
 def _explained(error: Exception, path: Path) -> Exception:
     return StoreError(f"{path}: {error}") if isinstance(error, sqlite3.Error) else error
+
+
+def _text(error: BaseException) -> str:
+    return str(error) if isinstance(error, StoreError) else f"{type(error).__name__}: {error}"

@@ -49,11 +49,19 @@ class EmbeddedTelemetry:
         found = self.find_bucket(bucket)
         assert found is not None
         self._bucket = found
-        database.on_idle(lambda connection: rollup.roll_up(connection, self.writer, None, rollup.closed_hours()))
+        database.on_idle(
+            "summing up by hours",
+            lambda connection: rollup.roll_up(connection, self.writer, None, rollup.closed_hours()),
+        )
         if retention_s:
             database.on_idle(
-                lambda connection: rollup.expire(connection, found.n, now_ns() - retention_s * 1_000_000_000)
+                "deleting what is older than the retention",
+                lambda connection: rollup.expire(connection, found.n, now_ns() - retention_s * 1_000_000_000),
             )
+
+    @property
+    def failing(self) -> Mapping[str, str]:
+        return self.database.failing
 
     def find_bucket(self, name_or_id: str) -> StoredBucket | None:
         row = self.database.row("SELECT n, id, name, retention_s FROM bucket WHERE name = ?1 OR id = ?1", name_or_id)

@@ -116,10 +116,17 @@ class WriteApi:
                 return answer(422, message)
         return Response(status=204)
 
-    def health(self) -> Response:
-        return jsonify(
-            name="iot-center", message="ready for writes", status="pass", checks=[], version=VERSION, commit="embedded"
+    def health(self) -> tuple[Response, int]:
+        failing = self.telemetry.failing
+        answer = jsonify(
+            name="iot-center",
+            message="; ".join(f"{name} fails: {why}" for name, why in failing.items()) or "ready for writes",
+            status="fail" if failing else "pass",
+            checks=[{"name": name, "status": "fail", "message": why} for name, why in failing.items()],
+            version=VERSION,
+            commit="embedded",
         )
+        return answer, 503 if failing else 200
 
     def blueprint(self) -> Blueprint:
         blueprint = Blueprint("write", __name__)

@@ -7,6 +7,7 @@ the storage engine from doing the work. The series of one sensor are brought tog
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 from center.errors import RefusedError
@@ -50,6 +51,7 @@ class InfluxTelemetry:
     """Implements Telemetry."""
 
     embedded = False
+    failing: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, influx: Influx, bucket: str, bucket_auth: str) -> None:
         self.influx = influx

@@ -133,6 +133,7 @@ def _shared() -> dict[str, Any]:
         "csrf_token": generate_csrf,
         "embedded": telemetry.embedded,
         "bucket": telemetry.bucket,
+        "failing": telemetry.failing,
         "login_offered": not is_open(),
         "is_admin": is_administrator(),
         "ordered": ordered,

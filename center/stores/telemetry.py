@@ -132,6 +132,10 @@ class Telemetry(Protocol):
     def bucket(self) -> str:
         """The name of the telemetry bucket."""
 
+    @property
+    def failing(self) -> Mapping[str, str]:
+        """What the store does by itself, beside requests, and failed at when it last tried; and why."""
+
     def last_values(
         self, device_ids: Sequence[str], *, measurement: str = ENVIRONMENT, since_ns: int = 0
     ) -> Mapping[str, Mapping[str, LastValue]]:

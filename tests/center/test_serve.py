@@ -5,6 +5,7 @@ import gzip
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import pytest
 import requests
+from click.testing import CliRunner
 
-from center.app import serve
+from center.app import FILE, serve
+from center.cli import main
 from tests.center_helpers import embedded_settings, influx_settings
 
 CENTER = [str(Path(sys.executable).with_name("iot-center"))]
@@ -196,6 +199,34 @@ def test_a_mistake_in_the_settings_is_one_line_and_78(tmp_path):
     answer = run(tmp_path, "serve")
     assert answer.returncode == 78
     assert "--embedded" in answer.stderr
+
+
+def test_check_says_what_the_embedded_store_would_fail_at(tmp_path):
+    (tmp_path / "center.toml").write_text('[embedded]\nenabled = true\ndata = "."\nretention = "1h"\n')
+    answer = run(tmp_path, "check")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert re.fullmatch(r"✓ the embedded store in . opens; 0 devices\n", answer.stdout)
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as file, file:
+        file.execute("DROP TABLE hours")
+        file.execute("CREATE VIEW hours AS SELECT 1 AS series, 1 AS field, 1 AS hour")
+        file.execute("INSERT INTO series VALUES (1, 1, 'environment', '{}')")
+        file.execute("INSERT INTO points (series, t) VALUES (1, 1)")
+    answer = run(tmp_path, "check")
+    assert answer.returncode == 1
+    assert re.search(r"✗ deleting what is older than the retention fails: .*view.*\n  → see .*log", answer.stdout)
+
+
+def test_a_server_thread_that_fails_ends_the_command_with_69(tmp_path, monkeypatch, caplog):
+    def fail(**_):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("waitress.wasyncore.loop", fail)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # as pytest has them
+    answer = CliRunner().invoke(main, ["serve", "--embedded", "--data", str(tmp_path), "--port", "0"])
+    assert answer.exit_code == 69
+    assert "nothing was answered any more: no room" in answer.output
+    (record,) = [record for record in caplog.records if record.name == "center.app"]
+    assert record.exc_info[0] is MemoryError
 
 
 def test_an_influxdb_that_is_not_there_is_one_line(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 from dataclasses import replace
+from types import MappingProxyType
 
 import pytest
 
@@ -64,6 +65,7 @@ def test_a_store_that_does_not_answer_is_a_page_not_a_traceback(app, client, cen
     class Gone:
         embedded = False
         bucket = "iot_center"
+        failing = MappingProxyType({})
 
         def fail(self, *_, **__):
             raise StoreError("InfluxDB at http://127.0.0.1:8086 refused the connection: is it running?")
