@@ -14,18 +14,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from math import inf
 from typing import NamedTuple
 
-from agent.points.schema import series_of
+from agent.points.line_protocol import kind_of, parse
 
 _MARK = "unable to parse '"
 _END = "': "
 _MAX_ENDS = 100
 _BAD_UTF8 = re.compile("\ufffd+")  # one for each byte or one for a run of them, as each JSON library likes
 _WHOLE = re.compile(rb"(?:[^\\, ]|\\.)+(?:,(?:[^\\ ]|\\.)+)? (?:[^\\=]|\\.)+=.* -?\d+\s*$", re.DOTALL)
-_MEASUREMENT = re.compile(rb"(?:[^\\,]|\\.)*", re.DOTALL)
-_FIELD = re.compile(rb'((?:[^\\=,]|\\.)+)=("(?:[^"\\]|\\.)*"|[^, ]*)', re.DOTALL)
-_ESCAPED = re.compile(rb"\\([,= ])")
 _STAMP = re.compile(rb" (-?\d{1,19})\s*$")
 _CONFLICT = re.compile(
     r'input field "(?P<field>.*?)" on measurement "(?P<measurement>.*?)" is '
@@ -34,7 +32,6 @@ _CONFLICT = re.compile(
 )
 _BOUND = re.compile(r"(?P<side>Lower|Upper) Bound at (?P<at>\S+?Z)")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z")
-_BOOLEANS = (b"t", b"T", b"true", b"True", b"TRUE", b"f", b"F", b"false", b"False", b"FALSE")
 
 
 class Trouble(NamedTuple):
@@ -106,39 +103,6 @@ def _continuation(lines: Sequence[bytes], number: int, text: str, at: int) -> It
         at += 1 + len(quoted)
 
 
-def kinds_of(line: bytes) -> tuple[str, dict[str, str]]:
-    """Measurement and field → type name as InfluxDB calls it (float, integer, unsigned, string, boolean) of a line."""
-    series = series_of(line)
-    measurement = _MEASUREMENT.match(series)
-    fields: dict[str, str] = {}
-    at = len(series) + 1
-    while match := _FIELD.match(line, at):
-        key, value = match.groups()
-        fields[_name(key.lstrip(b" "))] = _kind(value)
-        at = match.end() + 1
-        if line[match.end() : at] != b",":
-            break
-    return _name(measurement.group() if measurement else series), fields
-
-
-def _name(key: bytes) -> str:
-    return as_quoted(_ESCAPED.sub(rb"\1", key))
-
-
-def _kind(value: bytes) -> str:
-    if value.startswith(b'"'):
-        return "string"
-    if value in _BOOLEANS:
-        return "boolean"
-    return {b"i": "integer", b"u": "unsigned"}.get(value[-1:], "float")
-
-
-def stamp_of(line: bytes) -> int | None:
-    """The time stamp of a line as it stands, or None if it has none."""
-    match = _STAMP.search(line)
-    return int(match[1]) if match else None
-
-
 def trouble(lines: Sequence[bytes], message: str) -> Trouble | None:
     """What a 422's message names and the own lines that can be meant; None for a text that is not known.
 
@@ -152,18 +116,18 @@ def trouble(lines: Sequence[bytes], message: str) -> Trouble | None:
     if "outside retention policy" in message and "partial write" in message:
         lower = [at for side, at in _bounds(message) if side == "Lower"]
         upper = [at for side, at in _bounds(message) if side == "Upper"]
-        meant = []
-        for number, line in enumerate(lines):
-            stamp = stamp_of(line)
-            if stamp is not None and ((lower and stamp < max(lower)) or (upper and stamp > min(upper))):
-                meant.append(number)
-        return Trouble("retention", meant)
+        first, last = max(lower, default=-inf), min(upper, default=inf)
+        stamps = ((n, found[1]) for n, line in enumerate(lines) if (found := _STAMP.search(line)))
+        return Trouble("retention", [n for n, stamp in stamps if not first <= int(stamp) <= last])
     return None
 
 
 def _conflicts(line: bytes, measurement: str, field: str, kind: str | None) -> bool:
-    own_measurement, fields = kinds_of(line)
-    return own_measurement == measurement and field in fields and kind in (None, fields[field])
+    point = parse(line)
+    if point is None:
+        return False
+    kinds = {_comparable(name): kind_of(value) for name, value in point.fields.items()}
+    return _comparable(point.measurement) == measurement and field in kinds and kind in (None, kinds[field])
 
 
 def _bounds(message: str) -> list[tuple[str, int]]:

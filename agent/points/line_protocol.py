@@ -164,6 +164,15 @@ def value_of(text: str) -> float | int | bool | str:
     return int(text[:-1]) if text[-1] in "iu" else float(text)
 
 
+def kind_of(text: str) -> str:
+    """A field's type as InfluxDB calls it: float, integer, unsigned, string or boolean."""
+    if text.startswith('"'):
+        return "string"
+    if text[0] in "tTfF":
+        return "boolean"
+    return {"i": "integer", "u": "unsigned"}.get(text[-1], "float")
+
+
 def blocks(data: Iterator[bytes]) -> Iterator[list[bytes]]:
     """Lines of a file that is read in pieces."""
     rest = b""

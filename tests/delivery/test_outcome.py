@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.delivery.bad_lines import halves, kinds_of, named_lines, trouble
+from agent.delivery.bad_lines import halves, named_lines, trouble
 from agent.delivery.outcome import (
     TOO_LARGE_S,
     Defer,
@@ -290,21 +290,6 @@ def test_a_lower_count_than_the_parts_size_rejects_nothing_yet():
     result = outcome(conflict("Temperature", "environment", "integer", 1), *lines)
     assert not result.dead
     assert [len(part.lines) for part in result.parts] == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("line", "measurement", "fields"),
-    [
-        (b"m f=1 5", "m", {"f": "float"}),
-        (rb"a\ b\,c,t=x\ y f=1i,g=2u,h=t 5", "a b,c", {"f": "integer", "g": "unsigned", "h": "boolean"}),
-        (rb'm a\ b\=c="x, y=1 \" z",d=-1e5 5', "m", {"a b=c": "string", "d": "float"}),
-        (b'm s="two\nlines",f=false', "m", {"s": "string", "f": "boolean"}),
-        (b"m,t=1", "m", {}),
-        (b"", "", {}),
-    ],
-)
-def test_fields_and_types_are_read_as_the_server_reads_them(line, measurement, fields):
-    assert kinds_of(line) == (measurement, fields)
 
 
 def test_a_field_called_time_is_found_by_its_name():
