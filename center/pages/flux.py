@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from center.stores.telemetry import SeriesQuery
+from agent.config.units import format_duration
+from center.stores.telemetry import SECOND_NS, SeriesQuery
 from center.times import iso
 
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "$": "\\x24", "\0": "\\x00", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_UNITS = (
-    ("d", 86_400_000_000_000),
-    ("h", 3_600_000_000_000),
-    ("m", 60_000_000_000),
-    ("s", 1_000_000_000),
-    ("ms", 1_000_000),
-    ("us", 1000),
-    ("ns", 1),
-)
 
 
 def literal(text: str) -> str:
     r"""A Flux string. `$` is written \\x24: `\\${` is a syntax error after another `$` (measured on 2.9.1)."""
     return '"' + "".join(_ESCAPES.get(character, character) for character in text) + '"'
-
-
-def duration(length_ns: int) -> str:
-    """A Flux duration: 90 s → 90s, 3600 s → 1h."""
-    unit, size = next((u, s) for u, s in _UNITS if length_ns % s == 0)
-    return f"{length_ns // size}{unit}"
 
 
 def pipeline(query: SeriesQuery, bucket: str) -> str:
@@ -41,6 +27,7 @@ def pipeline(query: SeriesQuery, bucket: str) -> str:
         wanted = " or ".join(f"r._field == {literal(field)}" for field in query.fields)  # contains(): 300 times slower
         lines.append(f"  |> filter(fn: (r) => {wanted})")
     if query.every_ns is not None:
-        lines.append(f"  |> aggregateWindow(every: {duration(query.every_ns)}, fn: {query.fn}, createEmpty: false)")
+        every = format_duration(query.every_ns / SECOND_NS)
+        lines.append(f"  |> aggregateWindow(every: {every}, fn: {query.fn}, createEmpty: false)")
     lines.append('  |> keep(columns: ["_time", "_value", "_field", "sensor"])')
     return "\n".join(lines)
