@@ -100,14 +100,14 @@ def open_stores(settings: Settings) -> Center:
         store = settings.store
         database = Database(settings.data_dir / FILE, embedded_points.SCHEMA + embedded_registry.SCHEMA)
         measured = EmbeddedTelemetry(database, store.bucket, round(store.retention or 0))
-        return Center(settings, EmbeddedRegistry(database, store.bucket), measured)
+        return Center(settings, EmbeddedRegistry(database, store.bucket), measured, database.close)
     from center.influx.client import Influx  # noqa: PLC0415 - 0.3 s that the embedded store does not need
     from center.influx.registry import InfluxRegistry  # noqa: PLC0415 - as above
     from center.influx.telemetry import InfluxTelemetry  # noqa: PLC0415 - as above
 
     influx = Influx(settings.influxdb)
     buckets = settings.influxdb.bucket, settings.influxdb.bucket_auth
-    return Center(settings, InfluxRegistry(influx, *buckets), InfluxTelemetry(influx, *buckets))
+    return Center(settings, InfluxRegistry(influx, *buckets), InfluxTelemetry(influx, *buckets), influx.client.close)
 
 
 def _listening(host: str, port: int) -> socket.socket:

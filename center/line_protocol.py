@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 from line_protocol_parser import LineFormatError, parse_line
 
@@ -16,7 +15,6 @@ from center.stores.telemetry import Point, Value
 from center.times import MAX_TIME
 
 MAX_INTEGER = 2**63 - 1
-PRECISIONS = {"ns": 1, "us": 1000, "ms": 1_000_000, "s": 1_000_000_000}
 _UNSIGNED = re.compile(r"=\d{19,}u")
 _OUTSIDE = f"time outside range -{MAX_TIME} - {MAX_TIME}"
 _HEAD = re.compile(r"(?:[^\\ ]|\\.|\\$)*")
@@ -24,25 +22,6 @@ _MEASUREMENT = re.compile(r"([, ])")
 _KEY = re.compile(r"([,= ])")
 _AMBIGUOUS = re.compile(r"\n|\\[,= ]|\\$")
 _STRING = re.compile(r'([\\"])')
-
-
-@dataclass(slots=True)
-class Parsed:
-    """A line: `series` is measurement and tags as they were sent, the key of a cache; `time_ns` None: on arrival."""
-
-    series: str
-    measurement: str
-    tags: dict[str, str]
-    fields: dict[str, Value]
-    time_ns: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """The points of a body, and InfluxDB's message for each line it would refuse."""
-
-    points: Sequence[Parsed]
-    errors: Sequence[str]
 
 
 def split(text: str) -> Iterator[str]:
@@ -68,13 +47,14 @@ def split(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def parse(body: bytes, precision: int = 1) -> Batch:
-    """The points of a body. `precision`: nanoseconds of one unit of its stamps.
+def parse(body: bytes, precision: int = 1) -> tuple[Sequence[Point], Sequence[str]]:
+    """The points of a body, and InfluxDB's message for each line it would refuse. `precision`: nanoseconds of one unit
+    of its stamps.
 
     InfluxDB stores invalid UTF-8 as it comes; here such bytes become U+FFFD.
     """
     text = body.decode("utf-8", "replace")
-    points: list[Parsed] = []
+    points: list[Point] = []
     errors: list[str] = []
     for raw in split(text):
         line = raw.strip(" \t\r")
@@ -83,10 +63,10 @@ def parse(body: bytes, precision: int = 1) -> Batch:
                 points.append(_parsed(line, precision))
             except ValueError as error:
                 errors.append(f"unable to parse '{raw.lstrip(' ')}': {error}")
-    return Batch(points, errors)
+    return points, errors
 
 
-def _parsed(line: str, precision: int) -> Parsed:
+def _parsed(line: str, precision: int) -> Point:
     """ValueError says in InfluxDB's words why it is refused."""
     try:
         found = parse_line(line)
@@ -99,11 +79,10 @@ def _parsed(line: str, precision: int) -> Parsed:
         time_ns *= precision
         if not -MAX_TIME <= time_ns <= MAX_TIME:
             raise ValueError(_OUTSIDE)
-    tags = found["tags"]
-    if "time" in tags:
+    if "time" in found["tags"]:
         raise ValueError('cannot use reserved tag key "time"')
-    series = line.partition(" ")[0] if "\\" not in line else series_key(found["measurement"], tags)
-    return Parsed(series, found["measurement"], tags, found["fields"], time_ns)
+    series = line.partition(" ")[0] if "\\" not in line else ""
+    return Point(found["measurement"], found["tags"], found["fields"], time_ns, series)
 
 
 def reason(line: str, error: str) -> str:
@@ -140,9 +119,13 @@ def _good(value: str) -> bool:
     return True
 
 
-def series_key(measurement: str, tags: Mapping[str, str]) -> str:
-    """One text for one series, in whatever order its tags came. No line starts with `[`-quoted JSON by chance."""
-    return json.dumps([measurement, sorted(tags.items())], ensure_ascii=False, separators=(",", ":"))
+def series_of(point: Point) -> str:
+    """One text for one series; as it was sent or, in whatever order its tags came, JSON, which no line starts with by
+    chance.
+    """
+    return point.series or json.dumps(
+        [point.measurement, sorted(point.tags.items())], ensure_ascii=False, separators=(",", ":")
+    )
 
 
 def _escaped(pattern: re.Pattern[str], text: str) -> str:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from center.embedded.database import Database
-from center.line_protocol import Parsed
-from center.stores.telemetry import DAY_NS, HOUR_NS, Value
+from center.line_protocol import series_of
+from center.stores.telemetry import DAY_NS, HOUR_NS, Point, Value
 from center.times import iso
 
 SCHEMA = """
@@ -52,14 +52,6 @@ class StoredBucket:
     retention_s: int
 
 
-@dataclass(slots=True)
-class _Plan:
-    """How points with just these fields are stored: one statement, and its rows."""
-
-    sql: str
-    rows: list[tuple[Value, ...]] = field(default_factory=list)
-
-
 def shard_ns(retention_s: int) -> int:
     """How long a shard is in a bucket with this retention, as InfluxDB chooses it (0: for ever)."""
     if retention_s == 0 or retention_s > 180 * 86_400:
@@ -78,18 +70,17 @@ class PointWriter:
         self._series: dict[tuple[int, str], int] = {}
         self._types: dict[tuple[int, str, int], dict[str, type]] = {}
         self._columns: dict[tuple[int, str], dict[str, int]] = {}
-        self._statements: dict[tuple[int, str, tuple[str, ...]], str] = {}
         self.dirty: set[tuple[int, int]] = set()
 
     def write(
-        self, connection: sqlite3.Connection, bucket: StoredBucket, points: Iterable[Parsed], now_ns: int
+        self, connection: sqlite3.Connection, bucket: StoredBucket, points: Iterable[Point], now_ns: int
     ) -> str | None:
         """Store the points of one request; InfluxDB's message about those dropped, or None."""
-        plans: dict[tuple[str, tuple[str, ...]], _Plan] = {}
+        plans: dict[tuple[str, tuple[str, ...]], tuple[str, list[tuple[Value, ...]]]] = {}  # statements, their rows
         shard_length = shard_ns(bucket.retention_s)
         oldest = now_ns - bucket.retention_s * 1_000_000_000 if bucket.retention_s else None
         hours: set[tuple[int, int]] = set()
-        expired: list[Parsed] = []
+        expired: list[Point] = []
         conflict, conflicts = "", 0
         known, remembered, bucket_n = self._series, self._types, bucket.n
         for point in points:
@@ -110,18 +101,18 @@ class PointWriter:
             if reason is not None:
                 conflict, conflicts = conflict or reason, conflicts + 1
                 continue
-            series = known.get((bucket_n, point.series))
+            series = known.get((bucket_n, series_of(point)))
             if series is None:
                 series = self._load_series(connection, bucket_n, point)
             names = tuple(point.fields)
             plan = plans.get((point.measurement, names))
             if plan is None:
-                sql = self._statement(connection, bucket_n, point.measurement, names)
-                plan = plans[point.measurement, names] = _Plan(sql)
-            plan.rows.append((series, t, *point.fields.values()))
+                plan = self._statement(connection, bucket_n, point.measurement, names), []
+                plans[point.measurement, names] = plan
+            plan[1].append((series, t, *point.fields.values()))
             hours.add((series, t // HOUR_NS))
-        for plan in plans.values():
-            connection.executemany(plan.sql, plan.rows)
+        for sql, rows in plans.values():
+            connection.executemany(sql, rows)
         fresh = hours - self.dirty
         if fresh:
             connection.executemany("INSERT OR IGNORE INTO dirty VALUES (?, ?)", fresh)
@@ -130,7 +121,7 @@ class PointWriter:
             return f"failure writing points to database: partial write: {conflict} dropped={conflicts}"
         return _expired_message(expired, bucket, now_ns) if expired else None
 
-    def _load_series(self, connection: sqlite3.Connection, bucket: int, point: Parsed) -> int:
+    def _load_series(self, connection: sqlite3.Connection, bucket: int, point: Point) -> int:
         tags = json.dumps(point.tags, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         key = (bucket, point.measurement, tags)
         row = connection.execute(
@@ -147,7 +138,7 @@ class PointWriter:
         if len(self._series) >= MAX_CACHED:
             self._series.clear()
         n: int = row[0]
-        self._series[bucket, point.series] = n
+        self._series[bucket, series_of(point)] = n
         return n
 
     def _load_types(self, connection: sqlite3.Connection, key: tuple[int, str, int]) -> dict[str, type]:
@@ -160,7 +151,7 @@ class PointWriter:
         return types
 
     def _new_type(
-        self, connection: sqlite3.Connection, key: tuple[int, str, int], types: dict[str, type], point: Parsed
+        self, connection: sqlite3.Connection, key: tuple[int, str, int], types: dict[str, type], point: Point
     ) -> str | None:
         """Why the point cannot be stored; None, with its fields' types remembered, if it can."""
         for name, value in point.fields.items():
@@ -206,32 +197,25 @@ class PointWriter:
         columns[name] = n
 
     def _statement(self, connection: sqlite3.Connection, bucket: int, measurement: str, names: tuple[str, ...]) -> str:
-        key = (bucket, measurement, names)
-        sql = self._statements.get(key)
-        if sql is None:
-            columns = self._load_columns(connection, bucket, measurement)
-            numbers = [columns[name] for name in names]
-            sql = (
-                f"INSERT INTO points (series, t, {', '.join(f'f{n}' for n in numbers)}) "  # noqa: S608 - numbers
-                f"VALUES ({', '.join('?' * (len(numbers) + 2))}) ON CONFLICT (series, t) DO UPDATE SET "
-                + ", ".join(f"f{n} = excluded.f{n}" for n in numbers)
-            )
-            if len(self._statements) >= MAX_CACHED:
-                self._statements.clear()
-            self._statements[key] = sql
-        return sql
+        columns = self._load_columns(connection, bucket, measurement)
+        numbers = [columns[name] for name in names]
+        return (
+            f"INSERT INTO points (series, t, {', '.join(f'f{n}' for n in numbers)}) "  # noqa: S608 - numbers
+            f"VALUES ({', '.join('?' * (len(numbers) + 2))}) ON CONFLICT (series, t) DO UPDATE SET "
+            + ", ".join(f"f{n} = excluded.f{n}" for n in numbers)
+        )
 
 
-def _expired_message(expired: list[Parsed], bucket: StoredBucket, now_ns: int) -> str:
+def _expired_message(expired: list[Point], bucket: StoredBucket, now_ns: int) -> str:
     lower = iso(now_ns - bucket.retention_s * 1_000_000_000)
     ordered = sorted(expired, key=lambda point: point.time_ns or 0)
     minutes, seconds = divmod(bucket.retention_s, 60)
     duration = f"{minutes // 60}h{minutes % 60}m{seconds}s"
 
-    def dropped(word: str, point: Parsed) -> str:
+    def dropped(word: str, point: Point) -> str:
         return (
-            f"{word} point {point.series} at {iso(point.time_ns or 0)} dropped because it violates a Retention Policy "
-            f"Lower Bound at {lower}"
+            f"{word} point {series_of(point)} at {iso(point.time_ns or 0)} dropped because it violates a Retention "
+            f"Policy Lower Bound at {lower}"
         )
 
     return (

@@ -20,7 +20,6 @@ from center.stores.registry import (
     enrollment_id,
     matches,
     new_enrollment_key,
-    new_token,
     not_yours,
     refusal,
 )
@@ -57,7 +56,7 @@ class EmbeddedRegistry:
         needs_key: bool = False,
     ) -> Registered:
         check_device_id(device_id)
-        token = new_token()
+        token = Secret(secrets.token_urlsafe(64))  # as long as InfluxDB's
 
         def job(connection: sqlite3.Connection) -> Registered:
             row = connection.execute(
@@ -142,14 +141,6 @@ class EmbeddedRegistry:
         """The key that sessions are signed with, made on first use."""
         self.database.change("INSERT OR IGNORE INTO setting VALUES ('session_key', ?)", secrets.token_hex(32))
         return Secret(self.database.row("SELECT value FROM setting WHERE name = 'session_key'")[0])
-
-    def sweep(self, *, older_than_s: float = 600) -> Sequence[str]:
-        """Nothing is ever left over: registrations and their authorizations change in one transaction."""
-        del older_than_s
-        return []
-
-    def close(self) -> None:
-        self.database.close()
 
 
 def _use_enrollment_key(connection: sqlite3.Connection, secret: Secret | None, now: int) -> None:

@@ -12,7 +12,7 @@ from center.embedded.database import Database
 from center.embedded.points import PointWriter, StoredBucket
 from center.embedded.queries import StoredField, StoredSeries, last_of, newest, windows
 from center.errors import NotSupportedError, RefusedError
-from center.line_protocol import Batch, Parsed, encode, series_key
+from center.line_protocol import encode
 from center.stores.telemetry import (
     AHEAD_NS,
     ENVIRONMENT,
@@ -67,21 +67,17 @@ class EmbeddedTelemetry:
         row = self.database.row("SELECT n, id, name, retention_s FROM bucket WHERE name = ?1 OR id = ?1", name_or_id)
         return StoredBucket(*row) if row else None
 
-    def store(self, bucket: StoredBucket, batch: Batch) -> str | None:
+    def store(self, bucket: StoredBucket, points: Sequence[Point]) -> str | None:
         """Store points and return once they are synced: InfluxDB's message about those it drops, or None."""
-        return self.database.run(lambda connection: self.writer.write(connection, bucket, batch.points, now_ns()))
+        return self.database.run(lambda connection: self.writer.write(connection, bucket, points, now_ns()))
 
     def write(self, points: Sequence[Point]) -> None:
-        parsed = []
         for point in points:
             try:
                 encode(point)
             except ValueError as error:
                 raise RefusedError(str(error)) from error
-            tags = dict(point.tags)
-            key = series_key(point.measurement, tags)
-            parsed.append(Parsed(key, point.measurement, tags, dict(point.fields), point.time_ns))
-        message = self.store(self._bucket, Batch(parsed, ()))
+        message = self.store(self._bucket, points)
         if message:
             raise RefusedError(message)
 
@@ -224,6 +220,3 @@ class EmbeddedTelemetry:
 
     def raw_flux(self, text: str) -> str:  # noqa: ARG002 - the interface's
         raise NotSupportedError("the embedded store knows no Flux: this needs InfluxDB")
-
-    def close(self) -> None:
-        self.database.close()

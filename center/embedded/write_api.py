@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 
 from flask import Blueprint, Response, abort, jsonify, request
 
+from agent.points.line_protocol import NANOSECONDS
 from agent.util.secret import Secret
 from center.answers import answer
 from center.embedded.points import StoredBucket
 from center.embedded.registry import EmbeddedRegistry
 from center.embedded.telemetry import EmbeddedTelemetry
 from center.errors import StoreError
-from center.line_protocol import PRECISIONS, parse
+from center.line_protocol import parse
 
 VERSION = "v2.9.1"
 BUILD = "iot-center-embedded"
@@ -88,7 +89,7 @@ class WriteApi:
             refusal.headers["Allow"] = "OPTIONS, POST"
             return refusal
         bucket = self._bucket()
-        precision = PRECISIONS.get(request.args.get("precision", "ns"))
+        precision = NANOSECONDS.get(request.args.get("precision", "ns"))
         if precision is None:
             abort(400, "invalid precision; valid precision units are ns, us, ms, and s")
         body = request.get_data(cache=False)
@@ -104,12 +105,12 @@ class WriteApi:
             self.one_large.release()
 
     def _store(self, bucket: StoredBucket, body: bytes, precision: int) -> Response:
-        batch = parse(body, precision)
-        if batch.errors:
-            return answer(400, "\n".join(batch.errors))
-        if batch.points:
+        points, errors = parse(body, precision)
+        if errors:
+            return answer(400, "\n".join(errors))
+        if points:
             try:
-                message = self.telemetry.store(bucket, batch)
+                message = self.telemetry.store(bucket, points)
             except StoreError as error:
                 return answer(503, str(error))
             if message:

@@ -23,7 +23,7 @@ ALL_TIME = "range(start: 1677-09-22T00:00:00Z, stop: 2262-04-11T00:00:00Z)"
 
 
 class Influx:
-    """One client for both stores. Thread-safe. close() twice is fine. Raises StoreError for what goes wrong."""
+    """One client for both stores. Thread-safe. Raises StoreError for what goes wrong."""
 
     def __init__(self, settings: InfluxSettings) -> None:
         self.settings = settings
@@ -82,9 +82,6 @@ class Influx:
                 content_type="text/plain; charset=utf-8",
                 _preload_content=False,
             )
-
-    def close(self) -> None:
-        self.client.close()
 
 
 @contextlib.contextmanager

@@ -296,13 +296,11 @@ class InfluxRegistry:
         return [key for key, created in live.items() if key not in stays and created < before]
 
     def sweep(self, *, older_than_s: float = 600) -> Sequence[str]:
+        """Delete the orphans and return their ids."""
         swept = self.orphans(older_than_s=older_than_s)
         for key in swept:
             self.delete(key)
         return swept
-
-    def close(self) -> None:
-        self.influx.close()
 
 
 def _device(device_id: str, settled: Settled) -> Device:

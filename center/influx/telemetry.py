@@ -223,9 +223,6 @@ class InfluxTelemetry:
     def raw_flux(self, text: str) -> str:
         return self.influx.raw(text)
 
-    def close(self) -> None:
-        self.influx.close()
-
 
 def _window(fn: str) -> str:
     return f"|> aggregateWindow(every: duration(v: _every), fn: {fn}, createEmpty: false)"

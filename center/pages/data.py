@@ -161,11 +161,11 @@ def _point(form: Write, now: int) -> Point:
     return Point(ENVIRONMENT, {"clientId": device, "device": device}, form.values(), at)
 
 
-def _line_points(form: WriteLines) -> list[Point]:
-    batch = line_protocol.parse(form.lines.data.replace("\r\n", "\n").strip().encode())
-    if batch.errors:
-        raise RefusedError(" ".join(batch.errors[:5]))
-    return [Point(p.measurement, p.tags, p.fields, p.time_ns) for p in batch.points]
+def _line_points(form: WriteLines) -> Sequence[Point]:
+    points, errors = line_protocol.parse(form.lines.data.replace("\r\n", "\n").strip().encode())
+    if errors:
+        raise RefusedError(" ".join(errors[:5]))
+    return points
 
 
 @pages.get("/buckets")

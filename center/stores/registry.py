@@ -137,19 +137,8 @@ class Registry(Protocol):
 
     def set_password_hash(self, password_hash: str | None) -> None: ...
 
-    def sweep(self, *, older_than_s: float = 600) -> Sequence[str]:
-        """Delete authorizations that no registration refers to (left by a crash) and return their ids."""
-
-    def close(self) -> None:
-        """Twice is fine."""
-
 
 # Random tokens and the hashes that are kept of them. They are long and random, so a plain SHA-256 is enough.
-
-
-def new_token() -> Secret:
-    """As long as InfluxDB's: 64 random bytes."""
-    return Secret(secrets.token_urlsafe(64))
 
 
 def digest(secret: Secret | None) -> str:

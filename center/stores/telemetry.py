@@ -93,12 +93,13 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One point. `time_ns` of None: when it arrives."""
+    """One point. `time_ns` of None: when it arrives. `series`: measurement and tags as they were sent, if so."""
 
     measurement: str
     tags: Mapping[str, str]
     fields: Mapping[str, Value]
     time_ns: int | None = None
+    series: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,3 @@ class Telemetry(Protocol):
 
     def raw_flux(self, text: str) -> str:
         """Annotated CSV of a Flux query. Raises NotSupportedError (embedded store), RefusedError (Flux in error)."""
-
-    def close(self) -> None:
-        """Twice is fine."""

@@ -28,8 +28,8 @@ def test_every_point_that_can_be_written_is_read_back_as_it_was(tags, fields, me
         line = encode(point)
     except ValueError:
         return
-    batch = parse(line.encode())
-    if batch.errors:  # what the parser cannot hold is refused, and not stored as something else
+    points, errors = parse(line.encode())
+    if errors:  # what the parser cannot hold is refused, and not stored as something else
         return
-    (found,) = batch.points
+    (found,) = points
     assert (found.measurement, found.tags, found.fields, found.time_ns) == (measurement, tags, fields, t)

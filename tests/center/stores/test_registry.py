@@ -185,9 +185,3 @@ def test_the_password_hash_is_kept_and_cleared(registry):
     assert registry.password_hash() == "scrypt:…$'\"\\"
     registry.set_password_hash(None)
     assert registry.password_hash() is None
-
-
-def test_a_sweep_leaves_what_is_in_use(registry, device):
-    made = registry.register(device, A)
-    assert made.device.key not in registry.sweep(older_than_s=0)
-    assert registry.device(device) == made.device
