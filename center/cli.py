@@ -11,20 +11,22 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from agent.config.units import parse_duration
 from agent.util.secret import Secret
-from center.context import Center
-from center.embedded.telemetry import EmbeddedTelemetry
 from center.errors import SettingsError, StoreError
-from center.influx.registry import InfluxRegistry
-from center.influx.setup import Finding
 from center.settings import Settings, check, load
 from center.stores.registry import EnrollmentKey
 from center.times import iso, now_ns
+
+if TYPE_CHECKING:  # Flask and influxdb-client may not be installed, and take their time
+    from center.context import Center
+    from center.embedded.telemetry import EmbeddedTelemetry
+    from center.influx.registry import InfluxRegistry
+    from center.influx.setup import Finding
 
 EX_CONFIG = 78
 EX_UNAVAILABLE = 69
@@ -141,7 +143,10 @@ def check_command(settings: Settings, *, sweep: bool) -> None:
         if settings.embedded:
             click.echo(f"✓ the embedded store in {settings.data_dir} opens; {center.registry.devices().total} devices")
             failing = cast("EmbeddedTelemetry", center.telemetry).database.rehearse()
-            _report(Finding(f"{name} fails: {why}", "see iot-center's log") for name, why in failing.items())
+            for name, why in failing.items():
+                click.echo(f"✗ {name} fails: {why}\n  → see the log of iot-center")
+            if failing:
+                sys.exit(1)
         else:
             from center.influx import setup  # noqa: PLC0415 - as above
 

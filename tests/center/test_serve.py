@@ -229,6 +229,19 @@ def test_a_server_thread_that_fails_ends_the_command_with_69(tmp_path, monkeypat
     assert record.exc_info[0] is MemoryError
 
 
+def test_an_agent_installed_without_the_centers_packages_says_what_to_install(tmp_path):
+    start = (
+        "import sys; sys.modules['flask'] = sys.modules['influxdb_client'] = None; from center.cli import main; main()"
+    )
+    for command in ("serve", "check"):
+        answer = subprocess.run(
+            [sys.executable, "-c", start, command, "--embedded"], cwd=tmp_path, env=environment(), text=True,
+            capture_output=True, timeout=TIMEOUT, check=False,
+        )  # fmt: skip
+        assert answer.returncode == 69
+        assert re.fullmatch(r"iot-center: flask is not installed: .*pip install '\.\[center\]'\n", answer.stderr)
+
+
 def test_an_influxdb_that_is_not_there_is_one_line(tmp_path):
     env = environment(INFLUX_URL="http://127.0.0.1:9", INFLUX_TOKEN="t", INFLUX_ORG="o")
     for command in (("serve",), ("setup",), ("enroll",)):
