@@ -30,8 +30,7 @@ _CONFLICT = re.compile(
     r"(?:type (?P<kind>\w+), already exists as type \w+|(?P<name>invalid))",
     re.DOTALL,
 )
-_BOUND = re.compile(r"(?P<side>Lower|Upper) Bound at (?P<at>\S+?Z)")
-_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z")
+_BOUND = re.compile(r"(Lower|Upper) Bound at (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z")
 
 
 class Trouble(NamedTuple):
@@ -132,15 +131,12 @@ def _conflicts(line: bytes, measurement: str, field: str, kind: str | None) -> b
 
 def _bounds(message: str) -> list[tuple[str, int]]:
     bounds = []
-    for match in _BOUND.finditer(message):
-        time = _TIME.fullmatch(match["at"])
-        if time is None:
-            continue
+    for side, time, fraction in _BOUND.findall(message):
         try:
-            seconds = int(datetime.fromisoformat(time[1] + "+00:00").timestamp())
+            seconds = int(datetime.fromisoformat(time + "+00:00").timestamp())
         except ValueError:  # digits, but no date
             continue
-        bounds.append((match["side"], seconds * 1_000_000_000 + int((time[2] or "0").ljust(9, "0"))))
+        bounds.append((side, seconds * 1_000_000_000 + int(fraction.ljust(9, "0"))))
     return bounds
 
 
