@@ -171,12 +171,14 @@ class PointWriter:
                 kind = TYPES[type(value)]
                 connection.execute("INSERT INTO shard_type VALUES (?, ?, ?, ?, ?)", (*key, name, kind))
                 types[name] = type(value)
-                if name not in columns:
-                    self._new_column(connection, key[0], point.measurement, name)
+                n = columns.setdefault(name, len(columns) + 1)
                 connection.execute(
-                    "UPDATE field SET type = ? WHERE bucket = ? AND measurement = ? AND name = ?",
-                    (kind, key[0], point.measurement, name),
+                    "INSERT INTO field VALUES (?, ?, ?, ?, ?) "
+                    "ON CONFLICT (bucket, measurement, name) DO UPDATE SET type = excluded.type",
+                    (key[0], point.measurement, name, n, kind),
                 )
+                if n > len(connection.execute("PRAGMA table_info(points)").fetchall()) - 2:  # beside series and t
+                    connection.execute(f"ALTER TABLE points ADD COLUMN f{n}")
         return None
 
     def _load_columns(self, connection: sqlite3.Connection, bucket: int, measurement: str) -> dict[str, int]:
@@ -187,14 +189,6 @@ class PointWriter:
             )
             columns = self._columns[bucket, measurement] = dict(rows.fetchall())
         return columns
-
-    def _new_column(self, connection: sqlite3.Connection, bucket: int, measurement: str, name: str) -> None:
-        columns = self._load_columns(connection, bucket, measurement)
-        n = len(columns) + 1
-        connection.execute("INSERT INTO field VALUES (?, ?, ?, ?, NULL)", (bucket, measurement, name, n))
-        if n > len(connection.execute("PRAGMA table_info(points)").fetchall()) - 2:  # beside series and t
-            connection.execute(f"ALTER TABLE points ADD COLUMN f{n}")
-        columns[name] = n
 
     def _statement(self, connection: sqlite3.Connection, bucket: int, measurement: str, names: tuple[str, ...]) -> str:
         columns = self._load_columns(connection, bucket, measurement)

@@ -117,9 +117,8 @@ class EmbeddedRegistry:
     def make_enrollment_key(
         self, *, note: str = "", uses: int | None = 1, expires_ns: int | None = None
     ) -> tuple[EnrollmentKey, Secret]:
-        key_id, secret = new_enrollment_key()
-        key = EnrollmentKey(key_id, note, now_ns(), expires_ns, uses, 0, False)
-        row = (key_id, digest(secret), note, key.created_ns, expires_ns, uses, 0, 0)
+        key, secret = new_enrollment_key(note, uses, expires_ns)
+        row = (key.id, digest(secret), note, key.created_ns, expires_ns, uses, 0, 0)
         self.database.change("INSERT INTO enrollment_key VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *row)
         return key, secret
 

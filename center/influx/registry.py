@@ -186,20 +186,19 @@ class InfluxRegistry:
     def make_enrollment_key(
         self, *, note: str = "", uses: int | None = 1, expires_ns: int | None = None
     ) -> tuple[EnrollmentKey, Secret]:
-        key_id, secret = new_enrollment_key()
-        now = now_ns()
+        key, secret = new_enrollment_key(note, uses, expires_ns)
         self._write(
             "enrollment",
-            {"keyId": key_id},
+            {"keyId": key.id},
             {
                 "hash": digest(secret),
                 "note": note,
-                "createdAt": iso(now),
+                "createdAt": iso(key.created_ns),
                 "expiresAt": iso(expires_ns) if expires_ns is not None else "",
                 "uses": str(uses) if uses is not None else "",
             },
         )
-        return EnrollmentKey(key_id, note, now, expires_ns, uses, 0, False), secret
+        return key, secret
 
     def enrollment_keys(self) -> Sequence[EnrollmentKey]:
         return sorted((key for key, _, _ in self._enrollment_keys().values()), key=lambda key: -key.created_ns)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agent.util.secret import Secret
+from center.times import now_ns
 
 DEVICE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -85,9 +86,9 @@ class EnrollmentKey:
     used: int
     revoked: bool
 
-    def valid(self, now_ns: int) -> bool:
+    def valid(self, now: int) -> bool:
         """Whether it lets one more device register."""
-        fresh = self.expires_ns is None or now_ns < self.expires_ns
+        fresh = self.expires_ns is None or now < self.expires_ns
         return fresh and not self.revoked and (self.uses is None or self.used < self.uses)
 
 
@@ -151,10 +152,10 @@ def matches(secret: Secret | None, kept: str) -> bool:
     return bool(secret) and bool(kept) and hmac.compare_digest(digest(secret), kept)
 
 
-def new_enrollment_key() -> tuple[str, Secret]:
-    """Its id, and the key itself, which starts with the id: `3f9a2c71.…`."""
-    key_id = secrets.token_hex(4)
-    return key_id, Secret(f"{key_id}.{secrets.token_urlsafe(24)}")
+def new_enrollment_key(note: str, uses: int | None, expires_ns: int | None) -> tuple[EnrollmentKey, Secret]:
+    """What is known of it, and the key itself, which starts with the id: `3f9a2c71.…`."""
+    key = EnrollmentKey(secrets.token_hex(4), note, now_ns(), expires_ns, uses, 0, False)
+    return key, Secret(f"{key.id}.{secrets.token_urlsafe(24)}")
 
 
 def enrollment_id(key: Secret | None) -> str:
