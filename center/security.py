@@ -171,14 +171,12 @@ def headers(response: Response) -> Response:
 def init_app(app: Flask, settings: Settings, session_key: Secret) -> None:
     app.config["SECRET_KEY"] = session_key.reveal()
     app.config["SESSION_COOKIE_SAMESITE"] = "Strict"
-    app.config["SESSION_COOKIE_HTTPONLY"] = True
     app.config["SESSION_COOKIE_NAME"] = "iot_center"
     app.config["SESSION_COOKIE_SECURE"] = (settings.server.public_url or "").startswith("https://")
     app.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
     app.extensions[ATTEMPTS_EXTENSION] = Attempts()
     app.session_interface = Sessions()
     login = LoginManager(app)
-    login.session_protection = "basic"
 
     @login.user_loader  # type: ignore[untyped-decorator] # Flask-Login has no types
     def load_user(user_id: str) -> Administrator | None:

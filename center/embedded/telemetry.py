@@ -35,8 +35,6 @@ MAX_DIRTY = 3  # hours
 class EmbeddedTelemetry:
     """Implements Telemetry; also what POST /api/v2/write needs: find_bucket and store."""
 
-    embedded = True
-
     def __init__(self, database: Database, bucket: str, retention_s: int = 0) -> None:
         self.database = database
         self.bucket = bucket
@@ -81,7 +79,7 @@ class EmbeddedTelemetry:
         if message:
             raise RefusedError(message)
 
-    def _fields(self, measurement: str) -> list[StoredField]:
+    def _fields(self, measurement: str = ENVIRONMENT) -> list[StoredField]:
         rows = self.database.rows(
             "SELECT name, n, type FROM field WHERE bucket = ? AND measurement = ? ORDER BY name",
             *(self._bucket.n, measurement),
@@ -130,10 +128,10 @@ class EmbeddedTelemetry:
                 found[device_id] = curves[0]
         return found
 
-    def _groups(self, device_id: str, measurement: str) -> dict[str | None, list[StoredSeries]]:
+    def _groups(self, device_id: str) -> dict[str | None, list[StoredSeries]]:
         """A device's series by the name of their sensor."""
         groups: dict[str | None, list[StoredSeries]] = {}
-        for series in self._series(device_id, measurement):
+        for series in self._series(device_id):
             groups.setdefault(series.tags.get("sensor"), []).append(series)
         return groups
 
@@ -154,9 +152,9 @@ class EmbeddedTelemetry:
 
     def summary(self, device_id: str, *, start_ns: int, stop_ns: int) -> Sequence[FieldSummary]:
         found = []
-        connection, fields = self.database.read(), self._fields(ENVIRONMENT)
+        connection, fields = self.database.read(), self._fields()
         rolled = stop_ns - start_ns > ROLL_UP_FROM_NS
-        for sensor, group in self._groups(device_id, ENVIRONMENT).items():
+        for sensor, group in self._groups(device_id).items():
             rolled_to = self._rolled_to(group, start_ns, stop_ns) if rolled else None
             numbers = [s.n for s in group]
             for field in fields:
@@ -177,12 +175,12 @@ class EmbeddedTelemetry:
         return sorted(found, key=lambda summary: (summary.field, summary.sensor or ""))
 
     def series(self, query: SeriesQuery) -> Sequence[Curve]:
-        wanted = [f for f in self._fields(query.measurement) if not query.fields or f.name in query.fields]
+        wanted = [f for f in self._fields() if not query.fields or f.name in query.fields]
         curves = []
         every = query.every_ns
         long = query.stop_ns - query.start_ns > ROLL_UP_FROM_NS
         rolled = long and every is not None and every % HOUR_NS == 0 and query.fn != "median"
-        for sensor, group in self._groups(query.device_id, query.measurement).items():
+        for sensor, group in self._groups(query.device_id).items():
             rolled_to = self._rolled_to(group, query.start_ns, query.stop_ns) if rolled else None
             for field in wanted:
                 rows = self._curve(query, field, group, rolled_to)

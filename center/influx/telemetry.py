@@ -50,7 +50,6 @@ BY_SENSOR = '|> group(columns: ["_field", "sensor"]) |> sort(columns: ["_time"])
 class InfluxTelemetry:
     """Implements Telemetry."""
 
-    embedded = False
     failing: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, influx: Influx, bucket: str, bucket_auth: str) -> None:
@@ -141,11 +140,11 @@ class InfluxTelemetry:
                 by_device.setdefault(device, []).append(row)
         return {device: curves_of(found, "mean")[0] for device, found in by_device.items()}
 
-    def _uniform(self, device_id: str, measurement: str, start_ns: int, stop_ns: int) -> list[tuple[int, int]]:
+    def _uniform(self, device_id: str, start_ns: int, stop_ns: int) -> list[tuple[int, int]]:
         """The range, cut where a field changes its type."""
 
         def ends(span: tuple[int, int]) -> Sequence[Row]:
-            head, params = self._from((device_id,), measurement, *span)
+            head, params = self._from((device_id,), ENVIRONMENT, *span)
             return self.influx.rows(_yields(head, "first", "last"), params)
 
         return uniform((start_ns, stop_ns), ends)
@@ -153,7 +152,7 @@ class InfluxTelemetry:
     def summary(self, device_id: str, *, start_ns: int, stop_ns: int) -> Sequence[FieldSummary]:
         """Of count, last, and of numbers also min and max of each series, named in `result`: a pipeline for each."""
         rows: list[Row] = []
-        for span in self._uniform(device_id, ENVIRONMENT, start_ns, stop_ns):
+        for span in self._uniform(device_id, start_ns, stop_ns):
             head, params = self._from((device_id,), ENVIRONMENT, *span)
             found = self.influx.rows(_yields(head, "count", "last"), params)
             rows += found
@@ -164,12 +163,12 @@ class InfluxTelemetry:
 
     def series(self, query: SeriesQuery) -> Sequence[Curve]:
         rows: list[Row] = []
-        for span in self._uniform(query.device_id, query.measurement, query.start_ns, query.stop_ns):
+        for span in self._uniform(query.device_id, query.start_ns, query.stop_ns):
             rows += self._rows(query, *span)
         return curves_of(rows, query.fn if query.every_ns is not None else "last")
 
     def _rows(self, query: SeriesQuery, start_ns: int, stop_ns: int) -> list[Row]:
-        asked = ((query.device_id,), query.measurement, start_ns, stop_ns)
+        asked = ((query.device_id,), ENVIRONMENT, start_ns, stop_ns)
         head, params = self._from(*asked, query.fields)
         if query.every_ns is None:
             return self.influx.rows(f"{head} |> limit(n: {MAX_VALUES})", params)
@@ -193,7 +192,7 @@ class InfluxTelemetry:
         return self.influx.rows(f"{head} {_window(query.fn)}", params | {"_every": query.every_ns})
 
     def count(self, device_id: str) -> int:
-        spans = self._uniform(device_id, ENVIRONMENT, -MAX_TIME, MAX_TIME)
+        spans = self._uniform(device_id, -MAX_TIME, MAX_TIME)
         return sum(self._count(device_id, *span) for span in spans)
 
     def _count(self, device_id: str, start_ns: int, stop_ns: int) -> int:

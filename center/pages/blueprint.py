@@ -72,7 +72,7 @@ def _protect() -> Any:
     """Forged requests are refused; who is not logged in may look only where the settings say so. Then an id that no
     device can have is not found.
     """
-    if request.method not in {"GET", "HEAD", "OPTIONS"} and current_app.config["WTF_CSRF_ENABLED"]:
+    if current_app.config["WTF_CSRF_ENABLED"]:
         csrf.protect()
     public = request.endpoint == "pages.login" or current_center().settings.server.public_view
     if not public and not is_administrator():
@@ -126,14 +126,14 @@ def problem(title: str, text: str, status: int, *, said: str | None = None) -> A
 
 @pages.app_context_processor
 def _shared() -> dict[str, Any]:
-    now, telemetry = now_ns(), current_center().telemetry
+    now, center = now_ns(), current_center()
     return {
         "asset_url": asset_url,
         "icon": icon,
         "csrf_token": generate_csrf,
-        "embedded": telemetry.embedded,
-        "bucket": telemetry.bucket,
-        "failing": telemetry.failing,
+        "embedded": center.settings.embedded,
+        "bucket": center.telemetry.bucket,
+        "failing": center.telemetry.failing,
         "login_offered": not is_open(),
         "is_admin": is_administrator(),
         "ordered": ordered,

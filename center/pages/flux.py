@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.config.units import format_duration
-from center.stores.telemetry import SECOND_NS, SeriesQuery
+from center.stores.telemetry import ENVIRONMENT, SECOND_NS, SeriesQuery
 from center.times import iso
 
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "$": "\\x24", "\0": "\\x00", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -20,7 +20,7 @@ def pipeline(query: SeriesQuery, bucket: str) -> str:
     lines = [
         f"from(bucket: {literal(bucket)})",
         f"  |> range(start: {iso(query.start_ns)}, stop: {iso(query.stop_ns)})",
-        f"  |> filter(fn: (r) => r._measurement == {literal(query.measurement)})",
+        f"  |> filter(fn: (r) => r._measurement == {literal(ENVIRONMENT)})",
         f"  |> filter(fn: (r) => r.clientId == {device} or r.device == {device})",
     ]
     if query.fields:

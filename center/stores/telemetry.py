@@ -54,7 +54,7 @@ class FieldSummary:
 
 @dataclass(frozen=True, slots=True)
 class SeriesQuery:
-    """Fields of a device (none named: all of them) over [start, stop).
+    """Fields of measurement `environment` of a device (none named: all of them) over [start, stop).
 
     With `every_ns` windows aligned to the epoch, each stamped with its end (or `stop`, if that is earlier), as
     InfluxDB's aggregateWindow does; without it the points as they are.
@@ -66,7 +66,6 @@ class SeriesQuery:
     fields: tuple[str, ...] = ()
     every_ns: int | None = None
     fn: Function = "mean"
-    measurement: str = ENVIRONMENT
 
     def __post_init__(self) -> None:
         if self.stop_ns <= self.start_ns:
@@ -124,10 +123,6 @@ def kind_of(tags: Mapping[str, str], field: str) -> str | None:
 
 class Telemetry(Protocol):
     """Measurements."""
-
-    @property
-    def embedded(self) -> bool:
-        """True for the embedded store: the pages say so."""
 
     @property
     def bucket(self) -> str:

@@ -63,7 +63,6 @@ def test_a_store_that_does_not_answer_is_a_page_not_a_traceback(app, client, cen
     from center.errors import StoreError
 
     class Gone:
-        embedded = False
         bucket = "iot_center"
         failing = MappingProxyType({})
 
