@@ -26,10 +26,10 @@ from center.api import registration, telemetry
 from center.context import EXTENSION, Center, current_center
 from center.embedded import points as embedded_points
 from center.embedded import registry as embedded_registry
+from center.embedded import write_api
 from center.embedded.database import Database
 from center.embedded.registry import EmbeddedRegistry
 from center.embedded.telemetry import EmbeddedTelemetry
-from center.embedded.write_api import WriteApi
 from center.errors import StoreError
 from center.settings import Settings, check, load
 
@@ -54,10 +54,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.json = json
     center = open_stores(settings)
     session_key = settings.server.session_key
-    if isinstance(center.registry, EmbeddedRegistry) and isinstance(center.telemetry, EmbeddedTelemetry):
+    if isinstance(center.registry, EmbeddedRegistry):
         session_key = session_key or center.registry.session_key()
-        write = WriteApi(center.registry, center.telemetry, settings.store.org, settings.server.max_body)
-        app.register_blueprint(write.blueprint())
+        app.register_blueprint(write_api.blueprint)
     else:
         app.add_url_rule("/health", "health", _health)
     try:

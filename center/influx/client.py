@@ -64,13 +64,6 @@ class Influx:
             text = answer.data.decode("utf-8", "replace")
         return list(decode(text))
 
-    def raw(self, flux: str) -> str:
-        """Annotated CSV of a query."""
-        dialect = Dialect(annotations=["datatype", "group", "default"], header=True, date_time_format="RFC3339Nano")
-        with explained(self.settings.url, refused=(400, 404)):
-            answer = self.client.query_api().query_raw(flux, org=self.org_id, dialect=dialect)
-            return str(answer.data.decode("utf-8", "replace"))
-
     def write(self, bucket: str, lines: Sequence[str]) -> None:
         """Write line protocol. Raises RefusedError for what InfluxDB refuses, with its reason."""
         with explained(self.settings.url, refused=(400, 413, 422)):

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
+from influxdb_client.domain.dialect import Dialect
+
 from center.errors import RefusedError
 from center.influx.client import Influx, explained, retention
 from center.influx.rows import Row, curves_of, devices_of, numbers_of, shared, summaries, tags_of, uniform
@@ -220,7 +222,10 @@ class InfluxTelemetry:
         return [Bucket(b.id, b.name, retention(b), roles.get(b.name, "other")) for b in ours]
 
     def raw_flux(self, text: str) -> str:
-        return self.influx.raw(text)
+        dialect = Dialect(annotations=["datatype", "group", "default"], header=True, date_time_format="RFC3339Nano")
+        with explained(self.influx.settings.url, refused=(400, 404)):
+            answer = self.influx.client.query_api().query_raw(text, org=self.influx.org_id, dialect=dialect)
+            return str(answer.data.decode("utf-8", "replace"))
 
 
 def _window(fn: str) -> str:

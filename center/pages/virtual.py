@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from typing import Any
 
 from flask import flash, redirect, render_template, request, url_for
@@ -21,6 +19,7 @@ from drivers.virtual import Virtual
 VIRTUAL_ID = "virtual_device"
 DAYS = 7
 STEP_S = 60
+WEATHER = Virtual()
 BATCH = 1440  # points asked about, and at most written, in one request
 
 
@@ -30,16 +29,11 @@ def week_before(now_s: int) -> range:
     return range(last - DAYS * 86_400, last, STEP_S)
 
 
-@cache
-def _weather() -> Callable[[float], dict[str, float | int]]:
-    return Virtual().values_at
-
-
 def point_at(device_id: str, second: int) -> Point:
     """The weather of a moment as a point of the data model, rounded as a sensor would."""
     values: dict[str, float | int | str | bool] = {}
     tags = {"clientId": device_id, "device": device_id}
-    for name, value in _weather()(second).items():
+    for name, value in WEATHER.values_at(second).items():
         quantity = QUANTITIES[name]
         values[name] = round(value) if quantity.kind == "integer" else round(float(value), quantity.decimals)
         if quantity.sensor_tag:
