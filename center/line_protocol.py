@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from line_protocol_parser import LineFormatError, parse_line
 
+from center.errors import RefusedError
 from center.stores.telemetry import Point, Value
 from center.times import MAX_TIME
 
@@ -143,14 +144,14 @@ def _value(value: Value) -> str:
 
 
 def encode(point: Point) -> str:
-    """A line of line protocol. ValueError for what no line can hold: nothing to store, a name or tag with a newline,
+    """A line of line protocol. RefusedError for what no line can hold: nothing to store, a name or tag with a newline,
     or with a backslash where it would escape what follows (elsewhere it stands for itself).
     """
     names = [point.measurement, *point.tags, *point.tags.values(), *point.fields]
     if point.measurement[:1] in {*"#\t\r\0"} or next(iter(point.fields), "").startswith("\t"):
-        raise ValueError("a line with # first is a comment; white space before measurement or fields is skipped")
+        raise RefusedError("a line with # first is a comment; white space before measurement or fields is skipped")
     if not point.fields or any(not name or _AMBIGUOUS.search(name) for name in names):
-        raise ValueError(
+        raise RefusedError(
             "a point needs a field; its names and tags have no newline, and no backslash before , = or space"
         )
     head = _escaped(_MEASUREMENT, point.measurement)

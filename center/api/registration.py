@@ -31,7 +31,7 @@ def _register(device_id: str) -> Registered:
     the first. An administrator who logged in needs neither.
     """
     return current_center().registry.register(
-        checked_id(device_id),
+        check_device_id(device_id),
         sent_secret("X-Device-Secret"),
         administrator=not is_open() and is_administrator(),
         enrollment_key=sent_secret("X-Enrollment-Key"),
@@ -120,7 +120,7 @@ def remove(device_id: str) -> Response:
 @blueprint.get("/env/<device_id>")
 def environment(device_id: str) -> tuple[Response, int]:
     """iot-center-v2's way to register and to read the configuration. The token is there when newly issued only."""
-    found, token = current_center().registry.device(checked_id(device_id)), ""
+    found, token = current_center().registry.device(check_device_id(device_id)), ""
     if found is not None:
         device_or_administrator(device_id)
     elif request.args.get("register") == "false" or request.method == "HEAD":
@@ -137,13 +137,6 @@ def environment(device_id: str) -> tuple[Response, int]:
         "updatedAt": iso(found.updated_ns),
     }
     return jsonify(told), 200
-
-
-def checked_id(device_id: str) -> str:
-    try:
-        return check_device_id(device_id)
-    except ValueError as error:
-        abort(400, str(error))
 
 
 def sent_secret(header: str) -> Secret | None:
@@ -171,5 +164,5 @@ def device_or_administrator(device_id: str) -> None:
     secret = sent_secret("X-Device-Secret")
     if secret is None:
         abort(401, "for the device, with its secret in the header X-Device-Secret, and for administrators")
-    if not current_center().registry.owns(checked_id(device_id), secret):
+    if not current_center().registry.owns(check_device_id(device_id), secret):
         abort(403, "this is not the device secret that the device registered with")

@@ -6,9 +6,10 @@ from typing import cast
 
 from flask import Blueprint, Response, abort, jsonify, request
 
-from center.api.registration import administrators_only, checked_id, device_or_administrator, sent_json
+from center.api.registration import administrators_only, device_or_administrator, sent_json
 from center.context import current_center
 from center.errors import RefusedError
+from center.stores.registry import check_device_id
 from center.stores.telemetry import DAY_NS, Function, SeriesQuery, finite
 from center.tables import csv_answer
 from center.times import iso, now_ns, parse_every, parse_time
@@ -52,7 +53,7 @@ def _asked(device_id: str) -> SeriesQuery:
         every = parse_every(given["every"]) if given.get("every") else None
         fields = tuple(name for value in given.getlist("field") for name in value.split(",") if name)
         fn = cast("Function", given.get("fn") or "mean")  # checked by SeriesQuery
-        return SeriesQuery(checked_id(device_id), start, stop, fields, every, fn)
+        return SeriesQuery(check_device_id(device_id), start, stop, fields, every, fn)
     except ValueError as error:
         raise RefusedError(str(error)) from error
 
@@ -60,13 +61,13 @@ def _asked(device_id: str) -> SeriesQuery:
 @blueprint.get("/devices/<device_id>/measurements/count")
 def count(device_id: str) -> Response:
     device_or_administrator(device_id)
-    return jsonify(count=current_center().telemetry.count(checked_id(device_id)))
+    return jsonify(count=current_center().telemetry.count(check_device_id(device_id)))
 
 
 @blueprint.post("/devices/<device_id>/measurements")
 def raw_flux(device_id: str) -> Response:
     administrators_only()
-    checked_id(device_id)
+    check_device_id(device_id)
     given = sent_json()
     if not isinstance(given, dict) or not isinstance(given.get("query"), str):
         abort(400, 'the body should be JSON: {"query": "from(bucket: …) …"}')

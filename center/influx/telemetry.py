@@ -207,10 +207,7 @@ class InfluxTelemetry:
         return sum(row["_value"] for row in self.influx.rows(unique, params))
 
     def write(self, points: Sequence[Point]) -> None:
-        try:
-            lines = [encode(point) for point in points]
-        except ValueError as error:
-            raise RefusedError(str(error)) from error
+        lines = [encode(point) for point in points]
         for first in range(0, len(lines), WRITE_LINES):
             self.influx.write(self.bucket, lines[first : first + WRITE_LINES])
 

@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agent.util.secret import Secret
+from center.errors import RefusedError
 from center.times import now_ns
 
 DEVICE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def check_device_id(device_id: str) -> str:
-    """The id, if it is `[A-Za-z0-9._-]{1,64}` and not `.` or `..`; else ValueError."""
+    """The id, if it is `[A-Za-z0-9._-]{1,64}` and not `.` or `..`; else RefusedError."""
     if not DEVICE_ID.fullmatch(device_id) or device_id in {".", ".."}:
-        raise ValueError("a device id has 1 to 64 of the characters A-Z a-z 0-9 . _ - and is not . or ..")
+        raise RefusedError("a device id has 1 to 64 of the characters A-Z a-z 0-9 . _ - and is not . or ..")
     return device_id
 
 
@@ -107,7 +108,7 @@ class Registry(Protocol):
         """Register a device, or issue a new token to the device secret it was first seen with (or to an administrator).
 
         `needs_key`: a first registration by anyone but an administrator counts one use of `enrollment_key`.
-        Raises ConflictError, EnrollmentError, ValueError (an id no device can have).
+        Raises ConflictError, EnrollmentError, RefusedError (an id no device can have).
         """
 
     def remove(self, device_id: str) -> bool:
