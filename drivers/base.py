@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from numbers import Real
@@ -50,7 +50,9 @@ class Quantity:
 
     `low` and `high` are the limits, in `unit`, that a sensor for it can measure; `decimals` is the resolution that a
     delivered value is rounded to; `max_rate` is the fastest change, in `unit` per second, that air can show, or None
-    where any change is believable; `sensor_tag` names the tag that holds the sensor's kind.
+    where any change is believable, and `max_step` the largest one, however long it took, that is believed at once;
+    `sensor_tag` names the tag that holds the sensor's kind. A sensor's formula may overshoot a limit by `overshoot`,
+    which means the limit. A `derived` quantity is computed from others.
     """
 
     field: str
@@ -61,17 +63,29 @@ class Quantity:
     decimals: int
     sensor_tag: str | None = None
     max_rate: float | None = None
+    max_step: float | None = None
+    overshoot: float = 0.0
+    derived: bool = False
+
+    def clamped(self, value: float) -> float:
+        """The limit that `value` overshoots a little; any other value as it is, also one far outside."""
+        limit = min(self.high, max(self.low, value))
+        return limit if abs(value - limit) <= self.overshoot else value
 
 
-# Ranges: BME280 datasheet section 1 (temperature, humidity, pressure); WGS 84 for the location.
+# Ranges: BME280 datasheet section 1 (temperature, humidity, pressure); WGS 84 for the location. A change by max_step:
+# out of the cold into a room, a breath on the sensor, 250 m up or down. The overshoot is three times the accuracy.
 QUANTITIES: Mapping[str, Quantity] = {
     q.field: q
     for q in (
-        Quantity("Temperature", "°C", -40.0, 85.0, "float", 2, "TemperatureSensor", 5.0),
-        Quantity("Humidity", "%RH", 0.0, 100.0, "float", 2, "HumiditySensor", 50.0),
-        Quantity("Pressure", "hPa", 300.0, 1100.0, "float", 2, "PressureSensor", 5.0),
-        Quantity("PressureSeaLevel", "hPa", 800.0, 1100.0, "float", 2, "PressureSensor", 5.0),
-        Quantity("DewPoint", "°C", -80.0, 85.0, "float", 2, "HumiditySensor", None),
+        Quantity("Temperature", "°C", -40.0, 85.0, "float", 2, "TemperatureSensor", 5.0, max_step=20.0),
+        Quantity("Humidity", "%RH", 0.0, 100.0, "float", 2, "HumiditySensor", 50.0, max_step=60.0, overshoot=10.0),
+        Quantity("Pressure", "hPa", 300.0, 1100.0, "float", 2, "PressureSensor", 5.0, max_step=30.0),
+        Quantity("PressureSeaLevel", "hPa", 800.0, 1100.0, "float", 2, "PressureSensor", derived=True),
+        Quantity("DewPoint", "°C", -80.0, 85.0, "float", 2, "HumiditySensor", derived=True),
+        Quantity("AbsoluteHumidity", "g/m³", 0.0, 400.0, "float", 2, "HumiditySensor", derived=True),
+        Quantity("HeatIndex", "°C", 0.0, 60.0, "float", 1, "HumiditySensor", derived=True),
+        Quantity("VPD", "kPa", 0.0, 60.0, "float", 3, "HumiditySensor", derived=True),
         Quantity("CO2", "ppm", 0, 40_000, "integer", 0, "CO2Sensor", None),
         Quantity("TVOC", "ppb", 0, 60_000, "integer", 0, "TVOCSensor", None),
         Quantity("Lat", "°", -90.0, 90.0, "float", 6, "GPSSensor", None),
@@ -84,12 +98,16 @@ QUANTITIES: Mapping[str, Quantity] = {
 class Reading:
     """Values of one moment: by field name in the units of QUANTITIES, at the driver's full precision.
 
-    `boot_ns` is the moment in CLOCK_BOOTTIME nanoseconds; `raw` are the registers the values come from, if any.
+    `boot_ns` is the moment in CLOCK_BOOTTIME nanoseconds; `raw` are the registers the values come from, if any, and
+    `registers` those of each quantity, where they can be told apart: one that never changes is stuck. `refused` says
+    why a quantity is not among the values although the sensor measures it.
     """
 
     values: Mapping[str, float | int]
     boot_ns: int
     raw: bytes | None = None
+    registers: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 class SensorError(Exception):

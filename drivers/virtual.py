@@ -82,8 +82,8 @@ class Virtual(Driver):
         t = self._wall() if self.options.time == "now" else begun + (moment - opened) / 1e9
         self._fail(t)
         values = self.values_at(t)
-        raw = struct.pack(">3i", *(round(values[name] * 1000) for name in _NOISE_OF))
-        return Reading(values, moment, raw)
+        registers = {name: round(values[name] * 1000) for name in _NOISE_OF}
+        return Reading(values, moment, struct.pack(">3i", *registers.values()), registers)
 
     def values_at(self, t: float) -> dict[str, float | int]:
         """What it measures at Unix time `t` in seconds: the same for the same options and moment."""

@@ -88,8 +88,9 @@ def sensor(now, **changes):
         "errors": 3,
         "failing_since_boot_ns": None,
         "problem": None,
-        "implausible_problem": None,
-        "stuck_since_boot_ns": None,
+        "refused": {},
+        "stuck": {},
+        "calibration": {},
         "values": {"Temperature": 21.5, "Humidity": 40.25, "Pressure": 1013.2},
         "boot_ns": now - 2 * SECOND,
     } | changes

@@ -4,41 +4,75 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import count as counting
 from typing import Any
 
 import click
 
 from agent.cli.options import Context, common_options
-from agent.util.errors import AgentError
-from drivers.base import QUANTITIES, Driver, OptionError, Reading, SensorError, make, what_failed
+from agent.config.parse import sensor_of_texts
+from agent.config.settings import SensorSettings
+from agent.sensing.treatment import Treatment
+from agent.util.errors import AgentError, ConfigError
+from drivers.base import QUANTITIES, Driver, OptionError, Reading, SensorError, checked, make, what_failed
 
 ROUNDS_IN_VAIN = 5  # with no sensor answering; then `read` gives up
 PAUSE_S = 1.0  # before a sensor that failed is tried again, and between readings of the table
 
 
-def named_driver(name: str, options: Iterable[str]) -> Driver:
-    """A driver by name with key=value options. Raises click.UsageError, naming what is allowed."""
-    mapping = {}
+@dataclass(frozen=True, slots=True)
+class Sensor:
+    """A [[sensor]], or what --driver and --option say, to be read here."""
+
+    name: str
+    driver: Driver
+    treatment: Treatment
+
+    @classmethod
+    def of(cls, settings: SensorSettings) -> Sensor:
+        """Raises OptionError."""
+        driver = make(settings.driver, settings.options)
+        return cls(settings.name or settings.driver, driver, Treatment(settings))
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Of one reading: what was measured, calibrated and completed, and by quantity what `run` would refuse and why."""
+
+    sensor: Sensor
+    values: Mapping[str, float | int]
+    refused: Mapping[str, str]
+
+    @classmethod
+    def of(cls, sensor: Sensor, reading: Reading) -> Shown:
+        """Something `run` would refuse is shown as it was measured."""
+        treated = sensor.treatment.of(reading)
+        return cls(sensor, {**reading.values, **treated.values}, treated.refused)
+
+    def record(self) -> dict[str, Any]:
+        """For --json. The keys beside the quantities are there only where they say something."""
+        calibration = self.sensor.treatment.calibration.described()
+        more = {"refused": dict(self.refused), "calibration": calibration}
+        return dict(self.values) | {key: table for key, table in more.items() if table}
+
+
+def named_sensor(name: str, options: Iterable[str]) -> Sensor:
+    """A driver by name with key=value options, its own and [[sensor]]'s. Raises click.UsageError."""
+    table: dict[str, Any] = {"driver": name}
     for text in options:
         key, sign, value = text.partition("=")
         if not sign or not key:
             raise click.UsageError(f"--option {text!r}: write key=value")
-        mapping[key] = value
+        table[key] = value
     try:
-        return make(name, mapping)
-    except OptionError as error:
+        return Sensor.of(sensor_of_texts(table))
+    except (OptionError, ConfigError) as error:
         raise click.UsageError(str(error)) from None
 
 
-def configured_drivers(context: Context) -> list[tuple[str, Driver]]:
-    """Name and driver of each [[sensor]]."""
-    return [(s.name or s.driver, make(s.driver, s.options)) for s in context.settings().sensor]
-
-
-def rounds(drivers: Sequence[tuple[str, Driver]], count: int | None, pause: float) -> Iterator[tuple[str, Reading]]:
+def rounds(sensors: Sequence[Sensor], count: int | None, pause: float) -> Iterator[Shown]:
     """One reading of each sensor after another, `count` rounds or without end, `pause` seconds between them.
 
     What fails is told on stderr and opened again in the next round. Raises AgentError when none has answered yet, or
@@ -49,19 +83,20 @@ def rounds(drivers: Sequence[tuple[str, Driver]], count: int | None, pause: floa
     try:
         for number in counting(1):
             errors = []
-            for name, driver in drivers:
+            for sensor in sensors:
+                driver = sensor.driver
                 try:
-                    if name not in opened:
+                    if sensor.name not in opened:
                         driver.open()
-                        opened.add(name)
-                    reading = driver.read()
+                        opened.add(sensor.name)
+                    reading = checked(driver.read())
                 except Exception as error:  # noqa: BLE001 - a driver of somebody else's may raise anything
                     driver.close()
-                    opened.discard(name)
+                    opened.discard(sensor.name)
                     errors.append(what_failed(driver, error))
                     continue
-                yield name, reading
-            vain = vain + 1 if len(errors) == len(drivers) else 0
+                yield Shown.of(sensor, reading)
+            vain = vain + 1 if len(errors) == len(sensors) else 0
             if vain and (number == 1 or vain == ROUNDS_IN_VAIN):
                 raise AgentError("; ".join(errors))
             for text in errors:
@@ -71,8 +106,8 @@ def rounds(drivers: Sequence[tuple[str, Driver]], count: int | None, pause: floa
             if pause or errors:
                 time.sleep(PAUSE_S if errors else pause)
     finally:
-        for _, driver in drivers:
-            driver.close()
+        for sensor in sensors:
+            sensor.driver.close()
 
 
 @click.command("read")
@@ -82,46 +117,49 @@ def rounds(drivers: Sequence[tuple[str, Driver]], count: int | None, pause: floa
     "options",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Of the driver, like offset.Temperature=-1.",
+    help="A key of [[sensor]] or of the driver, like offset.Temperature=-1.",
 )
 @click.option("--count", type=click.IntRange(min=1), help="Stop after so many readings.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a reading, as fast as the driver gives them.")
 @common_options
 def read(context: Context, name: str | None, options: tuple[str, ...], count: int | None, as_json: bool) -> None:
-    """Show readings of the sensors, unfiltered; with --json at full precision."""
+    """Show every reading of the sensors, and what `run` would refuse of it; with --json at full precision."""
     if options and name is None:
         raise click.UsageError("--option needs --driver")
-    drivers = [(name, named_driver(name, options))] if name is not None else configured_drivers(context)
+    sensors = [named_sensor(name, options)] if name is not None else [Sensor.of(s) for s in context.settings().sensor]
     try:
         if not as_json:
-            _show(drivers, count)
+            _show(sensors, count)
             return
-        for sensor, reading in rounds(drivers, count, 0):
-            record: dict[str, Any] = {"sensor": sensor} if len(drivers) > 1 else {}
-            click.echo(json.dumps(record | dict(reading.values)))
+        for shown in rounds(sensors, count, 0):
+            record: dict[str, Any] = {"sensor": shown.sensor.name} if len(sensors) > 1 else {}
+            click.echo(json.dumps(record | shown.record()))
     except KeyboardInterrupt:
         if count is not None:  # else it is how this ends
             raise
 
 
-def _show(drivers: Sequence[tuple[str, Driver]], count: int | None) -> None:
+def _show(sensors: Sequence[Sensor], count: int | None) -> None:
     """A table that is drawn again with each reading."""
     from rich.live import Live  # noqa: PLC0415 - only where it draws
+    from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    latest: dict[str, Reading] = {}
-    titles = dict(drivers)
+    latest: dict[str, Shown] = {}
     end = "" if count else "; Ctrl-C ends"
     with Live(auto_refresh=False) as live:
-        for number, (sensor, reading) in enumerate(rounds(drivers, count, PAUSE_S), 1):
-            latest[sensor] = reading
+        for number, shown in enumerate(rounds(sensors, count, PAUSE_S), 1):
+            latest[shown.sensor.name] = shown
             plural = "" if number == 1 else "s"
-            table = Table("sensor", "quantity", "value", "unit", caption=f"{number} reading{plural}{end}")
-            for name, shown in latest.items():
-                for field, value in shown.values.items():
-                    known = QUANTITIES.get(field)
-                    text = f"{value:.{known.decimals}f}" if known else str(value)
-                    table.add_row(titles[name].describe(), field, text, known.unit if known else "")
+            table = Table("sensor", "quantity", "value", "unit", "", caption=f"{number} reading{plural}{end}")
+            for of in latest.values():
+                calibration = of.sensor.treatment.calibration.described()
+                for field in {**of.values, **of.refused}:
+                    value, known, why = of.values.get(field), QUANTITIES.get(field), of.refused.get(field)
+                    text = "" if value is None else f"{value:.{known.decimals}f}" if known else str(value)
+                    note = f"refused: {why}" if why else calibration.get(field, "")
+                    unit = known.unit if known else ""
+                    table.add_row(of.sensor.driver.describe(), field, text, unit, escape(note))
             live.update(table, refresh=True)
     if not live.console.is_terminal:
         click.echo()

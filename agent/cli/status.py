@@ -108,8 +108,12 @@ def _sensor(sensor: dict[str, Any]) -> str:
     if sensor["problem"]:
         since = f" for {ago(sensor['failing_s'])}" if sensor.get("failing_s") else ""
         text += f"\n[red]failing{since}: {escape(sensor['problem'])}[/red]"
-    if sensor["stuck_since_boot_ns"]:
-        text += "\n[yellow]stuck: the very same registers again and again; is the sensor alive?[/yellow]"
+    for quantity, refusal in sensor["refused"].items():
+        text += f"\n[red]{quantity} refused: {escape(refusal['why'])}[/red]"
+    for quantity in sensor["stuck"]:
+        text += f"\n[yellow]{quantity} stuck: the very same raw value again and again; is it alive?[/yellow]"
+    for quantity, applied in sensor["calibration"].items():
+        text += f"\n{quantity} = {escape(applied)}"
     return text
 
 

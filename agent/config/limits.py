@@ -23,6 +23,7 @@ LIMITS: Mapping[str, tuple[float, float, str]] = {
     "sensor.interval": (0.05, 7 * _DAY, 'from "50ms" to "7d"'),
     "sensor.sample_every": (0.05, _DAY, 'from "50ms" to "1d"'),
     "sensor.heartbeat": (1, 7 * _DAY, 'from "1s" to "7d"'),
+    "sensor.altitude": (-500, 9000, "metres from -500 to 9000"),
     "sensor.stuck_after": (0, 1_000_000, "0 (never) to 1000000 readings"),
     "center.timeout": (0.1, 300, 'from "100ms" to "5m"'),
     "buffer.loss_window": (0, 3600, 'from "0s" to "1h"'),
@@ -37,6 +38,8 @@ LIMITS: Mapping[str, tuple[float, float, str]] = {
     "status.unhealthy_after": (1, 30 * _DAY, 'from "1s" to "30d"'),
     "health.interval": (1, _DAY, 'from "1s" to "1d"'),
 }
+
+SLOPES = (0.1, 10.0)  # of a calibration: what lies outside is a slip, not an instrument
 
 _INDEX = re.compile(r"\[\d+\]")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -142,12 +145,49 @@ def _sensor_contradictions(sensors: tuple[s.SensorSettings, ...]) -> Iterator[st
                     yield f"{where}.{table}.{field}: no such quantity{nearest(field, QUANTITIES)}"
                 elif not value > 0:
                     yield f"{where}.{table}.{field} = {value:g}: must be above 0"
+        yield from _calibration_contradictions(sensor, where)
         try:
             options_for(load_driver(sensor.driver), sensor.options)
         except OptionError as error:
             ours = get_close_matches(error.key or "", [f.name for f in fields(s.SensorSettings)], 1, 0.8)
             hint = f"; did you mean {ours[0]}?" if ours and ours[0] != "options" else ""
             yield f"{where}: {error}{hint}"
+
+
+def sensor_problems(sensor: s.SensorSettings) -> Iterator[str]:
+    """What a sensor that stands alone, without a file, must satisfy."""
+    for path, value in _walk(sensor, ""):
+        limits = LIMITS.get(f"sensor.{path}")
+        if limits and not limits[0] <= value <= limits[1]:
+            yield f"{path} = {value:g}: must be {limits[2]}"
+    yield from (text.removeprefix(".") for text in _calibration_contradictions(sensor, ""))
+
+
+def _calibration_contradictions(sensor: s.SensorSettings, where: str) -> Iterator[str]:
+    measured = [name for name, quantity in QUANTITIES.items() if not quantity.derived and name not in ("Lat", "Lon")]
+    for table in ("offset", "scale", "calibrate"):
+        for field in getattr(sensor, table):
+            if field not in measured:
+                yield f"{where}.{table}.{field}: no quantity that is measured{nearest(field, measured)}"
+    for field, value in sensor.offset.items():
+        if field in measured and not abs(value) <= (most := QUANTITIES[field].high - QUANTITIES[field].low):
+            yield f"{where}.offset.{field} = {value:g}: must be from {-most:g} to {most:g} {QUANTITIES[field].unit}"
+    slopes = {f"scale.{field} = {value:g}": value for field, value in sensor.scale.items()}
+    for field, ((raw, true), (other_raw, other_true)) in sensor.calibrate.items():
+        what = f"calibrate.{field} = [[{raw:g}, {true:g}], [{other_raw:g}, {other_true:g}]]"
+        slopes[what] = (other_true - true) / (other_raw - raw) if other_raw != raw else 0.0
+        if field in sensor.offset or field in sensor.scale:
+            yield f"{where}.calibrate.{field}: offset or scale is there as well; keep one of them"
+    for what, slope in slopes.items():
+        if not SLOPES[0] <= slope <= SLOPES[1]:
+            yield f"{where}.{what}: a slope of {slope:g}; must be from {SLOPES[0]:g} to {SLOPES[1]:g}"
+    derivable = [name for name, quantity in QUANTITIES.items() if quantity.derived and name != "PressureSeaLevel"]
+    for field in sensor.derive:
+        if field not in derivable:
+            hint = "; set altitude for it" if field == "PressureSeaLevel" else nearest(field, derivable)
+            yield f"{where}.derive: {field!r} is nothing that can be derived{hint}"
+    if (sensor.derive or sensor.dew_point) and sensor.options.get("humidity") is False:
+        yield f"{where}.{'derive' if sensor.derive else 'dew_point'}: needs humidity, and humidity = false"
 
 
 def nearest(key: str, known: Mapping[str, Any] | list[str]) -> str:

@@ -14,7 +14,7 @@ from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, Iterabl
 from cattrs.gen import make_dict_structure_fn, override
 
 from agent.config import settings as s
-from agent.config.limits import check_url, contradictions, nearest, out_of_limits
+from agent.config.limits import check_url, contradictions, nearest, out_of_limits, sensor_problems
 from agent.config.units import Bytes, Seconds, parse_duration, parse_size
 from agent.util.errors import ConfigError
 from agent.util.secret import TOKEN, Secret
@@ -75,6 +75,36 @@ def parse_settings(
         warnings=tuple(warnings),
         named=frozenset(_named(data)),
     )
+
+
+def sensor_of_texts(table: Mapping[str, str]) -> s.SensorSettings:
+    """A [[sensor]] from the texts of a command line; tables by dotted keys. Raises ConfigError.
+
+    A key of ours is read as TOML has it, or else as a text; the driver's are left to the driver.
+    """
+    ours = {f.name for f in fields(s.SensorSettings)} - {"options"}
+    data: dict[str, Any] = {}
+    for key, text in table.items():
+        head, dot, inner = key.partition(".")
+        if head not in ours:
+            data[key] = text
+            continue
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except ValueError:
+            value = text.split(",") if head == "derive" else text
+        if not dot:
+            data[key] = value
+        elif isinstance(part := data.setdefault(head, {}), dict):
+            part[inner] = value
+    try:
+        sensor = _CONVERTER.structure(data, s.SensorSettings)
+    except (ClassValidationError, IterableValidationError) as error:
+        raise ConfigError("; ".join(_problems(error, ()))) from None
+    lines = list(sensor_problems(sensor))
+    if lines:
+        raise ConfigError("; ".join(lines))
+    return sensor
 
 
 def _without_slash(section: _Section) -> _Section:
@@ -188,6 +218,22 @@ def _tables(value: Any, _: Any) -> tuple[s.SensorSettings, ...]:
     return result
 
 
+def _texts(value: Any, _: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise ValueError(f'{value!r}: must be a list of texts, like ["DewPoint"]')
+    return tuple(value)
+
+
+def _points(value: Any, _: Any) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The two points of a calibration."""
+    numbers = value if isinstance(value, list) else []
+    pairs = [tuple(pair) for pair in numbers if isinstance(pair, list) and all(type(n) in (int, float) for n in pair)]
+    if len(numbers) != 2 or [len(pair) for pair in pairs] != [2, 2]:
+        raise ValueError(f"{value!r}: must be [[measured, true], [measured, true]]")
+    (raw, true), (other_raw, other_true) = pairs
+    return (float(raw), float(true)), (float(other_raw), float(other_true))
+
+
 def _is_literal(kind: Any) -> bool:
     origin: Any = get_origin(kind)
     return origin is Literal
@@ -202,6 +248,8 @@ _CONVERTER.register_structure_hook(Seconds, _with_unit(parse_duration))
 _CONVERTER.register_structure_hook(Bytes, _with_unit(parse_size))
 _CONVERTER.register_structure_hook(Secret, _secret)
 _CONVERTER.register_structure_hook_func(_is_literal, _choice)
+_CONVERTER.register_structure_hook_func(lambda t: t == tuple[str, ...], _texts)
+_CONVERTER.register_structure_hook_func(lambda t: t == tuple[tuple[float, float], tuple[float, float]], _points)
 _CONVERTER.register_structure_hook_factory(is_dataclass, _record)
 _STRUCTURE_SENSOR = make_dict_structure_fn(s.SensorSettings, _CONVERTER)
 _CONVERTER.register_structure_hook(s.SensorSettings, _sensor)

@@ -26,7 +26,10 @@ class DeviceSettings:
 
 @dataclass(frozen=True, slots=True)
 class SensorSettings:
-    """One [[sensor]]. What is not named here is an option of the driver and ends up in `options`."""
+    """One [[sensor]]. What is not named here is an option of the driver and ends up in `options`.
+
+    `calibrate`: two pairs of what is measured and what is true, by quantity. `dew_point` is `derive = ["DewPoint"]`.
+    """
 
     driver: str = "bme280"
     name: str | None = None
@@ -37,6 +40,12 @@ class SensorSettings:
     heartbeat: Seconds = Seconds(600)
     max_rate: Mapping[str, float] = field(default_factory=dict)
     stuck_after: int = 360
+    offset: Mapping[str, float] = field(default_factory=dict)
+    scale: Mapping[str, float] = field(default_factory=dict)
+    calibrate: Mapping[str, tuple[tuple[float, float], tuple[float, float]]] = field(default_factory=dict)
+    derive: tuple[str, ...] = ()
+    dew_point: bool = False
+    altitude: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -13,7 +13,7 @@ from agent.buffer import offline
 from agent.config.settings import SensorSettings
 from agent.config.units import format_size
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
-from agent.sensing.plausibility import out_of_range
+from agent.sensing.treatment import Treatment
 from agent.status.board import read_board, text_of, throttling
 from agent.status.snapshot import LEDGER
 from drivers.base import QUANTITIES, NoPermission, Reading, SensorError, make
@@ -114,11 +114,14 @@ def _running_sensor(status: Mapping[str, Any]) -> Iterator[Finding]:
     name = f"sensor {status.get('name')}"
     if status.get("failing_since_boot_ns") is not None:
         yield failed(name, *_split(str(status.get("problem"))))
-    elif status.get("implausible_problem"):
-        yield warning(name, f"readings are refused as implausible: {status['implausible_problem']}", "see its place")
-    elif status.get("stuck_since_boot_ns") is not None:
+    elif status.get("refused"):
+        why = "; ".join(f"{quantity}: {found['why']}" for quantity, found in status["refused"].items())
+        yield warning(name, f"refused as implausible: {why}", "see its place; the sensor may be broken")
+    elif status.get("stuck"):
         yield warning(
-            name, "the very same raw values again and again", "take its power away for a second; get another one"
+            name,
+            f"the very same raw values again and again of {', '.join(status['stuck'])}",
+            "take its power away for a second; get another one",
         )
     elif status.get("boot_ns") is None:
         yield warning(name, "not read yet", "wait a moment, then ask again")
@@ -138,7 +141,7 @@ def _sensor(settings: SensorSettings, name: str) -> Iterator[Finding]:
         return
     try:
         yield ok(f"chip of {name}", driver.describe())
-        yield _judged(f"reading of {name}", driver.read())
+        yield _judged(f"reading of {name}", Treatment(settings).of(driver.read()))
     except SensorError as error:
         yield failed(f"reading of {name}", *_split(str(error), error.remedy))
     finally:
@@ -146,7 +149,8 @@ def _sensor(settings: SensorSettings, name: str) -> Iterator[Finding]:
 
 
 def _judged(name: str, reading: Reading) -> Finding:
-    if problem := out_of_range(reading.values):
+    if reading.refused:
+        problem = "; ".join(f"{quantity}: {why}" for quantity, why in reading.refused.items())
         return failed(name, problem, "check power and wires; the sensor may be broken")
     return ok(name, _values(reading.values))
 

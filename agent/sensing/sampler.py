@@ -15,7 +15,8 @@ from typing import Any
 
 from agent.config.settings import SensorSettings
 from agent.sensing.aggregation import Deadband, summary
-from agent.sensing.plausibility import Plausibility, Stuck
+from agent.sensing.plausibility import Stuck
+from agent.sensing.treatment import Treatment
 from drivers.base import Driver, Reading, boot_ns, checked, what_failed
 
 log = logging.getLogger(__name__)
@@ -29,12 +30,21 @@ _PROBLEMS_LOGGED = 10  # different ones, in one outage
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a quantity is not delivered, and since when."""
+
+    why: str
+    since_boot_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class SensorStatus:
     """A sensor at one moment. Counters are since the start; moments are boot-clock nanoseconds, `interval` seconds.
 
     `missed` counts scheduled moments without a reading (passed by, or failed), `errors` the failed attempts,
-    `implausible` the readings refused, `suppressed` the reports that the deadband held back. `failing_since` and
-    `problem` are set while it fails, `implausible_problem` while readings are refused.
+    `implausible` the readings of which something was refused, `suppressed` the reports that the deadband held back.
+    `failing_since` and `problem` are set while it fails. By quantity: what is `refused` now, and since when one is
+    `stuck`; `calibration` is what is applied, in words.
     """
 
     name: str | None
@@ -49,8 +59,9 @@ class SensorStatus:
     suppressed: int = 0
     failing_since_boot_ns: int | None = None
     problem: str | None = None
-    implausible_problem: str | None = None
-    stuck_since_boot_ns: int | None = None
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
+    stuck: Mapping[str, int] = field(default_factory=dict)
+    calibration: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, float | int] = field(default_factory=dict)
     boot_ns: int | None = None
     alive_boot_ns: int = 0
@@ -109,7 +120,7 @@ class Sampler:
         self._next = 1
         self._window: list[Reading] = []
         self._window_report = 0
-        self._plausibility = Plausibility(settings.max_rate)
+        self._treatment = Treatment(settings)
         self._stuck = Stuck(settings.stuck_after)
         self._deadband = Deadband(settings.deadband, float(settings.heartbeat))
         self._open = False
@@ -117,8 +128,15 @@ class Sampler:
         self._backoff_ns = 0
         self._logged: set[str] = set()
         self._outage_missed = 0
-        self._refused = False  # what was last to be emitted
-        self._status = SensorStatus(settings.name, driver.sensor, driver.describe(), self._wanted, alive_boot_ns=now())
+        self._untaken = False  # what was last to be emitted
+        self._status = SensorStatus(
+            settings.name,
+            driver.sensor,
+            driver.describe(),
+            self._wanted,
+            calibration=self._treatment.calibration.described(),
+            alive_boot_ns=now(),
+        )
 
     def step(self) -> float:
         """Read if it is time. Seconds until the next look, which comes soon enough after a suspend."""
@@ -233,21 +251,36 @@ class Sampler:
             log.debug("sensor %s: closing failed", self._label(), exc_info=True)
 
     def _take(self, reading: Reading) -> None:
-        """Judge a reading and let it count for the next report."""
-        problem = self._plausibility.judge(reading)
-        if problem is not None:
-            if self._status.implausible_problem is None:
-                log.warning("sensor %s: refused a reading that cannot be: %s", self._label(), problem)
-            self._update(implausible=self._status.implausible + 1, implausible_problem=problem)
+        """Judge a reading and let what is believed of it count for the next report."""
+        treated = self._treatment.of(reading)
+        if treated.refused or self._status.refused:
+            self._refuse(treated.refused, reading.boot_ns)
+        if not treated.values:
             return
         self._stuck.see(reading)
-        self._window.append(reading)
+        self._window.append(treated)
         self._update(
             readings=self._status.readings + 1,
-            values=reading.values,
-            boot_ns=reading.boot_ns,
-            implausible_problem=None,
-            stuck_since_boot_ns=self._stuck.since_boot_ns,
+            values=treated.values,
+            boot_ns=treated.boot_ns,
+            stuck=self._stuck.since_boot_ns(),
+        )
+
+    def _refuse(self, refused: Mapping[str, str], now: int) -> None:
+        """Say what is refused from now on, and what no longer."""
+        before = self._status.refused
+        for name, why in refused.items():
+            if name not in before:
+                log.warning("sensor %s: %s refused: %s", self._label(), name, why)
+        for name in before:
+            if name not in refused:
+                log.info("sensor %s: %s is measured again", self._label(), name)
+        self._update(
+            implausible=self._status.implausible + bool(refused),
+            refused={
+                name: Refusal(why, before[name].since_boot_ns if name in before else now)
+                for name, why in refused.items()
+            },
         )
 
     def _report(self) -> None:
@@ -262,11 +295,11 @@ class Sampler:
         try:
             self._emit(reading)
         except Exception:  # the sensor is still there
-            if not self._refused:
+            if not self._untaken:
                 log.exception("sensor %s: a reading was not taken", self._label())
-            self._refused = True
+            self._untaken = True
             return
-        self._refused = False
+        self._untaken = False
         self._update(reported=self._status.reported + 1)
 
     def _missed(self, count: int) -> None:

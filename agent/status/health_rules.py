@@ -7,7 +7,7 @@ from typing import Any
 
 
 def failing(snapshot: Mapping[str, Any], limit_s: float) -> list[str]:
-    """Sensors and delivery that have failed for longer than `limit_s`; empty when all is well."""
+    """Sensors, quantities and delivery that have failed for longer than `limit_s`; empty when all is well."""
     found = []
     now = snapshot.get("boot_ns", 0)
     for sensor in snapshot.get("sensors", []):
@@ -18,6 +18,10 @@ def failing(snapshot: Mapping[str, Any], limit_s: float) -> list[str]:
             found.append(f"sensor {sensor['name']} fails for {ago((now - since) / 1e9)}: {sensor.get('problem')}")
         elif since is None and last is not None and now - last > silent_s * 1e9:
             found.append(f"sensor {sensor['name']}: no reading for {ago((now - last) / 1e9)}")
+        for quantity, refusal in (sensor.get("refused") or {}).items():
+            refused_s = (now - refusal["since_boot_ns"]) / 1e9
+            if refused_s > limit_s:
+                found.append(f"sensor {sensor['name']}: {quantity} refused for {ago(refused_s)}: {refusal['why']}")
     delivery = snapshot.get("delivery") or {}
     since = delivery.get("since_boot_ns")
     if delivery.get("state") != "delivering" and since is not None and now - since > limit_s * 1e9:
@@ -26,14 +30,24 @@ def failing(snapshot: Mapping[str, Any], limit_s: float) -> list[str]:
     return found
 
 
+def stuck(snapshot: Mapping[str, Any]) -> list[str]:
+    """Quantities that do not move. They are delivered, as they may be true: no failure, and worth a look."""
+    return [
+        f"Sensor {sensor['name']}: {quantity} has the very same raw value again and again: it seems to be stuck"
+        for sensor in snapshot.get("sensors", [])
+        for quantity in sensor.get("stuck") or {}
+    ]
+
+
 def problems(snapshot: Mapping[str, Any]) -> list[str]:
     """Everything that a person should know now, however short it has been."""
     found = []
     for sensor in snapshot.get("sensors", []):
-        wrong = (sensor.get(key) for key in ("problem", "implausible_problem"))
-        found += [f"Sensor {sensor['name']}: {text}" for text in wrong if text]
-        if sensor.get("stuck_since_boot_ns") is not None:
-            found.append(f"Sensor {sensor['name']}: the very same raw values again and again: it seems to be stuck")
+        if sensor.get("problem"):
+            found.append(f"Sensor {sensor['name']}: {sensor['problem']}")
+        for quantity, refusal in (sensor.get("refused") or {}).items():
+            found.append(f"Sensor {sensor['name']}: {quantity} refused: {refusal['why']}")
+    found += stuck(snapshot)
     registration = snapshot.get("registration") or {}
     if registration.get("error"):
         found.append(f"Registration: {registration['error']}")

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 from agent.config.settings import StatusSettings
 from agent.registration.target import LOCAL_SUFFIXES
-from agent.status.health_rules import failing
+from agent.status.health_rules import failing, stuck
 from agent.status.history import History
 from agent.util.loops import Loop, LoopThread
 from drivers.base import boot_ns
@@ -190,8 +190,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _healthz(self) -> tuple[int, str, bytes]:
         page = self.server.page
-        wrong = failing(page.snapshot(), page.settings.unhealthy_after)
-        body = {"status": "failing" if wrong else "ok", "problems": wrong}
+        snapshot = page.snapshot()
+        wrong = failing(snapshot, page.settings.unhealthy_after)
+        body = {"status": "failing" if wrong else "ok", "problems": wrong, "warnings": stuck(snapshot)}
         return 503 if wrong else 200, "application/json", json.dumps(body).encode() + b"\n"
 
     def _answer(self, status: int, content_type: str, body: bytes) -> None:

@@ -22,6 +22,9 @@ VALUES = {
     "Pressure": ("pressure_hectopascals", "Air pressure at the sensor"),
     "PressureSeaLevel": ("sea_level_pressure_hectopascals", "Air pressure reduced to sea level"),
     "DewPoint": ("dew_point_celsius", "Dew point"),
+    "AbsoluteHumidity": ("absolute_humidity_grams_per_cubic_metre", "Water in the air"),
+    "HeatIndex": ("heat_index_celsius", "What the temperature feels like"),
+    "VPD": ("vapour_pressure_deficit_kilopascals", "Vapour pressure deficit of the air"),
     "CO2": ("co2_ppm", "Carbon dioxide, parts per million"),
     "TVOC": ("tvoc_ppb", "Volatile organic compounds, parts per billion"),
 }
@@ -132,6 +135,12 @@ def _sensors(sensors: list[Mapping[str, Any]], now: int) -> Iterator[Metric]:
     yield by_sensor("sensor_ok", "1 while the sensor can be read", values=works)
     ages = {s["name"]: (now - s["boot_ns"]) / 1e9 for s in sensors if s.get("boot_ns") is not None}
     yield by_sensor("sensor_reading_age_seconds", "Since the last reading", values=ages)
+    for key, text in (("refused", "1 while a quantity is refused"), ("stuck", "1 while a quantity seems stuck")):
+        family = GaugeMetricFamily(f"iot_agent_sensor_{key}", text, labels=["sensor", "quantity"])
+        for sensor in sensors:
+            for field in sorted({*sensor["values"], *sensor["refused"], *sensor["stuck"]}):
+                family.add_metric([sensor["name"], field], float(field in sensor[key]))
+        yield family
     for field, (name, text) in VALUES.items():
         values = {s["name"]: s["values"][field] for s in sensors if works[s["name"]] and field in s["values"]}
         if values:

@@ -18,7 +18,15 @@ from agent.status.health_rules import ago, failing, problems
 from drivers.base import QUANTITIES
 
 HERE = Path(__file__).parent
-NAMES = {"PressureSeaLevel": "Pressure at sea level", "DewPoint": "Dew point", "Lat": "Latitude", "Lon": "Longitude"}
+NAMES = {
+    "PressureSeaLevel": "Pressure at sea level",
+    "DewPoint": "Dew point",
+    "AbsoluteHumidity": "Absolute humidity",
+    "HeatIndex": "Heat index",
+    "VPD": "Vapour pressure deficit",
+    "Lat": "Latitude",
+    "Lon": "Longitude",
+}
 WIDTH, HEIGHT = 360, 120
 LEFT, RIGHT, TOP, BOTTOM = 48, 8, 10, 22
 WINDOWS = ((15, "15 min"), (60, "1 h"), (360, "6 h"), (1440, "24 h"))

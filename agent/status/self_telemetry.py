@@ -19,8 +19,8 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
     """One point. Every field keeps its type for ever; what the board does not have is left out.
 
     Integers: measured, delivered, pending, rejected, dropped, unaccounted (points), buffer_bytes, memory_available,
-    memory_process, disk_free (bytes), throttled (flags, see board.py), clock_good (0 or 1). Floats: uptime,
-    board_uptime (s), cpu_temperature (°C), load.
+    memory_process, disk_free (bytes), throttled (flags, see board.py), clock_good (0 or 1), refused, stuck (quantities
+    of all sensors, at this moment). Floats: uptime, board_uptime (s), cpu_temperature (°C), load.
     """
     ledger = snapshot.get("ledger", {})
     integers: dict[str, Any] = {
@@ -31,6 +31,8 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
         "disk_free": board.disk_free,
         "throttled": board.throttled,
         "clock_good": snapshot.get("clock", {}).get("good"),
+        "refused": sum(len(sensor["refused"]) for sensor in snapshot.get("sensors", [])),
+        "stuck": sum(len(sensor["stuck"]) for sensor in snapshot.get("sensors", [])),
     }
     floats = {
         "uptime": snapshot.get("uptime_s"),

@@ -209,7 +209,8 @@ def test_the_example_documents_every_section_and_key_and_nothing_else():
 def test_the_defaults_that_the_example_shows_are_the_defaults():
     examples_only = {
         ("device", "id"), ("device", "location"), ("sensor", "name"), ("sensor", "sample_every"),
-        ("sensor", "deadband"), ("sensor", "max_rate"), ("center", "url"), ("center", "enrollment_key_file"),
+        ("sensor", "deadband"), ("sensor", "max_rate"), ("sensor", "offset"), ("sensor", "scale"),
+        ("sensor", "calibrate"), ("sensor", "altitude"), ("center", "url"), ("center", "enrollment_key_file"),
         ("center", "ca_file"), ("buffer", "max_age"), ("center", "influx_url"),
         ("center", "influx_org"), ("center", "influx_bucket"),
     }  # fmt: skip

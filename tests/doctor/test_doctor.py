@@ -16,10 +16,11 @@ from pytest_httpserver import HTTPServer
 
 from agent.buffer.buffer import open_buffer
 from agent.cli import main
-from agent.config.settings import BufferSettings
+from agent.config.settings import BufferSettings, SensorSettings
 from agent.doctor import doctor, network
 from agent.doctor.finding import Patient
 from agent.points.schema import Line
+from agent.sensing.treatment import Treatment
 from drivers.base import Reading, boot_ns
 from drivers.chip import Chip, Image
 from tests.buffers import store
@@ -425,8 +426,11 @@ class TestPieces:
     def test_what_the_agent_would_not_deliver_is_a_reading_that_failed(self, values):
         from agent.doctor import device
 
-        assert device._judged("reading of roof", Reading(values, 0)).verdict == "failed"
-        assert device._judged("reading of roof", Reading({"Temperature": 20.0}, 0)).verdict == "ok"
+        def verdict(values):
+            return device._judged("reading of roof", Treatment(SensorSettings()).of(Reading(values, 0))).verdict
+
+        assert verdict(values) == "failed"
+        assert verdict({"Temperature": 20.0}) == "ok"
 
     def test_a_resolver_that_hangs_is_not_waited_for(self, monkeypatch):
         hold = threading.Event()

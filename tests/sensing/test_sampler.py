@@ -120,7 +120,7 @@ def test_promise_4_what_cannot_be_is_counted_and_not_delivered(value, caplog):
     status = world.run(6)
     assert world.moments == [0, 1, 4, 5]
     assert (status.implausible, status.readings, status.missed) == (2, 4, 0)
-    assert len([r for r in caplog.records if "cannot be" in r.message]) == 1
+    assert len([r for r in caplog.records if "Temperature refused" in r.message]) == 1
 
 
 @pytest.mark.parametrize(
@@ -193,9 +193,8 @@ def test_a_change_that_no_air_makes_is_refused_and_what_follows_is_not():
     world = World({5.0: 60.0, 6.0: 60.0}, interval=1)
     status = world.run(10)
     assert status.implausible == 2
-    assert "Temperature changed by" in str(world.sampler._plausibility.judge(Reading({"Temperature": 80.0}, world.now)))
     assert world.moments == [0, 1, 2, 3, 4, 7, 8, 9]
-    assert status.implausible_problem is None
+    assert status.refused == {}
 
 
 def test_the_rate_can_be_configured():
@@ -298,10 +297,10 @@ def test_a_quantity_without_a_deadband_counts_at_any_change():
 
 def test_registers_that_do_not_move_are_noticed_with_when_it_began():
     world = World(lambda s: s if s < 5 else 5.0, interval=1, stuck_after=10)
-    assert world.run(14).stuck_since_boot_ns is None
-    assert world.run(1).stuck_since_boot_ns == 1_005 * S
+    assert world.run(14).stuck == {}
+    assert world.run(1).stuck == {"Temperature": 1_005 * S}
     world.script = lambda s: 5.01
-    assert world.run(2).stuck_since_boot_ns is None
+    assert world.run(2).stuck == {}
 
 
 def test_a_new_interval_counts_from_the_last_moment_and_loses_no_point():

@@ -185,7 +185,7 @@ class TestListening:
 class TestHealthz:
     def test_all_well_is_200(self, serve):
         status, _, text = ask(serve(), "/healthz")
-        assert (status, json.loads(text)) == (200, {"status": "ok", "problems": []})
+        assert (status, json.loads(text)) == (200, {"status": "ok", "problems": [], "warnings": []})
 
     def test_delivery_that_fails_for_longer_than_configured_is_503_and_says_why(self, serve):
         def take():
