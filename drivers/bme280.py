@@ -1,20 +1,16 @@
 """The BME280 (and BMP280) on I2C: one conversion and one burst a reading, compensated by Adafruit's library.
 
 What is written to the chip is in drivers/bme280_conversions.py; here are the options, finding and recognising the chip,
-trying again, and what the options add. Datasheet: BST-BME280-DS002.
+and trying again. Datasheet: BST-BME280-DS002.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import (
-    Callable,
-    Mapping,
-)
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
 from drivers import bme280_registers as r
@@ -22,7 +18,6 @@ from drivers.base import (
     Driver,
     NotFound,
     NotReady,
-    OptionError,
     Reading,
     SensorError,
     Transient,
@@ -34,7 +29,6 @@ from drivers.i2c import WIRING, I2CRegisters, InUse, NoBus
 
 MEASURED = ("Temperature", "Humidity", "Pressure")
 ATTEMPTS = 3
-_LAPSE = 0.0065  # K/m, the standard atmosphere's
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
@@ -52,7 +46,6 @@ def _address(value: Any) -> Any:
 class Bme280Options:
     """Defaults are Bosch's weather monitoring settings (datasheet 3.5.1): forced mode, everything sampled once.
 
-    `offset` is added to what is measured; `altitude` (metres) adds PressureSeaLevel, `dew_point` adds DewPoint;
     `humidity = false` reads a BMP280; `standby` is the pause between conversions in normal mode.
     """
 
@@ -63,9 +56,6 @@ class Bme280Options:
     mode: Literal["forced", "normal"] = option("forced", choices=("forced", "normal"))
     standby: str = option("1s", choices=tuple(r.STANDBY))
     humidity: bool = True
-    offset: Mapping[str, float] = option(factory=dict, keys=MEASURED, low=-100, high=100)
-    altitude: float | None = option(None, low=-500, high=9000, unit="metres")
-    dew_point: bool = False
 
 
 def _settings(options: Bme280Options) -> ChipSettings:
@@ -73,11 +63,11 @@ def _settings(options: Bme280Options) -> ChipSettings:
     times = {name: options.oversampling.get(name, 1) for name in MEASURED}
     humidity = times["Humidity"] if options.humidity else 0
     normal = options.mode == "normal"
-    standby = r.STANDBY[options.standby]
+    standby = r.STANDBY[options.standby if normal else "1s"]  # in forced mode it only has to be none of the zeros
     return ChipSettings(
         ctrl_hum=r.OVERSAMPLING.get(humidity, 0),
         ctrl_meas=r.OVERSAMPLING[times["Temperature"]] << 5 | r.OVERSAMPLING[times["Pressure"]] << 2,
-        config=(standby << 5 if normal else 0) | r.FILTER[options.iir_filter] << 2,
+        config=standby << 5 | r.FILTER[options.iir_filter] << 2,
         normal=normal,
         conversion_s=r.conversion_s(times["Temperature"], times["Pressure"], humidity),
         standby_s=r.STANDBY_S[standby],
@@ -104,12 +94,6 @@ class Bme280(Driver):
         self._address: int | None = None if self.options.address == "auto" else self.options.address
         self._conversions: Conversions | None = None
 
-    @classmethod
-    def check(cls, options: Bme280Options) -> None:
-        super().check(options)
-        if options.dew_point and not options.humidity:
-            raise OptionError("option 'dew_point' needs humidity: allowed is false with humidity = false", "dew_point")
-
     def describe(self) -> str:
         if self._address is None:
             return f"{self._name} on {self._bus_name()} at 0x76 or 0x77"
@@ -125,7 +109,6 @@ class Bme280(Driver):
             self._chip,
             self.describe(),
             _settings(self.options),
-            bme280=self._name == "BME280",
             clock=self._clock,
             sleep=self._sleep,
         )
@@ -136,14 +119,13 @@ class Bme280(Driver):
             raise
 
     def read(self) -> Reading:
-        """Temperature, Pressure and Humidity of one conversion, and what the options add to them.
+        """Temperature, Pressure and Humidity of one conversion; one that cannot be is refused, the others stand.
 
         A failed transfer is tried again, a chip that was reset is set up again, three times in all.
         """
         if self._conversions is None:
             raise NotReady(f"{self.describe()} is not open", "open() it first")
-        measured = self._retried(self._conversions.measure)
-        return replace(measured, values=self._completed(measured.values))
+        return self._retried(self._conversions.measure)
 
     def close(self) -> None:
         chip, self._chip = self._chip, None
@@ -166,20 +148,6 @@ class Bme280(Driver):
                 log.debug("attempt %d: %s", attempt, error)
                 self._sleep(0.005 * attempt)
         return step()
-
-    def _completed(self, measured: Mapping[str, float]) -> dict[str, float]:
-        """With calibration offsets and derived quantities."""
-        values = {name: value + self.options.offset.get(name, 0.0) for name, value in measured.items()}
-        if "Humidity" in values:
-            values["Humidity"] = min(100.0, max(0.0, values["Humidity"]))
-            dew = dew_point(values["Temperature"], values["Humidity"]) if self.options.dew_point else None
-            if dew is not None:
-                values["DewPoint"] = dew
-        if self.options.altitude is not None:
-            values["PressureSeaLevel"] = sea_level_pressure(
-                values["Pressure"], values["Temperature"], self.options.altitude
-            )
-        return values
 
     # Finding the chip
 
@@ -222,9 +190,10 @@ class Bme280(Driver):
     def _recognised(self, address: int) -> r.Registers:
         chip = self._connect(self.options.bus, address)
         try:
+            place = f"0x{address:02x} on {self._bus_name()}"
             with chip.exclusive():
-                number = chip.read_register(r.CHIP_ID, 1)[0]
-            self._judge(number, f"0x{address:02x} on {self._bus_name()}")
+                number = r.agreed(chip, r.CHIP_ID, 1, f"chip at {place}")[0]
+            self._judge(number, place)
         except SensorError:
             chip.close()
             raise
@@ -249,21 +218,3 @@ class Bme280(Driver):
             f"the chip at {place} is {f'a {name}' if name else 'no BME280'} (chip id 0x{number:02x})",
             "it needs another driver; `iot-agent scan` shows what answers",
         )
-
-
-def dew_point(temperature: float, humidity: float) -> float | None:
-    """Dew point in °C of air at `temperature` °C with `humidity` %RH, or None where it has none worth stating.
-
-    Magnus formula over water with Sonntag's constants (1990); good to 0.1 °C from -45 to 60 °C.
-    """
-    if humidity <= 0:
-        return None
-    gamma = math.log(humidity / 100) + 17.62 * temperature / (243.12 + temperature)
-    point = 243.12 * gamma / (17.62 - gamma)
-    return point if point >= -80 else None
-
-
-def sea_level_pressure(pressure: float, temperature: float, altitude: float) -> float:
-    """Pressure in hPa that a barometer `altitude` metres lower, at sea level, would show (ISO 2533 lapse rate)."""
-    drop = _LAPSE * altitude
-    return float(pressure * (1 - drop / (temperature + drop + 273.15)) ** -5.257)

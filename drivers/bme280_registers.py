@@ -5,6 +5,9 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from drivers.base import Transient
+from drivers.i2c import WIRING
+
 ADDRESSES = (0x76, 0x77)  # on the bus (6.2)
 CALIBRATION = 0x88  # to 0xA1: T1..T3, P1..P9, reserved, H1
 CALIBRATION_SIZE = 26
@@ -35,6 +38,9 @@ STANDBY = {"0.5ms": 0, "62.5ms": 1, "125ms": 2, "250ms": 3, "500ms": 4, "1s": 5,
 STANDBY_S = (0.0005, 0.0625, 0.125, 0.25, 0.5, 1.0, 0.01, 0.02)  # by the code in config
 
 
+AT_MOST = 5  # answers, of which two must agree; one flipped bit and one new conversion take four
+
+
 class Registers(Protocol):
     """A chip as a driver sees it; what adafruit_bme280 calls its bus implementation. Both calls raise SensorError."""
 
@@ -49,6 +55,20 @@ class Registers(Protocol):
 
     def close(self) -> None:
         """Release the bus."""
+
+
+def agreed(chip: Registers, register: int, length: int, name: str) -> bytes:
+    """The bytes of a burst, read until two answers are the same: nothing on the bus says that a bit was flipped.
+
+    Raises Transient where no two of AT_MOST are.
+    """
+    seen: set[bytes] = set()
+    while len(seen) < AT_MOST:
+        data = bytes(chip.read_register(register, length))
+        if data in seen:
+            return data
+        seen.add(data)
+    raise Transient(f"the {name} gives another answer each time it is asked (0x{register:02x})", WIRING)
 
 
 def conversion_s(temperature: int, pressure: int, humidity: int, *, typical: bool = False) -> float:

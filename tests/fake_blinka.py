@@ -1,7 +1,8 @@
 """What adafruit_extended_bus opens, in this process: a bus of register-level chips on which any transfer can fail.
 
 The library above it (adafruit_bus_device, adafruit_bme280) is the real one. `faults` maps the number of a transfer
-(from 0) to what happens there: an errno, "short" for a short read, or a function that is called before it.
+(from 0) to what happens there: an errno, "short" for a short read, or a function that is called before it. `flips` maps
+it to the number of a bit that arrives flipped, of what is read or written; "address" is the lowest bit of the address.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class FakeBus:
 
     def __init__(self, chips, time):
         self.chips, self.time = chips, time
-        self.faults, self.transfers, self.log = {}, 0, []
+        self.faults, self.flips, self.transfers, self.log = {}, {}, 0, []
         self.torn = None  # the chip loses power after so many bytes of the next read
         self.opened = self.closed = 0
 
@@ -50,12 +51,12 @@ class FakeBus:
 
     def writeto(self, address, buffer, *, start=0, end=None):
         message = bytes(buffer[start:end])
-        chip = self._transfer(address)
+        chip, flip = self._transfer(address)
         self.log.append(("write", message))
-        chip.write(message)
+        chip.write(flipped(message, flip))
 
     def readfrom_into(self, address, buffer, *, start=0, end=None):
-        chip = self._transfer(address)
+        chip, flip = self._transfer(address)
         end = len(buffer) if end is None else end
         self.log.append(("read", end - start))
         data = chip.read(end - start)
@@ -63,7 +64,7 @@ class FakeBus:
             kept, self.torn = self.torn, None
             chip.power_on()
             data = data[:kept] + chip.read_register(chip.pointer - len(data), len(data))[kept:]
-        buffer[start:end] = data
+        buffer[start:end] = flipped(data, flip)
 
     def _transfer(self, address):
         number, self.transfers = self.transfers, self.transfers + 1
@@ -75,9 +76,20 @@ class FakeBus:
             raise IndexError("bytearray index out of range")
         elif fault is not None:
             raise OSError(fault, "injected")
+        flip = self.flips.get(number)
+        if flip == "address":
+            address, flip = address ^ 1, None
         if address not in self.chips:
             raise OSError(errno.EREMOTEIO, "nothing there")
-        return self.chips[address]
+        return self.chips[address], flip
+
+
+def flipped(data, bit):
+    """The bytes with this bit (counted from the first byte's lowest, around) the other way."""
+    if bit is None or not data:
+        return bytes(data)
+    number = bit % (8 * len(data))
+    return bytes(byte ^ (1 << number % 8) * (place == number // 8) for place, byte in enumerate(data))
 
 
 def connect(monkeypatch, bus):

@@ -16,15 +16,12 @@ def bench(monkeypatch):
     return Bench(monkeypatch)
 
 
-def test_promise_4_reset_values_are_an_error(monkeypatch):
-    for part in (slice(0, 3), slice(3, 6), slice(6, 8)):
-        data = bytearray(ROOM.data)
-        data[part] = b"\x80\x00\x00\x80\x00\x00\x80\x00"[part]
-        bench = Bench(monkeypatch, source=lambda data=bytes(data): data)
-        bench.driver.open()
-        with pytest.raises(NotReady, match="never measured"):
-            bench.driver.read()
-        bench.driver.close()
+def test_promise_4_a_temperature_never_measured_is_an_error(monkeypatch):
+    data = ROOM.data[:3] + b"\x80\x00\x00" + ROOM.data[6:]
+    bench = Bench(monkeypatch, source=lambda: data)
+    bench.driver.open()
+    with pytest.raises(NotReady, match="never measured"):
+        bench.driver.read()
 
 
 def test_promise_4_a_conversion_that_never_ends_is_an_error_in_bounded_time(bench):
@@ -37,10 +34,9 @@ def test_promise_4_a_conversion_that_never_ends_is_an_error_in_bounded_time(benc
 
 
 @pytest.mark.parametrize("byte", [0x00, 0xFF])
-@pytest.mark.parametrize("part", ["calibration", "calibration_humidity"])
-def test_promise_4_an_impossible_calibration_is_an_error(monkeypatch, byte, part):
-    parts = {"calibration": ROOM.calibration, "calibration_humidity": ROOM.calibration_humidity, "data": ROOM.data}
-    bench = Bench(monkeypatch, image=Image(**parts | {part: bytes([byte]) * len(parts[part])}))
+def test_promise_4_an_impossible_calibration_is_an_error(monkeypatch, byte):
+    image = Image(bytes([byte]) * 26, ROOM.calibration_humidity, ROOM.data)
+    bench = Bench(monkeypatch, image=image)
     with pytest.raises(NotReady, match="impossible calibration"):
         bench.driver.open()
 
@@ -52,8 +48,8 @@ def test_a_chip_that_lost_power_between_two_readings_is_set_up_again(monkeypatch
     bench.chip.written.clear()
     before = bench.chip.conversions
     assert bench.driver.read().raw == ROOM.data
-    assert bench.chip.written[0] == (0xE0, 0xB6)
-    assert bench.chip.conversions == before + 2  # the first one is thrown away
+    assert bench.chip.written[:2] == [(0xF4, 0x25), (0xE0, 0xB6)]  # the settings did not stand
+    assert bench.chip.conversions == before + 3  # of the chip as it was, and one that is thrown away
 
 
 def test_promise_4_a_chip_that_always_loses_power_gives_no_value(bench):
@@ -126,7 +122,9 @@ def test_promise_4_every_failure_at_every_transfer_ends_in_a_right_error_or_a_ri
             fresh = made[started:] if mode == "forced" else made[previous - 1 :]
             assert reading.raw in fresh
             assert reading.boot_ns >= earliest
-            assert reading.values == pytest.approx(as_the_library_computes(reading.raw))
+            computed = as_the_library_computes(reading.raw)
+            assert reading.values == pytest.approx({name: computed[name] for name in reading.values})
+            assert set(computed) == {*reading.values, *reading.refused}
             previous = len(made)
         bench.driver.close()
 
@@ -143,7 +141,7 @@ def as_the_library_computes(raw):
     """The library on a memory that holds the calibration and these data."""
     from adafruit_bme280.advanced import Adafruit_BME280_Advanced
 
-    from drivers.bme280_conversions import _Copy
+    from drivers.bme280_compensation import _Copy
 
     copy = _Copy(ROOM.calibration + ROOM.calibration_humidity)
     copy.put(0xF7, raw)
