@@ -50,15 +50,13 @@ def heat_index(temperature: float, humidity: float) -> float | None:
     if t < 40:
         return None
     index = (t + 61 + (t - 68) * 1.2 + h * 0.094) / 2
-    if (index + t) / 2 >= 80:
+    if index >= 80:
         index = -42.379 + 2.04901523 * t + 10.14333127 * h - 0.22475541 * t * h - 6.83783e-3 * t * t
         index += -5.481717e-2 * h * h + 1.22874e-3 * t * t * h + 8.5282e-4 * t * h * h - 1.99e-6 * t * t * h * h
         if h < 13 and 80 <= t <= 112:
             index -= (13 - h) / 4 * math.sqrt((17 - abs(t - 95)) / 17)
         elif h > 85 and 80 <= t <= 87:
             index += (h - 85) / 10 * (87 - t) / 5
-    else:
-        index = (index + t) / 2
     return (index - 32) / 1.8 if index <= 137 else None
 
 

@@ -77,7 +77,10 @@ class Schedule:
 
     @classmethod
     def starting(cls, first: int, interval: float, sample_every: float | None) -> Schedule:
-        """The first moment at `first`, reports every `interval` seconds of samples every `sample_every`."""
+        """The first moment at `first`, reports every `interval` seconds of samples every `sample_every`.
+
+        The center may set an interval below sample_every: then each sample is a report.
+        """
         each = max(1, round(interval / sample_every)) if sample_every else 1
         period = max(1, round(interval / each * 1e9))
         return cls(first - period, period, each)
@@ -186,18 +189,14 @@ class Sampler:
             first = now
         elif wanted != self._status.interval:
             last = self._schedule.moment(self._next - 1)
-            period = Schedule.starting(0, wanted, self._sample_every(wanted)).period
+            period = Schedule.starting(0, wanted, self._settings.sample_every).period
             first = max(now, last + period)
         else:
             return self._schedule
-        self._schedule = Schedule.starting(first, wanted, self._sample_every(wanted))
+        self._schedule = Schedule.starting(first, wanted, self._settings.sample_every)
         self._next, self._window_report = 1, 0
         self._update(interval=wanted)
         return self._schedule
-
-    def _sample_every(self, interval: float) -> float | None:
-        every = self._settings.sample_every
-        return None if every is None else min(float(every), interval)
 
     def _read(self, now: int) -> Reading | None:
         """A reading, or None where there is none; opens the driver first where it is not open."""

@@ -7,6 +7,7 @@ import pytest
 
 from drivers.base import Busy, NotFound, OptionError, Transient, WrongChip, options_for
 from drivers.bme280 import Bme280
+from drivers.i2c import I2CRegisters, InUse
 from tests.bme280_bench import IMAGES, ROOM, Bench
 
 
@@ -200,3 +201,56 @@ def test_why_nothing_answers(bench, number, kind):
     with pytest.raises(kind) as caught:
         bench.driver.open()
     assert caught.value.remedy
+
+
+# What mutation of the sources has shown to be guarded by no test
+
+
+def test_auto_does_not_pass_over_a_chip_that_another_sensor_reads(bench):
+    """Which of two [[sensor]] tables with `auto` gets which chip must not depend on who is first."""
+    bench.bus.chips[0x76] = bench.another_chip()
+    bench.driver.open()
+    second = Bme280(options_for(Bme280, {}), clock=bench.time.clock, sleep=bench.time.sleep)
+    with pytest.raises(InUse, match=r"another .*reads the chip at 0x76"):
+        second.open()
+    assert "0x76 or 0x77" in second.describe()
+
+
+@pytest.mark.parametrize(("failures", "fails"), [(1, False), (2, False), (3, True)])
+def test_a_reading_is_tried_three_times_in_all(bench, failures, fails):
+    bench.opened()
+    bench.bus.faults = dict.fromkeys(range(failures), errno.EREMOTEIO)  # each attempt ends at its first transfer
+    if fails:
+        with pytest.raises(Transient):
+            bench.driver.read()
+        assert bench.bus.transfers == 3
+    else:
+        assert bench.driver.read().raw == ROOM.data
+
+
+@pytest.mark.parametrize("number", [3, 8, 12])
+def test_a_set_up_that_fails_leaves_no_bus_open(bench, number):
+    bench.bus.faults = dict.fromkeys(range(number, 200), errno.EREMOTEIO)
+    with pytest.raises(Transient):
+        bench.driver.open()
+    assert bench.bus.opened == bench.bus.closed > 0
+    bench.bus.faults = {}
+    bench.driver.open()  # and the chip is not taken for one in use
+
+
+def test_every_transfer_but_the_first_sign_of_life_holds_the_lock(bench, monkeypatch):
+    """Also the one that reads the chip id: another process in between would move the register pointer."""
+    unlocked = []
+    transfer = I2CRegisters._transfer
+
+    def watched(chip, call, *arguments):
+        if not chip._lock._depth:
+            unlocked.append(arguments)
+        return transfer(chip, call, *arguments)
+
+    monkeypatch.setattr(I2CRegisters, "_transfer", watched)
+    bench.driver.open()
+    bench.driver.read()
+    bench.driver.close()
+    assert bench.bus.transfers > 30
+    assert unlocked == []

@@ -3,6 +3,7 @@
 import logging
 import threading
 from dataclasses import asdict
+from itertools import pairwise
 from types import MappingProxyType
 
 import pytest
@@ -351,3 +352,55 @@ def test_status_names_the_sensor_and_its_last_values():
     assert status.values == {"Temperature": 20.0}
     assert status.boot_ns == 1_000 * S
     assert status.alive_boot_ns == 1_000 * S
+
+
+def test_a_refused_quantity_is_counted_named_and_logged_when_it_begins_and_ends(caplog):
+    caplog.set_level(logging.INFO)
+    world = World(interval=1)
+    dead = {"Humidity": "its register is at the end of its range"}
+    world.script = lambda s: Reading({"Temperature": 20.0}, world.now, refused=dead if 3 <= s < 8 else {})
+    status = world.run(6)
+    assert status.refused["Humidity"].why == dead["Humidity"]
+    assert status.refused["Humidity"].since_boot_ns == 1_003 * S
+    assert (status.implausible, status.readings) == (3, 6)
+    assert world.moments == [0, 1, 2, 3, 4, 5]
+    assert world.run(4).refused == {}
+    assert [r.getMessage() for r in caplog.records] == [
+        "sensor bme280: Humidity refused: its register is at the end of its range",
+        "sensor bme280: Humidity is measured again",
+    ]
+
+
+def test_what_is_reported_is_calibrated_and_status_says_how():
+    world = World(lambda _: 20.0, interval=1, offset={"Temperature": -1.5})
+    status = world.run(2)
+    assert world.temperatures == [18.5, 18.5]
+    assert status.values == {"Temperature": 18.5}
+    assert status.calibration == {"Temperature": "1 * measured - 1.5 °C"}
+
+
+# What mutation of the sources has shown to be guarded by no test
+
+
+def test_sampling_never_takes_longer_than_the_interval_that_the_center_sets():
+    """agent.toml says sample_every = 20 s for an interval of 60; the center then asks for a point every 5 s."""
+    world = World(lambda _: 20.0, interval=60, sample_every=20)
+    world.run(1)
+    world.sampler.set_interval(5)
+    world.run(30)
+    assert [later - earlier for earlier, later in pairwise(world.moments[1:])] == [5] * (len(world.moments) - 2)
+    assert len(world.moments) >= 5
+
+
+def test_after_a_recovery_the_next_outage_backs_off_from_the_beginning():
+    world = World(lambda s: NotFound("gone") if 1 <= s < 20 or s >= 25 else 20.0, interval=0.05)
+    world.run(25)
+    world.opened = 0
+    world.run(1)  # after 50, 100, 200 and 400 ms: four attempts in the first 0.75 s
+    assert world.opened == 4
+
+
+def test_after_a_recovery_the_same_problem_is_logged_again(caplog):
+    world = World(lambda s: NotFound("gone") if 1 <= s < 5 or 8 <= s < 12 else 20.0, interval=1)
+    world.run(20)
+    assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == ["sensor bme280: gone"] * 2
