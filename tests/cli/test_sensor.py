@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 import agent.cli.sensor
 from agent.cli import main
+from drivers.base import Reading, boot_ns
 from drivers.virtual import Virtual
 
 TO = '[influxdb]\nurl = "http://localhost:8086"\norg = "o"\nbucket = "b"\ntoken_file = "t"\n'
@@ -46,6 +47,48 @@ def test_without_a_driver_it_reads_the_configured_sensors(tmp_path):
     text = '[[sensor]]\nname = "in"\ndriver = "virtual"\n[[sensor]]\nname = "out"\ndriver = "emulated"\n'
     result = run("read", "--count", "2", "--json", *configured(tmp_path, text))
     assert [json.loads(line)["sensor"] for line in result.stdout.splitlines()] == ["in", "out", "in", "out"]
+
+
+DEAD = {
+    "calibration_0x88": "196e7e663200c78fded5d00bae1b0f00f9ffac260ad8bd10004b",
+    "calibration_0xE1": "6d01001308001e",
+    "data_0xF7": "581bc07fd100ffff",
+}
+
+
+def test_promise_4_a_dead_humidity_element_is_shown_as_refused_and_the_others_are_read(tmp_path):
+    image = tmp_path / "image.json"
+    image.write_text(json.dumps([DEAD]))
+    emulated = ("read", "--driver", "emulated", "--option", f"image={image}", "--option", "dew_point=true")
+    found = json.loads(run(*emulated, "--count", "1", "--json").stdout)
+    assert set(found) == {"Temperature", "Pressure", "refused"}
+    assert set(found["refused"]) == {"Humidity"}
+    text = " ".join(run(*emulated, "--count", "1").stdout.split())
+    assert "refused: its register" in text
+
+
+def test_what_run_would_refuse_is_shown_with_its_value_as_refused(monkeypatch):
+    values = iter([20.0, 60.0, 20.1])
+    monkeypatch.setattr(Virtual, "read", lambda _: Reading({"Temperature": next(values)}, boot_ns()))
+    lines = run("read", "--driver", "virtual", "--count", "3", "--json").stdout.splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [line["Temperature"] for line in found] == [20.0, 60.0, 20.1]
+    assert ["refused" in line for line in found] == [False, True, False]
+    assert "changed by 40 °C" in found[1]["refused"]["Temperature"]
+
+
+@pytest.mark.parametrize("calibration", ["offset.Temperature=-2", "calibrate.Temperature=[[0,-2],[100,98]]"])
+def test_the_calibration_is_applied_and_shown(monkeypatch, calibration, tmp_path):
+    monkeypatch.setattr(Virtual, "read", lambda _: Reading({"Temperature": 20.0, "Humidity": 50.0}, boot_ns()))
+    options = ("--driver", "virtual", "--option", calibration, "--option", "derive=DewPoint,VPD", "--count", "1")
+    found = json.loads(run("read", *options, "--json").stdout)
+    assert found["Temperature"] == 18.0
+    assert found["calibration"] == {"Temperature": "1 * measured - 2 °C"}
+    assert found["DewPoint"] == pytest.approx(7.4, abs=0.1)
+    assert "VPD" in found
+    assert "1 * measured - 2 °C" in " ".join(run("read", *options).stdout.split())
+    config = configured(tmp_path, '[[sensor]]\ndriver = "virtual"\noffset = { Temperature = -2 }\n')
+    assert json.loads(run("read", "--count", "1", "--json", *config).stdout)["Temperature"] == 18.0
 
 
 def test_a_failing_sensor_does_not_hide_the_others(tmp_path):
@@ -94,6 +137,11 @@ def test_a_sensor_that_stops_answering_is_tried_some_more_times(monkeypatch):
         (("--driver", "virtual", "--option", "sed=1"), "did you mean 'seed'?"),
         (("--option", "seed=1"), "--option needs --driver"),
         (("--driver", "virtual", "--count", "0"), "--count"),
+        (("--driver", "virtual", "--option", "offset.Warmth=1"), "offset.Warmth: no quantity that is measured"),
+        (("--driver", "virtual", "--option", "offset.Temperature=x"), "offset"),
+        (("--driver", "virtual", "--option", "calibrate.CO2=[[1,2]]"), "[[measured, true], [measured, true]]"),
+        (("--driver", "virtual", "--option", "derive=Dew"), "'Dew' is nothing that can be derived"),
+        (("--driver", "virtual", "--option", "altitude=9001"), "altitude = 9001: must be metres"),
         (("--driver", "emulated", "--option", "image=/nowhere"), "option 'image' is '/nowhere': No such file"),
     ],
 )

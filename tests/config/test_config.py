@@ -68,6 +68,42 @@ def test_the_environment_wins_as_the_existing_python_client_reads_it():
         ({"sensor": [{"driver": "virtual", "deadband": {"Temp": 1}}]}, ["deadband.Temp", "Temperature"]),
         ({"sensor": [{"driver": "virtual", "deadband": {"Humidity": 0}}]}, ["deadband.Humidity", "above 0"]),
         ({"sensor": [{"driver": "virtual", "sample_every": "20s"}]}, ["sample_every", "at most the interval"]),
+        ({"sensor": [{"driver": "virtual", "offset": {"Warmth": 1}}]}, ["offset.Warmth: no quantity that is measured"]),
+        ({"sensor": [{"driver": "virtual", "offset": {"DewPoint": 1}}]}, ["offset.DewPoint: no quantity that"]),
+        (
+            {"sensor": [{"driver": "virtual", "offset": {"Humidity": 101}}]},
+            ["Humidity = 101: must be from -100 to 100"],
+        ),
+        ({"sensor": [{"driver": "virtual", "offset": {"Humidity": float("nan")}}]}, ["offset.Humidity = nan"]),
+        ({"sensor": [{"driver": "virtual", "offset": 1}]}, ["sensor[0].offset"]),
+        ({"sensor": [{"driver": "virtual", "scale": {"Humidity": 0}}]}, ["scale.Humidity = 0", "from 0.1 to 10"]),
+        ({"sensor": [{"driver": "virtual", "scale": {"Humidity": float("nan")}}]}, ["scale.Humidity = nan"]),
+        ({"sensor": [{"driver": "virtual", "calibrate": {"Humidity": [1, 2]}}]}, ["calibrate", "[[measured, true], ["]),
+        (
+            {"sensor": [{"driver": "virtual", "calibrate": {"CO2": [[1, 2], [3, "4"]]}}]},
+            ["calibrate", "[[measured, true"],
+        ),
+        ({"sensor": [{"driver": "virtual", "calibrate": [[1, 2], [3, 4]]}]}, ["sensor[0].calibrate"]),
+        (
+            {"sensor": [{"driver": "virtual", "calibrate": {"CO2": [[5, 1], [5, 9]]}}]},
+            ["[[5, 1], [5, 9]]", "slope of 0"],
+        ),
+        (
+            {"sensor": [{"driver": "virtual", "calibrate": {"CO2": [[1, 2], [3, 4]]}, "offset": {"CO2": 1}}]},
+            ["calibrate.CO2: offset or scale is there as well"],
+        ),
+        (
+            {"sensor": [{"driver": "virtual", "derive": ["Dewpoint"]}]},
+            ["'Dewpoint' is nothing", "did you mean DewPoint?"],
+        ),
+        ({"sensor": [{"driver": "virtual", "derive": ["PressureSeaLevel"]}]}, ["set altitude for it"]),
+        ({"sensor": [{"driver": "virtual", "derive": "DewPoint"}]}, ["derive", 'a list of texts, like ["DewPoint"]']),
+        ({"sensor": [{"humidity": False, "dew_point": True}]}, ["dew_point: needs humidity"]),
+        ({"sensor": [{"humidity": False, "derive": ["VPD"]}]}, ["derive: needs humidity"]),
+        (
+            {"sensor": [{"driver": "virtual", "altitude": 9001}]},
+            ["sensor[0].altitude = 9001: must be metres from -500"],
+        ),
         ({"buffer": {"loss_window": "10 parsecs"}}, ["buffer.loss_window", "10 parsecs", "units"]),
         ({"buffer": {"when_full": "explode"}}, ["buffer.when_full", "'explode'", "'thin'"]),
         ({"delivery": {"batch_size": 0}}, ["delivery.batch_size = 0", "1 to 50000"]),
@@ -90,6 +126,16 @@ def test_a_wrong_value_names_key_value_and_what_would_be_right(data, words):
     text = problem({**CENTER, **VIRTUAL, **data})
     for word in words:
         assert word in text
+
+
+def test_a_calibration_and_what_is_derived_are_for_any_driver():
+    table = {"driver": "virtual", "offset": {"Temperature": -1}, "scale": {"Temperature": 1.1}, "altitude": 250}
+    table |= {"calibrate": {"Humidity": [[11.5, 11.3], [76, 75.3]]}, "derive": ["VPD", "DewPoint"], "dew_point": True}
+    (sensor,) = parse_settings({**CENTER, "sensor": [table]}, "agent.toml", {}).sensor
+    assert sensor.options == {}
+    assert sensor.calibrate == {"Humidity": ((11.5, 11.3), (76.0, 75.3))}
+    assert (sensor.offset, sensor.scale) == ({"Temperature": -1.0}, {"Temperature": 1.1})
+    assert (sensor.derive, sensor.dew_point, sensor.altitude) == (("VPD", "DewPoint"), True, 250.0)
 
 
 def test_what_the_file_names_is_known_so_that_the_center_does_not_overrule_it():
