@@ -25,7 +25,7 @@ RANGES = {
     "90d": ("90 days", 90 * 86_400),
     "1y": ("1 year", 365 * 86_400),
 }
-MEASURED = [name for name in QUANTITIES if name not in {"DewPoint", "PressureSeaLevel"}]  # the others are computed
+MEASURED = [name for name, quantity in QUANTITIES.items() if not quantity.derived]
 WINDOWS = {
     "auto": "Automatic",
     "none": "None: every point",

@@ -14,6 +14,9 @@ from drivers.base import QUANTITIES
 _LABELS = {
     "PressureSeaLevel": "Sea-level pressure",
     "DewPoint": "Dew point",
+    "AbsoluteHumidity": "Absolute humidity",
+    "HeatIndex": "Heat index",
+    "VPD": "Vapour pressure deficit",
     "CO2": "CO₂",
     "Lat": "Latitude",
     "Lon": "Longitude",
@@ -30,6 +33,9 @@ _COLOURS = {
 _COMFORT = {
     "Temperature": (-10.0, 40.0),
     "DewPoint": (-20.0, 30.0),
+    "AbsoluteHumidity": (0.0, 30.0),
+    "HeatIndex": (0.0, 50.0),
+    "VPD": (0.0, 3.0),
     "Humidity": (0.0, 100.0),
     "Pressure": (960.0, 1050.0),
     "PressureSeaLevel": (960.0, 1050.0),
@@ -58,6 +64,8 @@ _HEALTH = {
     "board_uptime": ("Board running for", "seconds"),
     "clock_good": ("Clock synchronised", "yes"),
     "throttled": ("Power or heat trouble", "yes"),
+    "refused": ("Quantities refused", ""),
+    "stuck": ("Quantities that seem stuck", ""),
 }
 
 
