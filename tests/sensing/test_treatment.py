@@ -42,6 +42,17 @@ def test_promise_4_a_quantity_that_cannot_be_does_not_take_the_others_with_it():
     assert "Pressure" in reading.refused
 
 
+def test_promise_4_a_reading_not_newer_than_what_was_believed_is_refused_as_a_whole():
+    treatment = Treatment(SensorSettings(derive=("DewPoint",), altitude=1.0))
+    found = []
+    for moment, temperature in ((10, 20.0), (5, 20.0), (7, 20.0), (10, 20.0), (11, 99.0), (11, 20.0), (12, 20.0)):
+        reading = treatment.of(Reading({"Temperature": temperature}, moment))
+        found.append("Temperature" in reading.values)
+        if moment < 11 and not found[-1]:
+            assert reading.refused == {"reading": "it is not newer than the one before"}
+    assert found == [True, False, False, False, False, True, True]
+
+
 def test_what_the_driver_refuses_stays_refused():
     reading = treated({"Temperature": 20.0}, {"Humidity": "dead"})
     assert (reading.values, reading.refused) == ({"Temperature": 20.0}, {"Humidity": "dead"})
