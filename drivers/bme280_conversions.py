@@ -19,6 +19,7 @@ from drivers.i2c import WIRING
 _POWER = "check its power supply"
 _STEP_S = 0.001
 _LOOKS = 2  # at settings that do not stand: one of them may have come with a flipped bit
+_STARTS = 25  # on a busy machine a conversion may be over before somebody looks whether it has begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +119,16 @@ class Conversions:
     def _convert(self, config: int) -> int:
         """One forced conversion, begun and ended; the moment of its begin."""
         longest = self._settings.conversion_s
-        self._chip.write_register_byte(r.CTRL_MEAS, self._settings.ctrl_meas | r.FORCED)
-        moment = boot_ns()
-        self._see(self._begun, config, "did not begin a conversion")
+        moment = 0
+
+        def start() -> None:
+            nonlocal moment
+            self._chip.write_register_byte(r.CTRL_MEAS, self._settings.ctrl_meas | r.FORCED)
+            moment = boot_ns()
+
+        self._see(self._begun, config, "did not begin a conversion", _STARTS, start)
         self._sleep(longest)
-        self._see(self._ended, config, "never ends its conversion", 2 * longest + 0.01)
+        self._see(self._ended, config, "never ends its conversion", round(2 * longest / _STEP_S) + 10)
         return moment
 
     @staticmethod
@@ -142,14 +148,16 @@ class Conversions:
         wanted: Callable[[int, int], bool],
         config: int,
         problem: str = "left the mode it was set to",
-        at_most: float = 0.0,
+        looks: int = _LOOKS,
+        before: Callable[[], None] = lambda: None,
     ) -> None:
-        """Look until the settings stand and mode and status are as wanted: `at_most` seconds, and more than once.
+        """Look so many times, `before` each calling this, until the settings stand, and mode and status are as wanted.
 
         A chip that lost power for a moment has all of them at 0, and data that mean nothing.
         """
         fell = 0
-        for _ in range(max(_LOOKS, round(at_most / _STEP_S) + 1)):
+        for _ in range(looks):
+            before()
             hum, status, meas, conf = self._chip.read_register(r.CTRL_HUM, 4)
             stands = (
                 (not self._settings.ctrl_hum or hum & 0b111 == self._settings.ctrl_hum)
@@ -160,7 +168,7 @@ class Conversions:
                 return
             fell = 0 if stands else fell + 1
             if fell == _LOOKS:
-                problem = "reset itself while it was used"
+                problem = "lost its settings"
                 break
             self._sleep(_STEP_S)
         raise NotReady(f"the {self._name} {problem}", f"{_POWER}; it is set up again")

@@ -46,8 +46,8 @@ def truth(bench, raw):
 def trial(mode, flips, seed=17):
     """One flipped bit in the data registers of each of so many readings, 10 s apart: what became of them.
 
-    `wrong`: delivered more than the chip's noise beside the truth; `untrue`: from data that no conversion gave; `refused`:
-    an error; `again`: read more than twice; `plain`: read as if nothing were.
+    `wrong`: delivered more than the chip's noise beside the truth; `untrue`: from data that no conversion gave;
+    `refused`: an error; `again`: read more than twice; `plain`: read as if nothing were.
     """
     counts = Counter(wrong=0, untrue=0, refused=0, again=0, plain=0)
     with pytest.MonkeyPatch.context() as patch:

@@ -46,10 +46,10 @@ def test_a_chip_that_lost_power_between_two_readings_is_set_up_again(monkeypatch
     bench.driver.read()
     bench.chip.power_on()
     bench.chip.written.clear()
-    before = bench.chip.conversions
     assert bench.driver.read().raw == ROOM.data
-    assert bench.chip.written[:2] == [(0xF4, 0x25), (0xE0, 0xB6)]  # the settings did not stand
-    assert bench.chip.conversions == before + 3  # of the chip as it was, and one that is thrown away
+    looked = [(0xF4, 0x25)] * 2  # the settings do not stand
+    set_up = [(0xE0, 0xB6), (0xF2, 0x01), (0xF4, 0x25), (0xF5, 0b101_011_00)]  # with a conversion that is thrown away
+    assert bench.chip.written == [*looked, *set_up, (0xF4, 0x25)]
 
 
 def test_promise_4_a_chip_that_always_loses_power_gives_no_value(bench):
@@ -147,3 +147,22 @@ def as_the_library_computes(raw):
     copy.put(0xF7, raw)
     library = Adafruit_BME280_Advanced(copy)
     return {"Temperature": library.temperature, "Pressure": library.pressure, "Humidity": library.humidity}
+
+
+def test_a_conversion_that_is_over_before_anybody_looks_is_made_again(bench):
+    """A busy machine: 20 ms pass before each of the first ten looks whether it has begun."""
+    bench.opened()
+    late = lambda: setattr(bench.time, "now", bench.time.now + 0.02)  # noqa: E731
+    bench.bus.faults = {1 + 3 * look: late for look in range(10)}
+    assert bench.driver.read().raw == ROOM.data
+    assert (0xE0, 0xB6) not in bench.chip.written
+    assert bench.chip.written == [(0xF4, 0x25)] * 11
+
+
+def test_promise_4_a_conversion_that_never_begins_is_an_error_in_bounded_time(bench):
+    bench.opened()
+    bench.chip._begin = lambda _: bench.chip.__dict__.update(_ctrl_meas=0x24)
+    start = bench.time.now
+    with pytest.raises(NotReady, match="did not begin a conversion"):
+        bench.driver.read()
+    assert bench.time.now - start < 0.3
