@@ -43,11 +43,11 @@ def heat_index(temperature: float, humidity: float) -> float | None:
     """What the temperature feels like in the shade, in °C: the US National Weather Service's heat index.
 
     Rothfusz's regression (Technical Attachment SR 90-23) with its two adjustments, and Steadman's simple formula where
-    that gives less than 80 °F, as wpc.ncep.noaa.gov/html/heatindex_equation.shtml has it. None below 40 °F and above
-    the 137 °F where the service's chart ends.
+    that gives less than 80 °F, as wpc.ncep.noaa.gov/html/heatindex_equation.shtml has it. None where the service's
+    chart has nothing: below 80 °F (26.7 °C), and above an index of 137 °F.
     """
     t, h = temperature * 1.8 + 32, humidity
-    if t < 40:
+    if t < 80:
         return None
     index = (t + 61 + (t - 68) * 1.2 + h * 0.094) / 2
     if index >= 80:

@@ -165,14 +165,20 @@ def test_the_range_is_the_sensors_before_and_the_data_models_after():
 
 
 def test_derived_quantities_are_of_the_calibrated_values_and_off_by_default():
-    measured = {"Temperature": 21.5, "Humidity": 50.0, "Pressure": 950.0}
+    measured = {"Temperature": 31.5, "Humidity": 50.0, "Pressure": 950.0}
     assert treated(measured).values == measured
     derive = ("AbsoluteHumidity", "HeatIndex", "VPD")
     values = treated(measured, offset={"Temperature": -1.5}, derive=derive, dew_point=True, altitude=500.0).values
-    # of 20 °C and 50 %RH
-    expected = {"DewPoint": 9.26, "AbsoluteHumidity": 8.63, "HeatIndex": 19.4, "VPD": 1.169, "PressureSeaLevel": 1006.9}
+    # of 30 °C and 50 %RH; the pressure by ISO 2533 for air of 31.6 °C in the middle
+    expected = {"DewPoint": 18.4, "AbsoluteHumidity": 15.2, "HeatIndex": 31.0, "VPD": 2.121, "PressureSeaLevel": 1004.6}
     assert {name: values[name] for name in expected} == pytest.approx(expected, rel=0.005)
     assert set(values) == {*measured, *expected}
+
+
+def test_what_a_formula_does_not_give_is_not_there():
+    reading = treated({"Temperature": 20.0, "Humidity": 0.0}, derive=("HeatIndex", "DewPoint", "VPD"))
+    assert set(reading.values) == {"Temperature", "Humidity", "VPD"}
+    assert reading.refused == {}
 
 
 def test_what_is_derived_of_a_refused_quantity_is_not_there():
