@@ -76,6 +76,8 @@ def readings_are_fresh_values_of_the_data_model(kind, make):
             assert reading.boot_ns <= boot_ns(), "from the future"
             before = reading.boot_ns
             assert reading.raw is None or isinstance(reading.raw, bytes)
+            assert {*reading.registers} <= {*reading.values, *reading.refused}
+            assert not {*reading.refused} & {*reading.values}, "refused, and given"
             values_fit(reading.values)
             assert line_for("device", driver.sensor, reading.values, boot_ns=reading.boot_ns).head
 

@@ -49,17 +49,11 @@ def test_without_a_driver_it_reads_the_configured_sensors(tmp_path):
     assert [json.loads(line)["sensor"] for line in result.stdout.splitlines()] == ["in", "out", "in", "out"]
 
 
-DEAD = {
-    "calibration_0x88": "196e7e663200c78fded5d00bae1b0f00f9ffac260ad8bd10004b",
-    "calibration_0xE1": "6d01001308001e",
-    "data_0xF7": "581bc07fd100ffff",
-}
+DEAD = Path(__file__).parents[1] / "data/bme280-dead-humidity.json"
 
 
-def test_promise_4_a_dead_humidity_element_is_shown_as_refused_and_the_others_are_read(tmp_path):
-    image = tmp_path / "image.json"
-    image.write_text(json.dumps([DEAD]))
-    emulated = ("read", "--driver", "emulated", "--option", f"image={image}", "--option", "dew_point=true")
+def test_promise_4_a_dead_humidity_element_is_shown_as_refused_and_the_others_are_read():
+    emulated = ("read", "--driver", "emulated", "--option", f"image={DEAD}", "--option", "dew_point=true")
     found = json.loads(run(*emulated, "--count", "1", "--json").stdout)
     assert set(found) == {"Temperature", "Pressure", "refused"}
     assert set(found["refused"]) == {"Humidity"}

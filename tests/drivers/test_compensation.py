@@ -1,5 +1,8 @@
 """Each quantity of a burst judged by itself, before anything is cut: a dead element is no 100 %."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from drivers.base import NotReady, WrongChip
@@ -8,13 +11,7 @@ from drivers.chip import Image
 from tests.bme280_bench import IMAGES, ROOM, Bench
 
 # From a public report: a real calibration, its humidity element dead. The library says 100 %, its formula 248.7.
-DEAD = Image.of(
-    {
-        "calibration_0x88": "196e7e663200c78fded5d00bae1b0f00f9ffac260ad8bd10004b",
-        "calibration_0xE1": "6d01001308001e",
-        "data_0xF7": "581bc07fd100ffff",
-    }
-)
+DEAD = Image.of(json.loads((Path(__file__).parents[1] / "data/bme280-dead-humidity.json").read_text())[0])
 
 
 def judged(image=ROOM, *, calibration=None, data=None, humidity=True):

@@ -1,6 +1,7 @@
 """Several sensors at work: what agent.toml names, and what the center may change."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from agent.config.settings import CenterSettings, DeviceSettings, Location, Sens
 from agent.config.units import Seconds
 from agent.sensing.sensors import Sensors, drivers_of
 
+DEAD = Path(__file__).parents[1] / "data/bme280-dead-humidity.json"
 HOME, CENTERS = Location(48.0, 16.0), Location(50.0, 14.0)
 
 
@@ -53,3 +55,21 @@ def test_what_agent_toml_names_wins_unless_the_center_is_preferred(named, prefer
 def test_where_the_center_says_nothing_it_stays_as_it_is(prefer):
     assert after(Remote(), interval=5.0, location=HOME, prefer=prefer) == (5.0, 48.0)
     assert after(Remote(), prefer=prefer) == (10.0, None)
+
+
+def test_promise_4_a_point_of_a_chip_with_a_dead_element_has_the_other_quantities():
+    settings = Settings(
+        sensor=(SensorSettings(driver="emulated", options={"image": str(DEAD)}, derive=("DewPoint",)),),
+        center=CenterSettings("http://c"),
+    )
+    points = []
+    sensors = Sensors(settings, "pi-1", drivers_of(settings), points.extend)
+    ((_, sampler),) = sensors.loops()
+    sampler.step()
+    sampler.finish()
+    ((head, _),) = ((point.head.decode(), point.boot_ns) for point in points)
+    assert "Temperature=22.7" in head
+    assert "Pressure=970.63" in head
+    assert "Humidity" not in head
+    assert "DewPoint" not in head
+    assert set(sensors.snapshot()[0].refused) == {"Humidity"}
