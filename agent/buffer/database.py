@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import diskcache
 
 from agent.buffer.mapped import MappedIndex
 
@@ -24,12 +28,33 @@ SETTINGS: dict[str, int | str] = {
     "sqlite_journal_size_limit": 2**20,
     "sqlite_mmap_size": 0,
     "sqlite_synchronous": 2,  # FULL: each commit is synced
+    **dict.fromkeys(("count", "size", "hits", "misses"), 0),
 }
-_METADATA = ("count", "size", "hits", "misses")
-_OBJECTS = {
-    "Settings", "Cache", "sqlite_autoindex_Settings_1", "Cache_key_raw", "Cache_expire_time", "Settings_count_insert",
-    "Settings_count_delete", "Settings_size_insert", "Settings_size_update", "Settings_size_delete",
-}  # fmt: skip
+_OBJECTS = {"Settings", "Cache", "sqlite_autoindex_Settings_1", "Cache_key_raw"}
+_UNUSED = {
+    "Cache_expire_time": "INDEX",
+    "Settings_count_insert": "TRIGGER",
+    "Settings_count_delete": "TRIGGER",
+    "Settings_size_insert": "TRIGGER",
+    "Settings_size_update": "TRIGGER",
+    "Settings_size_delete": "TRIGGER",
+}
+"""What diskcache keeps of the count and size of all rows, and of when they expire. Nobody asks, and none ever does: two
+pages less a commit.
+"""
+
+
+class Rows(diskcache.Cache):  # type: ignore[misc] # untyped
+    """diskcache without what is unused here, which it would make again at each opening."""
+
+    @property
+    def _sql_retry(self) -> Callable[..., Any]:
+        run: Callable[..., Any] = super()._sql_retry
+
+        def unless_unused(statement: str, *values: Any) -> Any:
+            return None if any(f"EXISTS {name} " in statement for name in _UNUSED) else run(statement, *values)
+
+        return unless_unused
 
 
 def connect(path: Path, index: MappedIndex) -> sqlite3.Connection:
@@ -65,14 +90,13 @@ def _vet(connection: sqlite3.Connection) -> None:
     A row named `volume` there replaces the method, `sqlite_…` runs as a PRAGMA, a count may be -7.
     """
     names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master").fetchall()}
-    if "Settings" not in names or not names <= _OBJECTS:
+    if "Settings" not in names or not names <= _OBJECTS | _UNUSED.keys():
         raise ValueError(f"not a buffer: it has {sorted(map(str, names ^ _OBJECTS))[:3]}")
     columns = [str(row[1]) for row in connection.execute("PRAGMA table_info(Cache)").fetchall()]
     if columns and not {"key", "raw", "tag", "mode", "filename", "value"} <= set(columns):
         raise ValueError(f"not a buffer: its rows have {columns}")
     for key, value in connection.execute("SELECT key, value FROM Settings").fetchall():
-        if key in _METADATA:
-            if type(value) is not int or value < 0:
-                connection.execute("UPDATE Settings SET value = 0 WHERE key = ?", (key,))
-        elif SETTINGS.get(key) != value:
+        if SETTINGS.get(key) != value:
             connection.execute("DELETE FROM Settings WHERE key = ?", (key,))
+    for name in sorted(_UNUSED.keys() & names):  # made by 0.1.0
+        connection.execute(f"DROP {_UNUSED[name]} IF EXISTS {name}")

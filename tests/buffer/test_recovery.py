@@ -147,7 +147,7 @@ def test_a_damaged_database_under_a_sound_log_costs_nothing(folder, start):
     assert old == OLD
 
 
-@pytest.mark.parametrize("start", [0, 32, 60, 20_000, 100_000, 200_000])
+@pytest.mark.parametrize("start", [0, 32, 60, 20_000, 60_000, 120_000])
 def test_a_log_damaged_in_the_middle_is_noticed_and_costs_little(folder, start):
     """SQLite reads a log up to its first bad checksum, and says nothing."""
     with (folder / (DATABASE + "-wal")).open("r+b") as file:
@@ -455,7 +455,7 @@ class PowerCut(BaseException):
 
 @pytest.mark.parametrize("moved", [False, True])
 def test_promise_3_a_power_cut_while_damaged_files_are_set_aside_loses_no_point(folder, monkeypatch, tmp_path, moved):
-    os.truncate(folder / DATABASE, 3000)
+    os.truncate(folder / DATABASE, 1500)  # what is behind is in the log, but for the settings
     rename = Path.rename
 
     def cut(path, target):

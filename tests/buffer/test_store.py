@@ -135,6 +135,25 @@ def test_trap_stored_settings_win_over_the_defaults(folder):
     store.close()
 
 
+def test_trap_triggers_and_an_index_that_nobody_asks_write_two_pages_a_commit(folder):
+    """Also in a database of 0.1.0, which has them."""
+    diskcache.Cache(str(folder), eviction_policy="none").close()
+    query(folder, "INSERT INTO Cache (key, raw, value) VALUES (1, 1, x'00')")
+    assert len(query(folder, "SELECT name FROM sqlite_master WHERE type = 'trigger'")) == 5
+    for again in range(2):  # diskcache makes what is not there at each opening
+        store = Store(folder)
+        names = {name for (name,) in query(folder, "SELECT name FROM sqlite_master")}
+        assert names == {"Settings", "sqlite_autoindex_Settings_1", "Cache", "Cache_key_raw"}
+        log = folder / f"{DATABASE}-wal"
+        query(folder, "PRAGMA wal_checkpoint(TRUNCATE)")
+        with store.transaction():
+            store.put(2 + again, b"x")
+        size = query(folder, "PRAGMA page_size")[0][0]
+        assert log.stat().st_size == 32 + 2 * (24 + size)  # the row, and its key
+        assert [found.key for found in store.scan()] == list(range(1, 3 + again))
+        store.close()
+
+
 def test_trap_a_failed_commit_leaves_the_connection_in_a_transaction(store):
     real = store._cache._sql
 
