@@ -205,6 +205,24 @@ def test_a_damaged_page_costs_only_what_was_on_it(folder):
     assert (folder / folders.DAMAGED / "1" / DATABASE).exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "letter", "other"),
+    [("Cache_key_raw", "raw)", "row)"), ("Cache", "PRIMARY", "PRJMARY"), ("Settings", "UNIQUE", "UNIQUF")],
+)
+def test_promise_8_a_letter_of_the_schema_that_changed_is_damage_and_no_row_goes_astray(folder, name, letter, other):
+    """SQLite may take it for a schema all the same, and finds no row by its key."""
+    with sqlite3.connect(folder / DATABASE) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (text,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+    connection.close()
+    data = (folder / DATABASE).read_bytes()
+    assert data.count(text.encode()) == 1
+    (folder / DATABASE).write_bytes(data.replace(text.encode(), text.replace(letter, other).encode()))
+    old, status = works(folder)
+    assert old == OLD
+    assert status.damaged_sets == 1
+
+
 def test_a_flipped_bit_in_a_row_is_noticed_and_the_points_are_counted(folder):
     with sqlite3.connect(folder / DATABASE) as connection:
         key, value = connection.execute("SELECT key, value FROM Cache WHERE key > 0 AND raw = 1").fetchone()

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.buffer import database
 from agent.buffer import folder as folders
 from agent.buffer.database import PAGE_BYTES
 from agent.buffer.rows import (
@@ -152,6 +153,24 @@ def test_trap_triggers_and_an_index_that_nobody_asks_write_two_pages_a_commit(fo
         assert log.stat().st_size == 32 + 2 * (24 + size)  # the row, and its key
         assert [found.key for found in store.scan()] == list(range(1, 3 + again))
         store.close()
+
+
+def test_two_that_begin_a_database_at_once_begin_the_same(folder, monkeypatch):
+    create = database._create
+
+    def both(connection):
+        with sqlite3.connect(folder / DATABASE) as other:
+            create(other)
+        other.close()
+        create(connection)
+
+    monkeypatch.setattr(database, "_create", both)
+    store = Store(folder)
+    with store.transaction():
+        store.put(1, b"x")
+    assert query(folder, "PRAGMA page_size") == [(PAGE_BYTES,)]
+    assert dict(query(folder, "SELECT name, sql FROM sqlite_master")) == database._SCHEMA
+    store.close()
 
 
 def test_trap_a_failed_commit_leaves_the_connection_in_a_transaction(store):
