@@ -26,9 +26,10 @@ format: $(VENV)/check.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# A flipped bit at every byte of a buffer, a thousand random corruptions: some 30 min.
+# A flipped bit at every byte of a buffer, a thousand random corruptions, 200 whole agents on damaged folders: some 45 min.
 soak: $(VENV)/test.stamp
-	SOAK=1 $(BIN)/python -m pytest -s --timeout 7200 tests/buffer/test_flips.py tests/buffer/test_recovery.py $(ARGS)
+	SOAK=1 $(BIN)/python -m pytest -s --timeout 7200 tests/buffer/test_flips.py tests/buffer/test_recovery.py \
+		tests/system/test_damaged_state.py $(ARGS)
 
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m bench $(ARGS)

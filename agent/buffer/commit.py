@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from agent.buffer import folder as folders
 from agent.buffer import ledger as counters
 from agent.buffer import recovery, retention
-from agent.buffer.batch import DeadLetter
 from agent.buffer.disk import Disk
 from agent.buffer.index import Entry
-from agent.buffer.ledger import SAVE_EVERY_S, Counters, Saved
+from agent.buffer.ledger import SAVE_EVERY_S
 from agent.buffer.pins import Gone
-from agent.buffer.plan import Rewrite, crowded, due_ns, tail_ns
+from agent.buffer.plan import Plan, Rewrite, crowded, due_ns, tail_ns
 from agent.buffer.queue import Queue
 from agent.buffer.rows import (
     MAX_LINES,
@@ -94,7 +93,7 @@ class Commits:
             return False
         with disk.taking_time():
             try:
-                self._adopt(disk.open(self.settings.max_size, self._known()))
+                self._adopt(disk.open(self.settings.max_size, self._queue.saved))
                 self._transaction(force=True)  # from now on, a stop without a last save is unclean
             except folders.AlreadyRunning as other:
                 self.failed(DiskError("locked", str(other)))
@@ -106,10 +105,6 @@ class Commits:
         if disk.health.since_ns is None:
             disk.health.problem = None
         return True
-
-    def _known(self) -> Saved | None:
-        saved = self._queue.saved
-        return saved if saved.generation else None
 
     def _adopt(self, opened: recovery.Opened) -> None:
         if not self._begun:
@@ -174,23 +169,15 @@ class Commits:
         self._salvage.begin_again()
 
     def _transaction(
-        self,
-        rewrites: Sequence[Rewrite] = (),
-        *,
-        letters: Sequence[DeadLetter] = (),
-        change: Counters | None = None,
-        recovered: Mapping[str, int | None] | None = None,
-        everything: bool = False,
-        force: bool = False,
-        clean: bool = False,
+        self, more: Plan | None = None, *, everything: bool = False, force: bool = False, clean: bool = False
     ) -> None:
-        """Write what the queue plans, and rewritten rows. Raises DiskError, and then nothing has changed."""
+        """Write what the queue plans, and more. Raises DiskError, and then nothing has changed."""
         store = self._disk.store
         with self._queue.writing(everything=everything) as plan, contextlib.ExitStack() as held:
-            plan.rewrites += rewrites or (held.enter_context(self._merging()) if plan.groups else ())
-            plan.letters += letters
-            plan.change += change or Counters()
-            plan.recovered |= recovered or {}
+            if more is not None:
+                plan.add(more)
+            if plan.groups and not plan.rewrites:
+                plan.rewrites += held.enter_context(self._merging())
             if plan.empty and not force:
                 return
             seconds = self._transactions.write(store, plan, clean=clean)
@@ -239,7 +226,7 @@ class Commits:
         with self._queue.hold(_keys(run)) as held:
             content = self._content(run) if held else None
             if content is not None:
-                self._transaction([make(*content)])
+                self._transaction(Plan(rewrites=[make(*content)]))
 
     def _date_rows(self) -> None:
         """Date the rows whose boot's offset is known by now, a transaction for up to MAX_LINES points.

@@ -8,8 +8,10 @@ from agent.buffer.index import Entry
 from agent.buffer.rows import MAX_LINES
 
 MANY = 36
-SMALL = MAX_LINES // MANY
-"""Rows of fewer points than SMALL are merged once there are MANY of them."""
+SMALL = 50
+"""Rows of fewer points than SMALL are merged once there are MANY of them. A minute's worth at 1 Hz waits for more: each
+time that they are merged points are written again.
+"""
 MEDIUM, FULL = MAX_LINES // 4, MAX_LINES * 4 // 5
 """Rows of fewer than MEDIUM points are merged once they hold FULL points together."""
 

@@ -73,10 +73,6 @@ class Disk:
         return self._store
 
     @property
-    def is_open(self) -> bool:
-        return self._store is not None
-
-    @property
     def writable(self) -> bool:
         return self._store is not None and not self._store.read_only
 
@@ -94,8 +90,8 @@ class Disk:
         finally:
             self._done_ns, self._busy = self._boot_ns(), False
 
-    def open(self, max_size: int, known: Saved | None) -> recovery.Opened:
-        """Open the folder's store to write. `known` is the ledger when the agent has it in memory.
+    def open(self, max_size: int, known: Saved) -> recovery.Opened:
+        """Open the folder's store to write. `known` is the ledger as the agent has it in memory.
 
         Raises DiskError, or AlreadyRunning.
         """
@@ -109,8 +105,6 @@ class Disk:
             raise disk_error(error) from error
         self._store = opened.store
         self.health.damaged_sets = len(folders.damaged_sets(self.folder))
-        if opened.note:
-            log.warning("buffer: %s", opened.note)
         folders.fill_ballast(self.folder)
         return opened
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -134,7 +133,7 @@ def fill_ballast(folder: Path) -> None:
         free = os.statvfs(folder)
         if free.f_bavail * free.f_frsize < 4 * BALLAST_BYTES:
             return
-        _remove(path)
+        atomic.remove(path)
         path.write_bytes(os.urandom(4096) * (BALLAST_BYTES // 4096))
         path.chmod(0o600)
 
@@ -145,14 +144,6 @@ def drop_ballast(folder: Path) -> bool:
         (folder / BALLAST).unlink()
         return True
     return False
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def set_aside(folder: Path, names: Iterable[str], limit: int) -> Path | None:
@@ -201,7 +192,7 @@ def bound(folder: Path, limit: int) -> None:
     sizes = {s: sum(p.stat().st_size for p in s.rglob("*") if p.is_file()) for s in sets}
     for old in sets[:-1]:
         if (len(sizes) > KEPT_SETS or sum(sizes.values()) > limit) and not (old / UNREAD).exists():
-            _remove(old)
+            atomic.remove(old)
             del sizes[old]
 
 

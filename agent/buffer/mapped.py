@@ -20,7 +20,7 @@ from agent.buffer import folder as folders
 
 _REGION_BYTES = 32 * 1024
 """What SQLite begins with, and extends it by."""
-RESERVED_BYTES = 4 * _REGION_BYTES
+RESERVED_BYTES = 8 * _REGION_BYTES
 """On small blocks: the index of a log of 16 MB, which is begun anew at 1 MB. They are allocated, not written."""
 _HEADER_BYTES = 136
 """Both copies of the header and the state of the checkpoint (walformat.html, 2.1): zeros mean an index to be made."""

@@ -81,14 +81,6 @@ def look(folder: Path, *, untouched: bool = False) -> Look | None:
 
 
 @dataclass(frozen=True, slots=True)
-class WaitingRow:
-    """A row that waits."""
-
-    header: Header
-    lines: list[bytes]
-
-
-@dataclass(frozen=True, slots=True)
 class Letter:
     """A dead letter and its number, `ROW.POSITION`, which stays the same until others of its row are removed."""
 
@@ -156,11 +148,11 @@ class OfflineBuffer:
         except DiskError as error:
             raise BufferUnavailable(f"the buffer cannot be read: {error}") from error
 
-    def waiting(self) -> Iterator[WaitingRow]:
-        """The rows that wait, oldest first. Damaged ones are left to the agent."""
+    def waiting(self) -> Iterator[tuple[Header, list[bytes]]]:
+        """The rows that wait and their lines, oldest first. Damaged ones are left to the agent."""
         for key, tag, value in self._found(before=dead_letters.BASE):
             with contextlib.suppress(DamagedRow):
-                yield WaitingRow(*unpack(tag, value, key))
+                yield unpack(tag, value, key)
 
     def headers(self) -> Iterator[Header]:
         """The same, without the lines."""

@@ -28,13 +28,20 @@ class Rewrite:
 class Plan:
     """`change` is what is added to the counters, but for what rewrites add."""
 
-    groups: list[Group]
-    gone: list[int]
-    letters: list[DeadLetter]
-    change: Counters
+    groups: list[Group] = field(default_factory=list)
+    gone: list[int] = field(default_factory=list)
+    letters: list[DeadLetter] = field(default_factory=list)
+    change: Counters = field(default_factory=Counters)
     rewrites: list[Rewrite] = field(default_factory=list)
     recovered: dict[str, int | None] = field(default_factory=dict)
     """Damaged sets, and up to which key their rows are taken over with this; None: all of it is done."""
+
+    def add(self, more: Plan) -> None:
+        """What others than the queue have to write."""
+        self.letters += more.letters
+        self.change += more.change
+        self.rewrites += more.rewrites
+        self.recovered |= more.recovered
 
     @property
     def empty(self) -> bool:

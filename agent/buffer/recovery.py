@@ -36,11 +36,10 @@ class Opened:
     rows: RowIndex
     bad: set[int]
     saved: Saved
-    note: str = ""
 
 
-def open_store(folder: Path, max_size: int, known: Saved | None) -> Opened:
-    """The store of this folder, its rows and its ledger. `known` is the ledger when the agent has it in memory.
+def open_store(folder: Path, max_size: int, known: Saved) -> Opened:
+    """The store of this folder, its rows and its ledger. `known` is the ledger as the agent has it in memory.
 
     Raises DiskError or OSError when the disk gives nothing to work with.
     """
@@ -60,15 +59,15 @@ def open_store(folder: Path, max_size: int, known: Saved | None) -> Opened:
         return _opened(folder, known)
 
 
-def _opened(folder: Path, known: Saved | None) -> Opened:
+def _opened(folder: Path, known: Saved) -> Opened:
     store = Store(folder)
     try:
         rows, bad = scan(store)
-        saved, note = _ledger(store, rows, known, folders.unread_sets(folder))
+        saved = _ledger(store, rows, known, folders.unread_sets(folder))
     except BaseException:
         store.close()
         raise
-    return Opened(store, rows, bad, saved, note)
+    return Opened(store, rows, bad, saved)
 
 
 def set_aside(folder: Path, max_size: int, log_bytes: bytes | None = None) -> Path | None:
@@ -90,22 +89,22 @@ def open_reader(folder: Path) -> Opened | None:
         return None
 
 
-def _ledger(store: Store, rows: RowIndex, known: Saved | None, unread: list[Path]) -> tuple[Saved, str]:
+def _ledger(store: Store, rows: RowIndex, known: Saved, unread: list[Path]) -> Saved:
     """The ledger in the store. Where it is lost or not begun: the `known` one; else one that knows of nothing, to which
     that of an `unread` set is added once it is found. The queue balances it with what is there.
     """
     top = max((e.key for q, _, _ in rows.waiting() for e in [next(reversed(q), None)] if e is not None), default=0)
-    note = ""
     try:
         saved = Saved.decode(store.read_named(LEDGER))
     except ValueError:
-        if known is not None:
+        if known.generation:
             saved = replace(known, recovering={**{home.name: 0 for home in unread}, **known.recovering})
         else:
             saved = Saved()
-            note = "the counters were lost and start again with the points that wait" if rows.points else ""
+            if rows.points:
+                log.warning("buffer: the counters were lost and start again with the points that wait")
         top = max(top, _A_SET * max((int(home.name) for home in unread), default=0))
-    return replace(saved, last_key=max(saved.last_key, top)), note
+    return replace(saved, last_key=max(saved.last_key, top))
 
 
 def scan(store: Store) -> tuple[RowIndex, set[int]]:

@@ -6,18 +6,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 from agent.buffer import carving, dead_letters
 from agent.buffer import folder as folders
 from agent.buffer import ledger as counters
-from agent.buffer.batch import DeadLetter
 from agent.buffer.disk import Disk
-from agent.buffer.ledger import Counters, Saved
-from agent.buffer.plan import Rewrite
+from agent.buffer.ledger import Saved
+from agent.buffer.plan import Plan, Rewrite
 from agent.buffer.queue import Queue
 from agent.buffer.recovery import LEDGER
 from agent.buffer.rows import DamagedRow, Header, Kind, Row, check
@@ -79,23 +77,10 @@ def _in_parts(rows: Iterator[tuple[int, Header, bytes]]) -> Iterator[Part]:
         yield Part(some[-1][0], some)
 
 
-class Write(Protocol):
-    """A transaction with what came back. Raises DiskError."""
-
-    def __call__(
-        self,
-        rewrites: Sequence[Rewrite] = (),
-        *,
-        letters: Sequence[DeadLetter] = (),
-        change: Counters | None = None,
-        recovered: Mapping[str, int | None] | None = None,
-    ) -> None: ...
-
-
 class Salvage:
     """Where it stands is in the ledger: with each part the key up to which a set is done."""
 
-    def __init__(self, disk: Disk, queue: Queue, write: Write) -> None:
+    def __init__(self, disk: Disk, queue: Queue, write: Callable[[Plan], None]) -> None:
         self._disk, self._queue, self._write = disk, queue, write
         self._unread = True
         """Whether there may be damaged files that are not read yet."""
@@ -135,29 +120,27 @@ class Salvage:
 
     def _take_back(self, name: str, part: Part) -> None:
         now = self._queue.counters
-        rewrites: list[Rewrite] = []
-        letters: list[DeadLetter] = []
-        change = Counters()
+        plan = Plan(recovered={name: part.upto} if name else {})
         if part.ledger is not None:  # its points are given up, until they are found
             self._queue.join(part.ledger)
-            change = part.ledger.counters + counters.balance(part.ledger.counters, 0, 0)
+            plan.change = part.ledger.counters + counters.balance(part.ledger.counters, 0, 0)
         for key, header, value in part.rows:
             if header.kind == Kind.DEAD:
-                letters += dead_letters.letters_of(value)
+                plan.letters += dead_letters.letters_of(value)
                 continue
             if not self._queue.wants(key):
                 continue
             back = counters.regained(now, header.count, header.health)
             now += back
             self._points += header.count
-            rewrites.append(Rewrite((key,), Row(replace(header, replaced=()), value), back))
-        self._write(rewrites, letters=letters, change=change, recovered={name: part.upto} if name else None)
+            plan.rewrites.append(Rewrite((key,), Row(replace(header, replaced=()), value), back))
+        self._write(plan)
 
     def _end(self, name: str) -> None:
         self._under_way = None
         log.warning("buffer: %d points were read back", self._points)
         if name:  # first for good: read again after its points were delivered, they would count twice
             folders.mark_read(self._disk.folder / folders.DAMAGED / name)
-            self._write(recovered={name: None})
+            self._write(Plan(recovered={name: None}))
         else:
             self._disk.forget_orphan()

@@ -162,7 +162,7 @@ class Store:
             # Each setting is stored, one sync apiece: on a slow card seconds, so the syncs begin after the opening. A
             # second process must not do that, as the agent's next connection would take it over.
             settings = database.SETTINGS | ({"sqlite_synchronous": 1} if owner else {})
-            self._cache = diskcache.Cache.__new__(diskcache.Cache)  # so that it can be closed if opening fails
+            self._cache = database.Rows.__new__(database.Rows)  # so that it can be closed if opening fails
             self._cache.__init__(str(folder), timeout=5, disk=RowDisk, **settings)
             self._cache.reset("sqlite_synchronous", 2)
             if owner:

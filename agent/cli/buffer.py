@@ -83,9 +83,9 @@ def export(context: Context, kind: str, since: int | None, output: IO[bytes]) ->
     with OfflineBuffer(context.buffer, write=False) as beside:
 
         def dated() -> Iterator[bytes]:
-            for row in beside.waiting():
-                if row.header.kind != Kind.UNDATED and (since is None or row.header.last_ns >= since):
-                    yield from (text for text in row.lines if since is None or int(text.rsplit(b" ", 1)[1]) >= since)
+            for header, lines in beside.waiting():
+                if header.kind != Kind.UNDATED and (since is None or header.last_ns >= since):
+                    yield from (text for text in lines if since is None or int(text.rsplit(b" ", 1)[1]) >= since)
 
         if kind == "csv":
             write_csv(dated, output)
@@ -94,11 +94,9 @@ def export(context: Context, kind: str, since: int | None, output: IO[bytes]) ->
         else:
             for text in dated():
                 output.write(text + b"\n")
-            for row in beside.waiting():
-                if row.header.kind == Kind.UNDATED:
-                    output.writelines(
-                        b"# no time yet, boot %s: %s\n" % (row.header.boot.encode(), t) for t in row.lines
-                    )
+            for header, lines in beside.waiting():
+                if header.kind == Kind.UNDATED:
+                    output.writelines(b"# no time yet, boot %s: %s\n" % (header.boot.encode(), t) for t in lines)
 
 
 @buffer.command("import", short_help="Take points from a file of line protocol.")

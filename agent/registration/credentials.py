@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.registration.remote_config import RemoteConfiguration, accept
-from agent.util.atomic import sweep_temporaries, write_atomic
+from agent.util.atomic import set_aside, sweep_temporaries, write_atomic
 from agent.util.errors import AgentError
 from agent.util.secret import TOKEN, Secret
 
@@ -37,6 +37,10 @@ _SECRET = re.compile(r"[A-Za-z0-9_-]{32,128}")
 
 class CredentialsError(AgentError):
     """A secret cannot be read or kept. The text names the file and what to do, never the content."""
+
+
+class NoSecretFileError(CredentialsError):
+    """What is there was never written as a secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,7 @@ class CredentialStore:
         Raises CredentialsError when others can read it, or when a new one cannot be kept: registering with a secret
         that the next start has forgotten would lock the board out.
         """
-        data = read_private(self.secret_path)
+        data = self._read(self.secret_path)
         if data is not None:
             text = data.decode("ascii", "replace").strip()
             if _SECRET.fullmatch(text):
@@ -146,7 +150,7 @@ class CredentialStore:
 
     def load(self) -> Credentials | None:
         """What was stored, None if nothing. A damaged file is set aside. CredentialsError when others can read it."""
-        data = read_private(self.path)
+        data = self._read(self.path)
         if data is None:
             return None
         try:
@@ -218,19 +222,27 @@ class CredentialStore:
                 f"{path} cannot be written ({error.strerror}): is the disk full or read-only?"
             ) from None
 
-    def _set_aside(self, path: Path, why: str) -> None:
-        aside = path.with_name(f"{path.name}.damaged")
+    def _read(self, path: Path) -> bytes | None:
+        """The content of a file. What was never one of ours, a pipe, a folder, a link to anywhere, is damaged too."""
         try:
-            path.replace(aside)
+            return read_private(path)
+        except CredentialsError as error:
+            if not (isinstance(error, NoSecretFileError) or path.is_symlink()):
+                raise
+            self._set_aside(path, str(error))
+            return None
+
+    def _set_aside(self, path: Path, why: str) -> None:
+        try:
+            set_aside(path, why)
         except OSError as error:
             raise CredentialsError(f"{path} is damaged ({why}) and cannot be moved: {error.strerror}") from None
-        log.warning("%s is damaged (%s): set aside as %s", path, why, aside.name)
 
 
 def read_private(path: Path, forbidden: int = 0o077, mode: str = "600") -> bytes | None:
     """The content of a secret's file, None if there is none. CredentialsError when `forbidden` mode bits are set.
 
-    Also for what is not a regular file, too large, or not readable by this user.
+    Also for what is not readable by this user; NoSecretFileError for what is not a regular file, or too large for one.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -241,7 +253,7 @@ def read_private(path: Path, forbidden: int = 0o077, mode: str = "600") -> bytes
     try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
-            raise CredentialsError(f"{path} is not a file")
+            raise NoSecretFileError(f"{path} is not a file")
         if found.st_mode & forbidden:
             raise CredentialsError(f"{path} can be read by others: chmod {mode} {path}, and consider a new secret")
         data = os.read(handle, MAX_FILE + 1)
@@ -250,7 +262,7 @@ def read_private(path: Path, forbidden: int = 0o077, mode: str = "600") -> bytes
     finally:
         os.close(handle)
     if len(data) > MAX_FILE:
-        raise CredentialsError(f"{path} is larger than {MAX_FILE} bytes: is it the right file?")
+        raise NoSecretFileError(f"{path} is larger than {MAX_FILE} bytes: is it the right file?")
     return data
 
 

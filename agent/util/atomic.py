@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
+import logging
 import os
+import shutil
 import stat
 from pathlib import Path
 
+log = logging.getLogger(__name__)
 _counter = itertools.count()
 
 
@@ -42,6 +46,26 @@ def read_regular(path: Path, limit: int = 1_000_000) -> bytes:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "not a file", str(path))
         return file.read(limit)
+
+
+def set_aside(path: Path, why: object) -> None:
+    """Moves what is damaged out of the way, to `NAME.damaged` beside it, in the place of what lay there before, and
+    says so. Raises OSError.
+    """
+    aside = path.with_name(f"{path.name}.damaged")
+    if aside.is_dir() or path.is_dir():  # a file never takes the place of a folder, nor a folder that of a file
+        remove(aside)
+    path.replace(aside)
+    log.warning("%s is damaged (%s): set aside as %s", path, why, aside.name)
+
+
+def remove(path: Path) -> None:
+    """A file, a link or a whole folder; what cannot be removed stays."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -146,7 +146,7 @@ class BufferMachine(RuleBasedStateMachine):
     def disk_fails(self, after, trouble):
         """A transaction fails before, or, as far as anyone can tell, after it was committed."""
         disk = self.buffer._disk
-        if not disk.is_open:
+        if disk._store is None:
             return
         store, real = disk.store, disk.store.transaction
         store.transaction = lambda: _failing(real, trouble, after=after)

@@ -247,8 +247,8 @@ def stretches(buffer):
     """Seconds since the boot, of the points that are left of each boot."""
     with OfflineBuffer(buffer.folder, write=False) as offline:
         found = {}
-        for row in offline.waiting():
-            found.setdefault(row.header.boot, []).extend(int(text.split()[-1]) // SECOND for text in row.lines)
+        for header, lines in offline.waiting():
+            found.setdefault(header.boot, []).extend(int(text.split()[-1]) // SECOND for text in lines)
     return {boot: sorted(times) for boot, times in found.items()}
 
 

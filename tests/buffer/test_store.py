@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.buffer import database
 from agent.buffer import folder as folders
 from agent.buffer.database import PAGE_BYTES
 from agent.buffer.rows import (
@@ -132,6 +133,43 @@ def test_trap_stored_settings_win_over_the_defaults(folder):
     store = Store(folder)
     assert store._cache.eviction_policy == "none"
     assert callable(store._cache.volume)
+    store.close()
+
+
+def test_trap_triggers_and_an_index_that_nobody_asks_write_two_pages_a_commit(folder):
+    """Also in a database of 0.1.0, which has them."""
+    diskcache.Cache(str(folder), eviction_policy="none").close()
+    query(folder, "INSERT INTO Cache (key, raw, value) VALUES (1, 1, x'00')")
+    assert len(query(folder, "SELECT name FROM sqlite_master WHERE type = 'trigger'")) == 5
+    for again in range(2):  # diskcache makes what is not there at each opening
+        store = Store(folder)
+        names = {name for (name,) in query(folder, "SELECT name FROM sqlite_master")}
+        assert names == {"Settings", "sqlite_autoindex_Settings_1", "Cache", "Cache_key_raw"}
+        log = folder / f"{DATABASE}-wal"
+        query(folder, "PRAGMA wal_checkpoint(TRUNCATE)")
+        with store.transaction():
+            store.put(2 + again, b"x")
+        size = query(folder, "PRAGMA page_size")[0][0]
+        assert log.stat().st_size == 32 + 2 * (24 + size)  # the row, and its key
+        assert [found.key for found in store.scan()] == list(range(1, 3 + again))
+        store.close()
+
+
+def test_two_that_begin_a_database_at_once_begin_the_same(folder, monkeypatch):
+    create = database._create
+
+    def both(connection):
+        with sqlite3.connect(folder / DATABASE) as other:
+            create(other)
+        other.close()
+        create(connection)
+
+    monkeypatch.setattr(database, "_create", both)
+    store = Store(folder)
+    with store.transaction():
+        store.put(1, b"x")
+    assert query(folder, "PRAGMA page_size") == [(PAGE_BYTES,)]
+    assert dict(query(folder, "SELECT name, sql FROM sqlite_master")) == database._SCHEMA
     store.close()
 
 

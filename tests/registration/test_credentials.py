@@ -141,10 +141,32 @@ def test_a_device_secret_wiped_while_running_is_put_back(store):
     assert CredentialStore(store.folder).device_secret() == secret
 
 
-def test_a_folder_in_the_place_of_a_file_is_an_error_with_its_name(store):
-    store.path.mkdir(parents=True)
-    with pytest.raises(CredentialsError, match="is not a file"):
-        store.load()
+def a_link(path):
+    path.symlink_to("/proc/self/mounts")
+
+
+def too_large(path):
+    path.touch(0o600)
+    path.write_bytes(b"x" * 100_000)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, a_link, too_large], ids=["folder", "pipe", "link", "large"])
+def test_promise_3_what_is_no_file_of_ours_is_set_aside_however_often(store, make, caplog):
+    store.folder.mkdir(exist_ok=True)
+    for before in (None, Path.mkdir, Path.touch):
+        for path in (store.path, store.secret_path):
+            aside = path.with_name(f"{path.name}.damaged")
+            if before is not None:
+                atomic.remove(aside)
+                before(aside)
+            path.unlink(missing_ok=True)
+            make(path)
+        assert store.load() is None
+        assert store.device_secret()
+        store.save(credentials())
+        assert store.load() == credentials()
+        assert CredentialStore(store.folder).device_secret() == store.device_secret()
+    assert caplog.text.count("set aside as device.secret.damaged") == 3
 
 
 def test_a_disk_that_cannot_be_written_is_an_error_with_the_files_name(store, monkeypatch):
