@@ -176,7 +176,7 @@ class Service:
         sensors = self._measure(core, drivers)  # first of all: what follows may wait for network and disk
         _end(old.others)
         core.buffer.configure(settings.buffer)
-        core.clock.configure(settings.clock.trust)
+        core.clock.configure(settings.clock.trust, round(settings.clock.max_error * 1e9))
         core.dating.configure(settings.clock.unanchored)
         self._deliver(core, sensors)
         if settings.status != before.status:
@@ -197,12 +197,14 @@ class Service:
             delivery=parts.delivery.snapshot() if parts.delivery else None,
             registration=parts.registrar.snapshot() if parts.registrar else None,
             warnings=self._warnings(core),
+            wrong=core.dating.wrong,
         )
 
     def _warnings(self, core: Core) -> list[str]:
         """What a person should mend although all goes on; files that were missing at the start may be there by now."""
         running = (*self._parts.measuring, *self._parts.others, *core.loops)
         found = [*self.settings.warnings, *missing_files(self.settings), self._folder_warning]
+        found.append(core.dating.warning)
         return [text for text in (*found, *(loop.problem for loop in running)) if text]
 
     def ledger(self) -> dict[str, Any]:

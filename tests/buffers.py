@@ -5,6 +5,7 @@ from __future__ import annotations
 from agent.buffer.buffer import open_buffer
 from agent.buffer.offline import OfflineBuffer
 from agent.buffer.rows import MAX_LINES, Kind, pack
+from agent.clock.timeline import stamp_offset
 from agent.config.settings import BufferSettings
 from agent.points.schema import Line
 
@@ -26,7 +27,8 @@ class HandClock:
         return self.now_ns
 
     def date(self, boot_ns: int) -> int | None:
-        return None if self.offset_ns is None else boot_ns + self.offset_ns
+        """As the clock does: whole milliseconds."""
+        return None if self.offset_ns is None else stamp_offset(boot_ns + self.offset_ns, 0)
 
     def pass_s(self, seconds: float) -> None:
         self.now_ns += int(seconds * SECOND)

@@ -11,6 +11,7 @@ from agent.clock.timeline import segment_at
 NOW_NS = 1_800_000_000 * SECOND  # 2027-01-15
 HOUR = 3600 * SECOND
 DAY = 24 * HOUR
+YEAR = 365 * DAY
 
 
 def error_ns(clock, boot_ns):
@@ -31,13 +32,12 @@ class World:
     boot_id: str = "boot-1"
     readings: list[tuple[int, int]] = field(default_factory=list)  # (boot clock, true time)
 
-    def clock(self, folder=None, trust="auto", first_word_ns=0):
+    def clock(self, folder=None, trust="auto"):
         boots = Boots(folder, self.boot_id)
         boots.begin()
         return Clock(
             boots,
             trust=trust,
-            first_word_ns=first_word_ns,
             boot_ns=lambda: self.boot_ns,
             wall_ns=lambda: self.wall_ns,
             kernel=self.kernel,
@@ -86,18 +86,18 @@ class World:
         self.boot_ns, self.boot_id = 20 * SECOND, boot_id
         self.max_error_ns, self.remaining_ns = MAX_ERROR_NS, 0
 
-    def answer(self, clock, *, off_ns=0, travel_ns=40_000_000):
+    def answer(self, clock, *, off_ns=0, travel_ns=40_000_000, source="http://influxdb:8086", written=True):
         """A server answers with its Date, whole seconds; `off_ns` is how wrong its clock is."""
         sent = self.boot_ns
         self.wait(travel_ns // 2)
         date = (self.true_ns + off_ns) // SECOND * SECOND
         self.wait(travel_ns - travel_ns // 2)
-        clock.observe(date, SECOND, sent, self.boot_ns)
+        clock.observe(date, SECOND, sent, self.boot_ns, source, written=written)
 
-    def contact(self, clock, *, off_ns=0, travel_ns=40_000_000):
+    def contact(self, clock, *, off_ns=0, travel_ns=40_000_000, most=20):
         """What delivery does at first contact: empty writes while the clock asks for them. Returns what it took, ns."""
         begun, asked = self.true_ns, 0
-        while (wait := clock.probe_in()) is not None and asked < 20:
+        while (wait := clock.probe_in()) is not None and asked < most:
             self.wait(round(wait * SECOND))
             self.answer(clock, off_ns=off_ns, travel_ns=travel_ns)
             asked += 1

@@ -24,6 +24,7 @@ def snapshot(now=None, **changes):
             "since_boot_ns": 0,
             "offset_ns": 5,
             "error_ns": 12_000_000,
+            "clock_error_s": 0.012,
             "warning": None,
         },
         "sensors": [sensor(now)],

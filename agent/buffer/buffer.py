@@ -22,6 +22,7 @@ from agent.buffer.queue import Queue
 from agent.buffer.rows import DamagedRow, Kind, MisplacedRow, check, compress
 from agent.buffer.store import DiskError
 from agent.buffer.tail import Block, BootClock
+from agent.clock.timeline import Stretch, Wrong
 from agent.config.settings import BufferSettings
 from agent.points.schema import Line
 from agent.util.errors import AgentError
@@ -155,9 +156,9 @@ class Buffer:
         if self._queue.delivered(batch):
             self.wake.set()
 
-    def keep(self, batch: Batch) -> None:
-        """It is tried again later."""
-        self._queue.keep(batch)
+    def keep(self, batch: Batch, *, sent: bool = False) -> None:
+        """It is tried again later. `sent`: the server may have it, and has not said so."""
+        self._queue.keep(batch, sent=sent)
         self.wake.set()
 
     def replace(self, batch: Batch, parts: Sequence[Part], dead: Sequence[DeadLetter], delivered: int = 0) -> None:
@@ -174,8 +175,14 @@ class Buffer:
         """The time of a boot is known, or `estimated` (its points get the tag clock=estimated): Unix time is boot time
         plus the offset. Dates every point of the boot, in memory at once, on disk with the next commits.
         """
-        self._queue.date(boot_id, round(offset_ns / 1_000_000), estimated=estimated)
+        self._queue.date(boot_id, offset_ns, estimated=estimated)
         self.wake.set()
+
+    def withdraw(self, boot_id: str, stretches: Sequence[Stretch]) -> Wrong:
+        """What of a boot was dated so had a wrong time: it waits for date_boot(), but for points of which nobody knows
+        whether the server has them, whose time stays. Takes no time, whatever waits.
+        """
+        return self._queue.withdraw(boot_id, stretches)
 
     def undated(self) -> list[UndatedBoot]:
         """Boots with points on disk that have no time yet, the oldest first."""

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 
 from agent.buffer import folder as folders
 from agent.buffer import ledger as counters
@@ -24,7 +23,6 @@ from agent.buffer.rows import (
     MisplacedRow,
     Ranges,
     count_health,
-    dated,
     joined,
     pack,
     unpack,
@@ -235,8 +233,7 @@ class Commits:
         """
         until = time.monotonic() + DATING_S
         while (found := self._queue.dateable()) is not None:
-            run, offset_ms, estimated = found
-            self._rewrite(run, partial(_dated, run, offset_ms, estimated))
+            self._rewrite(found.run, found.rewrite)
             if time.monotonic() > until or self.pressing():
                 return
 
@@ -329,10 +326,6 @@ class Commits:
             self.failed(error)
             return False
         return True
-
-
-def _dated(run: Sequence[Entry], offset_ms: int, estimated: bool, lines: list[bytes], replaced: Ranges) -> Rewrite:
-    return Rewrite(_keys(run), pack(dated(lines, offset_ms, estimated=estimated), Kind.PENDING, replaced=replaced))
 
 
 def _keys(run: Sequence[Entry]) -> tuple[int, ...]:

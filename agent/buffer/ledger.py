@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from agent.clock.timeline import Stretch
+
 SAVE_EVERY_S = 900.0
 """Seconds between saves, at most: so much measuring can be in none of the counters after an unclean stop."""
 
@@ -123,8 +125,9 @@ def balance(counters: Counters, pending: int, health: int) -> Counters:
 @dataclass(frozen=True, slots=True)
 class Saved:
     """The ledger row. `generation` rises with each transaction of whatever process; `last_key` and `last_dead` are
-    the greatest keys given out; `last_ms` is the latest stamp given to a live point (Unix ms); `dating` are the boots
-    whose undated rows are being dated: clock offset (ms) and 1 if estimated; `recovering` are the damaged sets that are
+    the greatest keys given out; `last_ns` is the latest stamp given to a live point (Unix); `dating` are the boots
+    whose undated rows are being dated: clock offset (ns) and 1 if estimated; `withdrawn` those whose rows had a wrong
+    time: how they were dated; `recovering` are the damaged sets that are
     being read, and the key up to which that is done; boot_id, boot_ns and wall_s say when it was saved.
     """
 
@@ -136,8 +139,9 @@ class Saved:
     boot_id: str = ""
     boot_ns: int = 0
     wall_s: float = 0.0
-    last_ms: int = 0
+    last_ns: int = 0
     dating: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    withdrawn: Mapping[str, tuple[Stretch, ...]] = field(default_factory=dict)
     recovering: Mapping[str, int] = field(default_factory=dict)
 
     def encode(self) -> bytes:
@@ -155,17 +159,26 @@ class Saved:
             raise ValueError("the ledger is damaged: wrong checksum")
         try:
             row = json.loads(text)
-            counters = row.pop("counters")
+            counters, wrong = row.pop("counters"), row.pop("withdrawn", {})
+            if "last_ms" in row:  # 0.1.0 had milliseconds
+                row["last_ns"] = row.pop("last_ms") * 1_000_000
+                row["dating"] = {boot: (offset * 1_000_000, guess) for boot, (offset, guess) in row["dating"].items()}
             saved = Saved(
                 Counters(_tally(counters["points"]), _tally(counters["health"]), float(counters["uncounted_s"])), **row
             )
-            numbers = (saved.generation, saved.last_key, saved.last_dead, saved.boot_ns, saved.last_ms)
+            numbers = (saved.generation, saved.last_key, saved.last_dead, saved.boot_ns, saved.last_ns)
             if not all(type(n) is int and 0 <= n < 2**62 for n in numbers) or type(saved.clean) is not bool:
                 raise ValueError("impossible numbers")
             dating = {str(boot): (int(offset), int(guess)) for boot, (offset, guess) in saved.dating.items()}
+            withdrawn = {str(boot): tuple(Stretch(**one) for one in stretches) for boot, stretches in wrong.items()}
             recovering = {str(name): int(key) for name, key in saved.recovering.items()}
             return replace(
-                saved, dating=dating, recovering=recovering, wall_s=float(saved.wall_s), boot_id=str(saved.boot_id)
+                saved,
+                dating=dating,
+                withdrawn=withdrawn,
+                recovering=recovering,
+                wall_s=float(saved.wall_s),
+                boot_id=str(saved.boot_id),
             )
         except (KeyError, TypeError, AttributeError, RecursionError, UnicodeDecodeError) as error:
             raise ValueError(f"the ledger is not readable: {error}") from error

@@ -41,7 +41,8 @@ class Pins:
     """A part of the queue, guarded by its lock: hold() takes it, the caller of all else has it.
 
     `out`: rows in batches that are given out. `flown`: points in memory that were committed while they were in flight
-    (id of the block → row, which is out). `bad`: rows that cannot be read, until they are set aside.
+    (id of the block → row, which is out). `sent`: rows that the server may have, without having said so. `bad`: rows
+    that cannot be read, until they are set aside.
     """
 
     def __init__(self, lock: threading.RLock, tail: Tail) -> None:
@@ -49,6 +50,7 @@ class Pins:
         self._held: set[int] = set()
         self.out: set[int] = set()
         self.flown: dict[int, int] = {}
+        self.sent: set[int] = set()
         self.bad: set[int] = set()
 
     def free(self, key: int) -> bool:
@@ -86,6 +88,7 @@ class Pins:
     def found(self, present: Container[int], bad: set[int]) -> None:
         """The rows as they are found on disk."""
         self.out = {key for key in self.out if key in present}
+        self.sent = {key for key in self.sent if key in present}
         self.bad = bad
 
     @contextmanager

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agent.buffer.batch import DeadLetter
+from agent.buffer.index import Entry
 from agent.buffer.ledger import Counters
-from agent.buffer.rows import Header, Row
+from agent.buffer.rows import Header, Kind, Ranges, Row, dated, pack, withdrawn
 from agent.buffer.tail import Group
+from agent.clock.timeline import Stretch
 
 SETTLE_NS = 1_000_000_000
 """What was delivered is removed from disk so much later, together with what follows, or once it is many rows."""
@@ -17,11 +20,36 @@ Stored = tuple[int, "Header", int]
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """Rows, oldest first, that become one at the key of the first. `change`: what the counters have to learn of it."""
+    """Rows, oldest first, that become one at the key of the first. `change`: what the counters have to learn of it;
+    `dated`: the boots whose wrong times it takes back, as of which withdrawal.
+    """
 
     keys: tuple[int, ...]
     row: Row
     change: Counters = field(default_factory=Counters)
+    dated: tuple[frozenset[str], int] = frozenset(), 0
+
+
+@dataclass(frozen=True, slots=True)
+class Dating:
+    """How rows of `kind` get their time: those of a boot, undated, by its offset (ns), or what was withdrawn of some
+    boots, as of the withdrawal of this number. The last of each is whether it is estimated.
+    """
+
+    run: tuple[Entry, ...]
+    undated: tuple[int, bool] | None = None
+    withdrawn: Mapping[str, tuple[tuple[Stretch, ...], int, bool]] = field(default_factory=dict)
+    number: int = 0
+
+    def rewrite(self, lines: list[bytes], replaced: Ranges) -> Rewrite:
+        """The row that stands in their place, from their lines and the keys of all that are in them but the first."""
+        if self.undated is not None:
+            lines = dated(lines, self.undated[0], estimated=self.undated[1])
+        for stretches, offset_ns, estimated in self.withdrawn.values():
+            stay, back = withdrawn(lines, stretches)
+            lines = stay + dated(back, offset_ns, estimated=estimated)
+        row = pack(lines, Kind.PENDING, thin=self.run[0].thin, replaced=replaced)
+        return Rewrite(tuple(e.key for e in self.run), row, dated=(frozenset(self.withdrawn), self.number))
 
 
 @dataclass(slots=True)

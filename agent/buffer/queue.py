@@ -16,12 +16,14 @@ from dataclasses import replace
 from agent.buffer import compaction, retention
 from agent.buffer import ledger as counters
 from agent.buffer.batch import Batch, DeadLetter, Part
-from agent.buffer.index import Entry, RowIndex
+from agent.buffer.index import Entry, RowIndex, entry_of
 from agent.buffer.ledger import Counters, Saved
-from agent.buffer.plan import Plan, Stored
+from agent.buffer.plan import Dating, Plan, Stored
 from agent.buffer.rows import Kind, count_health
-from agent.buffer.tail import Block, Group
+from agent.buffer.tail import Block, BootClock, Group
 from agent.buffer.views import QueueViews
+from agent.buffer.withdrawn import Spans
+from agent.clock.timeline import Stretch, Wrong, stamp_offset
 from agent.config.settings import BufferSettings
 from agent.points.schema import Line
 
@@ -32,21 +34,22 @@ _MEASURED = (Kind.PENDING, Kind.UNDATED)
 class Queue(QueueViews):
     """Thread-safe."""
 
+    def __init__(self, clock: BootClock) -> None:
+        super().__init__(clock)
+        self._delivered = Spans()
+
     # Points come in
 
     def put(self, lines: Sequence[Line], limits: BufferSettings) -> bool:
         """Take measured points, dated or not. True if the committer has work earlier than it thought."""
         clock, window_ns = self._clock, int(limits.loss_window * 1e9)
-        times = [clock.date(line.boot_ns) if line.time_ns is None else line.time_ns for line in lines]
         with self._lock:
             before = self._tail.deadline_ns() if window_ns else None
             health = 0
-            for line, known in zip(lines, times, strict=True):
-                time_ns = known
-                if time_ns is None and clock.boot_id in self._dating:
-                    time_ns = clock.date(line.boot_ns)  # date() came between; or the time is not believed any more
-                    if time_ns is None:
-                        del self._dating[clock.boot_id]
+            for line in lines:
+                time_ns = clock.date(line.boot_ns) if line.time_ns is None else stamp_offset(line.time_ns, 0)
+                if time_ns is None:
+                    self._dating.pop(clock.boot_id, None)  # what was known is not sure enough any more
                 health += self._tail.put(line, time_ns, clock.boot_id, window_ns)
             self._ledger.count(counters.measured(len(lines), health))
             self._shrink(limits)
@@ -61,13 +64,30 @@ class Queue(QueueViews):
                 self._drop_lines(block, kept, "memory")
                 block.thin += 1
 
-    def date(self, boot_id: str, offset_ms: int, *, estimated: bool) -> None:
+    def date(self, boot_id: str, offset_ns: int, *, estimated: bool) -> None:
         """Unix time is boot time plus the offset: in memory from now on, on disk with the next commits."""
         with self._lock:
-            self._dating[boot_id] = offset_ms, int(estimated)
+            self._dating[boot_id] = offset_ns, int(estimated)
             if boot_id == self._clock.boot_id:
-                self._tail.stamps.heal(offset_ms)
-            self._tail.date(boot_id, offset_ms, estimated=estimated)
+                self._tail.stamps.heal(offset_ns)
+            self._tail.date(boot_id, offset_ns, estimated=estimated)
+
+    def withdraw(self, boot_id: str, stretches: Sequence[Stretch]) -> Wrong:
+        """Points that were dated so wait for another time, but those of which nobody knows whether they are sent."""
+        with self._lock:
+            wrong = self._wrong
+            self._dating.pop(boot_id, None)
+            wrong.number += 1
+            wrong.stretches[boot_id] = (*wrong.stretches.get(boot_id, ()), *stretches)
+            waiting = self._tail.withdraw(boot_id, stretches)
+            for entry in self._rows.by_kind[Kind.PENDING]:
+                if not self._may_be_there(entry.key) and wrong.flag(entry, (boot_id,)):
+                    waiting += entry.points
+            return replace(self._delivered.within(stretches), waiting=waiting)
+
+    def _may_be_there(self, key: int) -> bool:
+        """Whether the server may have a row."""
+        return key in self._pins.out or key in self._pins.sent
 
     def discard_boot(self, boot_id: str, reason: str) -> bool:
         """Give up the undated points of a boot. True if there is something new to remove from disk."""
@@ -98,7 +118,8 @@ class Queue(QueueViews):
     def hold_next(self, kinds: Iterable[Kind], limit: int) -> Iterator[tuple[Kind, list[int]]]:
         """Hold the rows that are to be delivered next; those that give_out() or spoil() named stay taken after."""
         with self._lock, contextlib.ExitStack() as stack:
-            kind, keys = self._rows.next_of(kinds, limit, self._pins.free)
+            waits = self._wrong.rows
+            kind, keys = self._rows.next_of(kinds, limit, lambda key: self._pins.free(key) and key not in waits)
             stack.enter_context(self._pins.hold(keys))
             held = stack.pop_all()
         with held:
@@ -133,15 +154,31 @@ class Queue(QueueViews):
         with self._lock:
             before = len(self._gone.keys)
             if self._pins.has_out(batch):
+                for first_ns, last_ns, count in self._spans_of(batch):
+                    self._delivered.add(first_ns, last_ns, count)
                 self._settle(batch)
                 self._ledger.count(counters.delivered(batch.count, batch.health))
             return self._gone.is_news(before)
 
-    def keep(self, batch: Batch) -> None:
-        """It can be taken again."""
+    def _spans_of(self, batch: Batch) -> Iterator[tuple[int, int, int]]:
+        """From when to when the points of a batch are, and how many."""
+        for key in batch.keys:
+            row = self._rows.by_kind[Kind.PENDING].get(self._pins.flown.get(key, key))
+            if row is not None:
+                yield row.first_ms * 1_000_000, row.last_ms * 1_000_000, row.points
+            elif (block := self._tail.blocks.get(key)) is not None and block.live:
+                first, last = (int(block.lines[at].rpartition(b" ")[2]) for at in (0, -1))
+                yield min(first, last), max(first, last), len(block.lines)
+
+    def keep(self, batch: Batch, *, sent: bool = False) -> None:
+        """It can be taken again. `sent`: the server may have it."""
         with self._lock:
             if self._pins.has_out(batch):
-                self._pins.give_back(batch)
+                rows, blocks = self._pins.give_back(batch)
+                if sent:
+                    self._pins.sent.update(rows)
+                    for block in blocks:
+                        block.sent = True
 
     def replace(
         self, batch: Batch, parts: Sequence[Part], dead: Sequence[DeadLetter], delivered: int, most_letters: int
@@ -217,6 +254,8 @@ class Queue(QueueViews):
     def _drop_row(self, key: int) -> Entry | None:
         """Out of the index now, off the disk with the next commit."""
         entry = self._rows.remove(key)
+        self._pins.sent.discard(key)
+        self._wrong.rows.pop(key, None)
         if entry is not None:
             self._gone.add(key, self._clock.boot_ns())
         return entry
@@ -225,14 +264,29 @@ class Queue(QueueViews):
         """Keep only some lines of a block; the others are counted as dropped."""
         self._ledger.count(counters.dropped(reason, *self._tail.keep_only(block, kept)))
 
-    def dateable(self) -> tuple[list[Entry], int, bool] | None:
-        """Undated rows that can be dated together: they, the offset in ms, and whether it is estimated."""
+    def dateable(self) -> Dating | None:
+        """Rows that can be dated together: undated ones, or some whose time was wrong and is known by now."""
         with self._lock:
-            for boot in set(self._dating) - set(self._rows.undated) - {self._clock.boot_id}:
+            if not any(block.committing for block in self._tail.blocks.values()):
+                self._wrong.done(self._dating)
+            for boot in set(self._dating) - {*self._rows.undated, *self._wrong.stretches, self._clock.boot_id}:
                 del self._dating[boot]
             boot = next((b for b in self._rows.undated if b in self._dating), "")
             run = compaction.fit(e for e in self._rows.undated.get(boot, ()) if self._pins.free(e.key))
-            return (run, self._dating[boot][0], bool(self._dating[boot][1])) if run else None
+            if run:
+                offset_ns, estimated = self._dating[boot]
+                return Dating(tuple(run), undated=(offset_ns, bool(estimated)))
+            return self._redateable()
+
+    def _redateable(self) -> Dating | None:
+        pending = self._rows.by_kind[Kind.PENDING]
+        for key, boots in self._wrong.rows.items():
+            known = {boot: self._dating[boot] for boot in boots if boot in self._dating}
+            entry = pending.get(key) if known and self._pins.free(key) else None
+            if entry is not None:
+                how = {b: (self._wrong.stretches[b], offset, bool(guess)) for b, (offset, guess) in known.items()}
+                return Dating((entry,), withdrawn=how, number=self._wrong.number)
+        return None
 
     # Writing
 
@@ -252,6 +306,8 @@ class Queue(QueueViews):
                 for group in plan.groups:
                     for block in group.blocks:
                         block.committing = False
+                for boot, stretches in self._wrong.stretches.items():  # what was being written was left alone
+                    self._tail.withdraw(boot, stretches)
             raise
 
     def written(
@@ -270,6 +326,7 @@ class Queue(QueueViews):
                 for key in rewrite.keys:
                     self._rows.remove(key)
                 self._rows.add(rewrite.keys[0], rewrite.row.header, len(rewrite.row.value))
+                self._wrong.rewritten(rewrite.keys, rewrite.dated)
                 self._ledger.count(rewrite.change)
             self._ledger.saved(saved, plan.whole_change)
             self._gone.removed(plan.gone, self._clock.boot_ns())  # first: new rows may stand in their place, and go too
@@ -292,9 +349,15 @@ class Queue(QueueViews):
                 self._drop_row(key)
                 continue
             self._tail.remove(block)
+            if block.sent:
+                self._pins.sent.add(key)
             if block.in_flight:
                 self._pins.flown[block.id] = key
                 self._pins.give_out([key])
+        if group.kind == Kind.PENDING and self._wrong.stretches:
+            for key, header, size in stored:
+                if key in self._rows and not self._may_be_there(key):
+                    self._wrong.flag(entry_of(key, header, size))
 
     # The ledger, and what another process or an opening finds on disk
 
@@ -304,16 +367,18 @@ class Queue(QueueViews):
         with self._lock:
             self._ledger.count(Counters(uncounted_s=lost_s))
             if saved.boot_id == self._clock.boot_id:
-                self._tail.stamps.floor_ms = saved.last_ms
-            self._tail.stamps.latest_ms = max(self._tail.stamps.latest_ms, saved.last_ms)
+                self._tail.stamps.floor_ns = saved.last_ns
+            self._tail.stamps.latest_ns = max(self._tail.stamps.latest_ns, saved.last_ns)
             self._dating = {**saved.dating, **self._dating}
+            self._wrong.stretches = {**saved.withdrawn, **self._wrong.stretches}
 
     def join(self, saved: Saved) -> None:
         """Go on, too, from the ledger of a database that was damaged, whose counters a transaction takes over."""
         with self._lock:
             if saved.boot_id == self._clock.boot_id:
-                self._tail.stamps.floor_ms = max(self._tail.stamps.floor_ms, saved.last_ms)
+                self._tail.stamps.floor_ns = max(self._tail.stamps.floor_ns, saved.last_ns)
             self._dating = {**saved.dating, **self._dating}
+            self._wrong.stretches = {**saved.withdrawn, **self._wrong.stretches}
 
     def to_save(self, found: Saved, plan: Plan, *, clean: bool, wall_s: float) -> Saved:
         """The ledger to write, with a plan, over the one that was `found`."""
@@ -328,8 +393,9 @@ class Queue(QueueViews):
                 boot_id=self._clock.boot_id,
                 boot_ns=self._clock.boot_ns(),
                 wall_s=wall_s,
-                last_ms=max(found.last_ms, self._tail.stamps.latest_ms),
+                last_ns=max(found.last_ns, self._tail.stamps.latest_ns),
                 dating=dict(self._dating),
+                withdrawn=dict(self._wrong.stretches),
             )
 
     def adopt(self, rows: RowIndex, bad: set[int], saved: Saved) -> int:
@@ -350,4 +416,8 @@ class Queue(QueueViews):
             self._gone.keys = there
             self._rows = rows
             self._pins.found(rows, bad - there)
+            self._wrong.rows = {}
+            for entry in rows.by_kind[Kind.PENDING] if self._wrong.stretches else ():
+                if not self._may_be_there(entry.key):
+                    self._wrong.flag(entry)
             self._ledger.base = saved

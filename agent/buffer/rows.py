@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from agent.clock.timeline import Stretch
 from agent.points.schema import series_of
 
 MAX_LINES = 5000
@@ -226,7 +227,7 @@ def recovered(value: bytes) -> list[bytes]:
     return lines
 
 
-def dated(lines: Iterable[bytes], offset_ms: int, *, estimated: bool = False) -> list[bytes]:
+def dated(lines: Iterable[bytes], offset_ns: int, *, estimated: bool = False) -> list[bytes]:
     """Undated lines with Unix time instead of the boot clock's; guessed ones carry the tag clock=estimated."""
     result = []
     for line in lines:
@@ -234,8 +235,22 @@ def dated(lines: Iterable[bytes], offset_ms: int, *, estimated: bool = False) ->
         if estimated:
             series = series_of(head)
             head = series + _ESTIMATED + head[len(series) :]
-        result.append(b"%s %d" % (head, int(stamp) + offset_ms * 1_000_000))
+        result.append(b"%s %d" % (head, int(stamp) + offset_ns))
     return result
+
+
+def withdrawn(lines: Iterable[bytes], stretches: Sequence[Stretch]) -> tuple[list[bytes], list[bytes]]:
+    """The lines that none of these stretches holds, and the others with the boot clock again instead of Unix time."""
+    stay, back = [], []
+    for line in lines:
+        head, _, text = line.rpartition(b" ")
+        stamp = int(text)
+        stretch = next((s for s in stretches if s.holds(stamp)), None)
+        if stretch is None:
+            stay.append(line)
+        else:
+            back.append(b"%s %d" % (head, stamp - stretch.offset_ns))
+    return stay, back
 
 
 def is_health(line: bytes) -> bool:

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from agent.buffer.rows import Kind, count_health, dated, is_health
+from agent.buffer.rows import Kind, count_health, dated, is_health, withdrawn
+from agent.clock.timeline import Stretch
 from agent.points.schema import Line
 
 _MS = 1_000_000
-_FAR_MS = 43_200_000
-"""A last stamp half a day ahead was given by a clock that turned out to be wrong: nothing is put after it."""
+_FAR_NS = 60_000_000_000
+"""A last stamp so far ahead was given by a clock that turned out to be wrong: nothing is put after it."""
 
 
 class BootClock(Protocol):
@@ -24,28 +25,28 @@ class BootClock(Protocol):
 
 
 class Stamps:
-    """Strictly rising stamps, in whole milliseconds, for each live series.
+    """Stamps that no two points of a live series share: they would count once on the server.
 
-    Two points of a series with one stamp count once on the server, so a stamp that would not rise becomes the last
-    one plus 1 ms. Stamps on the boot clock rise in the same way, so that adding one offset to all of them is enough
-    to date them, wherever they lie.
+    The clock gives whole milliseconds on a lane (agent/clock/timeline.py). Stamps of one lane rise strictly: one that
+    would not becomes the last one plus 1 ms. Those of another lane are never the same. Stamps on the boot clock rise
+    in the same way, so that adding one offset to all of them is enough to date them, wherever they lie.
     """
 
     def __init__(self) -> None:
         self._unix: dict[bytes, int] = {}
         self._boot: dict[bytes, int] = {}
-        self.floor_ms = 0
-        """No stamp is earlier: the latest one that an earlier run in this boot is known to have given out."""
-        self.latest_ms = 0
+        self.floor_ns = 0
+        """The latest stamp that an earlier run in this boot is known to have given out: that of any series."""
+        self.latest_ns = 0
 
     def dated(self, series: bytes, time_ns: int) -> int:
         """The stamp, in Unix nanoseconds, for a point of this time."""
-        stamp, last = (time_ns + _MS // 2) // _MS, self._unix.get(series, self.floor_ms)
-        if stamp <= last < stamp + _FAR_MS:
-            stamp = last + 1
-        self._unix[series] = stamp
-        self.latest_ms = max(self.latest_ms, stamp)
-        return stamp * _MS
+        last = self._unix.get(series, self.floor_ns)
+        if time_ns <= last < time_ns + _FAR_NS and (last - time_ns) % _MS == 0:
+            time_ns = last + _MS
+        self._unix[series] = time_ns
+        self.latest_ns = max(self.latest_ns, time_ns)
+        return time_ns
 
     def undated(self, series: bytes, boot_ns: int) -> int:
         """The stamp, in boot-clock nanoseconds, for a point that has no time yet."""
@@ -53,11 +54,12 @@ class Stamps:
         self._boot[series] = stamp
         return stamp * _MS
 
-    def heal(self, offset_ms: int) -> None:
+    def heal(self, offset_ns: int) -> None:
         """The undated stamps of this boot become Unix time by this offset: what follows must be later."""
         for series, stamp in self._boot.items():
-            self._unix[series] = max(self._unix.get(series, 0), stamp + offset_ms)
-            self.latest_ms = max(self.latest_ms, stamp + offset_ms)
+            time_ns, last = stamp * _MS + offset_ns, self._unix.get(series, 0)
+            self._unix[series] = max(last, time_ns) if (last - time_ns) % _MS == 0 else time_ns
+            self.latest_ns = max(self.latest_ns, time_ns)
         self._boot.clear()
 
 
@@ -65,9 +67,10 @@ class Stamps:
 class Block:
     """Lines in memory that go together: measured ones (`live`), or the parts of a refused batch.
 
-    `deadline_ns` is when it must be on disk, on the boot clock. `in_flight`: given out; `committing`: being written;
-    `settled`: delivered or replaced while it was being written; `place`: keys of rows that it may take the place of;
-    `thin`: how often every second point went.
+    `deadline_ns` is when it must be on disk, on the boot clock. `in_flight`: given out; `sent`: nobody knows whether
+    the server has it, so that its stamps must stay; `committing`: being written; `settled`: delivered or replaced while
+    it was being written; `place`: keys of rows that it may take the place of; `thin`: how often every second point
+    went.
     """
 
     id: int
@@ -80,6 +83,7 @@ class Block:
     thin: int = 0
     place: tuple[int, ...] = ()
     in_flight: bool = False
+    sent: bool = False
     committing: bool = False
     settled: bool = False
 
@@ -105,7 +109,8 @@ class Group:
     @property
     def single(self) -> bool:
         """Whether it must be one row: it is in flight, or a part of a refused batch."""
-        return len(self.blocks) == 1 and (self.blocks[0].in_flight or not self.blocks[0].live)
+        first = self.blocks[0]
+        return len(self.blocks) == 1 and (first.in_flight or first.sent or not first.live)
 
 
 @dataclass(slots=True)
@@ -158,12 +163,27 @@ class Tail:
         block.lines, block.health, block.kind = lines, count_health(lines), kind or block.kind
         self.health += block.health
 
-    def date(self, boot: str, offset_ms: int, *, estimated: bool) -> None:
+    def date(self, boot: str, offset_ns: int, *, estimated: bool) -> None:
         """Give the undated points of a boot their time."""
         for block in list(self.free(Kind.UNDATED)):
             if block.boot == boot:
-                self.rewrite(block, dated(block.lines, offset_ms, estimated=estimated), Kind.PENDING)
+                self.rewrite(block, dated(block.lines, offset_ns, estimated=estimated), Kind.PENDING)
                 block.boot = ""
+
+    def withdraw(self, boot: str, stretches: Sequence[Stretch]) -> int:
+        """Take the time from points that were dated wrongly and not sent. How many."""
+        count = 0
+        for block in list(self.free(Kind.PENDING, live=True)):
+            stay, back = ([], []) if block.sent else withdrawn(block.lines, stretches)
+            if stay and back:
+                self.rewrite(block, stay)
+                self.add(replace(block, kind=Kind.UNDATED, boot=boot, lines=back))
+            elif back:
+                self.rewrite(block, back, Kind.UNDATED)
+                block.boot = boot
+            count += len(back)
+        self._open.clear()
+        return count
 
     def free(self, *kinds: Kind, live: bool | None = None) -> Iterator[Block]:
         """Blocks of these kinds that are neither given out nor being written, oldest first."""
@@ -196,7 +216,8 @@ class Tail:
         lines = [line for block in blocks for line in block.lines]
         first = blocks[0]
         deadlines = [block.deadline_ns for block in blocks if block.deadline_ns is not None]
-        taken = replace(first, lines=lines[:limit], deadline_ns=min(deadlines, default=None))
+        sent = any(block.sent for block in blocks)
+        taken = replace(first, lines=lines[:limit], sent=sent, deadline_ns=min(deadlines, default=None))
         for block in blocks:
             self.remove(block)
         taken = self.add(taken)
@@ -213,7 +234,7 @@ class Tail:
             if block.committing or (block.live and not live):
                 continue
             block.committing = True
-            if block.in_flight or not block.live:
+            if block.in_flight or block.sent or not block.live:
                 alone.append(Group(block.kind, [block], block.boot, block.place))
             else:
                 together.setdefault((block.kind, block.boot), Group(block.kind, [], block.boot)).blocks.append(block)

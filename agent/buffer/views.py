@@ -13,6 +13,7 @@ from agent.buffer.pins import Gone, Pins
 from agent.buffer.plan import Work
 from agent.buffer.rows import Kind
 from agent.buffer.tail import BootClock, Tail
+from agent.buffer.withdrawn import Withdrawn
 
 
 class QueueViews:
@@ -28,7 +29,8 @@ class QueueViews:
         self._letters: list[DeadLetter] = []
         self._gone = Gone()
         self._dating: dict[str, tuple[int, int]] = {}
-        """Boots whose points get their time: offset in ms, and 1 where it is estimated."""
+        """Boots whose points get their time: offset in ns, and 1 where it is estimated."""
+        self._wrong = Withdrawn()
 
     @property
     def saved(self) -> Saved:
@@ -44,7 +46,8 @@ class QueueViews:
     def undated(self) -> list[UndatedBoot]:
         """Boots with points on disk whose time nobody has told, the oldest first."""
         with self._lock:
-            return [boot for boot in self._rows.boots() if boot.boot_id not in self._dating]
+            found = [*self._rows.boots(), *self._wrong.boots(self._rows.by_kind[Kind.PENDING])]
+            return sorted((boot for boot in found if boot.boot_id not in self._dating), key=lambda boot: boot.key)
 
     def wants(self, key: int) -> bool:
         """Whether a row that comes back was not there already, and not settled before."""
@@ -60,11 +63,15 @@ class QueueViews:
     def mergeable(self) -> list[list[Entry]]:
         """Runs of pending rows that had better be one row each."""
         with self._lock:
-            return compaction.runs(reversed(self._rows.by_kind[Kind.PENDING]), self._pins.free)
+            unsure = self._pins.sent
+            return compaction.runs(
+                reversed(self._rows.by_kind[Kind.PENDING]), lambda key: self._pins.free(key) and key not in unsure
+            )
 
     def work(self) -> Work:
         with self._lock:
             pressing = bool(self._letters) or any(boot in self._dating for boot in self._rows.undated)
+            pressing = pressing or self._wrong.dateable(self._dating)
             return Work(
                 deadline_ns=self._tail.deadline_ns(),
                 points=self._tail.points,
@@ -86,7 +93,7 @@ class QueueViews:
                 pending_memory=tail.points,
                 undated=of_rows.undated + tail.undated(),
                 dead_letters=of_rows.dead_letters + len(self._letters),
-                last_time_ns=tail.stamps.latest_ms * 1_000_000 or None,
+                last_time_ns=tail.stamps.latest_ns or None,
                 unaccounted=total.points.unaccounted(pending - own),
                 unaccounted_health=total.health.unaccounted(own),
                 counters=total,

@@ -1,10 +1,10 @@
 """Gives points their time once it is known: this boot's by its offset, earlier boots' as `[clock] unanchored` says.
 
-Dating.step() is the only one who needs to call clock.poll(): every second while the time is not known, every minute
-after, and at once when an answer of a server settled it. delivery and registration call clock.observe() for every
-answer that has a Date header or a serverTime, whatever its status; and delivery, while clock.probe_in() is not None,
-makes an empty write after that many seconds, before it sends the first points and also when no point can be sent
-because none is dated. At the end clock.close() comes last: when the loop is joined and the buffer closed.
+Dating.step() is the only one who needs to call clock.poll(): every second, and at once when an answer of a server
+settled the time. delivery and registration call clock.observe() for every answer that is proven to be the server's own
+and has a Date header or a serverTime; and delivery, while clock.probe_in() is not None, makes an empty write after that
+many seconds, before it sends the first points and also when no point can be sent because none is dated. At the end
+clock.close() comes last: when the loop is joined and the buffer closed.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from typing import Literal, Protocol
 from agent.clock.boots import Boot
 from agent.clock.clock import Clock, ClockState
 from agent.clock.manual_times import read, remove
-from agent.clock.sources import SECOND
+from agent.clock.sources import SECOND, shown
+from agent.clock.timeline import Stretch, Wrong, stamp_offset
 from agent.util.loops import Loop
 
 log = logging.getLogger(__name__)
 
-POLL_GOOD_NS = 60 * SECOND
+LOOK_GOOD_NS = 60 * SECOND
 LOOK_S = 1.0
+_DOUBT_NS = 2 * SECOND
 Unanchored = Literal["estimate", "hold", "discard"]
 NO_TIME = "no_time"
-_CALM_POLLS = 10
+_CALM_LOOKS = 10
 
 
 class Waiting(Protocol):
@@ -51,6 +53,7 @@ class Undated(Protocol):
     def undated(self) -> Sequence[Waiting]: ...
     def date_boot(self, boot_id: str, offset_ns: int, *, estimated: bool) -> object: ...
     def discard_boot(self, boot_id: str, reason: str) -> object: ...
+    def withdraw(self, boot_id: str, stretches: Sequence[Stretch]) -> Wrong: ...
     def snapshot(self) -> Disk: ...
 
 
@@ -90,13 +93,13 @@ def place(order: Sequence[Boot], waiting: Sequence[Waiting]) -> list[Placed]:
     for boot_id, boot in merged(order, waiting):
         if boot is None or not boot.good:
             if boot and boot.placed_ns and boot_id in spans:
-                placed.append(Placed(boot_id, boot.placed_ns, estimated=True))
+                placed.append(Placed(boot_id, stamp_offset(boot.placed_ns, 0), estimated=True))
             elif boot_id in spans:
                 run.append(boot_id)
             continue
         placed += _between(before, boot, [(name, spans[name]) for name in run])
         if boot_id in spans and boot is not order[-1]:
-            placed.append(Placed(boot_id, boot.first_offset_ns, estimated=False))
+            placed.append(Placed(boot_id, boot.first_stamp_offset_ns, estimated=False))
         before, run = boot, []
     return placed
 
@@ -114,7 +117,7 @@ def _between(before: Boot | None, after: Boot, run: Sequence[tuple[str, int]]) -
     placed = []
     for boot_id, span in run:
         start += gap
-        placed.append(Placed(boot_id, start, estimated=True))
+        placed.append(Placed(boot_id, stamp_offset(start, 0), estimated=True))
         start += span
     return placed
 
@@ -122,7 +125,8 @@ def _between(before: Boot | None, after: Boot, run: Sequence[tuple[str, int]]) -
 class Dating(Loop):
     """Applies what the clock knows to what waits in the buffer. A util.loops.Loop.
 
-    `on_dated` is called when this boot's points were dated: they have waited long enough to be sent at once.
+    `on_dated` is called when this boot's points were dated: they have waited long enough to be sent at once. `wrong`:
+    what was delivered with a time that turned out to be wrong, since the agent started.
     """
 
     def __init__(
@@ -134,23 +138,31 @@ class Dating(Loop):
     ) -> None:
         self._clock, self._buffer, self._unanchored, self._on_dated = clock, buffer, unanchored, on_dated
         self.wakeup = clock.changed
-        self._healed: int | None = None
+        self._healed: tuple[int, int] | None = None
         self._held: set[str] = set()
         self._calm = 0
         self._due_ns = self._seen = 0
+        self.wrong = Wrong()
+        clock.on_wrong(self._withdraw)
+
+    @property
+    def warning(self) -> str | None:
+        """What a person should know of points that have a wrong time on the server."""
+        wrong = self.wrong
+        if not wrong.delivered:
+            return None
+        span = f"{shown(wrong.first_ns)} to {shown(wrong.last_ns)}"
+        return f"{wrong.delivered} points were delivered with a time that was wrong, dated {span}"
 
     def step(self) -> float:
-        """Look at the clock if it is time or there is news, and date what can be dated. A look at the boot clock each
-        second, as it goes on while the board is suspended.
-        """
-        now, changes = self._clock.boot_ns(), self._clock.changes
+        """Look at the clock, and date what can be dated if it is time or there is news."""
+        state, now, changes = self._clock.poll(), self._clock.boot_ns(), self._clock.changes
         if changes != self._seen or now >= self._due_ns:
-            good = self._clock.poll().good
             self.apply()
             # once more soon after news, as a reading may have been on its way without a time; and until the disk is
             # open, as nobody knows yet what waits there
-            calm = good and changes == self._seen and self._buffer.snapshot().disk_ok
-            self._due_ns = now + POLL_GOOD_NS if calm else now
+            calm = state.good and changes == self._seen and self._buffer.snapshot().disk_ok
+            self._due_ns = now + LOOK_GOOD_NS if calm else now
             self._seen = changes
         return LOOK_S
 
@@ -160,23 +172,53 @@ class Dating(Loop):
         by_hand = read(boots.folder) if boots.folder else {}
         for waiting in self._buffer.undated():
             if waiting.boot_id in by_hand:
-                self._buffer.date_boot(waiting.boot_id, by_hand[waiting.boot_id], estimated=True)
+                self._buffer.date_boot(waiting.boot_id, stamp_offset(by_hand[waiting.boot_id], 0), estimated=True)
                 log.info("%d points of an earlier boot are dated by hand (clock=estimated)", waiting.count)
         state = self._clock.state()
-        offset = self._clock.first_offset_ns()
+        offset = self._clock.undated_offset_ns()
         if offset is None:
             self._healed = None
             return
+        self._doubt(boots.order())
         waits = self._buffer.undated()
         here = self._clock.boot_id
-        if self._healed != state.since_boot_ns or any(w.boot_id == here for w in waits):
+        known = state.since_boot_ns or 0, offset
+        if self._healed != known or any(w.boot_id == here for w in waits):
             self._buffer.date_boot(here, offset, estimated=False)
-            self._healed = state.since_boot_ns
+            self._healed = known
             self._on_dated()
         order = boots.order()
         if earlier := [w for w in waits if w.boot_id != here]:
             self._earlier(earlier, place(order, earlier))
         self._tidy(order)
+
+    def _withdraw(self, boot_id: str, stretches: tuple[Stretch, ...]) -> None:
+        """Points with these times wait for others, unless they were sent."""
+        wrong = self._buffer.withdraw(boot_id, stretches)
+        if not wrong.delivered:
+            log.warning("The time so far was wrong: %d points that wait are dated anew", wrong.waiting)
+            return
+        log.warning(
+            "The time so far was wrong: %d points that wait are dated anew; %d were delivered with a wrong time, "
+            "from %s to %s",
+            wrong.waiting,
+            wrong.delivered,
+            shown(wrong.first_ns),
+            shown(wrong.last_ns),
+        )
+        first = min(wrong.first_ns, self.wrong.first_ns or wrong.first_ns)
+        last = max(wrong.last_ns, self.wrong.last_ns)
+        self.wrong = Wrong(0, self.wrong.delivered + wrong.delivered, first, last)
+
+    def _doubt(self, order: Sequence[Boot]) -> None:
+        """A boot that lasted until after this one began, by servers' word, had a wrong time."""
+        here = order[-1]
+        if not (self._clock.proven and here.good):
+            return
+        for boot in order[:-1]:
+            into = boot.saved_boot_ns + boot.offset_ns - here.first_offset_ns
+            if boot.good and into > boot.error_ns + here.error_ns + _DOUBT_NS:
+                self._withdraw(boot.id, self._clock.boots.doubt(boot.id).stretches)
 
     def configure(self, unanchored: Unanchored) -> None:
         """Another `[clock] unanchored`: held points are dealt with at the next look."""
@@ -208,7 +250,7 @@ class Dating(Loop):
         """Forget boots that nothing waits for, once it is sure that the disk was read and written since."""
         left = {w.boot_id for w in self._buffer.undated()}
         self._calm = self._calm + 1 if self._buffer.snapshot().disk_ok else 0
-        if self._calm >= _CALM_POLLS:
+        if self._calm >= _CALM_LOOKS:
             boots = self._clock.boots
             boots.forget(b.id for b in order[:-1] if b.id not in left)
             if boots.folder:

@@ -1,13 +1,12 @@
 """What is known of this boot and the ones before it: their order and when their time was good.
 
 Kept in `clock.json` in the state folder, written whole when the time becomes good and then at most every 15 minutes,
-to spare the flash. A damaged file is set aside.
+to spare the flash. A damaged file, which its checksum tells, is set aside.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
 import logging
 import sys
 import uuid
@@ -17,8 +16,10 @@ from pathlib import Path
 from threading import Lock
 from typing import cast, get_args
 
-from agent.clock.sources import SECOND, Evidence
+from agent.clock.sources import BUILT_NS, SECOND, Evidence
+from agent.clock.timeline import LANES, Stretch, stamp_offset
 from agent.util.atomic import read_regular, sweep_temporaries, write_atomic
+from agent.util.checked import seal, unseal
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Boot:
     `offset_ns` (Unix time less boot clock) with `evidence` and `error_ns` is the last good one, at `saved_boot_ns`,
     when points got the time `given_ns`; it was good since `since_boot_ns`, first by `first_offset_ns` within
     `first_error_ns`. No point of it that was dated is later than `until_boot_ns`. `placed_ns` is the offset that it
-    was given by estimate.
+    was given by estimate. `first_lane` and `lane` are the lanes of its stamps (timeline.py), at first and now.
     """
 
     id: str
@@ -63,6 +64,8 @@ class Boot:
     first_offset_ns: int = 0
     first_error_ns: int = 0
     placed_ns: int = 0
+    first_lane: int = 0
+    lane: int = 0
 
     @property
     def good(self) -> bool:
@@ -72,6 +75,18 @@ class Boot:
     def known_until_ns(self) -> int:
         """Unix time that no dated point of this boot is later than."""
         return self.until_boot_ns + max(self.offset_ns, self.given_ns - self.saved_boot_ns)
+
+    @property
+    def first_stamp_offset_ns(self) -> int:
+        """By what its points are dated that had no time."""
+        return stamp_offset(self.first_offset_ns, self.first_lane)
+
+    @property
+    def stretches(self) -> tuple[Stretch, ...]:
+        """What was dated in it, as far as is known."""
+        first, last = self.first_stamp_offset_ns, stamp_offset(self.offset_ns, self.lane)
+        end = self.known_until_ns + SECOND
+        return (Stretch(first, end, first), *((Stretch(last, end, last),) if last != first else ()))
 
 
 class Boots:
@@ -83,6 +98,7 @@ class Boots:
         self._path = folder / FILE if folder else None
         self._lock = Lock()
         self._failing = False
+        self._lanes: dict[int, int] = {}  # the latest stamp of each lane, of stretches that are over
         found = self._load()
         self._here = next((b for b in found if b.id == boot_id), Boot(boot_id))
         self._before = tuple(b for b in found if b.id != boot_id)
@@ -93,6 +109,36 @@ class Boots:
         with self._lock:
             return (*self._before, self._here)
 
+    @property
+    def known_ns(self) -> int:
+        """The latest Unix time that was known before this boot; where none was, when this program was written."""
+        with self._lock:
+            return max((b.saved_boot_ns + b.offset_ns for b in self._before if b.good), default=BUILT_NS)
+
+    def free_lane(self, from_ns: int) -> int:
+        """The first lane on which no stamp is known that is as late as this Unix time."""
+        with self._lock:
+            taken = {lane for lane, last_ns in self._lanes.items() if last_ns >= from_ns}
+            taken |= {b.lane for b in self._before if b.good and b.known_until_ns >= from_ns}
+        return next(lane for lane in range(LANES) if lane not in taken or lane == LANES - 1)
+
+    def used(self, lane: int, last_ns: int) -> None:
+        """A lane has stamps up to this one, and its offset is left. Written with the next save."""
+        with self._lock:
+            self._lanes[lane] = max(last_ns, self._lanes.get(lane, 0))
+
+    def doubt(self, boot_id: str) -> Boot:
+        """Forget what a boot's time was, as it was wrong; save that at once. What was known of it."""
+        with self._lock:
+            known = next(b for b in (*self._before, self._here) if b.id == boot_id)
+            if known.good:
+                self._lanes[known.lane] = max(self._lanes.get(known.lane, 0), known.known_until_ns)
+            if boot_id == self.boot_id:
+                self._here = Boot(boot_id)
+            self._before = tuple(Boot(boot_id) if b.id == boot_id else b for b in self._before)
+            self._save()
+        return known
+
     def remember(self, known: Boot) -> None:
         """Save now when the time became good or by other evidence, or moved by over 0.1 s; else every 15 min."""
         with self._lock:
@@ -101,11 +147,13 @@ class Boots:
                 self._due
                 or here.evidence != known.evidence
                 or here.since_boot_ns != known.since_boot_ns
+                or here.lane != known.lane
                 or abs(here.offset_ns - known.offset_ns) > MOVED_FAR_NS
                 or known.saved_boot_ns - here.saved_boot_ns >= SAVE_EVERY_NS
             )
             if due:
                 self._here = replace(known, until_boot_ns=known.saved_boot_ns + SAVE_EVERY_NS)
+                self._lanes = {lane: last for lane, last in self._lanes.items() if last >= known.first_offset_ns}
                 self._save()
 
     def begin(self) -> None:
@@ -133,6 +181,9 @@ class Boots:
         with self._lock:
             last_good = next((b.id for b in reversed(self._before) if b.good), None)
             gone = set(ids) - {last_good}
+            for boot in self._before:
+                if boot.id in gone and boot.good:
+                    self._lanes[boot.lane] = max(self._lanes.get(boot.lane, 0), boot.known_until_ns)
             self._before = tuple(b for b in self._before if b.id not in gone)
 
     def _load(self) -> list[Boot]:
@@ -140,14 +191,15 @@ class Boots:
             return []
         try:
             sweep_temporaries(self._path)
-            data = json.loads(read_regular(self._path))
+            data = unseal(read_regular(self._path), unsealed=1)  # that of 0.1.0 had no checksum
+            self._lanes = {int(lane): int(last_ns) for lane, last_ns in data.get("lanes", {}).items()}
             return [_boot(b) for b in data["boots"]][-_KEPT:]
         except FileNotFoundError:
             return []
         except OSError as error:
             log.warning("%s cannot be read (%s): the order of earlier boots is not known", self._path, error.strerror)
             return []
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             aside = self._path.with_name(f"{FILE}.damaged")
             log.warning("%s is damaged (%s): set aside as %s", self._path, error, aside.name)
             try:
@@ -160,9 +212,10 @@ class Boots:
         if self._path is None:
             self._due = False
             return
-        data = {"version": 1, "boots": [asdict(b) for b in (*self._before, self._here)[-_KEPT:]]}
+        boots = [asdict(b) for b in (*self._before, self._here)[-_KEPT:]]
+        lanes = {str(lane): last_ns for lane, last_ns in self._lanes.items()}
         try:
-            write_atomic(self._path, json.dumps(data, separators=(",", ":")).encode())
+            write_atomic(self._path, seal({"version": 2, "boots": boots, "lanes": lanes}))
         except OSError as error:
             if not self._failing:
                 log.warning("%s cannot be written (%s): tried again", self._path, error.strerror)
@@ -178,7 +231,7 @@ def _boot(data: object) -> Boot:
     """A Boot of what the file says. Raises ValueError, TypeError or KeyError for anything else."""
     saved = cast("Mapping[str, object]", data)
     evidence, name = saved["evidence"], saved["id"]
-    numbers = [saved[k] for k in _NUMBERS]
+    numbers = [saved.get(k, 0) if k in ("lane", "first_lane") else saved[k] for k in _NUMBERS]
     if not isinstance(name, str) or not (evidence is None or evidence in get_args(Evidence)):
         raise ValueError("not a boot")
     if not all(type(n) is int and abs(n) < 2**63 for n in numbers):

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock
 
@@ -25,10 +26,19 @@ from agent.clock.sources import (
     Observation,
     Trust,
     aged,
-    consensus,
+    joined,
     judge,
 )
-from agent.clock.timeline import Segment, extended, segment_at
+from agent.clock.timeline import (
+    MILLISECOND,
+    Segment,
+    Stretch,
+    contradicts,
+    extended,
+    segment_at,
+    stamp_offset,
+    stretches,
+)
 from agent.config.settings import ClockSettings
 from drivers.base import boot_ns
 
@@ -36,10 +46,8 @@ log = logging.getLogger(__name__)
 
 PROBE_EVERY_S = 0.55  # three answers in 1.1 s: far enough apart to agree, within the 2 s of promise 5
 PROBE_SLOWLY_S = 5.0
-FIRST_WORD_NS = 5 * SECOND
-_OBSERVATIONS = 12
+_QUICKLY_NS = 15 * SECOND
 _ENOUGH_NS = 5 * SECOND
-MILLISECOND = 1_000_000
 _READ_WITHIN_NS = 2 * MILLISECOND
 
 
@@ -61,8 +69,7 @@ class ClockState:
 class Clock:
     """Thread-safe. `boot_ns`, `wall_ns` and `kernel` are the clocks to read; tests pass their own.
 
-    For `first_word_ns` after its start it lets a server speak before it believes the kernel: what was dated by an
-    absurd clock stays so.
+    Points whose time can be wrong by more than `max_error_ns` get none.
     """
 
     def __init__(
@@ -70,7 +77,7 @@ class Clock:
         boots: Boots,
         *,
         trust: Trust = "auto",
-        first_word_ns: int = 0,
+        max_error_ns: int = 300 * SECOND,
         boot_ns: Callable[[], int] = boot_ns,
         wall_ns: Callable[[], int] = time.time_ns,
         kernel: Callable[[], KernelClock | None] = kernel_clock,
@@ -79,35 +86,50 @@ class Clock:
         self.boot_id = boots.boot_id
         self.changed = Event()  # set when the state became good or another: whoever dates waits for it
         self.changes = 0  # how often that was
-        self._trust = trust
+        self._trust, self._max_error_ns = trust, max_error_ns
         self._boot_ns, self._wall_ns, self._kernel = boot_ns, wall_ns, kernel
-        self._alone_until = boot_ns() + first_word_ns
         self._polling = Lock()  # one look at a time; held while a child process or the disk is waited for
         self._lock = Lock()
         self._observations: tuple[Observation, ...] = ()
+        self._proven: set[str] = set()  # servers that gave what nobody else gives
         self._anchor: Anchor | None = None
         self._since: int | None = None
         self._warning: str | None = None
         self._past: int | None = None  # when a server last gave a date that cannot be
-        self._segments: tuple[Segment, ...] = ()  # none exactly while the time is not known
-        here = boots.order()[-1]
-        if here.evidence is None or (here.evidence == "always") > (trust == "always"):
+        self._segments: tuple[Segment, ...] = ()  # none exactly while there is no anchor
+        self._unsure_since: int | None = None  # the anchor is too old for max_error: nothing is dated from then on
+        self._undated_offset_ns = 0
+        self._on_wrong: Callable[[str, tuple[Stretch, ...]], None] = lambda *_: None
+        self._resume(boots.order()[-1])
+
+    def _resume(self, here: Boot) -> None:
+        """Go on with what an earlier run in this boot knew."""
+        if here.evidence is None or (here.evidence == "always") > (self._trust == "always"):
             return
-        if here.saved_boot_ns <= boot_ns():
-            first = Anchor(here.first_offset_ns, here.evidence, here.first_error_ns, here.since_boot_ns)
-            anchor = Anchor(here.offset_ns, here.evidence, here.error_ns, here.saved_boot_ns)
+        if here.saved_boot_ns <= self._boot_ns():
+            first = Anchor(here.first_offset_ns, here.evidence, here.first_error_ns, here.since_boot_ns, stored=True)
+            anchor = Anchor(here.offset_ns, here.evidence, here.error_ns, here.saved_boot_ns, stored=True)
             self._anchor, self._since = anchor, here.since_boot_ns
+            self._undated_offset_ns = here.first_stamp_offset_ns
             self._segments = (
-                Segment(here.since_boot_ns, first.offset_ns, 0, first),
-                Segment(here.saved_boot_ns, anchor.offset_ns, here.given_ns, anchor),
+                Segment(here.since_boot_ns, first.offset_ns, here.first_lane, 0, first),
+                Segment(here.saved_boot_ns, anchor.offset_ns, here.lane, here.given_ns, anchor),
             )
 
-    def configure(self, trust: Trust) -> None:
-        """Another `[clock] trust`. What was good only because of "always" is good no more."""
-        with self._polling, self._lock:
-            self._trust = trust
-            if trust == "auto" and self._anchor is not None and self._anchor.evidence == "always":
-                self._anchor, self._since, self._segments = None, None, ()
+    def on_wrong(self, tell: Callable[[str, tuple[Stretch, ...]], None]) -> None:
+        """Have `tell` called with a boot and its stretches when what was dated so turns out to be wrong, before
+        anybody can learn the right time from here.
+        """
+        self._on_wrong = tell
+
+    def configure(self, trust: Trust, max_error_ns: int) -> None:
+        """Other settings. What was good only because of "always" is good no more."""
+        with self._polling:
+            with self._lock:
+                self._trust, self._max_error_ns = trust, max_error_ns
+                always = self._anchor is not None and self._anchor.evidence == "always"
+                wrong = self._forget(self._boot_ns()) if trust == "auto" and always else ()
+            self._tell_wrong(wrong)
         self._tell()
 
     def boot_ns(self) -> int:
@@ -120,55 +142,68 @@ class Clock:
             if anchor is None:
                 return ClockState(good=False, warning=self._warning)
             error = aged(anchor, self._boot_ns()).error_ns
-            return ClockState(True, anchor.evidence, self._since, anchor.offset_ns, error, self._warning)
+            good, warning = self._unsure_since is None, self._warning
+            if not good:
+                warning = f"the time is known within {error / SECOND:.0f} s only, over [clock] max_error: points wait"
+            return ClockState(good, anchor.evidence, self._since, anchor.offset_ns, error, warning)
 
     def date(self, boot_ns: int) -> int | None:
-        """Unix nanoseconds, rounded to a millisecond, of a moment of this boot; None while the time is not known.
-
-        Later moments never get an earlier time, however the wall clock is slewed or stepped.
+        """Unix nanoseconds, a whole millisecond and a lane (timeline.py), of a moment of this boot; None while the
+        time is not known. Of points of one series on one lane, later ones are given a later time by the buffer.
         """
         segment = segment_at(self._segments, boot_ns)
-        if segment is None:
+        if segment is None or (self._unsure_since is not None and boot_ns >= self._unsure_since):
             return None
-        return (segment.time_of(boot_ns) + MILLISECOND // 2) // MILLISECOND * MILLISECOND
+        return segment.stamp_of(boot_ns)
 
-    def first_offset_ns(self) -> int | None:
-        """By what the points are dated that were measured before the time was known: the same in all the boot."""
-        segments = self._segments
-        return segments[0].offset_ns if segments else None
+    def undated_offset_ns(self) -> int | None:
+        """By what the points are dated that were measured while the time was not known; None as long as it is not."""
+        return self._undated_offset_ns if self._segments and self._unsure_since is None else None
 
     def poll(self) -> ClockState:
-        """Look at the kernel and the wall clock: every second while not good, every minute after."""
+        """Look at the kernel and the wall clock: every second."""
         with self._polling:
             before, wall_offset, after = self._read()
             kernel = after if before and before.vouches else None
             now = self._boot_ns()
-            if not self._observations and now < self._alone_until:
-                kernel = None
             with self._lock:
-                self._judge(now, wall_offset, kernel)
+                wrong = self._judge(now, wall_offset, kernel)
                 known = self._known(now)
+            self._tell_wrong(wrong)
             if known is not None:
                 self.boots.remember(known)
         return self.state()
 
-    def observe(self, date_ns: int, resolution_ns: int, sent_boot_ns: int, received_boot_ns: int) -> None:
-        """A server's date from an answer: a Date header (resolution 1 s) or a serverTime.
+    def _tell_wrong(self, wrong: tuple[Stretch, ...]) -> None:
+        if wrong:
+            self._on_wrong(self.boot_id, wrong)
+            self.boots.doubt(self.boot_id)
 
-        Called for every answer, refused ones too; most are let go by at once while the time is known. Implausible
-        dates (before this program was written) are ignored.
+    def observe(
+        self, date_ns: int, resolution_ns: int, sent_boot_ns: int, received_boot_ns: int, source: str, *, written: bool
+    ) -> None:
+        """A server's date from an answer that is proven to be its own: see Observation. Over plain HTTP nothing counts
+        before a first one that is `written`.
+
+        Most are let go by while the time is known and they agree. Dates from before this program was written are
+        ignored.
         """
-        if date_ns < BUILT_NS or received_boot_ns < sent_boot_ns:
-            self._past = received_boot_ns
-            self.poll()
-            return
-        seen = Observation(date_ns, max(resolution_ns, MILLISECOND), sent_boot_ns, received_boot_ns)
         with self._lock:
-            last = self._observations[-1].received_boot_ns if self._observations else None
-            if self._anchor is not None and last is not None and 0 <= received_boot_ns - last < _ENOUGH_NS:
+            if written:
+                self._proven.add(source)
+            elif source not in self._proven and not source.startswith("https:"):
                 return
-            recent = [o for o in self._observations if received_boot_ns - o.received_boot_ns < OBSERVED_AGE_NS]
-            self._observations = (*recent, seen)[-_OBSERVATIONS:]
+            if date_ns < BUILT_NS or received_boot_ns < sent_boot_ns:
+                self._past = received_boot_ns
+            else:
+                resolution_ns = max(resolution_ns, MILLISECOND)
+                seen = Observation(date_ns, resolution_ns, sent_boot_ns, received_boot_ns, source, written)
+                last = self._observations[-1] if self._observations else None
+                soon = last is not None and 0 <= received_boot_ns - last.received_boot_ns < _ENOUGH_NS
+                if self._anchor is not None and last is not None and soon and not last.apart_ns(seen):
+                    return
+                recent = [o for o in self._observations if received_boot_ns - o.received_boot_ns < OBSERVED_AGE_NS]
+                self._observations = joined(recent, seen, self._max_error_ns)
         self.poll()
 
     def close(self) -> None:
@@ -179,6 +214,11 @@ class Clock:
         if known is not None:
             self.boots.close(known)
 
+    @property
+    def proven(self) -> bool:
+        """Whether a server has been heard in this run: what it contradicts by over a day is not believed."""
+        return bool(self._observations)
+
     def probe_in(self) -> float | None:
         """Seconds until delivery should ask a server for its date by an empty write; None: no need to ask.
 
@@ -186,32 +226,35 @@ class Clock:
         servers' answers settle whether the clock is good.
         """
         with self._lock:
-            seen, good = self._observations, self._anchor is not None
+            seen, good = self._observations, self._anchor is not None and self._unsure_since is None
         if self._trust == "always":
             return None
         if not seen:
             return 0.0
-        now = self._boot_ns()
-        if good or consensus(seen, now) is not None:
+        if good:
             return None
-        every = PROBE_EVERY_S if len(seen) < 5 else PROBE_SLOWLY_S
-        return max(0.0, every - (now - seen[-1].received_boot_ns) / SECOND)
+        span = seen[-1].received_boot_ns - seen[0].received_boot_ns
+        every = PROBE_EVERY_S if span < _QUICKLY_NS else PROBE_SLOWLY_S
+        return max(0.0, every - (self._boot_ns() - seen[-1].received_boot_ns) / SECOND)
 
     def _known(self, now: int) -> Boot | None:
         """What there is to remember of this boot."""
         if self._anchor is None or self._since is None:
             return None
-        anchor, first = aged(self._anchor, now), aged(self._segments[0].anchor, self._since)
+        first, last = self._segments[0], self._segments[-1]
+        anchor, first_anchor = aged(self._anchor, now), aged(first.anchor, self._since)
         return Boot(
             self.boot_id,
             evidence=anchor.evidence,
-            offset_ns=anchor.offset_ns,
+            offset_ns=last.offset_ns,
             error_ns=anchor.error_ns,
             since_boot_ns=self._since,
             saved_boot_ns=now,
-            given_ns=self._segments[-1].time_of(now),
+            given_ns=last.time_of(now),
             first_offset_ns=first.offset_ns,
-            first_error_ns=first.error_ns,
+            first_error_ns=first_anchor.error_ns,
+            first_lane=first.lane,
+            lane=last.lane,
         )
 
     def _read(self) -> tuple[KernelClock | None, int, KernelClock | None]:
@@ -229,7 +272,8 @@ class Clock:
         assert best is not None
         return before, best[1], self._kernel()
 
-    def _judge(self, now: int, wall_offset_ns: int, kernel: KernelClock | None) -> None:
+    def _judge(self, now: int, wall_offset_ns: int, kernel: KernelClock | None) -> tuple[Stretch, ...]:
+        """Go by the evidence of this moment. What was dated by a time that it says was wrong."""
         verdict = judge(
             now_boot_ns=now,
             wall_offset_ns=wall_offset_ns,
@@ -237,21 +281,57 @@ class Clock:
             observations=[o for o in self._observations if now - o.received_boot_ns < OBSERVED_AGE_NS],
             held=self._anchor,
             trust=self._trust,
+            known_ns=self.boots.known_ns,
+            tolerance_ns=self._max_error_ns,
         )
         was, anchor = self._anchor, verdict.anchor
         warning = verdict.warning
         if warning is None and self._past is not None and now - self._past < OBSERVED_AGE_NS:
             warning = "a server's date is in the past: it is ignored"
         self._say(was, anchor, warning)
-        self._warning, self._anchor = warning, anchor
-        if anchor is None:
-            self._since, self._segments = None, ()
-            return
+        self._warning = warning
+        wrong: tuple[Stretch, ...] = ()
+        if was is not None and (anchor is None or contradicts(self._segments, anchor, now)):
+            wrong = self._forget(now)
+        if anchor is not None:
+            self._believe(anchor, now)
+        if self._anchor is not None and (was is None or wrong or was.evidence != self._anchor.evidence):
+            self._tell()
+        return wrong
+
+    def _believe(self, anchor: Anchor, now: int) -> None:
+        """Date by this from now on, and by the same what was measured since nothing could be dated."""
+        fresh = self._anchor is None
+        self._anchor = anchor
         if self._since is None:
             self._since = now
-        self._segments = extended(self._segments, anchor, now)
-        if was is None or was.evidence != anchor.evidence:
+        sure = aged(anchor, now).error_ns <= self._max_error_ns
+        if not sure and self._unsure_since is None:
+            self._unsure_since = now
+        before, since = self._segments, self._unsure_since
+        self._segments = extended(before, anchor, now if since is None else since, partial(self._free_lane, now))
+        if fresh or since is not None:
+            last = self._segments[-1]
+            self._undated_offset_ns = stamp_offset(last.offset_ns, last.lane)
+        if sure and since is not None:
+            self._unsure_since = None
             self._tell()
+
+    def _free_lane(self, now: int, from_ns: int) -> int:
+        """A lane other than the present one, on which no stamp is as late as this Unix time."""
+        if self._segments:
+            last = self._segments[-1]
+            self.boots.used(last.lane, last.stamp_of(now) + SECOND)
+        return self.boots.free_lane(from_ns)
+
+    def _forget(self, now: int) -> tuple[Stretch, ...]:
+        """Nothing is known any more of the time in this boot. What was dated by it."""
+        wrong = stretches(self._segments, now)
+        for stretch in wrong:
+            self.boots.used(stretch.lane, stretch.last_ns)
+        self._anchor, self._since, self._unsure_since, self._segments = None, None, None, ()
+        self._tell()
+        return wrong
 
     def _tell(self) -> None:
         self.changes += 1
@@ -270,4 +350,4 @@ def open_clock(folder: Path, settings: ClockSettings) -> Clock:
     """The clock of this boot, with what the state folder remembers of it. Asks nothing yet; call poll()."""
     boots = Boots(folder, current_boot_id())
     boots.begin()
-    return Clock(boots, trust=settings.trust, first_word_ns=FIRST_WORD_NS)
+    return Clock(boots, trust=settings.trust, max_error_ns=round(settings.max_error * SECOND))

@@ -7,12 +7,12 @@ start. Entries stay until the points have long been dated: dating twice does no 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 from agent.util.atomic import read_regular, write_atomic
+from agent.util.checked import seal, unseal
 
 log = logging.getLogger(__name__)
 
@@ -20,27 +20,24 @@ FILE = "clock.byhand.json"
 
 
 def read(folder: Path) -> dict[str, int]:
-    """Unix time, in ns, when the boot clock read 0, by boot id. What is not readable is set aside: it is looked for
-    every second.
-    """
+    """Unix time, in ns, when the boot clock read 0, by boot id. What is not readable is set aside."""
     path = folder / FILE
     try:
-        data = json.loads(read_regular(path))
-        if not isinstance(data, dict):
-            raise ValueError("no table of boots")  # noqa: TRY004, TRY301 - as damaged as the others
+        record = unseal(read_regular(path), unsealed=0)
+        starts = record["starts"] if "version" in record else record  # 0.1.0 wrote the bare times
+        return {str(name): start for name, start in starts.items() if type(start) is int and abs(start) < 2**63}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, AttributeError) as error:
         with contextlib.suppress(OSError):
             path.replace(path.with_name(f"{FILE}.damaged"))
             log.warning("%s is not readable (%s): give the times again with iot-agent buffer date", path, error)
         return {}
-    return {name: start for name, start in data.items() if type(start) is int and abs(start) < 2**63}
 
 
 def leave(folder: Path, starts: Mapping[str, int]) -> None:
     """Add times of boots. Raises OSError."""
-    write_atomic(folder / FILE, json.dumps({**read(folder), **starts}).encode())
+    write_atomic(folder / FILE, seal({"version": 2, "starts": {**read(folder), **starts}}))
 
 
 def remove(folder: Path) -> None:

@@ -35,6 +35,7 @@ LIMITS: Mapping[str, tuple[float, float, str]] = {
     "delivery.batch_size": (1, 50_000, "1 to 50000 points"),
     "delivery.backlog_rate": (0, 10_000_000, "points per second, 0 for full speed"),
     "delivery.timeout": (0.1, 300, 'from "100ms" to "5m"'),
+    "clock.max_error": (0.1, 366 * _DAY, 'from "100ms" to "366d"'),
     "status.unhealthy_after": (1, 30 * _DAY, 'from "1s" to "30d"'),
     "health.interval": (1, _DAY, 'from "1s" to "1d"'),
 }

@@ -96,6 +96,7 @@ class DeliverySettings:
 class ClockSettings:
     trust: Literal["auto", "always"] = "auto"
     unanchored: Literal["estimate", "hold", "discard"] = "estimate"
+    max_error: Seconds = Seconds(300)
 
 
 @dataclass(frozen=True, slots=True)

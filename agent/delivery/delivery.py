@@ -19,11 +19,11 @@ from agent.buffer.buffer import Buffer
 from agent.clock.clock import Clock
 from agent.config.settings import DeliverySettings
 from agent.delivery.outage_log import OutageLog
-from agent.delivery.outcome import Delivered, Outcome, Park, decide, is_blind
+from agent.delivery.outcome import Delivered, Outcome, Park, decide, is_blind, is_own, may_be_stored
 from agent.delivery.pacing import SLOW_BASE_S, Pace, flush_interval_s
 from agent.delivery.settling import Settling
 from agent.delivery.writer import Writer
-from agent.registration.target import Target
+from agent.registration.target import Target, origin
 from drivers.base import boot_ns
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,8 @@ class Delivery:
         self._pace = Pace(interval_s, settings.batch_size, settings.backlog_rate, device_id, rng)
         self.wakeup = threading.Event()
         self._writer: Writer | None = None
-        self._probes, self._probe_at = 0, 0
+        self._asked_at, self._dateless = 0, 0
+        self._unsure = False  # whether the server may have the batch that is being sent
         self._fine_at = -FINE_NS - 1  # when the last 204 came
         self._outage = OutageLog()
         self._settling = Settling(
@@ -168,8 +169,7 @@ class Delivery:
             return self._pace.server.left_s(now)
         probe_s = self._probe_in(now)
         if probe_s == 0:
-            self._probes += 1
-            self._probe_at = now
+            self._asked_at = now
             self._settling.apply(self._send(self._writer, None), None)
             return 0.0
         batch = self._next(now)
@@ -194,6 +194,7 @@ class Delivery:
 
     def _deliver(self, writer: Writer, batch: Batch) -> None:
         settled = False
+        self._unsure = True
         try:
             outcome = self._send(writer, batch)
             fine = outcome.kind == "400" and self._now() <= self._fine_at + FINE_NS
@@ -203,7 +204,7 @@ class Delivery:
             settled = self._settling.apply(outcome, batch)
         finally:
             if not settled:
-                self._buffer.keep(batch)
+                self._buffer.keep(batch, sent=self._unsure)
 
     def _send(self, writer: Writer, batch: Batch | None) -> Outcome:
         """Write a batch; None: only ask."""
@@ -216,10 +217,16 @@ class Delivery:
         finally:
             self._call_since = None
         received = self.alive_boot_ns = self._now()
-        if answer.date_ns is not None:
-            self._clock.observe(answer.date_ns, SECOND, sent, received)
+        if answer.date_ns is not None and is_own(answer):
+            self._dateless = 0
+            written, where = answer.status == 204, origin(writer.target.url)
+            self._clock.observe(answer.date_ns, SECOND, sent, received, where, written=written)
+        elif answer.status is not None:
+            self._dateless += 1
         if answer.status == 204:
             self._fine_at = received
+        if batch is not None:
+            self._unsure = may_be_stored(answer)
         settling = self._settling
         try:
             return decide(
@@ -246,7 +253,7 @@ class Delivery:
         if self._outage.kind is None:
             self._outage.changed_ns = self._now()
         self._settling.start_again()
-        self._probes = 0
+        self._dateless = 0
         self._fine_at = -FINE_NS - 1
 
     def _probe_in(self, now: int) -> float | None:
@@ -254,6 +261,5 @@ class Delivery:
         wanted = self._clock.probe_in()
         if wanted is None:
             return None
-        gap = PROBE_GAP_S if self._probes < MAX_PROBES else PROBE_SLOWLY_S
-        own = max(0.0, gap - (now - self._probe_at) / SECOND) if self._probes else 0.0
-        return max(wanted, own)
+        gap = PROBE_GAP_S if self._dateless < MAX_PROBES else PROBE_SLOWLY_S
+        return max(wanted, gap - (now - self._asked_at) / SECOND if self._asked_at else 0.0)

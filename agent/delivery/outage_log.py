@@ -31,26 +31,33 @@ class OutageLog:
     url: str = ""
     changed_ns: int = 0
     _began_ns: int = 0
+    _unsaid: str | None = None  # the failure that is over since the server answers, but no point went yet
     _said: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
 
     def begin(self, now: int, kind: str, text: str, *, loud: bool = False, error: Exception | None = None) -> None:
         """A failure, perhaps the same as before. `loud`: it ends only when somebody does something."""
         level = logging.ERROR if loud else logging.WARNING
-        if self.kind is None:
+        before, self._unsaid = self.kind or self._unsaid, None
+        if before is None:
             self._began_ns = self.changed_ns = now
             log.log(level, "delivery to %s fails: %s; all points are kept", self.url, text, exc_info=error)
-        elif self.kind != kind:
+        elif before != kind:
             log.log(level, "delivery to %s now fails otherwise: %s (after %d attempts)", self.url, text, self.count)
         self.kind, self.text = kind, text
         self.count += 1
 
-    def end(self, now: int) -> None:
-        """Something got through."""
-        if self.kind is not None:
+    def end(self, now: int, *, went: bool = True) -> None:
+        """The server takes what is sent. Said once points `went`, or none wait."""
+        if not went:
+            self._unsaid = self.kind or self._unsaid
+        elif self.kind is not None or self._unsaid is not None:
+            self._unsaid = None
             seconds = round((now - self._began_ns) / 1e9)
             log.info("delivery works again after %s and %d attempts", format_duration(seconds), self.count)
             self.changed_ns = now
-        self.kind, self.text, self.count = None, None, 0
+        self.kind, self.text = None, None
+        if went:
+            self.count = 0
 
     def tell(self, now: int, what: Literal["refused", "parked", "held"], points: int, text: str) -> None:
         """Of points that did not go through: at once where the reason is new."""

@@ -6,6 +6,7 @@ drop a point: its line is parked, which counts as pending, is retried slowly and
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,6 +88,26 @@ Outcome = Delivered | Retry | Wait | Reauthorise | Slow | Split | Park | Defer
 def is_blind(outcome: Outcome) -> bool:
     """Whether nothing told the points that are refused from the others."""
     return isinstance(outcome, Park | Defer) or (isinstance(outcome, Split) and outcome.blind)
+
+
+def is_own(answer: Answer) -> bool:
+    """Whether an answer proves to be the write API's own, and not of a captive portal, a proxy or a gateway: a 204, or
+    an error in InfluxDB's JSON.
+    """
+    if answer.status == 204:
+        return not answer.body
+    if answer.status not in (400, 401, 413, 422, 429, 500, 503) or not answer.body.startswith(b"{"):
+        return False
+    try:
+        error = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(error.get("code"), str) and isinstance(error.get("message"), str)
+
+
+def may_be_stored(answer: Answer) -> bool:
+    """Whether the server can have what it was sent although it did not say so: the answer was lost, or a gateway's."""
+    return answer.sent if answer.status is None else answer.status in (502, 504)
 
 
 def decide(

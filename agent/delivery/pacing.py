@@ -19,6 +19,7 @@ PARKED_S = 60.0
 LEAST_POINTS = 500
 """A request that gets no answer is made smaller next time, down to this: it can be too much for the line."""
 MIN_WAIT_S = 0.05
+SOON_S = 4.0
 _RATE_WINDOW_NS = 30_000_000_000
 
 
@@ -37,23 +38,33 @@ def next_flush(now: int, interval_s: float, device_id: str) -> int:
 
 @dataclass(slots=True)
 class Gate:
-    """Closed for a while after each failure: exponential back-off with full jitter, or as long as the server says."""
+    """Closed for a while after each failure: exponential back-off with full jitter, or as long as the server says.
+
+    `soon`: it backs off for no longer than a quarter of the time that it has been failing for, so that a server that is
+    there again after some seconds is noticed within seconds.
+    """
 
     rng: Random
     base_s: float = BASE_S
     cap_s: float = CAP_S
     failures: int = 0
     until: int = 0
+    _since: int = 0
 
-    def fail(self, now: int, base_s: float | None = None) -> None:
-        self.failures += 1
-        wait_s = full_jitter(self.failures - 1, base_s or self.base_s, self.cap_s, self.rng)
+    def fail(self, now: int, base_s: float | None = None, *, soon: bool = False) -> None:
+        self._count(now)
+        cap_s = min(self.cap_s, max(SOON_S, (now - self._since) / 4e9)) if soon else self.cap_s
+        wait_s = full_jitter(self.failures - 1, base_s or self.base_s, cap_s, self.rng)
         self.until = now + round(max(wait_s, MIN_WAIT_S) * 1e9)
 
     def wait(self, now: int, seconds: float) -> None:
         """A tenth more at most, so that a fleet that was told the same does not come back at once."""
-        self.failures += 1
+        self._count(now)
         self.until = now + round(seconds * self.rng.uniform(1, 1.1) * 1e9)
+
+    def _count(self, now: int) -> None:
+        self._since = self._since if self.failures else now
+        self.failures += 1
 
     def left_s(self, now: int) -> float:
         return max(0, self.until - now) / 1e9

@@ -32,6 +32,10 @@ find one line in 5,000, and some more come before the first good part when there
 yet on disk, in order."""
 
 
+NOBODY = ("no answer", "timeout", "502", "504")
+"""Kinds of an outage: nobody is there. Others are there and unwell, and asked more rarely."""
+
+
 class Settling:
     """Does what outcomes ask for, to the buffer and to the pace. For the delivery thread only.
 
@@ -113,7 +117,7 @@ class Settling:
                 self._outage.begin(now, outcome.kind, outcome.text)
                 if batch is not None and outcome.kind == "timeout":
                     pace.shrink(batch.count, LEAST_POINTS)
-                pace.server.fail(now)
+                pace.server.fail(now, soon=outcome.kind in NOBODY)
             case Wait():
                 self._outage.begin(now, outcome.kind, outcome.text)
                 pace.server.wait(now, outcome.seconds)
@@ -143,7 +147,7 @@ class Settling:
         if self._token_refused:
             self._token_refused = False
             self._on_authorised()
-        self._outage.end(now)
+        self._outage.end(now, went=batch is not None or not self._buffer.snapshot().pending)
         if batch is None:
             self._pace.server.clear()
             return

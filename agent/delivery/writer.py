@@ -11,6 +11,8 @@ from influxdb_client.service.write_service import WriteService
 from agent.registration.target import Target
 from agent.util.http import Answer, Bounds
 
+ASK_S = 5.0
+"""An empty write is small: who does not answer it in that time hangs, and is asked again the sooner."""
 MAX_ANSWER = 2 * 2**20
 """Bytes of an answer that are read: 5,000 bad lines are answered with 1.4 MB (InfluxDB 2.9.1)."""
 
@@ -24,7 +26,7 @@ class Writer:
 
     def __init__(self, target: Target, timeout: float) -> None:
         self.target = target
-        self._bounds = Bounds(timeout, MAX_ANSWER)
+        self._timeout, self._bounds = timeout, Bounds(timeout, MAX_ANSWER)
         self._client: Any = None
         self._used = False  # an answer came over this connection before
 
@@ -33,6 +35,7 @@ class Writer:
         token = self.target.token.reveal()
         if not self.target.token.fits_header():
             return Answer(401, body=b"the token holds characters that no header can carry")
+        self._bounds.seconds = self._timeout if body else min(self._timeout, ASK_S)
         answer = self._bounds.exchange(lambda: self._post(token, body))
         if self._used and answer.status is None and not answer.timed_out:  # closed by the server while it was idle
             self.close()
@@ -47,13 +50,15 @@ class Writer:
             self._client = InfluxDBClient(
                 self.target.url,
                 token,
-                timeout=round(self._bounds.seconds * 1000),
                 ssl_ca_cert=self.target.ca_file,  # None: the system's trust store
                 connection_pool_maxsize=1,
             )
             self._bounds.put_on(self._client.api_client.rest_client.pool_manager)
-        service, encoding = WriteService(self._client.api_client), {"content_encoding": "gzip"} if body else {}
-        service.post_write(self.target.org, self.target.bucket, body, precision="ns", **encoding)
+        options: dict[str, Any] = {"_request_timeout": round(self._bounds.seconds * 1000)}
+        if body:
+            options["content_encoding"] = "gzip"
+        service = WriteService(self._client.api_client)
+        service.post_write(self.target.org, self.target.bucket, body, precision="ns", **options)
 
     def close(self) -> None:
         """Drop the connection. The next write opens a new one."""

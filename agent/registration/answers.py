@@ -6,17 +6,21 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from agent.config.limits import check_url
 from agent.util.errors import AgentError
 from agent.util.http import Answer
 from agent.util.secret import TOKEN, Secret
 
-TellTime = Callable[[int | None, int], None]
+
+class TellTime(Protocol):
+    """Hands the clock what the last answer said about the time, to the resolution. `written`: it gave a token."""
+
+    def __call__(self, unix_ns: int, resolution_ns: int, *, written: bool) -> None: ...
 
 
 MAX_RETRY_AFTER_S = 3600.0
@@ -158,7 +162,8 @@ def check_status(reply: Reply, device_id: str) -> None:
 
 
 def registration(tell_time: TellTime, reply: Reply, record: Mapping[str, Any], token_name: str) -> Registration:
-    token, told = token_of(reply, record.get(token_name), token_name), told_by(tell_time, reply, record)
+    token = token_of(reply, record.get(token_name), token_name)
+    told = told_by(tell_time, reply, record, written=True)
     if told.refused:
         raise RegistrationError(told.refused[0])
     return Registration(token, str(record.get("key") or "")[:200], told)
@@ -180,12 +185,17 @@ def token_of(reply: Reply, value: object, name: str) -> Secret:
     return Secret(value)
 
 
-def told_by(tell_time: TellTime, reply: Reply, record: Mapping[str, Any]) -> Told:
-    """What a record says to its device. Its serverTime (ISO 8601, to the ms) goes to the clock."""
+def told_by(tell_time: TellTime, reply: Reply, record: Mapping[str, Any], *, written: bool = False) -> Told:
+    """What a record says to its device. Its serverTime (ISO 8601, to the ms) goes to the clock, else the answer's Date:
+    only answers that hold a record are the center's own beyond doubt.
+    """
+    unix_ns, resolution_ns = reply.answer.date_ns, 1_000_000_000
     with contextlib.suppress(ValueError):
         moment = datetime.fromisoformat(str(record.get("serverTime")))
         if moment.tzinfo is not None:
-            tell_time(round(moment.timestamp() * 1000) * 1_000_000, 1_000_000)
+            unix_ns, resolution_ns = round(moment.timestamp() * 1000) * 1_000_000, 1_000_000
+    if unix_ns is not None:
+        tell_time(unix_ns, resolution_ns, written=written)
     places: dict[str, str | None] = {}
     refused = []
     for name in ("url", "org", "bucket"):

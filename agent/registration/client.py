@@ -13,17 +13,17 @@ from agent import __version__
 from agent.config.settings import CenterSettings
 from agent.registration.answers import RegistrationError, Reply
 from agent.registration.credentials import CredentialsError, CredentialStore, read_secret_file
-from agent.registration.target import trust_store
+from agent.registration.target import origin, trust_store
 from agent.util.http import Answer, Bounds
 from agent.util.secret import Secret
 from drivers.base import boot_ns
 
-Observe = Callable[[int, int, int, int], None]
+Observe = Callable[..., None]
+"""Clock.observe."""
 
 
 MAX_ANSWER = 65_536
 _REDIRECTS = (301, 302, 303, 307, 308)
-_SECOND_NS = 1_000_000_000
 
 
 class _BoundedAdapter(HTTPAdapter):
@@ -126,13 +126,12 @@ class CenterClient:
         self.sent_ns = boot_ns()
         answer = self._bounds.exchange(send)
         self.received_ns = boot_ns()
-        self.tell_time(answer.date_ns, _SECOND_NS)
         return answer
 
-    def tell_time(self, unix_ns: int | None, resolution_ns: int) -> None:
+    def tell_time(self, unix_ns: int, resolution_ns: int, *, written: bool) -> None:
         """Hands the clock what the last answer said about the time."""
-        if self._observe and unix_ns is not None:
-            self._observe(unix_ns, resolution_ns, self.sent_ns, self.received_ns)
+        if self._observe:
+            self._observe(unix_ns, resolution_ns, self.sent_ns, self.received_ns, origin(self.url), written=written)
 
     @staticmethod
     def _follow(what: str, url: str, answer: Answer) -> str:

@@ -43,6 +43,12 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
+def origin(url: str) -> str:
+    """Scheme, host and port: who answers there."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 def plain_http_warning(url: str) -> str | None:
     """What to say about secrets going over http to a host that is neither local nor private; None if all is well."""
     parts = urlsplit(url)

@@ -56,8 +56,7 @@ class _Snapshot(Collector):
             yield _gauge("registered", "1 while there is a token that the server has not refused", state)
         clock = snapshot.get("clock") or {}
         yield _gauge("clock_good", "1 once the clock is known to be right", clock.get("good"))
-        error = clock.get("error_ns")
-        yield _gauge("clock_error_seconds", "Bound of the clock's error", None if error is None else error / 1e9)
+        yield _gauge("clock_error_seconds", "Bound of the clock's error", clock.get("clock_error_s"))
         yield from _sensors(snapshot.get("sensors") or [], now)
 
 

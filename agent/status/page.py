@@ -100,11 +100,11 @@ def _clock(snapshot: Mapping[str, Any]) -> str:
     if not clock.get("good"):
         return "not known to be right yet: points wait for it"
     by = {"kernel": "synchronised", "servers": "agrees with the servers", "always": "taken as it is"}
-    error = clock.get("error_ns")
+    error = clock.get("clock_error_s")
     offset = clock.get("offset_ns")
     text = by.get(str(clock.get("evidence")), "right")
     if error is not None:
-        text += f", within {error / 1e9:.3g} s"
+        text += f", within {error:.3g} s"
     if offset is not None and clock.get("boot_ns") is None:
         text += time.strftime(", %Y-%m-%d %H:%M UTC", time.gmtime(float(snapshot.get("at") or time.time())))
     return text

@@ -20,7 +20,7 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
 
     Integers: measured, delivered, pending, rejected, dropped, unaccounted (points), buffer_bytes, memory_available,
     memory_process, disk_free (bytes), throttled (flags, see board.py), clock_good (0 or 1), refused, stuck (quantities
-    of all sensors, at this moment). Floats: uptime, board_uptime (s), cpu_temperature (°C), load.
+    of all sensors, at this moment). Floats: uptime, board_uptime, clock_error_s (s), cpu_temperature (°C), load.
     """
     ledger = snapshot.get("ledger", {})
     integers: dict[str, Any] = {
@@ -37,6 +37,7 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
     floats = {
         "uptime": snapshot.get("uptime_s"),
         "board_uptime": board.uptime,
+        "clock_error_s": snapshot.get("clock", {}).get("clock_error_s"),
         "cpu_temperature": board.cpu_temperature,
         "load": board.load,
     }

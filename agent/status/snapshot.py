@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from agent import __version__
 from agent.buffer.batch import BufferStatus
 from agent.clock.backdating import words
+from agent.clock.timeline import Wrong
 from agent.status.socket import NotOurs
 from drivers.base import boot_ns
 
@@ -53,13 +54,16 @@ def build(
     delivery: DeliveryStatus | None,
     registration: RegistrationStatus | None,
     warnings: Sequence[str],
+    wrong: Wrong | None = None,
 ) -> dict[str, Any]:
     """The snapshot as plain numbers, text, lists and tables: it can be written as JSON.
 
-    `warnings` is what a person should mend although all goes on; those of the registration are added.
+    `warnings` is what a person should mend although all goes on; those of the registration are added. `wrong`: what was
+    delivered with a time that turned out to be wrong.
     Times: seconds (`at`: Unix), or nanoseconds where the name says so. What shows it counts ages from its `boot_ns`.
     """
-    now = boot_ns()
+    now, time_state = boot_ns(), clock.state()
+    error_ns = time_state.error_ns
     return {
         "running": True,
         "version": __version__,
@@ -68,7 +72,12 @@ def build(
         "uptime_s": (now - started_boot_ns) / 1e9,
         "at": time.time(),
         "boot_ns": now,
-        "clock": {**asdict(clock.state()), "words": words(clock.state(), now)},
+        "clock": {
+            **asdict(time_state),
+            "clock_error_s": None if error_ns is None else error_ns / 1e9,
+            "words": words(time_state, now),
+            "wrong": asdict(wrong or Wrong()),
+        },
         "sensors": [
             {
                 **asdict(sensor),

@@ -44,8 +44,9 @@ _MESSAGE = re.compile(r'"message"\s*:\s*"')
 class Answer:
     """What came back. `status` None: nothing did, and `error` says why. Header names are in lower case.
 
-    `timed_out`: connected, but not all of it came in time; `cut`: the body is not whole, for that reason or because it
-    is longer than is read. Its repr shows no body: tokens may be in there.
+    `timed_out`: connected, but not all of it came in time; `sent`: the request went out whole; `cut`: the body is not
+    whole, for that reason or because it is
+    longer than is read. Its repr shows no body: tokens may be in there.
     """
 
     status: int | None
@@ -54,6 +55,7 @@ class Answer:
     error: str = ""
     timed_out: bool = False
     cut: bool = False
+    sent: bool = True
 
     @property
     def date_ns(self) -> int | None:
@@ -112,6 +114,7 @@ class Bounds:
     def __init__(self, seconds: float, most: int) -> None:
         self.seconds, self.most = seconds, most
         self.answer: Answer | None = None
+        self._sent = False
 
     def put_on(self, manager: PoolManager) -> None:
         """On all connections that `manager` makes from now on, also through a proxy."""
@@ -128,6 +131,7 @@ class Bounds:
 
     def _response(self, sock: socket, *arguments: Any, **options: Any) -> http.client.HTTPResponse:
         """What http.client reads an answer with, once its request is sent."""
+        self._sent = True
         response = http.client.HTTPResponse(sock, *arguments, **options)
         until = time.monotonic() + self.seconds
         response.fp = io.BufferedReader(_TimedReader(response.fp.detach(), sock, until))
@@ -135,12 +139,13 @@ class Bounds:
 
     def exchange(self, send: Callable[[], object]) -> Answer:
         """What came back for the one request that `send` makes. Never raises."""
-        self.answer, failed = None, Answer(None, error="no answer")
+        self.answer, self._sent, failed = None, False, Answer(None, error="no answer")
         try:
             send()
         except Exception as error:  # noqa: BLE001 - clients raise for a status, and whatever goes wrong is an answer too
             causes = list(_causes(error))
-            failed = Answer(None, error=_describe(causes, self.seconds), timed_out=_late(causes) == "answer")
+            late = _late(causes) == "answer"
+            failed = Answer(None, error=_describe(causes, self.seconds), timed_out=late, sent=self._sent)
         answer, self.answer = self.answer, None  # not held until the next: it may be large
         return answer or failed
 

@@ -197,14 +197,14 @@ def test_promise_5_points_without_a_time_get_it_when_the_clock_is_good(folder):
     buffer.close()
 
 
-def test_promise_5_the_stamps_of_a_series_rise_strictly(folder):
+def test_promise_5_the_stamps_of_a_series_rise_strictly_on_one_lane(folder):
     clock = HandClock(offset_ns=None)
     buffer = open_at(folder, clock)
     measure(buffer, clock, 5, step_s=0.0001)
     clock.offset_ns = UNIX_NS
     buffer.date_boot(clock.boot_id, UNIX_NS, estimated=False)
     measure(buffer, clock, 5, step_s=0.0001)
-    clock.offset_ns -= 3600 * SECOND
+    clock.offset_ns -= 3 * SECOND
     measure(buffer, clock, 5)
     stamps = [int(text.split()[-1]) for text in drain(buffer)]
     assert len(set(stamps)) == 15

@@ -1,9 +1,10 @@
 """When the time counts as good, and what time points get. Nothing here waits."""
 
-import itertools
+from dataclasses import replace
 
 import pytest
 
+from agent.clock.boots import Boots
 from agent.clock.kernel import MAX_ERROR_NS
 from agent.clock.sources import SECOND
 from tests.clock_world import DAY, HOUR, NOW_NS, World, error_ns
@@ -135,12 +136,14 @@ def test_a_machine_that_is_right_but_cannot_show_it_is_good_within_2_s_of_first_
         assert abs(clock.date(boot) - true) <= 6 * MS  # dated by the wall clock, which is better than whole seconds
 
 
-@pytest.mark.parametrize("off", [-40 * DAY, 5 * 365 * DAY, 20 * SECOND], ids=["-40d", "+5y", "+20s"])
-def test_servers_that_agree_with_each_other_win_against_the_wall_clock(off):
+@pytest.mark.parametrize(
+    ("off", "within"), [(-40 * DAY, 10), (5 * 365 * DAY, 70), (20 * SECOND, 10)], ids=["-40d", "+5y", "+20s"]
+)
+def test_servers_that_agree_for_a_while_win_against_the_wall_clock(off, within):
     world = World(wall_ns=NOW_NS + off)
     clock = world.clock()
     boot, true = world.measure(), world.true_ns
-    assert world.contact(clock) < 2 * SECOND
+    assert 8 * SECOND < world.contact(clock, most=80) < within * SECOND
     state = clock.state()
     assert state.evidence == "servers"
     assert "points are dated by the servers' dates" in state.warning
@@ -174,7 +177,7 @@ def test_a_date_that_stands_still_is_no_evidence():
     world = World()
     clock = world.clock()
     for _ in range(8):
-        clock.observe(NOW_NS, SECOND, world.boot_ns, world.boot_ns + MS)
+        clock.observe(NOW_NS, SECOND, world.boot_ns, world.boot_ns + MS, "http://influxdb:8086", written=True)
         world.wait(3 * SECOND)
     assert not clock.state().good
 
@@ -191,7 +194,7 @@ def test_a_server_living_in_the_past_is_ignored_and_named():
     world = World(max_error_ns=None)
     clock = world.clock()
     for _ in range(4):
-        clock.observe(SECOND, SECOND, world.boot_ns, world.boot_ns)
+        clock.observe(SECOND, SECOND, world.boot_ns, world.boot_ns, "http://influxdb:8086", written=True)
         world.wait(SECOND)
     assert not clock.state().good
     assert "in the past" in clock.state().warning
@@ -203,7 +206,7 @@ def test_a_synchronised_clock_from_before_this_program_is_not_believed():
     state = clock.poll()
     assert not state.good
     assert "2001-09-09" in state.warning
-    world.contact(clock)
+    world.contact(clock, most=80)
     assert abs(clock.date(world.boot_ns) - world.true_ns) <= SECOND
 
 
@@ -218,20 +221,6 @@ def test_a_synchronised_clock_a_day_from_the_servers_date_is_not_believed():
     world.contact(clock)
     assert clock.state().evidence == "servers"
     assert abs(clock.date(world.boot_ns) - world.true_ns) <= SECOND
-
-
-def test_a_server_speaks_first_for_some_seconds_then_the_kernel_is_believed_alone():
-    world = World(wall_ns=NOW_NS, max_error_ns=MS)
-    clock = world.clock(first_word_ns=5 * SECOND)
-    assert not clock.poll().good
-    world.wait(4 * SECOND)
-    assert not clock.poll().good
-    world.wait(SECOND)
-    assert clock.poll().good
-    clock = world.clock(first_word_ns=5 * SECOND)
-    assert not clock.poll().good
-    world.answer(clock)
-    assert clock.state().evidence == "kernel"
 
 
 def test_a_server_some_minutes_off_is_reported_and_the_kernel_believed():
@@ -273,12 +262,12 @@ def test_a_board_off_line_for_days_follows_servers_that_agree_again():
         clock.poll()
     assert abs(clock.date(world.boot_ns) - world.true_ns) > 100 * SECOND
     dates = []
-    for _ in range(40):
+    for _ in range(4):
         world.answer(clock)
         world.wait(6 * SECOND)
         dates.append(clock.date(world.boot_ns))
-    assert all(a < b for a, b in itertools.pairwise(dates))
-    assert abs(dates[-1] - world.true_ns) <= SECOND
+    assert len(set(dates)) == len(dates)
+    assert abs(dates[-1] - world.true_ns) <= SECOND  # at once, and not at half speed until it is right
     assert clock.state().evidence == "servers"
 
 
@@ -301,8 +290,222 @@ def test_trust_can_be_changed_while_it_runs():
     world = World()
     clock = world.clock()
     assert not clock.poll().good
-    clock.configure("always")
+    clock.configure("always", 300 * SECOND)
     assert clock.poll().evidence == "always"
-    clock.configure("auto")
+    clock.configure("auto", 300 * SECOND)
     assert clock.date(world.boot_ns) is None
     assert not clock.poll().good
+
+
+PORTAL = "http://influxdb:8086"
+
+
+@pytest.mark.parametrize("off", [-HOUR, HOUR])
+@pytest.mark.parametrize("wall", [0, -40 * DAY])
+def test_promise_5_what_anybody_could_have_answered_over_plain_http_is_no_evidence(off, wall):
+    world = World(wall_ns=NOW_NS + wall, max_error_ns=None)
+    clock = world.clock()
+    for _ in range(30):
+        world.answer(clock, off_ns=off, written=False)
+        world.wait(SECOND)
+    assert not clock.state().good
+    assert clock.probe_in() == 0.0
+    world.contact(clock)
+    assert abs(clock.date(world.boot_ns) - world.true_ns) <= SECOND
+
+
+def test_a_refusal_counts_over_tls_and_from_a_server_that_gave_a_204_before():
+    world = World(wall_ns=NOW_NS, max_error_ns=None)
+    clock = world.clock()
+    for _ in range(2):
+        world.answer(clock, source="https://influxdb:8086", written=False)
+        world.wait(SECOND)
+    assert clock.state().good
+    clock = world.clock()
+    world.answer(clock)
+    world.wait(SECOND)
+    world.answer(clock, written=False)
+    assert clock.state().good
+
+
+def test_a_204_replaces_a_refusal_that_contradicts_it_and_not_the_other_way_round():
+    world = World(wall_ns=NOW_NS, max_error_ns=None)
+    clock = world.clock()
+    for _ in range(8):
+        world.answer(clock, off_ns=-HOUR, source="https://proxy", written=False)
+        world.wait(2 * SECOND)
+    assert abs(clock.date(world.boot_ns) - world.true_ns + HOUR) <= SECOND
+    world.answer(clock)
+    assert clock.date(world.boot_ns) is None  # at once, and not once it has the majority
+    for _ in range(3):
+        world.wait(SECOND)
+        world.answer(clock, off_ns=-HOUR, source="https://proxy", written=False)
+        world.answer(clock)
+    assert abs(clock.date(world.boot_ns) - world.true_ns) <= SECOND
+
+
+@pytest.mark.parametrize(
+    "off", [-300_000_000 * SECOND, 300_000_000 * SECOND, HOUR, -HOUR], ids=["2017", "2036", "+1h", "-1h"]
+)
+def test_promise_5_dates_that_are_wrong_for_8_s_date_nothing_and_all_is_right_2_s_after(off):
+    world = World(wall_ns=NOW_NS, max_error_ns=None)
+    clock = world.clock()
+    begun = world.true_ns
+    while world.true_ns < begun + 8 * SECOND:
+        world.wait(round((clock.probe_in() or 0.5) * SECOND))
+        world.answer(clock, off_ns=off)
+        assert clock.date(world.boot_ns) is None
+    world.contact(clock)
+    assert world.true_ns < begun + 10 * SECOND
+    assert abs(clock.date(world.boot_ns) - world.true_ns) <= SECOND
+
+
+def test_two_servers_that_are_a_year_from_all_that_is_known_are_believed_sooner():
+    """A board that lay in a drawer for two years: the center and the database say the same."""
+    world = World(true_ns=NOW_NS + 730 * DAY, wall_ns=NOW_NS)
+    clock = world.clock()
+    for number in range(12):
+        world.answer(clock, source=f"http://server-{number % 2}")
+        world.wait(SECOND)
+    assert abs(clock.date(world.boot_ns) - world.true_ns) <= SECOND
+
+
+def test_promise_5_a_kernel_five_years_ahead_is_not_believed_once_a_server_has_spoken():
+    world = World(wall_ns=NOW_NS + 5 * 365 * DAY, max_error_ns=MS)
+    clock = world.clock()
+    wrong = []
+    clock.on_wrong(lambda boot, stretches: wrong.append((boot, stretches)))
+    clock.poll()
+    given = [clock.date(world.measure())]
+    world.wait(20 * SECOND)
+    given.append(clock.date(world.measure()))
+    world.answer(clock)
+    assert clock.date(world.boot_ns) is None
+    [(boot, stretches)] = wrong
+    assert boot == "boot-1"
+    for stamp, (boot_ns, _) in zip(given, world.readings, strict=True):
+        [stretch] = [s for s in stretches if s.holds(stamp)]
+        assert abs(stamp - stretch.offset_ns - boot_ns) <= MS
+    world.contact(clock, most=80)
+    assert abs(clock.date(world.boot_ns) - world.true_ns) <= SECOND
+
+
+@pytest.mark.parametrize("back", [5 * SECOND, 2 * HOUR, 13 * HOUR], ids=["5 s", "2 h", "13 h"])
+def test_promise_5_after_a_correction_backwards_the_true_time_counts_at_once_on_a_lane_of_its_own(tmp_path, back):
+    world = World(wall_ns=NOW_NS + back, max_error_ns=MS)
+    clock = world.clock(tmp_path)
+    clock.poll()
+    before = set()
+    for _ in range(20):
+        before.add(clock.date(world.measure()))
+        world.wait(SECOND)
+    world.synchronise()
+    clock.poll()
+    after = set()
+    for _ in range(20):
+        after.add(clock.date(world.measure()))
+        assert abs(max(after) - world.true_ns) <= MS
+        world.wait(SECOND)
+    clock = world.clock(tmp_path)
+    for _ in range(round(back / SECOND) if back < HOUR else 20):
+        clock.poll()
+        after.add(clock.date(world.measure()))
+        assert abs(max(after) - world.true_ns) <= MS
+        world.wait(SECOND)
+    assert not before & after
+    assert {stamp % MS for stamp in before} == {0}
+    assert {stamp % MS for stamp in after} == {1000}
+
+
+def test_a_leap_second_is_taken_at_once_and_nothing_is_dated_anew():
+    world = World(wall_ns=NOW_NS, max_error_ns=MS)
+    clock = world.clock()
+    clock.on_wrong(lambda *_: pytest.fail("what was before is right"))
+    clock.poll()
+    before = clock.date(world.measure())
+    world.true_ns -= SECOND
+    world.synchronise()
+    clock.poll()
+    assert abs(clock.date(world.boot_ns) - world.true_ns) <= MS
+    assert clock.date(world.boot_ns) % MS != before % MS
+
+
+def test_trust_always_follows_a_step_back_at_once():
+    world = World(max_error_ns=None, wall_ns=NOW_NS)
+    clock = world.clock(trust="always")
+    clock.poll()
+    before = clock.date(world.measure())
+    world.step(-2 * HOUR)
+    clock.poll()
+    assert abs(clock.date(world.boot_ns) - world.wall_ns) <= MS
+    assert clock.date(world.boot_ns) % MS != before % MS
+
+
+def test_two_servers_5_s_apart_make_the_error_larger_and_the_time_does_not_jump():
+    world = World(wall_ns=NOW_NS, max_error_ns=None)
+    clock = world.clock()
+    dates = []
+    for number in range(60):
+        world.answer(clock, off_ns=5 * SECOND * (number % 2), source=f"http://server-{number % 2}")
+        world.wait(SECOND)
+        if (given := clock.date(world.boot_ns)) is not None:
+            dates.append(given)
+            assert abs(given - world.true_ns) <= clock.state().error_ns
+    assert len(dates) > 55
+    assert dates == sorted(set(dates))
+    assert {stamp % MS for stamp in dates} == {0}
+
+
+@pytest.mark.parametrize("shift", [40_000 * SECOND, -40_000 * SECOND, 10 * SECOND])
+def test_what_an_earlier_run_left_does_not_outweigh_the_first_answer_that_contradicts_it(tmp_path, shift):
+    world = World(wall_ns=NOW_NS, max_error_ns=None)
+    clock = world.clock(tmp_path)
+    world.contact(clock)
+    clock.close()
+    boots = Boots(tmp_path, "boot-1")
+    here = boots.order()[-1]
+    moved = {name: getattr(here, name) + shift for name in ("offset_ns", "first_offset_ns", "given_ns")}
+    boots.close(replace(here, **moved))
+    clock = world.clock(tmp_path)
+    assert abs(clock.date(world.boot_ns) - world.true_ns - shift) <= SECOND
+    world.answer(clock)
+    assert clock.date(world.boot_ns) is None
+    world.contact(clock)
+    assert abs(clock.date(world.boot_ns) - world.true_ns) <= SECOND
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_a_flipped_bit_in_the_clock_file_is_seen(tmp_path, bit):
+    world = World()
+    world.synchronise()
+    clock = world.clock(tmp_path)
+    clock.poll()
+    clock.close()
+    whole = (tmp_path / "clock.json").read_bytes()
+    for at in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << bit
+        (tmp_path / "clock.json").write_bytes(damaged)
+        assert not world.clock(tmp_path).state().good
+
+
+def test_points_whose_time_may_be_wrong_by_more_than_max_error_wait_until_it_is_known_better():
+    world = World(drift_ppm=50, wall_ns=NOW_NS, max_error_ns=MS)
+    clock = world.clock()
+    clock.poll()
+    world.max_error_ns = MAX_ERROR_NS
+    for _ in range(40 * 24):
+        world.wait(HOUR)
+        clock.poll()
+        given = clock.date(world.measure())
+        assert given is None or abs(given - world.true_ns) <= 300 * SECOND
+    state = clock.state()
+    assert not state.good
+    assert state.error_ns > 300 * SECOND
+    assert "max_error: points wait" in state.warning
+    assert clock.undated_offset_ns() is None
+    world.synchronise()
+    assert clock.poll().good
+    assert abs(clock.date(world.boot_ns) - world.true_ns) <= MS
+    boot_ns, true_ns = world.readings[-1]
+    assert abs(boot_ns + clock.undated_offset_ns() - true_ns) <= MS

@@ -33,6 +33,18 @@ def test_a_fleet_that_boots_at_once_does_not_flush_at_once():
     assert all(60 < number < 140 for number in in_each_second)
 
 
+def test_a_server_that_is_away_is_looked_for_within_a_quarter_of_its_absence():
+    gate, now = Gate(Random(1)), 0
+    while now < 3600 * 10**9:
+        gate.fail(now, soon=True)
+        assert gate.left_s(now) <= max(4, now / 4e9)
+        now = gate.until
+    assert gate.failures < 80
+    for _ in range(100):
+        gate.fail(now, soon=True)
+    assert gate.left_s(now) <= 300
+
+
 def test_waits_grow_to_five_minutes_and_start_again_after_a_success():
     gate = Gate(Random(1))
     waits = []

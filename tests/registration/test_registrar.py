@@ -4,6 +4,7 @@ import itertools
 import json
 import logging
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -312,12 +313,20 @@ def test_a_missing_enrollment_key_file_is_named_when_the_center_asks_for_one(htt
 def test_times_in_answers_reach_the_clock(httpserver, registrar):
     told = []
     center = FakeCenter(httpserver)
-    registrar(center, api="iot-center", observe=lambda *told_: told.append(told_)).step()
-    (date, second, sent, received), (server_time, millisecond, *_) = told
-    assert date % 1_000_000_000 == 0
-    assert (second, millisecond) == (1_000_000_000, 1_000_000)
-    assert server_time == 1_795_501_860_122_000_000
+    registrar(center, api="iot-center", observe=lambda *told_, **proof: told.append((*told_, proof))).step()
+    [(server_time, millisecond, sent, received, source, proof)] = told
+    assert (server_time, millisecond) == (1_795_501_860_122_000_000, 1_000_000)
     assert 0 < sent <= received
+    assert (source, proof) == (httpserver.url_for("").rstrip("/"), {"written": True})
+
+
+def test_promise_5_an_answer_without_a_usable_token_says_nothing_of_the_time(httpserver, registrar):
+    """A captive portal knows no better."""
+    told = []
+    httpserver.expect_request("/api/devices/pi-7").respond_with_data("<html>please log in", content_type="text/html")
+    center = SimpleNamespace(api="iot-center", url=httpserver.url_for(""))
+    registrar(center, api="iot-center", observe=lambda *told_, **_: told.append(told_)).step()
+    assert not told
 
 
 # -- trying again

@@ -36,7 +36,7 @@ class SteadyClock:
     def probe_in(self):
         return None
 
-    def observe(self, *observation):
+    def observe(self, *observation, **proof):
         pass
 
 

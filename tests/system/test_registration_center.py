@@ -61,7 +61,7 @@ def write(target, line=LINE):
 
 def test_a_device_registers_and_its_token_writes(center, registrar):
     told = []
-    device = registrar(center, on_remote=told.append, observe=lambda *_: None)
+    device = registrar(center, on_remote=told.append, observe=lambda *_, **__: None)
     device.step()
     assert device.snapshot().dialect == "iot-center"
     assert write(device.target()) == 204

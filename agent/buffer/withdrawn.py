@@ -1,0 +1,91 @@
+"""Points that were dated by a time that turned out to be wrong: which rows have some, and what was delivered so."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from agent.buffer.batch import UndatedBoot
+from agent.buffer.index import Entry, Index
+from agent.clock.timeline import Stretch, Wrong
+
+_MS = 1_000_000
+_NEAR_NS = 60_000_000_000
+_SPANS = 1000
+
+
+def touches(stretches: Iterable[Stretch], first_ms: int, last_ms: int) -> bool:
+    """Whether something of these stretches can be among stamps of this range (Unix ms)."""
+    return any(s.first_ns <= last_ms * _MS + _MS and first_ms * _MS <= s.last_ns for s in stretches)
+
+
+@dataclass(slots=True)
+class Withdrawn:
+    """A part of the queue, guarded by its lock. `stretches` are by boot; `rows` have points of these boots that wait
+    for another time: nobody delivers them until then. `number` counts the withdrawals.
+    """
+
+    stretches: dict[str, tuple[Stretch, ...]] = field(default_factory=dict)
+    rows: dict[int, frozenset[str]] = field(default_factory=dict)
+    number: int = 0
+
+    def flag(self, entry: Entry, boots: Iterable[str] | None = None) -> bool:
+        """A row may have such points: it waits, if so."""
+        found = [
+            boot
+            for boot in (self.stretches if boots is None else boots)
+            if touches(self.stretches.get(boot, ()), entry.first_ms, entry.last_ms)
+        ]
+        if found:
+            self.rows[entry.key] = self.rows.get(entry.key, frozenset()) | frozenset(found)
+        return bool(found)
+
+    def rewritten(self, keys: Sequence[int], dated: tuple[frozenset[str], int]) -> None:
+        """Rows became one, and got the right time of these boots, unless there was another withdrawal meanwhile."""
+        boots: frozenset[str] = frozenset().union(*(self.rows.pop(key, frozenset()) for key in keys))
+        if dated[1] == self.number:
+            boots -= dated[0]
+        if boots:
+            self.rows[keys[0]] = boots
+
+    def dateable(self, dating: Container[str]) -> bool:
+        """Whether the right time is known of some of the rows."""
+        return any(boot in dating for boots in self.rows.values() for boot in boots)
+
+    def done(self, dating: Container[str]) -> None:
+        """Forget the stretches of boots that have their time and no row left."""
+        left = frozenset().union(*self.rows.values())
+        self.stretches = {b: s for b, s in self.stretches.items() if b in left or b not in dating}
+
+    def boots(self, index: Index) -> list[UndatedBoot]:
+        """The boots that wait for a time, with their points on the boot clock, as far as rows tell."""
+        found = []
+        for boot, stretches in self.stretches.items():
+            rows = [entry for key, boots in self.rows.items() if boot in boots and (entry := index.get(key))]
+            if rows:
+                last = max(min(e.last_ms * _MS, s.last_ns) - s.offset_ns for e in rows for s in stretches)
+                points = sum(entry.points for entry in rows)
+                found.append(UndatedBoot(boot, points, 0, max(last, 0), min(entry.key for entry in rows)))
+        return found
+
+
+class Spans:
+    """Which stretches of time were delivered since the agent started, and how many points of each."""
+
+    def __init__(self) -> None:
+        self._spans: list[tuple[int, int, int]] = []
+
+    def add(self, first_ns: int, last_ns: int, count: int) -> None:
+        for at, (first, last, points) in enumerate(self._spans):
+            if first - _NEAR_NS <= last_ns and first_ns <= last + _NEAR_NS:
+                self._spans[at] = min(first, first_ns), max(last, last_ns), points + count
+                return
+        self._spans = [*self._spans[1 - _SPANS :], (first_ns, last_ns, count)]
+
+    def within(self, stretches: Sequence[Stretch]) -> Wrong:
+        """What of these stretches was delivered. It is told once."""
+        hit = [s for s in self._spans if any(w.first_ns <= s[1] and s[0] <= w.last_ns for w in stretches)]
+        self._spans = [s for s in self._spans if s not in hit]
+        if not hit:
+            return Wrong()
+        return Wrong(0, sum(points for _, _, points in hit), min(s[0] for s in hit), max(s[1] for s in hit))
