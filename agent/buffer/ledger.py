@@ -127,8 +127,9 @@ class Saved:
     """The ledger row. `generation` rises with each transaction of whatever process; `last_key` and `last_dead` are
     the greatest keys given out; `last_ns` is the latest stamp given to a live point (Unix); `dating` are the boots
     whose undated rows are being dated: clock offset (ns) and 1 if estimated; `withdrawn` those whose rows had a wrong
-    time: how they were dated; `recovering` are the damaged sets that are
-    being read, and the key up to which that is done; boot_id, boot_ns and wall_s say when it was saved.
+    time: how they were dated; `sent` the keys of rows that the server may have, without having said so; `recovering`
+    are the damaged sets that are being read, and the key up to which that is done; boot_id, boot_ns and wall_s say when
+    it was saved.
     """
 
     counters: Counters = field(default_factory=Counters)
@@ -142,6 +143,7 @@ class Saved:
     last_ns: int = 0
     dating: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     withdrawn: Mapping[str, tuple[Stretch, ...]] = field(default_factory=dict)
+    sent: tuple[int, ...] = ()
     recovering: Mapping[str, int] = field(default_factory=dict)
 
     def encode(self) -> bytes:
@@ -176,6 +178,7 @@ class Saved:
                 saved,
                 dating=dating,
                 withdrawn=withdrawn,
+                sent=tuple(int(key) for key in saved.sent),
                 recovering=recovering,
                 wall_s=float(saved.wall_s),
                 boot_id=str(saved.boot_id),

@@ -16,7 +16,7 @@ from dataclasses import replace
 from agent.buffer import compaction, retention
 from agent.buffer import ledger as counters
 from agent.buffer.batch import Batch, DeadLetter, Part
-from agent.buffer.index import Entry, RowIndex, entry_of
+from agent.buffer.index import Entry, RowIndex
 from agent.buffer.ledger import Counters, Saved
 from agent.buffer.plan import Dating, Plan, Stored
 from agent.buffer.rows import Kind, count_health
@@ -268,7 +268,7 @@ class Queue(QueueViews):
         """Rows that can be dated together: undated ones, or some whose time was wrong and is known by now."""
         with self._lock:
             if not any(block.committing for block in self._tail.blocks.values()):
-                self._wrong.done(self._dating)
+                self._wrong.done()
             for boot in set(self._dating) - {*self._rows.undated, *self._wrong.stretches, self._clock.boot_id}:
                 del self._dating[boot]
             boot = next((b for b in self._rows.undated if b in self._dating), "")
@@ -354,10 +354,10 @@ class Queue(QueueViews):
             if block.in_flight:
                 self._pins.flown[block.id] = key
                 self._pins.give_out([key])
-        if group.kind == Kind.PENDING and self._wrong.stretches:
-            for key, header, size in stored:
+        if group.kind == Kind.PENDING and self._wrong.stretches:  # it was being written when that was found out
+            for key, _, _ in stored:
                 if key in self._rows and not self._may_be_there(key):
-                    self._wrong.flag(entry_of(key, header, size))
+                    self._wrong.flag_lines(key, group.lines)
 
     # The ledger, and what another process or an opening finds on disk
 
@@ -371,6 +371,7 @@ class Queue(QueueViews):
             self._tail.stamps.latest_ns = max(self._tail.stamps.latest_ns, saved.last_ns)
             self._dating = {**saved.dating, **self._dating}
             self._wrong.stretches = {**saved.withdrawn, **self._wrong.stretches}
+            self._pins.sent.update(saved.sent)
 
     def join(self, saved: Saved) -> None:
         """Go on, too, from the ledger of a database that was damaged, whose counters a transaction takes over."""
@@ -396,6 +397,7 @@ class Queue(QueueViews):
                 last_ns=max(found.last_ns, self._tail.stamps.latest_ns),
                 dating=dict(self._dating),
                 withdrawn=dict(self._wrong.stretches),
+                sent=tuple(sorted(self._pins.sent)),
             )
 
     def adopt(self, rows: RowIndex, bad: set[int], saved: Saved) -> int:
@@ -419,5 +421,5 @@ class Queue(QueueViews):
             self._wrong.rows = {}
             for entry in rows.by_kind[Kind.PENDING] if self._wrong.stretches else ():
                 if not self._may_be_there(entry.key):
-                    self._wrong.flag(entry)
+                    self._wrong.flag(entry, self._wrong.stretches)
             self._ledger.base = saved

@@ -29,16 +29,19 @@ class Withdrawn:
     rows: dict[int, frozenset[str]] = field(default_factory=dict)
     number: int = 0
 
-    def flag(self, entry: Entry, boots: Iterable[str] | None = None) -> bool:
+    def flag(self, entry: Entry, boots: Iterable[str]) -> bool:
         """A row may have such points: it waits, if so."""
-        found = [
-            boot
-            for boot in (self.stretches if boots is None else boots)
-            if touches(self.stretches.get(boot, ()), entry.first_ms, entry.last_ms)
-        ]
+        found = {boot for boot in boots if touches(self.stretches[boot], entry.first_ms, entry.last_ms)}
         if found:
-            self.rows[entry.key] = self.rows.get(entry.key, frozenset()) | frozenset(found)
+            self.rows[entry.key] = self.rows.get(entry.key, frozenset()) | found
         return bool(found)
+
+    def flag_lines(self, key: int, lines: Iterable[bytes]) -> None:
+        """The same of a row whose lines are known."""
+        stamps = [int(line.rpartition(b" ")[2]) for line in lines]
+        found = {b for b, wrong in self.stretches.items() if any(s.holds(stamp) for s in wrong for stamp in stamps)}
+        if found:
+            self.rows[key] = frozenset(found)
 
     def rewritten(self, keys: Sequence[int], dated: tuple[frozenset[str], int]) -> None:
         """Rows became one, and got the right time of these boots, unless there was another withdrawal meanwhile."""
@@ -52,10 +55,10 @@ class Withdrawn:
         """Whether the right time is known of some of the rows."""
         return any(boot in dating for boots in self.rows.values() for boot in boots)
 
-    def done(self, dating: Container[str]) -> None:
-        """Forget the stretches of boots that have their time and no row left."""
+    def done(self) -> None:
+        """Forget the stretches of boots that have no row left."""
         left = frozenset().union(*self.rows.values())
-        self.stretches = {b: s for b, s in self.stretches.items() if b in left or b not in dating}
+        self.stretches = {boot: stretches for boot, stretches in self.stretches.items() if boot in left}
 
     def boots(self, index: Index) -> list[UndatedBoot]:
         """The boots that wait for a time, with their points on the boot clock, as far as rows tell."""

@@ -217,12 +217,11 @@ class Delivery:
         finally:
             self._call_since = None
         received = self.alive_boot_ns = self._now()
-        if answer.date_ns is not None and is_own(answer):
-            self._dateless = 0
-            written, where = answer.status == 204, origin(writer.target.url)
-            self._clock.observe(answer.date_ns, SECOND, sent, received, where, written=written)
-        elif answer.status is not None:
-            self._dateless += 1
+        if is_own(answer):  # of others no more is believed than that nobody is there
+            self._dateless = self._dateless + 1 if answer.date_ns is None else 0
+            if answer.date_ns is not None:
+                written, where = answer.status == 204, origin(writer.target.url)
+                self._clock.observe(answer.date_ns, SECOND, sent, received, where, written=written)
         if answer.status == 204:
             self._fine_at = received
         if batch is not None:

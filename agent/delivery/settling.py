@@ -33,7 +33,9 @@ yet on disk, in order."""
 
 
 NOBODY = ("no answer", "timeout", "502", "504")
-"""Kinds of an outage: nobody is there. Others are there and unwell, and asked more rarely."""
+"""Kinds of an outage: nobody is there, as with a 2xx that is no 204, of a captive portal. Others are there and unwell,
+and asked more rarely.
+"""
 
 
 class Settling:
@@ -117,7 +119,7 @@ class Settling:
                 self._outage.begin(now, outcome.kind, outcome.text)
                 if batch is not None and outcome.kind == "timeout":
                     pace.shrink(batch.count, LEAST_POINTS)
-                pace.server.fail(now, soon=outcome.kind in NOBODY)
+                pace.server.fail(now, soon=outcome.kind in NOBODY or outcome.kind.startswith("2"))
             case Wait():
                 self._outage.begin(now, outcome.kind, outcome.text)
                 pace.server.wait(now, outcome.seconds)

@@ -86,6 +86,8 @@ class Device:
                 self.receive(batch.lines())
                 if lost:
                     self.buffer.keep(batch, sent=True)
+                    self.measure(1)
+                    self.buffer.commit_all()  # that it was sent is known on disk too
                     return
                 self.buffer.delivered(batch)
                 self.answer()

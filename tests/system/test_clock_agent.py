@@ -1,9 +1,11 @@
 """Promise 5 of a whole running agent: its wall clock is faked by a preload, the server and the truth are real."""
 
 import itertools
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -54,13 +56,13 @@ enabled = false
 class Agent:
     """`iot-agent run` with a wall clock of its own. true_time() is the truth, by the boot clock of this machine."""
 
-    def __init__(self, folder, url, wall, window):
+    def __init__(self, folder, url, wall, window, more=""):
         (folder / "numbered.py").write_text(DRIVER)
         info = folder / "numbered-1.dist-info"
         info.mkdir()
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: numbered\nVersion: 1\n")
         (info / "entry_points.txt").write_text("[iot_agent.drivers]\nnumbered = numbered:Numbered\n")
-        (folder / "agent.toml").write_text(CONFIG.format(url=url, window=window))
+        (folder / "agent.toml").write_text(CONFIG.format(url=url, window=window) + more)
         (folder / "agent.toml").chmod(0o600)
         self.readings, self.log, self.folder = folder / "readings", folder / "log", folder
         self.where = ["--config", str(folder / "agent.toml"), "--state-dir", str(folder / "state")]
@@ -96,8 +98,8 @@ class Agent:
 def agent(tmp_path):
     agents = []
 
-    def start(url, wall, window="1s"):
-        agents.append(Agent(tmp_path, url, wall, window))
+    def start(url, wall, window="1s", more=""):
+        agents.append(Agent(tmp_path, url, wall, window, more))
         return agents[-1]
 
     yield start
@@ -124,7 +126,7 @@ def wait_until(condition, seconds=20):
         time.sleep(0.02)
 
 
-def everything_delivered(agent, server):
+def everything_delivered(agent, server, *, in_order=True):
     """Wait until all that was measured so far is on the server, stop, and compare with the truth."""
     wait_until(lambda: len(agent.true_times()) > 10)
     last = max(agent.true_times())
@@ -134,7 +136,7 @@ def everything_delivered(agent, server):
     assert all(len(stamps) == 1 for stamps in points.values()), "a reading is there twice"
     errors = {number: (stamps[0] - true[number]) / 1e9 for number, stamps in points.items()}
     stamps = [points[number][0] for number in sorted(points)]
-    assert all(a < b for a, b in itertools.pairwise(stamps)), "out of order"
+    assert not in_order or all(a < b for a, b in itertools.pairwise(stamps)), "out of order"
     return errors
 
 
@@ -216,3 +218,152 @@ def test_promise_5_a_step_of_the_wall_clock_neither_reorders_nor_doubles_nor_mis
         time.sleep(1.5)
         errors = everything_delivered(running, server)
     assert max(map(abs, errors.values())) < 0.05
+
+
+# Who may say what time it is
+
+
+def exact(agent, server, within_s, begun_with=1):
+    """All that was measured so far is there once, so far off at most; how many points that were."""
+    errors = {n: e for n, e in everything_delivered(agent, server, in_order=False).items() if n >= begun_with}
+    assert max(map(abs, errors.values())) < within_s, errors
+    return len(errors)
+
+
+@pytest.mark.parametrize("portal_s", [-3600, 3600], ids=["-1h", "+1h"])
+@pytest.mark.parametrize("wall_s", [0, -40 * DAY_S], ids=["right", "slow"])
+def test_promise_5_the_date_of_a_captive_portal_dates_nothing(tmp_path, agent, portal_s, wall_s):
+    wall = WallClock(tmp_path, shift_s=wall_s, max_error_us=EPERM)
+    with InfluxServer() as server:
+        page = b"<html>please log in</html>"
+        server.always, server.skew_s = server.answer(200, page, Content_Type="text/html"), portal_s
+        running = agent(server.url, wall)
+        wait_until(lambda: len(server.requests) > 3 and len(running.true_times()) > 50, 40)
+        assert not server.points
+        server.skew_s, server.always = 0, None
+        wait_until(lambda: len(server.points) > 60, 40)
+        points = exact(running, server, 1 if wall_s else 0.05)
+    assert points > 60
+
+
+@pytest.mark.parametrize("late_s", [6, pytest.param(25, marks=pytest.mark.slow)])
+def test_promise_5_a_server_that_comes_late_has_the_first_points_within_10_s(tmp_path, agent, late_s):
+    wall = WallClock(tmp_path, max_error_us=EPERM)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    running = agent(f"http://127.0.0.1:{port}", wall)
+    wait_until(running.readings.exists)
+    time.sleep(late_s)
+    with InfluxServer(port=port) as server:
+        up = time.monotonic()
+        wait_until(lambda: server.points)
+        took = time.monotonic() - up
+        again = "delivery works again" in running.log.read_text()
+        points = exact(running, server, 0.05)
+    assert took < 10
+    assert not again or server.points
+    assert points > late_s * 8
+
+
+def test_promise_5_a_server_that_hangs_for_14_s_has_the_first_points_10_s_later(tmp_path, agent):
+    wall = WallClock(tmp_path, max_error_us=EPERM)
+    with InfluxServer() as server:
+        server.always = server.hang
+        running = agent(server.url, wall)
+        wait_until(lambda: server.requests)
+        time.sleep(14)
+        server.always = None
+        up = time.monotonic()
+        wait_until(lambda: server.points)
+        took = time.monotonic() - up
+        points = exact(running, server, 0.05)
+    assert took < 10
+    assert points > 100
+
+
+@pytest.mark.parametrize("skew_s", [300_000_000, -300_000_000, 3600, -3600], ids=["2036", "2017", "+1h", "-1h"])
+def test_promise_5_dates_that_are_wrong_for_8_s_date_nothing_and_hold_nothing_up(tmp_path, agent, skew_s):
+    wall = WallClock(tmp_path, max_error_us=EPERM)
+    with InfluxServer() as server:
+        server.skew_s = skew_s
+        running = agent(server.url, wall)
+        wait_until(lambda: server.requests)
+        up = time.monotonic()
+        time.sleep(8)
+        assert not server.points
+        server.skew_s = 0
+        wait_until(lambda: server.points)
+        took = time.monotonic() - up
+        points = exact(running, server, 0.05)
+    assert took < 10.5  # 8 s of them were wrong
+    assert points > 60
+
+
+def test_promise_5_a_kernel_five_years_ahead_dates_nothing_where_the_server_comes_late(tmp_path, agent):
+    wall = WallClock(tmp_path, shift_s=5 * 365 * DAY_S, max_error_us=2_000)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    running = agent(f"http://127.0.0.1:{port}", wall)
+    wait_until(lambda: running.readings.exists() and len(running.true_times()) > 75)
+    with InfluxServer(port=port) as server:
+        wait_until(lambda: server.points, 30)
+        points = exact(running, server, 1)
+    assert points > 75
+    assert "it is not believed" in running.log.read_text()
+
+
+@pytest.mark.parametrize("ahead_s", [7200, 5], ids=["2h", "5s"])
+def test_promise_5_after_a_step_back_all_points_have_their_true_time_after_one_flush(tmp_path, agent, ahead_s):
+    wall = WallClock(tmp_path, shift_s=ahead_s, max_error_us=2_000)
+    with InfluxServer() as server:
+        running = agent(server.url, wall)
+        wait_until(lambda: len(server.points) > 20)
+        wall.synchronise()
+        time.sleep(1.6)  # a look a second, a flush each half
+        stepped = max(running.true_times())
+        time.sleep(1)
+        running.process.kill()
+        running.process.wait()
+        running.start()
+        wait_until(lambda: max(running.true_times()) > stepped + 30)
+        running.stop()
+    true, found = running.true_times(), stored(server)
+    after = {n: s for n, s in found.items() if n > stepped}
+    assert len(after) >= 30
+    assert all(len(stamps) == 1 for stamps in found.values())
+    assert max(abs(s[0] - true[n]) for n, s in after.items()) < 50 * MS
+    assert re.search(r"\d+ were delivered with a wrong time, from ", running.log.read_text())
+
+
+@pytest.mark.parametrize("damage", ["flipped", "shifted"])
+def test_promise_5_a_damaged_clock_file_dates_no_point_wrongly(tmp_path, agent, damage):
+    wall = WallClock(tmp_path, max_error_us=EPERM)
+    with InfluxServer() as server:
+        running = agent(server.url, wall)
+        wait_until(lambda: len(server.points) > 10)
+        running.stop()
+        before = max(running.true_times())
+        file = running.folder / "state" / "clock.json"
+        text = file.read_text()
+        if damage == "flipped":
+            at = text.index('"offset_ns":') + 15
+            text = text[:at] + chr(ord(text[at]) ^ 4) + text[at + 1 :]
+        else:  # by somebody who knows how, or an old version
+            record = {"version": 1, "boots": json.loads(text)["boots"]}
+            for boot in record["boots"]:
+                for name in ("offset_ns", "first_offset_ns", "given_ns"):
+                    boot[name] += 40_000 * 10**9
+            text = json.dumps(record)
+        file.write_text(text)
+        running.start()
+        wait_until(lambda: max(running.true_times()) > before + 30)
+        points = exact(running, server, 0.05, begun_with=before + 2)
+    assert points > 25
+
+
+def test_promise_5_what_was_dated_at_last_goes_at_once_and_not_with_the_next_flush(tmp_path, agent):
+    wall = WallClock(tmp_path, max_error_us=EPERM)
+    with InfluxServer() as server:
+        running = agent(server.url, wall, window="10m", more='[delivery]\nflush_interval = "1m"\n')
+        wait_until(lambda: len(server.points) > 3, 10)
+        running.stop()
