@@ -86,8 +86,9 @@ class Device:
                 self.receive(batch.lines())
                 if lost:
                     self.buffer.keep(batch, sent=True)
-                    self.measure(1)
-                    self.buffer.commit_all()  # that it was sent is known on disk too
+                    for _ in range(2):  # from the transaction after on it is known on disk too
+                        self.measure(1)
+                        self.buffer.commit_all()
                     return
                 self.buffer.delivered(batch)
                 self.answer()
