@@ -818,13 +818,11 @@ def test_a_server_that_holds_a_call_holds_nobody_else(tmp_path, server, how):
     thread = LoopThread("delivery", delivery)
     while not server.requests:
         time.sleep(0.005)
-    longest = 0.0
-    for _ in range(50):
-        began = time.monotonic()
+    began = time.monotonic()
+    for _ in range(50):  # whoever waited for the call would wait for 60 s
         buffer.put([Line(GOOD, clock.boot_ns())])
         delivery.snapshot()
-        longest = max(longest, time.monotonic() - began)
-    assert longest < 0.02
+    assert time.monotonic() - began < 30
     assert delivery.snapshot().call_since_boot_ns is not None
     began = time.monotonic()
     thread.stop()
