@@ -67,6 +67,10 @@ class Index:
     def _columns(self) -> tuple[array[int], ...]:
         return self._keys, self._counts, self._health, self._sizes, self._thin, self._first, self._last
 
+    def get(self, key: int) -> Entry | None:
+        at = self._find(key)
+        return self._entry(at) if at >= 0 else None
+
     def add(self, entry: Entry) -> None:
         """Enter a row, or change what is known of it."""
         self.remove(entry.key)

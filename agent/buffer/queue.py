@@ -13,12 +13,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from agent.buffer import compaction, retention
 from agent.buffer import ledger as counters
+from agent.buffer import retention
 from agent.buffer.batch import Batch, DeadLetter, Part
 from agent.buffer.index import Entry, RowIndex
 from agent.buffer.ledger import Counters, Saved
-from agent.buffer.plan import Dating, Plan, Stored
+from agent.buffer.plan import Plan, Stored
 from agent.buffer.rows import Kind, count_health
 from agent.buffer.tail import Block, BootClock, Group
 from agent.buffer.views import QueueViews
@@ -160,16 +160,6 @@ class Queue(QueueViews):
                 self._ledger.count(counters.delivered(batch.count, batch.health))
             return self._gone.is_news(before)
 
-    def _spans_of(self, batch: Batch) -> Iterator[tuple[int, int, int]]:
-        """From when to when the points of a batch are, and how many."""
-        for key in batch.keys:
-            row = self._rows.by_kind[Kind.PENDING].get(self._pins.flown.get(key, key))
-            if row is not None:
-                yield row.first_ms * 1_000_000, row.last_ms * 1_000_000, row.points
-            elif (block := self._tail.blocks.get(key)) is not None and block.live:
-                first, last = (int(block.lines[at].rpartition(b" ")[2]) for at in (0, -1))
-                yield min(first, last), max(first, last), len(block.lines)
-
     def keep(self, batch: Batch, *, sent: bool = False) -> None:
         """It can be taken again. `sent`: the server may have it."""
         with self._lock:
@@ -264,30 +254,6 @@ class Queue(QueueViews):
         """Keep only some lines of a block; the others are counted as dropped."""
         self._ledger.count(counters.dropped(reason, *self._tail.keep_only(block, kept)))
 
-    def dateable(self) -> Dating | None:
-        """Rows that can be dated together: undated ones, or some whose time was wrong and is known by now."""
-        with self._lock:
-            if not any(block.committing for block in self._tail.blocks.values()):
-                self._wrong.done()
-            for boot in set(self._dating) - {*self._rows.undated, *self._wrong.stretches, self._clock.boot_id}:
-                del self._dating[boot]
-            boot = next((b for b in self._rows.undated if b in self._dating), "")
-            run = compaction.fit(e for e in self._rows.undated.get(boot, ()) if self._pins.free(e.key))
-            if run:
-                offset_ns, estimated = self._dating[boot]
-                return Dating(tuple(run), undated=(offset_ns, bool(estimated)))
-            return self._redateable()
-
-    def _redateable(self) -> Dating | None:
-        pending = self._rows.by_kind[Kind.PENDING]
-        for key, boots in self._wrong.rows.items():
-            known = {boot: self._dating[boot] for boot in boots if boot in self._dating}
-            entry = pending.get(key) if known and self._pins.free(key) else None
-            if entry is not None:
-                how = {b: (self._wrong.stretches[b], offset, bool(guess)) for b, (offset, guess) in known.items()}
-                return Dating((entry,), withdrawn=how, number=self._wrong.number)
-        return None
-
     # Writing
 
     @contextmanager
@@ -338,6 +304,14 @@ class Queue(QueueViews):
             self._letters = [letter for letter in self._letters if id(letter) not in kept]
             if fresh is not None:
                 self.take_over(*fresh)
+            self._forget_dated()
+
+    def _forget_dated(self) -> None:
+        """Boots of which all points have their time."""
+        if not any(block.committing for block in self._tail.blocks.values()):
+            self._wrong.done()
+        for boot in set(self._dating) - {*self._rows.undated, *self._wrong.stretches, self._clock.boot_id}:
+            del self._dating[boot]
 
     def _stored(self, group: Group, stored: Sequence[Stored]) -> None:
         for key, header, size in stored:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 
 from agent.buffer import compaction, retention
-from agent.buffer.batch import BufferStatus, DeadLetter, UndatedBoot
+from agent.buffer.batch import Batch, BufferStatus, DeadLetter, UndatedBoot
 from agent.buffer.index import Entry, RowIndex
 from agent.buffer.ledger import Counters, Ledger, Saved
 from agent.buffer.pins import Gone, Pins
-from agent.buffer.plan import Work
+from agent.buffer.plan import Dating, Work
 from agent.buffer.rows import Kind
 from agent.buffer.tail import BootClock, Tail
 from agent.buffer.withdrawn import Withdrawn
@@ -67,6 +68,36 @@ class QueueViews:
             return compaction.runs(
                 reversed(self._rows.by_kind[Kind.PENDING]), lambda key: self._pins.free(key) and key not in unsure
             )
+
+    def dateable(self) -> Dating | None:
+        """Rows that can be dated together: undated ones, or some whose time was wrong and is known by now."""
+        with self._lock:
+            boot = next((b for b in self._rows.undated if b in self._dating), "")
+            run = compaction.fit(e for e in self._rows.undated.get(boot, ()) if self._pins.free(e.key))
+            if run:
+                offset_ns, estimated = self._dating[boot]
+                return Dating(tuple(run), undated=(offset_ns, bool(estimated)))
+            return self._redateable()
+
+    def _redateable(self) -> Dating | None:
+        pending = self._rows.by_kind[Kind.PENDING]
+        for key, boots in self._wrong.rows.items():
+            known = {boot: self._dating[boot] for boot in boots if boot in self._dating}
+            entry = pending.get(key) if known and self._pins.free(key) else None
+            if entry is not None:
+                how = {b: (self._wrong.stretches[b], offset, bool(guess)) for b, (offset, guess) in known.items()}
+                return Dating((entry,), withdrawn=how, number=self._wrong.number)
+        return None
+
+    def _spans_of(self, batch: Batch) -> Iterator[tuple[int, int, int]]:
+        """From when to when the points of a batch are, and how many."""
+        for key in batch.keys:
+            row = self._rows.by_kind[Kind.PENDING].get(self._pins.flown.get(key, key))
+            if row is not None:
+                yield row.first_ms * 1_000_000, row.last_ms * 1_000_000, row.points
+            elif (block := self._tail.blocks.get(key)) is not None and block.live:
+                first, last = (int(block.lines[at].rpartition(b" ")[2]) for at in (0, -1))
+                yield min(first, last), max(first, last), len(block.lines)
 
     def work(self) -> Work:
         with self._lock:
