@@ -10,8 +10,9 @@ from flask import Response
 
 from center.stores.telemetry import Curve, Value
 from center.times import iso
+from drivers.base import QUANTITIES
 
-_ORDER = {name: place for place, name in enumerate(("Temperature", "Humidity", "Pressure", "CO2", "TVOC"))}
+_ORDER = {name: place for place, name in enumerate(QUANTITIES)}
 
 
 def csv_answer(device_id: str, curves: Sequence[Curve], unit: Callable[[str], str] = lambda _: "") -> Response:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from numbers import Real
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 from drivers.options import OptionError, nearest, option, structure, validate
+from drivers.quantities import QUANTITIES, Quantity
 
 __all__ = [
     "QUANTITIES",
@@ -42,56 +43,6 @@ _BOOT_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 def boot_ns() -> int:
     """Nanoseconds since boot, suspend included (CLOCK_BOOTTIME; the monotonic clock where there is none)."""
     return time.clock_gettime_ns(_BOOT_CLOCK)
-
-
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """What a field of the data model holds.
-
-    `low` and `high` are the limits, in `unit`, that a sensor for it can measure; `decimals` is the resolution that a
-    delivered value is rounded to; `max_rate` is the fastest change, in `unit` per second, that air can show, or None
-    where any change is believable, and `max_step` the largest one, however long it took, that is believed at once;
-    `sensor_tag` names the tag that holds the sensor's kind. A sensor's formula may overshoot a limit by `overshoot`,
-    which means the limit. A `derived` quantity is computed from others.
-    """
-
-    field: str
-    unit: str
-    low: float
-    high: float
-    kind: Literal["float", "integer"]
-    decimals: int
-    sensor_tag: str | None = None
-    max_rate: float | None = None
-    max_step: float | None = None
-    overshoot: float = 0.0
-    derived: bool = False
-
-    def clamped(self, value: float) -> float:
-        """The limit that `value` overshoots a little; any other value as it is, also one far outside."""
-        limit = min(self.high, max(self.low, value))
-        return limit if abs(value - limit) <= self.overshoot else value
-
-
-# Ranges: BME280 datasheet section 1 (temperature, humidity, pressure); WGS 84 for the location. A change by max_step:
-# out of the cold into a room, a breath on the sensor, 250 m up or down. The overshoot is three times the accuracy.
-QUANTITIES: Mapping[str, Quantity] = {
-    q.field: q
-    for q in (
-        Quantity("Temperature", "°C", -40.0, 85.0, "float", 2, "TemperatureSensor", 5.0, max_step=20.0),
-        Quantity("Humidity", "%RH", 0.0, 100.0, "float", 2, "HumiditySensor", 50.0, max_step=60.0, overshoot=10.0),
-        Quantity("Pressure", "hPa", 300.0, 1100.0, "float", 2, "PressureSensor", 5.0, max_step=30.0),
-        Quantity("PressureSeaLevel", "hPa", 800.0, 1100.0, "float", 2, "PressureSensor", derived=True),
-        Quantity("DewPoint", "°C", -80.0, 85.0, "float", 2, "HumiditySensor", derived=True),
-        Quantity("AbsoluteHumidity", "g/m³", 0.0, 400.0, "float", 2, "HumiditySensor", derived=True),
-        Quantity("HeatIndex", "°C", 0.0, 60.0, "float", 1, "HumiditySensor", derived=True),
-        Quantity("VPD", "kPa", 0.0, 60.0, "float", 3, "HumiditySensor", derived=True),
-        Quantity("CO2", "ppm", 0, 40_000, "integer", 0, "CO2Sensor", None),
-        Quantity("TVOC", "ppb", 0, 60_000, "integer", 0, "TVOCSensor", None),
-        Quantity("Lat", "°", -90.0, 90.0, "float", 6, "GPSSensor", None),
-        Quantity("Lon", "°", -180.0, 180.0, "float", 6, "GPSSensor", None),
-    )
-}
 
 
 @dataclass(frozen=True, slots=True)

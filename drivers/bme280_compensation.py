@@ -11,7 +11,7 @@ Datasheet BST-BME280-DS002: 4.2.3 formulas, 5.4.7 reset values.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from drivers import bme280_registers as r
@@ -20,6 +20,8 @@ from drivers.i2c import generic_board
 
 _POWER = "check its power supply; if it stays so, it is broken"
 _SCALE = 16  # up to 1600 %RH stays uncut; a raw value of 16 bits gives some 250
+# What the chip can measure (section 1); other sensors of the data model reach further.
+_LIMITS = {**QUANTITIES, "Temperature": replace(QUANTITIES["Temperature"], low=-40.0, high=85.0)}
 # The factors that all of a quantity hangs on (4.2.2): without them the formula gives the same for any raw value.
 _FACTORS = {"Temperature": (slice(0, 2), slice(2, 4)), "Pressure": (slice(6, 8),), "Humidity": (slice(26, 28),)}
 
@@ -112,7 +114,7 @@ class Compensation:
 
     def _computed(self, quantity: str, values: dict[str, float]) -> str | None:
         """Put the value among the others, or say why not."""
-        limits = QUANTITIES[quantity]
+        limits = _LIMITS[quantity]
         value = self._humidity() if quantity == "Humidity" else float(getattr(self._library, quantity.lower()))
         within = limits.clamped(value)
         if not limits.low <= within <= limits.high:

@@ -14,20 +14,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from drivers.base import QUANTITIES
+
 _Family = TypeVar("_Family", GaugeMetricFamily, CounterMetricFamily)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-VALUES = {
-    "Temperature": ("temperature_celsius", "Air temperature"),
-    "Humidity": ("humidity_percent", "Relative humidity"),
-    "Pressure": ("pressure_hectopascals", "Air pressure at the sensor"),
-    "PressureSeaLevel": ("sea_level_pressure_hectopascals", "Air pressure reduced to sea level"),
-    "DewPoint": ("dew_point_celsius", "Dew point"),
-    "AbsoluteHumidity": ("absolute_humidity_grams_per_cubic_metre", "Water in the air"),
-    "HeatIndex": ("heat_index_celsius", "What the temperature feels like"),
-    "VPD": ("vapour_pressure_deficit_kilopascals", "Vapour pressure deficit of the air"),
-    "CO2": ("co2_ppm", "Carbon dioxide, parts per million"),
-    "TVOC": ("tvoc_ppb", "Volatile organic compounds, parts per billion"),
-}
 
 
 def exposition(snapshot: Mapping[str, Any]) -> bytes:
@@ -140,7 +130,7 @@ def _sensors(sensors: list[Mapping[str, Any]], now: int) -> Iterator[Metric]:
             for field in sorted({*sensor["values"], *sensor["refused"], *sensor["stuck"]}):
                 family.add_metric([sensor["name"], field], float(field in sensor[key]))
         yield family
-    for field, (name, text) in VALUES.items():
+    for field, quantity in QUANTITIES.items():
         values = {s["name"]: s["values"][field] for s in sensors if works[s["name"]] and field in s["values"]}
-        if values:
-            yield by_sensor(name, text, values=values)
+        if values and quantity.metric:
+            yield by_sensor(quantity.metric, f"{quantity.shown} in {quantity.unit}", values=values)

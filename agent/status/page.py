@@ -18,15 +18,6 @@ from agent.status.health_rules import ago, failing, problems
 from drivers.base import QUANTITIES
 
 HERE = Path(__file__).parent
-NAMES = {
-    "PressureSeaLevel": "Pressure at sea level",
-    "DewPoint": "Dew point",
-    "AbsoluteHumidity": "Absolute humidity",
-    "HeatIndex": "Heat index",
-    "VPD": "Vapour pressure deficit",
-    "Lat": "Latitude",
-    "Lon": "Longitude",
-}
 WIDTH, HEIGHT = 360, 120
 LEFT, RIGHT, TOP, BOTTOM = 48, 8, 10, 22
 WINDOWS = ((15, "15 min"), (60, "1 h"), (360, "6 h"), (1440, "24 h"))
@@ -125,19 +116,19 @@ def _values(sensors: Sequence[Mapping[str, Any]], now: int) -> str:
         stale = sensor.get("failing_since_boot_ns") is not None
         parts.append(f'<dl class="values{" stale" if stale else ""}">')
         for field, value in sensor.get("values", {}).items():
-            unit, decimals = _unit(field)
+            name, unit, decimals = _shown(field)
             parts.append(
-                f"<div><dt>{escape(NAMES.get(field, field))}</dt>"
+                f"<div><dt>{escape(name)}</dt>"
                 f"<dd>{float(value):.{min(decimals, 4)}f} <small>{escape(unit)}</small></dd></div>"
             )
         parts.append("</dl></section>")
     return "".join(parts)
 
 
-def _unit(field: str) -> tuple[str, int]:
-    """Its unit and decimals; a driver of somebody else's may have fields of its own."""
+def _shown(field: str) -> tuple[str, str, int]:
+    """Its name, unit and decimals; a driver of somebody else's may have fields of its own."""
     quantity = QUANTITIES.get(field)
-    return (quantity.unit, quantity.decimals) if quantity else ("", 2)
+    return (quantity.shown, quantity.unit, quantity.decimals) if quantity else (field, "", 2)
 
 
 def _freshness(sensor: Mapping[str, Any], now: int) -> str:
@@ -151,8 +142,8 @@ def _charts(series: Mapping[tuple[str, str], Sequence[tuple[int, float]]]) -> st
     for (sensor, field), points in series.items():
         if not points or field in ("Lat", "Lon"):
             continue
-        unit, decimals = _unit(field)
-        title = f"{NAMES.get(field, field)} in {unit}" + (f", {sensor}" if several else "")
+        name, unit, decimals = _shown(field)
+        title = f"{name} in {unit}" + (f", {sensor}" if several else "")
         figures.append(
             f"<figure><figcaption>{escape(title)}</figcaption>{svg(points, title, min(decimals, 1))}</figure>"
         )

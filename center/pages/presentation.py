@@ -11,37 +11,8 @@ from markupsafe import Markup, escape
 
 from drivers.base import QUANTITIES
 
-_LABELS = {
-    "PressureSeaLevel": "Sea-level pressure",
-    "DewPoint": "Dew point",
-    "AbsoluteHumidity": "Absolute humidity",
-    "HeatIndex": "Heat index",
-    "VPD": "Vapour pressure deficit",
-    "CO2": "CO₂",
-    "Lat": "Latitude",
-    "Lon": "Longitude",
-}
-_COLOURS = {
-    "Temperature": "temperature",
-    "Humidity": "humidity",
-    "Pressure": "pressure",
-    "PressureSeaLevel": "pressure",
-    "CO2": "co2",
-    "TVOC": "tvoc",
-}
-# What a gauge shows: the range that people live in, widened to the value when it lies outside.
-_COMFORT = {
-    "Temperature": (-10.0, 40.0),
-    "DewPoint": (-20.0, 30.0),
-    "AbsoluteHumidity": (0.0, 30.0),
-    "HeatIndex": (0.0, 50.0),
-    "VPD": (0.0, 3.0),
-    "Humidity": (0.0, 100.0),
-    "Pressure": (960.0, 1050.0),
-    "PressureSeaLevel": (960.0, 1050.0),
-    "CO2": (400.0, 2000.0),
-    "TVOC": (0.0, 1000.0),
-}
+# Colours of their own (static/app.css); a field has that of the sensor it comes from.
+_COLOURS = {"temperature", "humidity", "pressure", "co2", "tvoc"}
 _UNITS = ((86400 * 365, "year"), (86400 * 30, "month"), (86400, "day"), (3600, "h"), (60, "min"))
 _WORDS = {"year", "month", "day"}  # written out, and so with a plural
 
@@ -89,13 +60,17 @@ def look(field: str) -> Look:
         if field.endswith(ending):
             stem, suffix = field.removesuffix(ending), words
     quantity = QUANTITIES.get(stem)
-    low, high = _COMFORT.get(stem, (None, None))
+    if quantity is None:
+        return Look(field, stem + suffix, "", 3, "other", None, None)
+    label = quantity.shown + suffix
+    colour = (quantity.sensor_tag or "").removesuffix("Sensor").lower()
+    low, high = quantity.gauge or (None, None)
     return Look(
         field,
-        _LABELS.get(stem, stem) + suffix,
-        quantity.unit if quantity else "",
-        min(quantity.decimals, 5) if quantity else 3,
-        _COLOURS.get(stem, "other"),
+        label,
+        quantity.unit,
+        min(quantity.decimals, 5),
+        colour if colour in _COLOURS else "other",
         low,
         high,
     )

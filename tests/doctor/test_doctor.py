@@ -422,7 +422,7 @@ class TestPieces:
         assert [finding.verdict for finding in found] == ["failed", "ok"]
         assert "RuntimeError: boom" in found[0].seen
 
-    @pytest.mark.parametrize("values", [{"Temperature": 99.0}, {"Temperature": float("nan")}, {"Radon": 1.0}, {}])
+    @pytest.mark.parametrize("values", [{"Temperature": 199.0}, {"Temperature": float("nan")}, {"Radon": 1.0}, {}])
     def test_what_the_agent_would_not_deliver_is_a_reading_that_failed(self, values):
         from agent.doctor import device
 

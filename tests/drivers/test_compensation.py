@@ -71,6 +71,19 @@ def test_promise_4_without_a_temperature_nothing_is_computed(value):
         judged(data=with_register("Temperature", value))
 
 
+def test_promise_4_a_temperature_that_other_sensors_can_measure_is_none_of_this_one():
+    """The data model reaches from -55 to 125 °C, the chip from -40 to 85 (section 1)."""
+    for register in range(0x80800, 0xFF000, 0x800):
+        try:
+            hottest = judged(data=with_register("Temperature", register)).values["Temperature"]
+        except NotReady as error:
+            said = str(error)
+            break
+    assert 84 < hottest <= 85
+    assert "it would be 85" in said
+    assert "outside -40 to 85" in said
+
+
 @pytest.mark.parametrize(("lines", "said"), [(b"\x00", "0x0"), (b"\xff", "0xfffff")])
 def test_promise_4_lines_that_are_stuck_give_nothing(lines, said):
     with pytest.raises(NotReady, match=said):

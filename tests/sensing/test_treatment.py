@@ -69,7 +69,7 @@ def test_promise_4_a_large_overshoot_is_refused(given):
 
 
 def test_promise_4_a_temperature_has_no_overshoot():
-    assert treated({"Temperature": 85.01}).values == {}
+    assert treated({"Temperature": 125.01}).values == {}
 
 
 # How fast it may change
@@ -154,9 +154,9 @@ def test_what_is_applied_is_said_in_words():
 
 
 def test_the_range_is_the_sensors_before_and_the_data_models_after():
-    assert treated({"Temperature": 85.5}, offset={"Temperature": -5}).values == {}
-    after = treated({"Temperature": 84.0}, offset={"Temperature": 5})
-    assert "it is 89 °C, outside -40 to 85, once calibrated" in after.refused["Temperature"]
+    assert treated({"Temperature": 125.5}, offset={"Temperature": -5}).values == {}
+    after = treated({"Temperature": 124.0}, offset={"Temperature": 5})
+    assert "it is 129 °C, outside -55 to 125, once calibrated" in after.refused["Temperature"]
     assert treated({"Humidity": 98.0}, offset={"Humidity": 5}).values == {"Humidity": 100.0}
     assert treated({"Humidity": 98.0}, offset={"Humidity": 50}).values == {}
 

@@ -9,6 +9,8 @@ import pytest
 from center.pages import presentation
 from center.pages.states import judge
 from center.stores.telemetry import DAY_NS
+from center.tables import ordered
+from drivers.base import QUANTITIES
 
 
 def test_numbers_have_the_decimals_of_their_field():
@@ -19,6 +21,23 @@ def test_numbers_have_the_decimals_of_their_field():
     assert presentation.number(86_400) == "86\u202f400"
     assert presentation.number(0.5, "ratio") == "0.5"
     assert presentation.number("on", "mode") == "on"
+
+
+def test_every_quantity_of_the_table_is_shown_by_it():
+    for field, quantity in QUANTITIES.items():
+        shown = presentation.look(field)
+        assert (shown.label, shown.unit) == (quantity.shown, quantity.unit)
+        assert shown.low is None or quantity.low <= shown.low < shown.high <= quantity.high
+    assert presentation.look("GasResistance_max").label == "Gas resistance maximum"
+    assert presentation.number(48_633, "GasResistance") == "48\u202f633"
+    assert presentation.look("Colour") == presentation.Look("Colour", "Colour", "", 3, "other", None, None)
+    assert ordered(["Lon", "Zeal", "DewPoint", "Illuminance", "Temperature"]) == [
+        "Temperature",
+        "Illuminance",
+        "DewPoint",
+        "Zeal",
+        "Lon",
+    ]
 
 
 @pytest.mark.parametrize(
