@@ -31,7 +31,7 @@ _SET_LOCK = getattr(fcntl, "F_OFD_SETLK", None)
 
 _T = TypeVar("_T")
 _GONE = {errno.ENODEV, errno.EBADF, errno.ENOENT}
-_claimed: WeakValueDictionary[tuple[int, int], I2CRegisters] = WeakValueDictionary()
+_claimed: WeakValueDictionary[tuple[int, int], I2CChip] = WeakValueDictionary()
 _claims = threading.Lock()
 
 
@@ -56,15 +56,21 @@ def generic_board() -> None:
     os.environ["BLINKA_FORCECHIP"] = "GENERIC_X86"
 
 
-def _libraries() -> tuple[Any, Any]:
+def _bus_library() -> Any:
     generic_board()
-    from adafruit_bme280.protocol import I2C_Impl  # noqa: PLC0415 - after the environment is set
     from adafruit_extended_bus import ExtendedI2C  # noqa: PLC0415 - 5 MB that only a real sensor needs
 
-    return ExtendedI2C, I2C_Impl
+    return ExtendedI2C
 
 
-def _number(error: BaseException) -> int | None:
+def _registers_library() -> Any:
+    generic_board()
+    from adafruit_bme280.protocol import I2C_Impl  # noqa: PLC0415 - after the environment is set
+
+    return I2C_Impl
+
+
+def errno_of(error: BaseException) -> int | None:
     """The errno behind an error of the libraries, which put it in the context of a ValueError."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
@@ -74,7 +80,7 @@ def _number(error: BaseException) -> int | None:
 
 def _bus_error(bus: int, error: Exception) -> SensorError:
     """Why a bus could not be opened."""
-    path, number = f"/dev/i2c-{bus}", _number(error)
+    path, number = f"/dev/i2c-{bus}", errno_of(error)
     if isinstance(error, PermissionError):
         return NoPermission(f"no permission to open {path}", GROUP)
     if number == errno.EBUSY:
@@ -86,9 +92,9 @@ def _bus_error(bus: int, error: Exception) -> SensorError:
     return Transient(f"{path} could not be opened ({error})", "try again; see `dmesg`")
 
 
-def _chip_error(place: str, error: Exception, *, probing: bool) -> SensorError:
+def chip_error(place: str, error: Exception, *, probing: bool) -> SensorError:
     """Why a transfer failed: what the kernel said, in the words of the contract."""
-    number = _number(error)
+    number = errno_of(error)
     code = errno.errorcode.get(number, str(number)) if number is not None else type(error).__name__
     if number == errno.EBUSY:
         return Busy(f"the chip at {place} is in use ({code})", KERNEL)
@@ -109,56 +115,57 @@ def _chip_error(place: str, error: Exception, *, probing: bool) -> SensorError:
     )
 
 
-class I2CRegisters:
-    """The registers of one chip on one bus. Raises SensorError, naming bus and address, and nothing else."""
+class I2CChip:
+    """One chip's place on one bus, which no other [[sensor]] of this process has. Raises SensorError, naming it.
+
+    `i2c` is Blinka's bus, for a library of Adafruit's.
+    """
 
     def __init__(self, bus: int, address: int) -> None:
         self.place = f"0x{address:02x} on /dev/i2c-{bus}"
-        self._claim = (bus, address)
+        self._claim, self._address = (bus, address), address
         with _claims:
             if self._claim in _claimed:
                 raise InUse(f"another [[sensor]] reads the chip at {self.place}", "give each its own bus and address")
             _claimed[self._claim] = self
-        self._i2c: Any = None
+        self.i2c: Any = None
         self._lock = ChipLock(bus, address)
         try:
+            # None: Linux has no frequency to set, and the library warns of any other value.
+            self.i2c = _bus_library()(bus, None)
             with self._lock.held():
-                self._i2c, self._device = self._connected(bus, address)
+                self._connect(address)
+        except (OSError, ValueError, RuntimeError) as error:
+            self.close()
+            raise _bus_error(bus, error) from error
         except BaseException:
             self.close()
             raise
 
-    def _connected(self, bus: int, address: int) -> tuple[Any, Any]:
-        open_bus, open_chip = _libraries()
+    def _connect(self, address: int) -> None:
+        """Whatever is asked of the chip before it counts as there."""
+
+    def ask(self, written: bytes, length: int, pause: float) -> bytes:
+        """What the chip answers to these bytes: after a pause in seconds; without one as a register, without a stop."""
+        data = bytearray(length)
         try:
-            # None: Linux has no frequency to set, and the library warns of any other value.
-            i2c = self._i2c = open_bus(bus, None)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise _bus_error(bus, error) from error
-        try:
-            return i2c, open_chip(i2c, address)
+            if written and not pause:
+                self.i2c.writeto_then_readfrom(self._address, bytearray(written), data)
+            else:
+                if written:
+                    self.i2c.writeto(self._address, written)
+                    time.sleep(pause)
+                self.i2c.readfrom_into(self._address, data)
         except (OSError, ValueError, IndexError, TypeError) as error:
-            raise _chip_error(self.place, error, probing=True) from error
-
-    def _transfer(self, call: Callable[..., _T], *arguments: int) -> _T:
-        try:
-            return call(*arguments)
-        except (OSError, ValueError, IndexError, TypeError) as error:  # a short read is an IndexError in Blinka
-            raise _chip_error(self.place, error, probing=False) from error
-
-    def read_register(self, register: int, length: int) -> bytearray:
-        data: bytearray = self._transfer(self._device.read_register, register, length)
-        return data
-
-    def write_register_byte(self, register: int, value: int) -> None:
-        self._transfer(self._device.write_register_byte, register, value)
+            raise chip_error(self.place, error, probing=False) from error
+        return bytes(data)
 
     def exclusive(self) -> AbstractContextManager[None]:
         return self._lock.held()
 
     def close(self) -> None:
         self._lock.close()
-        i2c, self._i2c = self._i2c, None
+        i2c, self.i2c = self.i2c, None
         if i2c is not None:
             # Blinka closes its file when that is collected; an error that somebody keeps would keep it open.
             bus = getattr(getattr(i2c, "_i2c", None), "_i2c_bus", None)
@@ -168,6 +175,29 @@ class I2CRegisters:
         with _claims:
             if _claimed.get(self._claim) is self:
                 del _claimed[self._claim]
+
+
+class I2CRegisters(I2CChip):
+    """The registers of one chip on one bus. Raises SensorError, naming bus and address, and nothing else."""
+
+    def _connect(self, address: int) -> None:
+        try:
+            self._device = _registers_library()(self.i2c, address)
+        except (OSError, ValueError, IndexError, TypeError) as error:
+            raise chip_error(self.place, error, probing=True) from error
+
+    def _transfer(self, call: Callable[..., _T], *arguments: int) -> _T:
+        try:
+            return call(*arguments)
+        except (OSError, ValueError, IndexError, TypeError) as error:  # a short read is an IndexError in Blinka
+            raise chip_error(self.place, error, probing=False) from error
+
+    def read_register(self, register: int, length: int) -> bytearray:
+        data: bytearray = self._transfer(self._device.read_register, register, length)
+        return data
+
+    def write_register_byte(self, register: int, value: int) -> None:
+        self._transfer(self._device.write_register_byte, register, value)
 
 
 class ChipLock:

@@ -34,6 +34,7 @@ def option(
 ) -> Any:
     """A dataclass field that knows what is allowed: limits (inclusive), choices, the keys of a table, its unit.
 
+    An option named like a word of Python has an underscore behind its field's name: class_ is written class.
     `parse` turns what was written into a value before anything else is checked; it may raise ValueError.
     """
     facts = {"low": low, "high": high, "choices": choices, "keys": keys, "parse": parse, "unit": unit}
@@ -132,11 +133,16 @@ def _table(key: str, value: Any, spec: Mapping[str, Any], hint: Any) -> Mapping[
     return {name: _checked(f"{key}.{name}", part, spec, kinds) for name, part in value.items()}
 
 
+def _key(item: Field[Any]) -> str:
+    """How the option is written."""
+    return item.name.removesuffix("_")
+
+
 def _structured(item: Field[Any], value: Any, hint: Any) -> Any:
     origin = get_origin(hint)
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return _table(item.name, value, item.metadata, hint)
-    return _checked(item.name, value, item.metadata, _kinds(hint))
+        return _table(_key(item), value, item.metadata, hint)
+    return _checked(_key(item), value, item.metadata, _kinds(hint))
 
 
 def _nested(mapping: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,14 +161,14 @@ def _nested(mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 def structure(kind: type[Any], mapping: Mapping[str, Any]) -> Any:
     """An instance of the options dataclass `kind`. Raises OptionError naming key, value and what is allowed."""
-    known = {item.name: item for item in fields(kind)}
+    known = {_key(item): item for item in fields(kind)}
     hints = get_type_hints(kind)
     values = {}
     for key, value in _nested(mapping).items():
         if key not in known:
             listed = f"options are {', '.join(known)}" if known else "it has no options"
             raise OptionError(f"no option {key!r}: {listed}{nearest(key, known)}", key)
-        values[key] = _structured(known[key], value, hints[key])
+        values[known[key].name] = _structured(known[key], value, hints[known[key].name])
     return kind(**values)
 
 

@@ -66,6 +66,12 @@ class FakeBus:
             data = data[:kept] + chip.read_register(chip.pointer - len(data), len(data))[kept:]
         buffer[start:end] = flipped(data, flip)
 
+    def writeto_then_readfrom(self, address, out, into, *, out_start=0, out_end=None, in_start=0, in_end=None):
+        chip, flip = self._transfer(address)
+        end = len(into) if in_end is None else in_end
+        chip.write(bytes(out[out_start:out_end]))
+        into[in_start:end] = flipped(chip.read(end - in_start), flip)
+
     def _transfer(self, address):
         number, self.transfers = self.transfers, self.transfers + 1
         self.time.now += 0.0001
@@ -99,4 +105,5 @@ def connect(monkeypatch, bus):
     drivers.i2c.generic_board()
     from adafruit_bme280.protocol import I2C_Impl
 
-    monkeypatch.setattr(drivers.i2c, "_libraries", lambda: (bus.open, I2C_Impl))
+    monkeypatch.setattr(drivers.i2c, "_bus_library", lambda: bus.open)
+    monkeypatch.setattr(drivers.i2c, "_registers_library", lambda: I2C_Impl)

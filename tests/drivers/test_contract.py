@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from drivers import adafruit_table
 from drivers.base import (
     QUANTITIES,
     Driver,
@@ -26,6 +27,8 @@ from drivers.chip import Chip
 from tests.bme280_bench import ROOM
 from tests.driver_conformance import check
 from tests.fake_blinka import FakeBus, FakeTime, connect
+from tests.shelf_bench import Shelf
+from tests.shelf_chips import Sht31
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs/drivers.md"
@@ -95,8 +98,8 @@ def test_a_quantity_has_a_range_a_unit_and_a_type():
 
 
 def test_an_unknown_driver_names_the_installed_ones_and_the_nearest():
-    with pytest.raises(OptionError, match=r"no driver 'bm280'; installed are .*bme280.*; did you mean 'bme280'\?"):
-        load("bm280")
+    with pytest.raises(OptionError, match=r"no driver 'bme28'; installed are .*bme280.*; did you mean 'bme280'\?"):
+        load("bme28")
     assert {"bme280", "emulated", "virtual"} <= set(available())
 
 
@@ -164,24 +167,26 @@ def test_a_wrong_option_is_named_with_what_is_allowed(written, said):
     assert caught.value.key == next(iter(written)).partition(".")[0]
 
 
-@pytest.mark.parametrize("name", ["bme280", "virtual", "emulated"])
+@pytest.mark.parametrize("name", ["bme280", "virtual", "emulated", "ds18b20", "bme680", "adafruit"])
 def test_agent_toml_example_shows_every_option_with_its_default(name):
     text = (ROOT / "agent.toml.example").read_text().partition("\n[[sensor]]\n")[2].partition("\n[")[0]
     shown = dict(re.findall(r"(?m)^# +([a-z_]+) = (.*)$", text))
     kind = load(name)
+    needed = {"class": "adafruit_sht31d.SHT31D", "fields": {"Humidity": "x"}} if name == "adafruit" else {}
     for item in fields(kind.Options):
-        value = tomllib.loads(f"x = {shown[item.name]}")["x"]
-        structured = getattr(options_for(kind, {item.name: value}), item.name)
-        if item.name not in {"offset", "altitude", "oversampling"}:  # none, unless given
-            assert structured == getattr(kind.Options(), item.name), item.name
+        key = item.name.removesuffix("_")
+        value = tomllib.loads(f"x = {shown[key]}")["x"]
+        structured = getattr(options_for(kind, {**needed, key: value}), item.name)
+        if key not in {"offset", "altitude", "oversampling", *needed}:  # none, unless given
+            assert structured == getattr(kind.Options(), item.name), key
 
 
 # The example of docs/drivers.md
 
 
 def example():
-    """The Python module and the pyproject.toml of the section "Write a driver"."""
-    section = DOCUMENT.read_text().partition("## Write a driver\n")[2].partition("\n## ")[0]
+    """The Python module and the pyproject.toml of the section "Your own driver"."""
+    section = DOCUMENT.read_text().partition("## Your own driver\n")[2].partition("\n## ")[0]
     blocks = dict(re.findall(r"```(python|toml)\n(.*?)```", section, re.DOTALL))
     return blocks["python"], blocks["toml"]
 
@@ -194,15 +199,15 @@ def plugin(tmp_path):
     site = tmp_path / "site"
     info = site / f"{declared['name'].replace('-', '_')}-{declared['version']}.dist-info"
     info.mkdir(parents=True)
-    (site / "ds18b20.py").write_text(module)
+    (site / "dht22.py").write_text(module)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {declared['name']}\nVersion: {declared['version']}\n")
     lines = [f"{name} = {place}" for name, place in declared["entry-points"]["iot_agent.drivers"].items()]
     (info / "entry_points.txt").write_text("\n".join(["[iot_agent.drivers]", *lines, ""]))
-    sensor = tmp_path / "devices/28-0316a279c8ff"
+    sensor = tmp_path / "devices/iio:device0"
     sensor.mkdir(parents=True)
-    file = sensor / "w1_slave"
-    file.write_text("72 01 4b 46 7f ff 0e 10 57 : crc=57 YES\n72 01 4b 46 7f ff 0e 10 57 t=23125\n")
-    return site, file
+    for name, text in (("name", "dht11@4"), ("in_temp_input", "23100"), ("in_humidityrelative_input", "41500")):
+        (sensor / name).write_text(f"{text}\n")
+    return site, sensor
 
 
 def run(site, *arguments):
@@ -219,49 +224,51 @@ def test_the_documented_driver_is_under_40_lines():
 
 
 def test_the_documented_driver_keeps_the_contract_as_an_installed_plugin(plugin):
-    site, file = plugin
-    result = run(site, "tests.driver_conformance", "ds18b20", f"folder={file.parent.parent}")
+    site, sensor = plugin
+    result = run(site, "tests.driver_conformance", "dht22", f"folder={sensor.parent}")
     assert (result.returncode, result.stderr) == (0, "")
     assert "keeps the contract" in result.stdout
 
 
 def test_the_documented_driver_is_read_by_its_name(plugin):
-    site, file = plugin
-    command = ["agent.cli", "read", "--driver", "ds18b20", "--count", "1", "--json"]
-    result = run(site, *command, "--option", f"folder={file.parent.parent}")
-    assert result.stdout == '{"Temperature": 23.125}\n'
+    site, sensor = plugin
+    command = ["agent.cli", "read", "--driver", "dht22", "--count", "1", "--json"]
+    result = run(site, *command, "--option", f"folder={sensor.parent}")
+    assert result.stdout == '{"Temperature": 23.1, "Humidity": 41.5}\n'
     assert "no option 'fold'" in run(site, *command, "--option", "fold=x").stderr
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [
-        (None, "enable"),
-        ("72 01 … : crc=57 NO\n… t=23125\n", "transfer"),
-        ("50 05 … : crc=1c YES\n… t=85000\n", "85"),
-        ("50 05 … : crc=1c YES\n", ""),
-    ],
+    [(None, "dtoverlay=dht11"), ("", "check its wires"), ("x\n", "check its wires")],
 )
 def test_promise_4_the_documented_driver_reports_nothing_that_was_not_measured(plugin, text, said):
-    site, file = plugin
-    if text is None:
-        file.unlink()
-        file.parent.rmdir()
-    else:
-        file.write_text(text)
-    result = run(
-        site,
-        "agent.cli",
-        "read",
-        "--driver",
-        "ds18b20",
-        "--count",
-        "1",
-        "--json",
-        "--option",
-        f"folder={file.parents[1]}",
-    )
+    site, sensor = plugin
+    (sensor / "name").unlink() if text is None else (sensor / "in_temp_input").write_text(text)
+    command = ["agent.cli", "read", "--driver", "dht22", "--count", "1", "--json"]
+    result = run(site, *command, "--option", f"folder={sensor.parent}")
     assert result.returncode == 1
     assert result.stdout == ""
     assert said in result.stderr
     assert "Traceback" not in result.stderr
+
+
+# The fresh row of docs/drivers.md
+
+
+def test_the_documented_row_is_under_15_lines_and_its_sensor_keeps_the_contract(monkeypatch):
+    section = DOCUMENT.read_text().partition("### A row of the table\n")[2].partition("\n## ")[0]
+    (text,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(text.splitlines()) < 15
+    names = vars(adafruit_table).copy()
+    exec(text, names)
+    bench = Shelf(monkeypatch, "sht31", kind=names["Sht31"], chip=Sht31, address=0x45)
+
+    def make():
+        return names["Sht31"](clock=bench.time.clock, sleep=bench.time.sleep)
+
+    check(names["Sht31"], make)
+    with make() as driver:
+        before = bench.chip.conversions
+        assert driver.read().values == pytest.approx(Sht31.values, abs=0.01)
+    assert bench.chip.conversions == before + 1
