@@ -14,7 +14,7 @@ COMMANDS = {
     "status": ("agent.cli.status", "What the running agent does, or what is on disk when none runs."),
     "reload": ("agent.cli.run", "Make the running agent read its configuration again."),
     "read": ("agent.cli.sensor", "Read a sensor now."),
-    "scan": ("agent.cli.sensor", "List I2C buses and what answers on them."),
+    "scan": ("agent.cli.scan", "Which sensors answer, and what to write into agent.toml for them."),
     "register": ("agent.cli.register", "Register with the center now."),
     "unregister": ("agent.cli.register", "Remove this device's registration."),
     "buffer": ("agent.cli.buffer", "Look at what waits, export it, import points."),

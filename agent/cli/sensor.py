@@ -1,11 +1,11 @@
-"""Commands about sensors: `read` shows what a driver gives, `scan` what answers on the I2C buses."""
+"""The command `read`: what the sensors give."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import count as counting
 from typing import Any
 
@@ -16,7 +16,7 @@ from agent.config.parse import sensor_of_texts
 from agent.config.settings import SensorSettings
 from agent.sensing.treatment import Treatment
 from agent.util.errors import AgentError, ConfigError
-from drivers.base import QUANTITIES, Driver, OptionError, Reading, SensorError, checked, make, what_failed
+from drivers.base import QUANTITIES, Driver, OptionError, Reading, checked, make, what_failed
 
 ROUNDS_IN_VAIN = 5  # with no sensor answering; then `read` gives up
 PAUSE_S = 1.0  # before a sensor that failed is tried again, and between readings of the table
@@ -163,22 +163,3 @@ def _show(sensors: Sequence[Sensor], count: int | None) -> None:
             live.update(table, refresh=True)
     if not live.console.is_terminal:
         click.echo()
-
-
-@click.command("scan")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a bus.")
-@common_options
-def scan(context: Context, as_json: bool) -> None:  # noqa: ARG001 - every command takes the same options
-    """List the I2C buses and what answers on them."""
-    from drivers.scan import scan_buses  # noqa: PLC0415 - Blinka
-
-    try:
-        found = scan_buses()
-    except SensorError as error:
-        raise AgentError(str(error)) from error
-    if as_json:
-        for bus in found:
-            click.echo(json.dumps(asdict(bus)))
-    else:
-        for bus in found:
-            click.echo(bus.text())

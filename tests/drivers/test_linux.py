@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from drivers.base import load
 from drivers.chip import Chip, Image
 from tests.fake_i2c_bus import FakeI2C, environment
+from tests.shelf_chips import CHIPS, ONE_WIRE, Sht31, shelf
 
 CASES = json.loads((Path(__file__).parents[1] / "data/bme280-bosch.json").read_text())
 CASE = CASES[0]
@@ -110,8 +112,8 @@ def test_each_failure_says_where_and_what_to_do(bus, change, option, said):
 AS_NOBODY = """
 import os
 from drivers.base import SensorError, load
-from drivers.i2c import _libraries
-_libraries()
+from drivers.i2c import _bus_library, _registers_library
+_bus_library(), _registers_library()
 driver = load("bme280")()
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 try:
@@ -137,17 +139,62 @@ def test_a_bmp280_without_humidity_is_read_as_what_it_is(bus):
     assert values["Pressure"] == pytest.approx(CASE["pressure_hPa"], abs=0.001)
 
 
-def test_scan_names_what_answers(bus):
+def test_scan_names_what_answers(bus, tmp_path):
     other = Chip(Image.of(CASE), chip_id=0x61)
     bus.chips |= {0x40: Chip(Image.of(CASE)), 0x76: other}
-    result = agent(bus, "scan")
-    assert result.stdout.splitlines() == [
+    result = agent(bus, "scan", "--config", str(tmp_path / "none.toml"))
+    assert result.stdout.partition("\n\n")[0].splitlines() == [
         "/dev/i2c-1",
         "  0x40  something",
         "  0x76  BME680 (chip id 0x61)",
         "  0x77  BME280 (chip id 0x60)",
     ]
     assert json.loads(agent(bus, "scan", "--json").stdout)["answers"][2]["chip_id"] == 0x60
+
+
+def test_scan_names_every_sensor_of_the_shelf_and_its_tables_are_a_configuration(bus, tmp_path):
+    bus.chips.clear()
+    bus.chips |= {**shelf(), 0x45: Sht31()}
+    bus.add_one_wire("28-0316a279c8ff", ONE_WIRE)
+    result = agent(bus, "scan", "--config", str(tmp_path / "none.toml"))
+    said, _, tables = result.stdout.partition("\n\nNot in agent.toml yet:\n\n")
+    assert said.splitlines() == [
+        "/dev/i2c-1",
+        "  0x10  VEML7700",
+        "  0x18  MCP9808",
+        "  0x38  AHT20",
+        "  0x44  SHT4x",
+        "  0x45  something that does not answer as a SHT4x does",
+        "  0x62  SCD4x",
+        "  0x76  BME680 (chip id 0x61)",
+        "  0x77  BMP280 (chip id 0x58)",
+        "one-wire",
+        "  28-0316a279c8ff  DS18B20",
+    ]
+    config = tmp_path / "agent.toml"
+    config.write_text(tables + '\n[influxdb]\nurl = "http://x"\norg = "o"\nbucket = "b"\ntoken_file = "t"\n')
+    assert agent(bus, "scan", "--config", str(config)).stdout == said + "\n"
+    command = ("read", "--config", str(config), "--count", "1", "--json")
+    readings = [json.loads(line) for line in agent(bus, *command).stdout.splitlines()]
+    fields = {reading.pop("sensor"): set(reading) for reading in readings}
+    assert fields == {name: set(load(name).row.fields) for name in CHIPS} | {"ds18b20": {"Temperature"}}
+
+
+@pytest.mark.parametrize("name", CHIPS)
+def test_each_sensor_of_the_shelf_is_read_by_its_own_library_alone(bus, name):
+    bus.chips.clear()
+    address, make = CHIPS[name]
+    bus.chips[address] = make()
+    command = [sys.executable, "-W", "error", "-c", PROBE, "read", "--driver", name, "--json", "--count", "2"]
+    result = subprocess.run(command, env=environment(bus), capture_output=True, text=True, timeout=60, check=False)
+    code, modules = json.loads(result.stderr.splitlines()[-1])
+    assert code == 0, result.stderr
+    values = json.loads(result.stdout.splitlines()[-1])
+    assert values == pytest.approx(bus.chips[address].values, rel=5e-4)
+    libraries = {load(other).row.library.partition(".")[0] for other in CHIPS} | {"adafruit_bme280"}
+    imported = {module.partition(".")[0] for module in modules}
+    assert imported & libraries == {load(name).row.library.partition(".")[0]}
+    assert imported.isdisjoint(NEVER_IMPORTED)
 
 
 def test_after_pulling_the_plug_and_back_reading_goes_on(bus):
