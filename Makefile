@@ -37,7 +37,7 @@ bench: $(VENV)/test.stamp
 # Everything that deploy/install.sh needs to install without a network, for machines like this one.
 wheelhouse: | $(BIN)/python
 	rm -rf wheelhouse
-	$(PIP) wheel --quiet --constraint constraints.txt --wheel-dir wheelhouse .
+	$(PIP) wheel --quiet --constraint constraints.txt --wheel-dir wheelhouse '.[sensors]'
 	cp constraints.txt wheelhouse/
 
 clean:

@@ -14,6 +14,9 @@ Usage: install.sh [options]
   --center URL            the IoT Center to register with (only where there is no agent.toml yet)
   --device-id ID          the device's id (default: derived from the board)
   --config FILE           take this agent.toml (only where there is none yet)
+  --sensor NAME           install what this sensor's driver needs (bme280, bmp280, bme680, sht4x, scd4x, aht20, mcp9808,
+                          veml7700, ds18b20), and take it for the agent.toml that is made here; may be given several
+                          times. What an agent.toml names is installed without being asked for
   --enrollment-key FILE   the key for the first registration, copied to /etc/iot-agent
   --wheelhouse DIR        install from these wheels, without a network (default: ./wheelhouse beside deploy, if there)
   --python PROGRAM        which Python, 3.11 or newer (default: python3)
@@ -29,7 +32,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source_dir=$(dirname "$here")
 opt=/opt/iot-agent etc=/etc/iot-agent state=/var/lib/iot-agent
 unit=/etc/systemd/system/iot-agent.service
-center='' device_id='' config='' enrollment_key='' wheelhouse='' python=python3
+libraries=' bmp280 bme680 sht4x scd4x aht20 mcp9808 veml7700 ' # as in pyproject.toml
+center='' device_id='' sensors='' config='' enrollment_key='' wheelhouse='' python=python3
 ready_timeout=120 i2c=yes start=yes dry=no
 
 say() { printf '%s\n' "$*"; }
@@ -49,6 +53,10 @@ while [ $# -gt 0 ]; do
     --center | --device-id | --config | --enrollment-key | --wheelhouse | --python | --ready-timeout)
       [ $# -ge 2 ] || fail "$1 needs a value"
       name=${1#--}; name=${name//-/_}; printf -v "$name" '%s' "$2"; shift ;;
+    --sensor)
+      [ $# -ge 2 ] || fail "$1 needs a value"
+      case "$libraries bme280 ds18b20 " in *" $2 "*) ;; *) fail "--sensor $2: there are bme280$libraries""ds18b20" ;; esac
+      sensors="$sensors $2"; shift ;;
     --no-i2c) i2c=no ;;
     --no-start) start=no ;;
     --dry-run) dry=yes ;;
@@ -110,6 +118,13 @@ enable_i2c() {
       echo i2c-dev | write /etc/modules-load.d/iot-agent.conf 644
   fi
 }
+enable_one_wire() {
+  [ ! -d /sys/bus/w1/devices ] || return 0
+  if command -v raspi-config >/dev/null; then
+    run raspi-config nonint do_onewire 0 || warn "raspi-config could not switch one-wire on: dtoverlay=w1-gpio in config.txt"
+  fi
+  warn "one-wire works after a reboot, once dtoverlay=w1-gpio is in config.txt"
+}
 # --- User and group -----------------------------------------------------------------------------------------------
 getent group i2c >/dev/null || run groupadd --system i2c
 rules=/etc/udev/rules.d/60-iot-agent-i2c.rules # Raspberry Pi OS has such a rule, plain Debian has not
@@ -118,6 +133,14 @@ if [ -d "${rules%/*}" ] && ! grep -qs 'GROUP="i2c"' /usr/lib/udev/rules.d/*.rule
   if [ -S /run/udev/control ]; then run udevadm control --reload && run udevadm trigger --subsystem-match=i2c-dev; fi
 fi
 [ "$i2c" = no ] || enable_i2c
+for file in "$etc/agent.toml" "$config" /boot/firmware/iot-agent.toml /boot/iot-agent.toml; do # whichever it will be
+  [ ! -r "$file" ] || sensors="$sensors $(sed -nE 's/^[[:space:]]*driver[[:space:]]*=[[:space:]]*"([a-z0-9]+)".*/\1/p' "$file" | tr '\n' ' ')"
+done
+extras=''
+for sensor in $sensors; do
+  case $libraries in *" $sensor "*) case ",$extras," in *",$sensor,"*) ;; *) extras=${extras:+$extras,}$sensor ;; esac ;; esac
+done
+case " $sensors " in *' ds18b20 '*) enable_one_wire ;; esac
 getent passwd iot-agent >/dev/null ||
   run useradd --system --user-group --groups i2c --home-dir "$state" --no-create-home --shell /usr/sbin/nologin iot-agent
 id -nG iot-agent 2>/dev/null | tr ' ' '\n' | grep -qx i2c || run usermod --append --groups i2c iot-agent
@@ -143,7 +166,7 @@ fi
 constraints=$wheelhouse/constraints.txt
 [ -n "$wheelhouse" ] && [ -f "$constraints" ] || constraints=$source_dir/constraints.txt
 [ ! -f "$constraints" ] || pip+=(--constraint "$constraints")
-run "${pip[@]}" "$wheel" ||
+run "${pip[@]}" "$wheel${extras:+[$extras]}" ||
   fail "pip could not install it: without a network, give --wheelhouse; on 32 bit, sysv_ipc needs: apt-get install gcc libc6-dev python3-dev"
 run rm -rf "$new/source"
 run install -d "$new/libexec"
@@ -169,6 +192,9 @@ else
   elif [ ! -e "$etc/agent.toml" ] || [ -n "$config" ]; then
     edits=()
     [ -z "$center" ] || edits+=(-e "s|^url = \"http://center.local:5000\"|url = \"${center//&/\\&}\"|")
+    read -r sensor others <<<"$sensors"
+    [ -z "$sensor" ] || edits+=(-e "s|^driver = \"bme280\"|driver = \"$sensor\"|")
+    [ -z "$others" ] || [ -n "$config" ] || warn "agent.toml names $sensor alone: sudo iot-agent scan --write puts the others into it"
     [ -z "$device_id" ] || edits+=(-e "s|^# id = .*|id = \"$device_id\"|")
     [ ! -e "$etc/enrollment.key" ] && [ -z "$enrollment_key" ] ||
       edits+=(-e "s|^# enrollment_key_file = .*|enrollment_key_file = \"$etc/enrollment.key\"|")

@@ -2,15 +2,19 @@
 
 import configparser
 import os
+import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from agent import runner
+from drivers.adafruit_table import ROWS
 
-DEPLOY = Path(__file__).parent.parent / "deploy"
+ROOT = Path(__file__).parent.parent
+DEPLOY = ROOT / "deploy"
 SCRIPTS = ("install.sh", "uninstall.sh", "take-boot-config", "wrapper")
 
 
@@ -72,6 +76,39 @@ def test_install_dry_run_prints_every_step_and_changes_nothing(tmp_path):
     assert (sorted(Path("/etc").iterdir()), Path("/opt/iot-agent").exists()) == before
 
 
+def pip_installs(result):
+    (line,) = [line for line in result.stdout.splitlines() if "pip install" in line]
+    return line.split()[-1].replace("\\", "")
+
+
+def test_a_sensor_s_library_is_installed_where_it_is_asked_for_or_named_by_agent_toml(tmp_path):
+    install = (DEPLOY / "install.sh", "--dry-run", "--no-i2c")
+    assert pip_installs(sh(*install)).endswith("/source")
+    assert pip_installs(sh(*install, "--sensor", "bme280")).endswith("/source")
+    assert pip_installs(sh(*install, "--sensor", "scd4x", "--sensor", "sht4x")).endswith("/source[scd4x,sht4x]")
+    config = tmp_path / "agent.toml"
+    config.write_text(
+        '[[sensor]]\nname = "a"\ndriver = "veml7700"  # light\n[[sensor]]\n  driver="sht4x"\n# driver = "aht20"\n'
+    )
+    both = sh(*install, "--config", config, "--sensor", "sht4x")
+    assert pip_installs(both).endswith("/source[sht4x,veml7700]")
+    assert "scan --write" not in both.stderr
+
+
+def test_the_sensors_that_install_knows_are_the_extras_of_pyproject():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (known,) = re.findall(r"(?m)^libraries=' (.*) '", (DEPLOY / "install.sh").read_text())
+    assert set(known.split()) == set(extras) - {"center", "test", "check", "sensors"} == set(ROWS)
+    assert {f"iot-edge-agent[{known.replace(' ', ',')}]"} == set(extras["sensors"])
+
+
+def test_one_wire_is_switched_on_for_a_ds18b20():
+    result = sh(DEPLOY / "install.sh", "--dry-run", "--no-i2c", "--sensor", "ds18b20")
+    assert result.returncode == 0, result.stderr
+    assert "one-wire works after a reboot" in result.stderr
+    assert "one-wire" not in sh(DEPLOY / "install.sh", "--dry-run", "--no-i2c").stderr
+
+
 def test_uninstall_dry_run_keeps_the_data_unless_purge():
     kept = sh(DEPLOY / "uninstall.sh", "--dry-run").stdout
     purged = sh(DEPLOY / "uninstall.sh", "--dry-run", "--purge").stdout
@@ -90,6 +127,7 @@ def test_uninstall_dry_run_keeps_the_data_unless_purge():
         (["--device-id", "a b"], "only A-Z"),
         (["--config", "/nonexistent"], "cannot be read"),
         (["--wheelhouse", "/nonexistent"], "no iot_edge_agent wheel"),
+        (["--sensor", "scd30"], "--sensor scd30: there are bme280 bmp280"),
         (["--frobnicate"], "unknown option"),
         (["--center"], "needs a value"),
     ],
