@@ -18,7 +18,7 @@ from typing import cast, get_args
 
 from agent.clock.sources import BUILT_NS, SECOND, Evidence
 from agent.clock.timeline import LANES, Stretch, stamp_offset
-from agent.util.atomic import read_regular, sweep_temporaries, write_atomic
+from agent.util.atomic import read_regular, set_aside, sweep_temporaries, write_atomic
 from agent.util.checked import seal, unseal
 
 log = logging.getLogger(__name__)
@@ -200,12 +200,10 @@ class Boots:
             log.warning("%s cannot be read (%s): the order of earlier boots is not known", self._path, error.strerror)
             return []
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            aside = self._path.with_name(f"{FILE}.damaged")
-            log.warning("%s is damaged (%s): set aside as %s", self._path, error, aside.name)
             try:
-                self._path.replace(aside)
+                set_aside(self._path, error)
             except OSError as problem:
-                log.warning("It cannot be set aside: %s", problem)
+                log.warning("%s is damaged (%s) and cannot be moved: %s", self._path, error, problem.strerror)
             return []
 
     def _save(self) -> None:

@@ -7,14 +7,11 @@ start. Entries stay until the points have long been dated: dating twice does no 
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from agent.util.atomic import read_regular, write_atomic
+from agent.util.atomic import read_regular, set_aside, write_atomic
 from agent.util.checked import seal, unseal
-
-log = logging.getLogger(__name__)
 
 FILE = "clock.byhand.json"
 
@@ -30,8 +27,7 @@ def read(folder: Path) -> dict[str, int]:
         return {}
     except (OSError, ValueError, KeyError, AttributeError) as error:
         with contextlib.suppress(OSError):
-            path.replace(path.with_name(f"{FILE}.damaged"))
-            log.warning("%s is not readable (%s): give the times again with iot-agent buffer date", path, error)
+            set_aside(path, f"{error}; give the times again with iot-agent buffer date")
         return {}
 
 

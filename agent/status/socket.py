@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from agent.util.atomic import set_aside
 from agent.util.errors import AgentError
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class ControlServer:
         path, listener = self._folder / NAME, socket.socket(socket.AF_UNIX)
         try:
             if path.is_dir() and not path.is_symlink():
-                path.rename(path.with_name(f"{NAME}.damaged"))
+                set_aside(path, "it is a folder")
             path.unlink(missing_ok=True)
             with _short_path(self._folder) as short:
                 listener.bind(short)

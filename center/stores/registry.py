@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from agent.config.limits import check_id
 from agent.util.secret import Secret
 from center.errors import RefusedError
 from center.times import now_ns
 
-DEVICE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
 
 def check_device_id(device_id: str) -> str:
-    """The id, if it is `[A-Za-z0-9._-]{1,64}` and not `.` or `..`; else RefusedError."""
-    if not DEVICE_ID.fullmatch(device_id) or device_id in {".", ".."}:
-        raise RefusedError("a device id has 1 to 64 of the characters A-Z a-z 0-9 . _ - and is not . or ..")
-    return device_id
+    """The id, if devices take it too; else RefusedError."""
+    try:
+        return check_id(device_id)
+    except ValueError as error:
+        raise RefusedError(str(error)) from None
 
 
 def not_yours(device_id: str, has_secret: bool) -> str:
