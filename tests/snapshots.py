@@ -26,6 +26,7 @@ def snapshot(now=None, **changes):
             "error_ns": 12_000_000,
             "clock_error_s": 0.012,
             "warning": None,
+            "words": "good by the kernel for 60 min, within 0.012 s",
         },
         "sensors": [sensor(now)],
         "buffer": {

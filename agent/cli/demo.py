@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.options import LOG_FORMAT, Context, common_options
-from agent.cli.status import format_value
 from agent.fleet.center import DEFAULT_PORT, CenterProcess, free_port, pass_time, stored
+from agent.status.words import values
 
 DEVICE_ID = "demo"
 _DRAIN_S = 15
@@ -165,11 +165,7 @@ def _table(snapshot: dict[str, Any], dashboard: str, away: bool) -> Table:
     table.add_column(style="bold")
     table.add_column()
     for sensor in snapshot["sensors"]:
-        values = sensor["values"] or {}
-        text = "   ".join(
-            format_value(name, values[name]) for name in ("Temperature", "Humidity", "Pressure") if name in values
-        )
-        table.add_row("Now", text or "…")
+        table.add_row("Now", values(sensor["values"] or {}) or "…")
         table.add_row("Readings", f"{sensor['readings']:,}")
     table.add_row("Delivered", f"[green]{ledger['delivered']:,}[/green]")
     pending = ledger["pending"]

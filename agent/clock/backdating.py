@@ -17,8 +17,9 @@ from typing import Literal, Protocol
 from agent.clock.boots import Boot
 from agent.clock.clock import Clock, ClockState
 from agent.clock.manual_times import read, remove
-from agent.clock.sources import SECOND, shown
+from agent.clock.sources import SECOND, VOUCHER, shown
 from agent.clock.timeline import Stretch, Wrong, stamp_offset
+from agent.config.units import rough_duration
 from agent.util.loops import Loop
 
 log = logging.getLogger(__name__)
@@ -262,7 +263,6 @@ def words(state: ClockState, now_boot_ns: int) -> str:
     if not state.good or state.evidence is None:
         text = "not good yet: nobody vouches for the time; points wait without one"
     else:
-        by = {"kernel": "the kernel", "servers": "the servers' dates", "always": 'trust = "always"'}[state.evidence]
-        ago = (now_boot_ns - (state.since_boot_ns or 0)) / SECOND
-        text = f"good by {by} for {ago:.0f} s, within {(state.error_ns or 0) / SECOND:.3f} s"
+        since = rough_duration((now_boot_ns - (state.since_boot_ns or 0)) / SECOND)
+        text = f"good by {VOUCHER[state.evidence]} for {since}, within {(state.error_ns or 0) / SECOND:.3f} s"
     return f"{text}; {state.warning}" if state.warning else text

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from agent.clock.kernel import KernelClock
+from agent.config.units import rough_duration
 
 Trust = Literal["auto", "always"]
 Evidence = Literal["kernel", "servers", "always"]
@@ -254,14 +255,7 @@ def _stepped(wall_offset_ns: int, anchor: Anchor) -> str | None:
 
 
 def _span(away_ns: int) -> str:
-    seconds = abs(away_ns) / SECOND
-    for unit, size in (("days", 2 * 86_400), ("h", 7200), ("min", 120)):
-        if seconds >= size:
-            seconds /= {"days": 86_400, "h": 3600, "min": 60}[unit]
-            break
-    else:
-        unit = "s"
-    return f"{seconds:.1f} {unit} {'ahead of' if away_ns > 0 else 'behind'}"
+    return f"{rough_duration(abs(away_ns) / SECOND)} {'ahead of' if away_ns > 0 else 'behind'}"
 
 
 def shown(unix_ns: int) -> str:

@@ -41,6 +41,14 @@ def format_duration(seconds: float) -> str:
     return f"{seconds:g}s"
 
 
+def rough_duration(seconds: float) -> str:
+    """For people, to two digits or the unit: `2.5 s`, `90 s`, `12 min`, `5 h`, `40 days`."""
+    seconds = max(0.0, seconds)
+    unit, size = next((u for u in (("days", 86_400), ("h", 3600), ("min", 60)) if seconds >= 2 * u[1]), ("s", 1))
+    number = seconds / size
+    return f"{number:.{int(number < 10)}f}".removesuffix(".0") + f" {unit}"
+
+
 def format_size(size: int) -> str:
     """The shortest exact writing: 256000000 → `256MB`."""
     for unit, factor in (("GB", 1000**3), ("MB", 1000**2), ("kB", 1000)):

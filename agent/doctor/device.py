@@ -15,8 +15,8 @@ from agent.config.units import format_size
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
 from agent.sensing.treatment import Treatment
 from agent.status.board import read_board, text_of, throttling
-from agent.status.snapshot import LEDGER
-from drivers.base import QUANTITIES, NoPermission, Reading, SensorError, make
+from agent.status.words import equation, values
+from drivers.base import NoPermission, Reading, SensorError, make
 from drivers.i2c import NoBus
 
 FULL_BYTES = 10_000_000
@@ -126,7 +126,7 @@ def _running_sensor(status: Mapping[str, Any]) -> Iterator[Finding]:
     elif status.get("boot_ns") is None:
         yield warning(name, "not read yet", "wait a moment, then ask again")
     else:
-        yield ok(name, f"{status.get('description')}: {_values(status['values'])} (by the running agent)")
+        yield ok(name, f"{status.get('description')}: {values(status['values'])} (by the running agent)")
 
 
 def _sensor(settings: SensorSettings, name: str) -> Iterator[Finding]:
@@ -152,14 +152,7 @@ def _judged(name: str, reading: Reading) -> Finding:
     if reading.refused:
         problem = "; ".join(f"{quantity}: {why}" for quantity, why in reading.refused.items())
         return failed(name, problem, "check power and wires; the sensor may be broken")
-    return ok(name, _values(reading.values))
-
-
-def _values(values: Mapping[str, float | int]) -> str:
-    known = ((f, v, QUANTITIES.get(f)) for f, v in values.items())
-    return ", ".join(
-        f"{field} {value:.{q.decimals}f} {q.unit}" if q else f"{field} {value}" for field, value, q in known
-    )
+    return ok(name, values(reading.values))
 
 
 def _split(text: str, remedy: str = "") -> tuple[str, str]:
@@ -198,7 +191,7 @@ def _running_buffer(running: Mapping[str, Any]) -> Iterator[Finding]:
         if state.get(key):
             yield warning("buffer", f"{state[key]:,} points {text}", remedy)
     yield from _accounts(ledger.get("unaccounted"))
-    yield ok("buffer", ", ".join(f"{ledger.get(key, 0):,} {key}" for key in LEDGER[:-1]))
+    yield ok("buffer", equation(ledger))
 
 
 def _accounts(unaccounted: int | None) -> Iterator[Finding]:

@@ -15,7 +15,8 @@ from urllib.parse import urljoin, urlsplit
 from urllib3.exceptions import InsecureRequestWarning
 
 from agent.clock.kernel import kernel_clock
-from agent.clock.sources import BUILT_NS
+from agent.clock.sources import BUILT_NS, shown
+from agent.config.units import rough_duration
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
 from agent.registration.client import bounded_session
 from agent.registration.target import plain_http_warning, trust_store
@@ -52,38 +53,30 @@ def servers(patient: Patient) -> list[Server]:
 def clock(patient: Patient) -> Iterator[Finding]:
     """The wall clock against the kernel's word and against a server's Date header."""
     now = time.time()
-    shown = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+    at = shown(int(now * 1e9))
     running = (patient.running or {}).get("clock") or {}
     kernel = kernel_clock()
     vouched = kernel is not None and kernel.vouches
     off = next((o for o in (_offset(patient, s) for s in servers(patient)) if o is not None), None)
     if now * 1e9 < BUILT_NS:
-        yield failed("clock", f"it shows {shown}, which is before this program was made", SYNC)
+        yield failed("clock", f"it shows {at}, which is before this program was made", SYNC)
     elif off is not None and abs(off) > OFF_S:
         way = "behind" if off > 0 else "ahead of"
-        text = f"it shows {shown}, {_span(off)} {way} the server's"
+        text = f"it shows {at}, {rough_duration(abs(off))} {way} the server's"
         yield failed("clock", f"{text}; points are dated by the servers meanwhile", SYNC)
     elif vouched:
-        yield ok("clock", f"synchronised; it shows {shown}")
+        yield ok("clock", f"synchronised; it shows {at}")
     elif off is not None:
-        yield ok("clock", f"it agrees with the server's ({shown}), though the kernel does not call it synchronised")
+        yield ok("clock", f"it agrees with the server's ({at}), though the kernel does not call it synchronised")
     elif running.get("good") and running.get("evidence") != "always":
-        yield ok("clock", f"it shows {shown}; the running agent knows the time by the {running['evidence']}")
+        yield ok("clock", f"it shows {at}; the running agent knows the time by the {running['evidence']}")
     else:
         always = patient.settings is not None and patient.settings.clock.trust == "always"
         then = 'trust = "always" takes it as it is' if always else "points wait undated"
-        text = f"it shows {shown}, and neither the kernel nor a server says that this is right: {then}"
+        text = f"it shows {at}, and neither the kernel nor a server says that this is right: {then}"
         yield warning("clock", text, SYNC)
     if running.get("warning"):
         yield warning("clock", f"the running agent says: {running['warning']}", SYNC)
-
-
-def _span(seconds: float) -> str:
-    seconds = abs(seconds)
-    for unit, size in (("days", 86_400), ("hours", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def _offset(patient: Patient, server: Server) -> float | None:

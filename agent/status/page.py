@@ -5,7 +5,6 @@ The charts need no scripts and no styles of their own: the page's policy forbids
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
@@ -14,7 +13,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from agent.status.health_rules import ago, failing, problems
+from agent.config.units import rough_duration
+from agent.status.health_rules import failing, problems
+from agent.status.words import number, rows
 from drivers.base import QUANTITIES
 
 HERE = Path(__file__).parent
@@ -49,58 +50,6 @@ def render(
     )
 
 
-def rows(snapshot: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(what, in words): delivery, buffer, counters, clock, agent."""
-    delivery, ledger, buffer = (snapshot.get(key) or {} for key in ("delivery", "ledger", "buffer"))
-    found = [("Delivery", _delivery(delivery, snapshot.get("boot_ns", 0)))]
-    registration = snapshot.get("registration") or {}
-    if registration.get("url"):
-        found.append(("Server", f"{registration['url']}, bucket {registration.get('bucket')}"))
-    if registration.get("state") not in (None, "registered"):
-        found.append(("Registration", str(registration["state"])))
-    waiting = f"{ledger.get('pending', 0):,} points wait"
-    if buffer.get("pending_disk"):
-        waiting += f", {buffer['pending_disk']:,} of them on disk ({buffer.get('disk_bytes', 0) / 1e6:.1f} MB)"
-    if buffer.get("undated"):
-        waiting += f"; {buffer['undated']:,} wait for the right time"
-    if buffer.get("parked"):
-        waiting += f"; {buffer['parked']:,} are parked"
-    found.append(("Buffer", waiting))
-    counts = (f"{ledger.get(key, 0):,} {key}" for key in ("measured", "delivered", "rejected", "dropped"))
-    found.append(("Points", ", ".join(counts)))
-    if ledger.get("unaccounted"):
-        found.append(("Unaccounted", f"{ledger['unaccounted']:,} points"))
-    found.append(("Clock", _clock(snapshot)))
-    found.append(("Agent", f"runs for {ago(float(snapshot.get('uptime_s') or 0))}"))
-    return found
-
-
-def _delivery(delivery: Mapping[str, Any], now: int) -> str:
-    text = str(delivery.get("state", "stopped"))
-    last = delivery.get("last_success_boot_ns")
-    text += f", last success {ago((now - last) / 1e9)} ago" if last is not None else ", no success yet"
-    if delivery.get("state") == "failing" and delivery.get("next_attempt_s"):
-        text += f", next attempt in {ago(float(delivery['next_attempt_s']))}"
-    if delivery.get("backlog") and delivery.get("eta_s"):
-        text += f", backlog gone in {ago(float(delivery['eta_s']))}"
-    return text
-
-
-def _clock(snapshot: Mapping[str, Any]) -> str:
-    clock = snapshot.get("clock") or {}
-    if not clock.get("good"):
-        return "not known to be right yet: points wait for it"
-    by = {"kernel": "synchronised", "servers": "agrees with the servers", "always": "taken as it is"}
-    error = clock.get("clock_error_s")
-    offset = clock.get("offset_ns")
-    text = by.get(str(clock.get("evidence")), "right")
-    if error is not None:
-        text += f", within {error:.3g} s"
-    if offset is not None and clock.get("boot_ns") is None:
-        text += time.strftime(", %Y-%m-%d %H:%M UTC", time.gmtime(float(snapshot.get("at") or time.time())))
-    return text
-
-
 def _problems(texts: Sequence[str]) -> str:
     if not texts:
         return ""
@@ -110,17 +59,14 @@ def _problems(texts: Sequence[str]) -> str:
 
 def _values(sensors: Sequence[Mapping[str, Any]], now: int) -> str:
     parts = []
-    for number, sensor in enumerate(sensors):
-        parts.append(f'<section aria-labelledby="sensor{number}">')
-        parts.append(f'<h2 id="sensor{number}">{escape(sensor["name"])}: {escape(_freshness(sensor, now))}</h2>')
+    for place, sensor in enumerate(sensors):
+        parts.append(f'<section aria-labelledby="sensor{place}">')
+        parts.append(f'<h2 id="sensor{place}">{escape(sensor["name"])}: {escape(_freshness(sensor, now))}</h2>')
         stale = sensor.get("failing_since_boot_ns") is not None
         parts.append(f'<dl class="values{" stale" if stale else ""}">')
         for field, value in sensor.get("values", {}).items():
-            name, unit, decimals = _shown(field)
-            parts.append(
-                f"<div><dt>{escape(name)}</dt>"
-                f"<dd>{float(value):.{min(decimals, 4)}f} <small>{escape(unit)}</small></dd></div>"
-            )
+            text, unit = number(field, value)
+            parts.append(f"<div><dt>{escape(_shown(field)[0])}</dt><dd>{text} <small>{escape(unit)}</small></dd></div>")
         parts.append("</dl></section>")
     return "".join(parts)
 
@@ -133,7 +79,8 @@ def _shown(field: str) -> tuple[str, str, int]:
 
 def _freshness(sensor: Mapping[str, Any], now: int) -> str:
     read = sensor["boot_ns"]
-    return f"{sensor['description']}, " + ("not read yet" if read is None else f"{ago((now - read) / 1e9)} ago")
+    when = "not read yet" if read is None else f"{rough_duration((now - read) / 1e9)} ago"
+    return f"{sensor['description']}, {when}"
 
 
 def _charts(series: Mapping[tuple[str, str], Sequence[tuple[int, float]]]) -> str:

@@ -4,7 +4,7 @@ import pytest
 from line_protocol_parser import parse_line
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.cli.status import _sensor
+from agent.cli.status import lines
 from agent.doctor.device import _running_sensor
 from agent.status.board import Board
 from agent.status.health_rules import failing, problems, stuck
@@ -26,7 +26,7 @@ def taken():
 
 
 def test_healthz_fails_for_a_quantity_that_is_refused_for_too_long(taken):
-    assert failing(taken, 300) == ["sensor bme280: Humidity refused for 7 min: the element is <dead>"]
+    assert failing(taken, 300) == ["Sensor bme280: Humidity refused for 6.7 min: the element is <dead>"]
     assert failing(taken, 600) == []
 
 
@@ -38,7 +38,7 @@ def test_healthz_warns_of_one_that_is_stuck_which_may_be_true(taken):
 def test_the_page_lists_both(taken):
     assert len(problems(taken)) == 2
     page = render(taken, {}, 300)
-    assert "Humidity refused: the element is &lt;dead&gt;" in page
+    assert "Humidity refused for 6.7 min: the element is &lt;dead&gt;" in page
     assert "Pressure has the very same raw value again and again" in page
 
 
@@ -62,10 +62,9 @@ def test_the_health_measurement_counts_both(taken):
 
 
 def test_status_names_both_and_the_calibration(taken):
-    (status,) = taken["sensors"]
-    text = _sensor(status)
-    assert "Humidity refused: the element is <dead>" in text
-    assert "Pressure stuck" in text
+    text = "\n".join(text for _, text in lines(taken))
+    assert "Humidity refused for 6.7 min: the element is <dead>" in text
+    assert "Pressure has the very same raw value again and again" in text
     assert "Temperature = 1 * measured - 0.8 °C" in text
 
 
