@@ -7,19 +7,17 @@ INFLUX_ORG, INFLUX_BUCKET, INFLUX_BUCKET_AUTH. The environment wins over center.
 from __future__ import annotations
 
 import configparser
-import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cattrs
-from cattrs.gen import make_dict_structure_fn
-
 from agent.config.limits import check_url
-from agent.config.units import Bytes, Seconds, parse_duration, parse_size
+from agent.config.records import VALIDATION, converter, problems
+from agent.config.units import Bytes, Seconds
 from agent.util.secret import TOKEN, Secret
 from center.errors import SettingsError
 
@@ -113,50 +111,14 @@ class Settings:
         return Path(home).expanduser() / "iot-center"
 
 
-def _converter() -> cattrs.Converter:
-    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
-    converter.register_structure_hook(Seconds, lambda value, _: parse_duration(value))
-    converter.register_structure_hook(Bytes, lambda value, _: parse_size(value))
-    converter.register_structure_hook(Secret, lambda value, _: Secret(_exactly(str, value, "a text in quotes")))
-    converter.register_structure_hook(str, lambda value, _: _exactly(str, value, "a text in quotes"))
-    converter.register_structure_hook(int, lambda value, _: _exactly(int, value, "a whole number"))
-    converter.register_structure_hook(bool, lambda value, _: _exactly(bool, value, "true or false"))
-    converter.register_structure_hook_factory(is_dataclass, lambda cls: make_dict_structure_fn(cls, converter))
-    return converter
+def _secret(value: Any, _: Any) -> Secret:
+    if not isinstance(value, str):
+        raise ValueError("***: must be text in quotes")  # noqa: TRY004 - one error for all that is wrong
+    return Secret(value)
 
 
-def _exactly(kind: type, value: Any, wanted: str) -> Any:
-    if type(value) is not kind:  # a boolean is no number here
-        raise ValueError(wanted)
-    return value
-
-
-def _key(path: tuple[str, ...]) -> str:
-    """As it stands in the file: what is `store` inside is [embedded] there."""
-    return ".".join("embedded" if place == 0 and name == "store" else name for place, name in enumerate(path))
-
-
-def _problems(where: str, error: BaseException, given: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[str]:
-    """One line for each mistake in a cattrs validation error."""
-    found: list[str] = []
-    for inner in getattr(error, "exceptions", ()):
-        notes = [note for note in getattr(inner, "__notes__", ()) if hasattr(note, "name")]
-        here = path + tuple(str(note.name) for note in notes)
-        if isinstance(inner, cattrs.ForbiddenExtraKeysError):
-            known = [f.name for f in fields(inner.cl)]
-            for key in sorted(inner.extra_fields):
-                near = difflib.get_close_matches(key, known, 1)
-                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-                found.append(f"{where}: {_key((*here, key))} is not a setting: {hint}")
-        elif getattr(inner, "exceptions", None):
-            found += _problems(where, inner, given, here)
-        else:
-            value: Any = given
-            for key in here:
-                value = value.get(key, "") if isinstance(value, Mapping) else value
-            shown = "***" if (here and "token" in here[-1]) or (here and "key" in here[-1]) else repr(value)
-            found.append(f"{where}: {_key(here)} = {shown}: should be {inner}")
-    return found
+_CONVERTER = converter()
+_CONVERTER.register_structure_hook(Secret, _secret)
 
 
 def _ini(path: Path) -> dict[str, str]:
@@ -205,9 +167,10 @@ def load(path: Path | None = None, *, environ: Mapping[str, str] | None = None, 
     if influx:
         given["influxdb"] = influx
     try:
-        settings: Settings = _converter().structure(given, Settings)
-    except cattrs.BaseValidationError as error:
-        raise SettingsError("\n".join(_problems(where, error, given))) from error
+        settings = _CONVERTER.structure(given, Settings)
+    except VALIDATION as error:  # what is `store` inside is [embedded] in the file
+        lines = (f"{where}: {re.sub(r'^store[.]', 'embedded.', line)}" for line in problems(error))
+        raise SettingsError("\n".join(lines)) from error
     server = settings.server
     if hosts := environ.get("TRUSTED_HOSTS"):
         names = tuple(name.strip() for name in hosts.split(",") if name.strip())

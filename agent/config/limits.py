@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agent.config import settings as s
+from agent.config.records import nearest
 from drivers.base import QUANTITIES, OptionError, options_for
 from drivers.base import load as load_driver
 
@@ -189,11 +190,6 @@ def _calibration_contradictions(sensor: s.SensorSettings, where: str) -> Iterato
             yield f"{where}.derive: {field!r} is nothing that can be derived{hint}"
     if (sensor.derive or sensor.dew_point) and sensor.options.get("humidity") is False:
         yield f"{where}.{'derive' if sensor.derive else 'dew_point'}: needs humidity, and humidity = false"
-
-
-def nearest(key: str, known: Mapping[str, Any] | list[str]) -> str:
-    near = get_close_matches(key, list(known), 1, 0.5)
-    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
 
 
 def missing_files(settings: s.Settings) -> Iterator[str]:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_origin
+from typing import Any, TypeVar
 
-from cattrs import Converter
-from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError, IterableValidationNote
-from cattrs.gen import make_dict_structure_fn, override
+from cattrs.gen import make_dict_structure_fn
 
 from agent.config import settings as s
-from agent.config.limits import check_url, contradictions, nearest, out_of_limits, sensor_problems
-from agent.config.units import Bytes, Seconds, parse_duration, parse_size
+from agent.config.limits import check_url, contradictions, out_of_limits, sensor_problems
+from agent.config.records import VALIDATION, converter, problems
 from agent.util.errors import ConfigError
 from agent.util.secret import TOKEN, Secret
 
@@ -60,8 +58,8 @@ def parse_settings(
     data = _overridden(data, environ)
     try:
         settings = _CONVERTER.structure(data, s.Settings)
-    except (ClassValidationError, IterableValidationError) as error:
-        raise ConfigError("\n".join(f"{name}: {line}" for line in _problems(error, ()))) from None
+    except VALIDATION as error:
+        raise ConfigError("\n".join(f"{name}: {line}" for line in problems(error))) from None
     lines = [*out_of_limits(settings), *contradictions(settings)]
     if lines:
         raise ConfigError("\n".join(f"{name}: {line}" for line in lines))
@@ -99,8 +97,8 @@ def sensor_of_texts(table: Mapping[str, str]) -> s.SensorSettings:
             part[inner] = value
     try:
         sensor = _CONVERTER.structure(data, s.SensorSettings)
-    except (ClassValidationError, IterableValidationError) as error:
-        raise ConfigError("; ".join(_problems(error, ()))) from None
+    except VALIDATION as error:
+        raise ConfigError("; ".join(problems(error))) from None
     lines = list(sensor_problems(sensor))
     if lines:
         raise ConfigError("; ".join(lines))
@@ -128,57 +126,6 @@ def _overridden(data: dict[str, Any], environ: Mapping[str, str]) -> dict[str, A
     return data
 
 
-def _problems(error: Exception, path: tuple[str, ...]) -> Iterator[str]:
-    """The lines of a cattrs error group, depth first."""
-    if isinstance(error, ClassValidationError | IterableValidationError):
-        known, rest = error.group_exceptions()
-        for sub, note in known:
-            step = f"[{note.index}]" if isinstance(note, IterableValidationNote) else str(note.name)
-            yield from _problems(sub, (*path, step))
-        for sub in rest:
-            yield from _problems(sub, path)
-    elif isinstance(error, ForbiddenExtraKeysError):
-        for key in sorted(error.extra_fields):
-            names = [f.name for f in fields(error.cl) if f.name not in {"warnings", "named", "options"}]
-            kind = "section" if error.cl is s.Settings else "key"
-            yield f"{_dotted((*path, key))}: no such {kind}{nearest(key, names)}"
-    elif isinstance(error, KeyError):
-        yield f"{_dotted(path)}: missing; it has no default"
-    else:
-        yield f"{_dotted(path)} = {error}"
-
-
-def _dotted(path: tuple[str, ...]) -> str:
-    return ".".join(path).replace(".[", "[")
-
-
-def _strict(into: Callable[[Any], Any], what: str, *kinds: type) -> Callable[[Any, Any], Any]:
-    """TOML's true and false are no numbers, though Python's are."""
-
-    def structure(value: Any, _: Any) -> Any:
-        if type(value) not in kinds:
-            raise ValueError(f"{value!r}: must be {what}")
-        return into(value)
-
-    return structure
-
-
-def _with_unit(parse_unit: Callable[[object], Any]) -> Callable[[Any, Any], Any]:
-    def structure(value: Any, _: Any) -> Any:
-        try:
-            return parse_unit(value)
-        except ValueError as error:
-            raise ValueError(f"{value!r}: must be {error}") from None
-
-    return structure
-
-
-def _choice(value: Any, literal: Any) -> Any:
-    if value not in literal.__args__:
-        raise ValueError(f"{value!r}: must be one of {', '.join(repr(a) for a in literal.__args__)}")
-    return value
-
-
 def _secret(value: Any, _: Any) -> Secret:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("***: must be a token in quotes")
@@ -198,30 +145,11 @@ def _sensor(value: Any, _: Any) -> s.SensorSettings:
     return sensor
 
 
-def _record(cls: type) -> Callable[[Any, Any], Any]:
-    """A section: a table, whose keys are the attributes of `cls`."""
-    ours: dict[str, Any] = {"warnings": override(omit=True), "named": override(omit=True)} if cls is s.Settings else {}
-    inner: Callable[[Any, Any], Any] = make_dict_structure_fn(cls, _CONVERTER, **ours)
-
-    def structure(value: Any, _: Any) -> Any:
-        if not isinstance(value, dict):
-            raise ValueError(f"{value!r}: must be a table")  # noqa: TRY004
-        return inner(value, cls)
-
-    return structure
-
-
 def _tables(value: Any, _: Any) -> tuple[s.SensorSettings, ...]:
     if not isinstance(value, list):
         raise ValueError("…: must be written [[sensor]], with two brackets")  # noqa: TRY004
     result: tuple[s.SensorSettings, ...] = tuple(_CONVERTER.structure(value, list[s.SensorSettings]))
     return result
-
-
-def _texts(value: Any, _: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise ValueError(f'{value!r}: must be a list of texts, like ["DewPoint"]')
-    return tuple(value)
 
 
 def _points(value: Any, _: Any) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -234,23 +162,9 @@ def _points(value: Any, _: Any) -> tuple[tuple[float, float], tuple[float, float
     return (float(raw), float(true)), (float(other_raw), float(other_true))
 
 
-def _is_literal(kind: Any) -> bool:
-    origin: Any = get_origin(kind)
-    return origin is Literal
-
-
-_CONVERTER = Converter(forbid_extra_keys=True, detailed_validation=True)
-_CONVERTER.register_structure_hook(str, _strict(str, "text in quotes", str))
-_CONVERTER.register_structure_hook(int, _strict(int, "a whole number", int))
-_CONVERTER.register_structure_hook(bool, _strict(bool, "true or false", bool))
-_CONVERTER.register_structure_hook(float, _strict(float, "a number", int, float))
-_CONVERTER.register_structure_hook(Seconds, _with_unit(parse_duration))
-_CONVERTER.register_structure_hook(Bytes, _with_unit(parse_size))
+_CONVERTER = converter()
 _CONVERTER.register_structure_hook(Secret, _secret)
-_CONVERTER.register_structure_hook_func(_is_literal, _choice)
-_CONVERTER.register_structure_hook_func(lambda t: t == tuple[str, ...], _texts)
 _CONVERTER.register_structure_hook_func(lambda t: t == tuple[tuple[float, float], tuple[float, float]], _points)
-_CONVERTER.register_structure_hook_factory(is_dataclass, _record)
 _STRUCTURE_SENSOR = make_dict_structure_fn(s.SensorSettings, _CONVERTER)
 _CONVERTER.register_structure_hook(s.SensorSettings, _sensor)
 _CONVERTER.register_structure_hook_func(lambda t: t == tuple[s.SensorSettings, ...], _tables)

@@ -9,6 +9,9 @@ from typing import Any, Literal
 from agent.config.units import Bytes, Seconds
 from agent.util.secret import Secret
 
+FOUND = {"found": True}
+"""Marks what no file can say: it is found while reading one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Location:
@@ -135,5 +138,5 @@ class Settings:
     status: StatusSettings = field(default_factory=StatusSettings)
     health: HealthSettings = field(default_factory=HealthSettings)
     log: LogSettings = field(default_factory=LogSettings)
-    warnings: tuple[str, ...] = ()
-    named: frozenset[str] = frozenset()
+    warnings: tuple[str, ...] = field(default=(), metadata=FOUND)
+    named: frozenset[str] = field(default=frozenset(), metadata=FOUND)
