@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from agent.buffer.batch import DeadLetter
 from agent.buffer.rows import MAX_LINES, DamagedRow, Header, Kind, Row, check, compress, count_health, lines_of
@@ -21,12 +22,8 @@ def pack(letters: Sequence[DeadLetter]) -> list[Row]:
         some = letters[start : start + MAX_LINES]
         text = b"".join(
             json.dumps(
-                {
-                    "line": letter.line.decode("utf-8", "surrogateescape"),
-                    "reason": letter.reason,
-                    "message": letter.message[:MAX_MESSAGE],
-                    "time_ns": letter.time_ns,
-                },
+                asdict(letter)
+                | {"line": letter.line.decode("utf-8", "surrogateescape"), "message": letter.message[:MAX_MESSAGE]},
                 separators=(",", ":"),
             ).encode()
             + b"\n"

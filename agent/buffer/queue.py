@@ -340,11 +340,8 @@ class Queue(QueueViews):
         lost_s = counters.uncounted_s(saved, self._clock.boot_id, self._clock.boot_ns(), wall_s)
         with self._lock:
             self._ledger.count(Counters(uncounted_s=lost_s))
-            if saved.boot_id == self._clock.boot_id:
-                self._tail.stamps.floor_ns = saved.last_ns
+            self.join(saved)
             self._tail.stamps.latest_ns = max(self._tail.stamps.latest_ns, saved.last_ns)
-            self._dating = {**saved.dating, **self._dating}
-            self._wrong.stretches = {**saved.withdrawn, **self._wrong.stretches}
             self._pins.sent.update(saved.sent)
 
     def join(self, saved: Saved) -> None:

@@ -272,7 +272,7 @@ class Store:
             self._close_reader()
             raise disk_error(error, self.folder) from error
 
-    def find(self, key: int) -> tuple[object, object] | None:
+    def find(self, key: int | str) -> tuple[object, object] | None:
         """Tag and value of a row, as last committed. Rows that name a file or a pickle are as good as damaged."""
         with self._reading() as reader:
             rows = reader.execute(
@@ -291,10 +291,9 @@ class Store:
         return found
 
     def read_named(self, key: str) -> object:
-        """The value of a row with a name."""
-        with self._reading() as reader:
-            rows = reader.execute("SELECT value FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchall()
-        return rows[0][0] if rows else None
+        """The value of a row with a name; None where there is none, or a damaged one."""
+        found = self.find(key)
+        return None if found is None else found[1]
 
     def scan(self, after: int = 0, before: int = 2**63 - 1) -> Iterator[Found]:
         """The rows with after < key < before, by rising key, values unread, in short queries."""
