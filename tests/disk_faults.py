@@ -74,7 +74,7 @@ def failing(folder, seed):
     accounted(buffer)
     arrived += drain(buffer)
     assert len(arrived) == len(set(arrived)) == put, (len(arrived), len(set(arrived)), put)
-    assert buffer.snapshot().counters.delivered == put
+    assert buffer.snapshot().counters.points.delivered == put
     buffer.close()
     print(refused)
 

@@ -61,22 +61,6 @@ class Counters:
     health: Tally = field(default_factory=Tally)
     uncounted_s: float = 0.0
 
-    @property
-    def measured(self) -> int:
-        return self.points.measured
-
-    @property
-    def delivered(self) -> int:
-        return self.points.delivered
-
-    @property
-    def rejected(self) -> int:
-        return self.points.rejected
-
-    @property
-    def dropped(self) -> Mapping[str, int]:
-        return self.points.dropped
-
     def __add__(self, other: Counters) -> Counters:
         return Counters(self.points + other.points, self.health + other.health, self.uncounted_s + other.uncounted_s)
 

@@ -50,7 +50,7 @@ def show(context: Context, as_json: bool) -> None:
             points[header.kind.name.lower()] += header.count
             if header.kind != Kind.UNDATED:
                 first, last = min(first, header.first_ns), max(last, header.last_ns)
-        saved = beside.counters()
+        saved = beside.counters().points
     facts: dict[str, Any] = {
         "waiting": {kind.name.lower(): points[kind.name.lower()] for kind in Kind if kind != Kind.DEAD},
         "oldest": format_time(first) if last else None,

@@ -29,18 +29,18 @@ LEDGER = ("measured", "delivered", "pending", "rejected", "dropped", "unaccounte
 
 def ledger_of(buffer: BufferStatus) -> dict[str, Any]:
     """Measured = delivered + pending + rejected + dropped; `unaccounted` is the difference."""
-    counters = buffer.counters
-    dropped = sum(counters.dropped.values())
-    gone = counters.delivered + counters.rejected + dropped
+    points = buffer.counters.points
+    dropped = sum(points.dropped.values())
+    gone = points.delivered + points.rejected + dropped
     return {
-        "measured": counters.measured,
-        "delivered": counters.delivered,
-        "pending": counters.measured - gone - buffer.unaccounted,
-        "rejected": counters.rejected,
+        "measured": points.measured,
+        "delivered": points.delivered,
+        "pending": points.measured - gone - buffer.unaccounted,
+        "rejected": points.rejected,
         "dropped": dropped,
         "unaccounted": buffer.unaccounted,
-        "dropped_by_reason": dict(counters.dropped),
-        "uncounted_s": counters.uncounted_s,
+        "dropped_by_reason": dict(points.dropped),
+        "uncounted_s": buffer.counters.uncounted_s,
     }
 
 

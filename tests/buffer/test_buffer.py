@@ -109,7 +109,7 @@ def test_a_second_answer_to_a_batch_counts_nothing(folder, clock):
     buffer.delivered(batch)
     buffer.delivered(batch)
     buffer.keep(batch)
-    assert buffer.snapshot().counters.delivered == 3
+    assert buffer.snapshot().counters.points.delivered == 3
     accounted(buffer)
     buffer.close()
 
@@ -121,7 +121,7 @@ def test_promise_8_the_counters_survive_a_restart(folder, clock):
     buffer.close()
     again = open_at(folder, clock)
     counters = again.snapshot().counters
-    assert (counters.measured, counters.delivered, again.snapshot().pending) == (10, 4, 6)
+    assert (counters.points.measured, counters.points.delivered, again.snapshot().pending) == (10, 4, 6)
     assert counters.uncounted_s == 0
     accounted(again)
     again.close()
@@ -237,7 +237,7 @@ def test_points_of_an_earlier_boot_can_be_given_up_and_are_counted(folder):
     buffer.close()
     buffer = open_at(folder, HandClock(boot_id="99999999-2222-4333-8444-555555555555"))
     buffer.discard_boot(early.boot_id, "undated")
-    assert buffer.snapshot().counters.dropped == {"undated": 3}
+    assert buffer.snapshot().counters.points.dropped == {"undated": 3}
     accounted(buffer)
     buffer.close()
 

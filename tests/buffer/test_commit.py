@@ -207,7 +207,7 @@ def test_promise_6_memory_stays_bounded_while_the_disk_is_gone(folder, clock, po
         assert buffer.snapshot().pending_memory <= 100
     accounted(buffer)
     stamps = [int(text.split()[-1]) for text in drain(buffer)]
-    assert buffer.snapshot().counters.dropped["memory"] + len(stamps) == 1000
+    assert buffer.snapshot().counters.points.dropped["memory"] + len(stamps) == 1000
     assert (stamps[-1] == UNIX_NS + 1999 * SECOND) == bool(newest)
     assert (stamps[0] == UNIX_NS + 1000 * SECOND) == bool(oldest)
     buffer.close()
@@ -322,7 +322,7 @@ def test_promise_6_dead_letters_are_bounded_in_memory_while_there_is_no_disk(fol
         buffer.replace(batch, [], [DeadLetter(text, "parse", "no", UNIX_NS) for text in batch.lines()])
     status = buffer.snapshot()
     assert status.dead_letters == 100
-    assert status.counters.rejected == 300
+    assert status.counters.points.rejected == 300
     accounted(buffer)
     buffer.close()
 

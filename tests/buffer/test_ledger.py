@@ -27,7 +27,7 @@ def test_every_point_is_in_one_place():
     counters = measured(10, 2) + delivered(3, 1) + rejected(2) + dropped("thinned", 1)
     assert counters.points.unaccounted(8 - 2 - 2 - 1) == 0
     assert counters.health.unaccounted(1) == 0
-    assert counters.dropped == {"thinned": 1}
+    assert counters.points.dropped == {"thinned": 1}
 
 
 @given(tallies, tallies)
@@ -108,7 +108,7 @@ def test_promise_8_after_a_kill_the_equation_holds_and_the_gap_is_known(tmp_path
     buffer.close()
     again = open_at(copy, clock)
     counters = again.snapshot().counters
-    assert counters.measured == 20
+    assert counters.points.measured == 20
     assert counters.uncounted_s == 30
     accounted(again)
     again.close()
@@ -129,7 +129,7 @@ def test_promise_8_the_counters_are_saved_every_15_minutes_without_points_on_dis
     buffer.close()
     again = open_at(copy, clock)
     counters = again.snapshot().counters
-    assert 890 <= counters.delivered == counters.measured <= 910
+    assert 890 <= counters.points.delivered == counters.points.measured <= 910
     assert counters.uncounted_s <= 110
     again.close()
 
@@ -143,8 +143,8 @@ def test_points_in_memory_are_in_the_live_counters_and_not_in_the_saved_ones(tmp
     with buffer._disk_lock:
         buffer._commits._transaction(force=True)
     accounted(buffer)
-    assert buffer.snapshot().counters.measured == 5
-    assert buffer._queue.saved.counters.measured == 2
+    assert buffer.snapshot().counters.points.measured == 5
+    assert buffer._queue.saved.counters.points.measured == 2
     copy = killed(tmp_path / "a", tmp_path / "b")
     buffer.close()
     again = open_at(copy, clock)

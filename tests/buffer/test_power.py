@@ -27,7 +27,7 @@ def history(tmp_path_factory):
         if number % 40 == 39:
             store._cache._sql("PRAGMA wal_checkpoint(RESTART)").fetchall()
         files = [(folder / name).read_bytes() for name in (DATABASE, DATABASE + "-wal")]
-        states.append((*files, buffer.snapshot().counters.measured))
+        states.append((*files, buffer.snapshot().counters.points.measured))
     buffer.close()
     return states
 

@@ -65,7 +65,7 @@ def works(folder):
     accounted(buffer)
     status = buffer.snapshot()
     assert status.pending == 0
-    delivered_old = status.counters.delivered - 10
+    delivered_old = status.counters.points.delivered - 10
     buffer.close()
     again = open_at(folder, clock)
     assert again.snapshot().disk_ok
@@ -135,7 +135,7 @@ def test_promise_3_it_starts_from_a_damaged_folder_and_delivers_new_points(folde
 def test_an_untouched_folder_gives_every_point(folder):
     old, status = works(folder)
     assert old == OLD
-    assert status.counters.dropped == {}
+    assert status.counters.points.dropped == {}
     assert status.damaged_sets == 0
 
 
@@ -231,7 +231,7 @@ def test_a_flipped_bit_in_a_row_is_noticed_and_the_points_are_counted(folder):
         connection.execute("UPDATE Cache SET value = ? WHERE key = ?", (bytes(broken), key))
     connection.close()
     old, status = works(folder)
-    assert old + status.counters.dropped["damaged"] == OLD
+    assert old + status.counters.points.dropped["damaged"] == OLD
     assert list((folder / folders.DAMAGED).glob("row-*"))
 
 
@@ -340,7 +340,7 @@ def test_damage_that_is_found_while_the_agent_runs_starts_a_new_database(folder)
     lines = drain(buffer)
     status = buffer.snapshot()
     assert sum(b"=new" in text for text in lines) == 10 * (tries + 1)
-    assert status.counters.dropped.get("damaged", 0) + len(lines) == OLD + 10 * (tries + 1)
+    assert status.counters.points.dropped.get("damaged", 0) + len(lines) == OLD + 10 * (tries + 1)
     assert buffer.commit_all()
     accounted(buffer)
     buffer.close()
@@ -397,7 +397,7 @@ def test_promise_5_a_row_whose_header_is_lost_gets_no_wrong_time(tmp_path):
     again = open_at(tmp_path / "b", HandClock())
     assert again.commit_all()
     assert drain(again) == []
-    assert again.snapshot().counters.dropped == {"damaged": 10}
+    assert again.snapshot().counters.points.dropped == {"damaged": 10}
     accounted(again)
     again.close()
     assert list((tmp_path / "b" / folders.DAMAGED).glob("row-*"))
@@ -409,7 +409,7 @@ def test_a_dated_row_whose_header_is_lost_is_kept(folder):
     connection.close()
     old, status = works(folder)
     assert old == OLD
-    assert status.counters.dropped == {}
+    assert status.counters.points.dropped == {}
 
 
 @pytest.mark.parametrize("steps", range(12))
@@ -451,9 +451,9 @@ def test_promise_8_a_salvage_that_is_interrupted_goes_on_and_each_point_comes_ba
     drain(again)
     status = again.snapshot()
     early = 0 if how == "killed" else 3
-    assert status.counters.delivered == OLD + early
-    assert status.counters.measured == OLD + early
-    assert (status.pending, dict(status.counters.dropped)) == (0, {})
+    assert status.counters.points.delivered == OLD + early
+    assert status.counters.points.measured == OLD + early
+    assert (status.pending, dict(status.counters.points.dropped)) == (0, {})
     accounted(again)
     assert not list(folder.rglob(folders.UNREAD))
     again.close()
@@ -465,7 +465,7 @@ def test_nothing_is_imported_into_a_buffer_that_is_not_saved_to_the_end_yet(fold
         OfflineBuffer(folder, create=True)
     old, status = works(folder)
     assert old == OLD
-    assert status.counters.dropped == {}
+    assert status.counters.points.dropped == {}
     OfflineBuffer(folder)._store.close()
 
 
@@ -490,7 +490,7 @@ def test_promise_3_a_power_cut_while_damaged_files_are_set_aside_loses_no_point(
     shutil.copytree(folder, tmp_path / "after")
     old, status = works(tmp_path / "after")
     assert old == OLD
-    assert status.counters.dropped == {}
+    assert status.counters.points.dropped == {}
     assert not list((tmp_path / "after").rglob(folders.UNREAD))
 
 
@@ -517,10 +517,10 @@ def test_counters_in_memory_outlive_an_empty_folder_in_the_place_of_the_old_one(
     clock.pass_s(31)
     measure(buffer, clock, 5)
     assert buffer.commit_all()
-    assert buffer.snapshot().counters.measured == 15
+    assert buffer.snapshot().counters.points.measured == 15
     accounted(buffer)
     buffer.close()
     again = open_at(tmp_path / "b", clock)
-    assert (again.snapshot().counters.delivered, again.snapshot().pending) == (10, 5)
+    assert (again.snapshot().counters.points.delivered, again.snapshot().pending) == (10, 5)
     accounted(again)
     again.close()

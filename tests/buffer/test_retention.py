@@ -50,8 +50,8 @@ def test_promise_6_when_full_the_oldest_points_become_coarser_and_the_whole_outa
     outage(buffer, clock, 200)
     status = buffer.snapshot()
     assert status.disk_bytes <= 45_000
-    assert status.counters.dropped["thinned"] > 1000
-    assert set(status.counters.dropped) == {"thinned"}
+    assert status.counters.points.dropped["thinned"] > 1000
+    assert set(status.counters.points.dropped) == {"thinned"}
     accounted(buffer)
     left = stamps(buffer)
     gaps = [later - earlier for earlier, later in pairwise(left)]
@@ -72,7 +72,7 @@ def test_promise_6_or_the_oldest_go(folder, clock, monkeypatch):
     assert status.disk_bytes <= 45_000
     accounted(buffer)
     left = stamps(buffer)
-    assert left == list(range(status.counters.dropped["max_size"], 10_000))
+    assert left == list(range(status.counters.points.dropped["max_size"], 10_000))
     buffer.close()
 
 
@@ -85,7 +85,7 @@ def test_promise_6_or_no_new_ones_are_taken(folder, clock, monkeypatch):
     accounted(buffer)
     left = stamps(buffer)
     assert left[: len(left) - 1] == list(range(len(left) - 1))
-    assert status.counters.dropped["max_size"] == 10_000 - len(left)
+    assert status.counters.points.dropped["max_size"] == 10_000 - len(left)
     buffer.close()
 
 
@@ -109,7 +109,7 @@ def test_undated_points_are_thinned_too_and_stay_undated(folder, monkeypatch):
     outage(buffer, clock, 100)
     status = buffer.snapshot()
     assert status.disk_bytes <= 45_000
-    assert status.undated == status.pending == 5000 - status.counters.dropped["thinned"]
+    assert status.undated == status.pending == 5000 - status.counters.points.dropped["thinned"]
     accounted(buffer)
     buffer.close()
 
@@ -121,7 +121,7 @@ def test_points_older_than_max_age_go(folder, clock):
     buffer.commit_all()
     buffer.commit_all()
     status = buffer.snapshot()
-    assert status.counters.dropped == {"max_age": 200}
+    assert status.counters.points.dropped == {"max_age": 200}
     assert status.pending == 600
     accounted(buffer)
     buffer.close()
@@ -133,7 +133,7 @@ def test_no_point_is_too_old_while_nobody_knows_the_time(folder, clock):
     clock.offset_ns = None
     clock.pass_s(10**6)
     buffer.commit_all()
-    assert buffer.snapshot().counters.dropped == {}
+    assert buffer.snapshot().counters.points.dropped == {}
     buffer.close()
 
 
@@ -152,7 +152,7 @@ def test_promise_2_no_point_that_waits_makes_room_for_dead_letters(folder, clock
     assert buffer.snapshot().disk_bytes > retention.budget(1_000_000)
     outage(buffer, clock, 10)
     status = buffer.snapshot()
-    assert (status.pending, status.dead_letters, dict(status.counters.dropped)) == (500, 4000, {})
+    assert (status.pending, status.dead_letters, dict(status.counters.points.dropped)) == (500, 4000, {})
     accounted(buffer)
 
 
@@ -166,7 +166,7 @@ def test_dead_letters_are_bounded_and_stay_counted(folder, clock):
         buffer.commit_all()
     buffer.commit_all()
     status = buffer.snapshot()
-    assert status.counters.rejected == 200
+    assert status.counters.points.rejected == 200
     assert 0 < status.dead_letters < 200
     accounted(buffer)
     buffer.close()
@@ -256,7 +256,7 @@ def test_promise_6_no_boot_is_lost_while_another_is_at_full_rate(folder, monkeyp
     """Of six boots without a clock the first lost all but its last points once."""
     buffer = boots_without_a_clock(folder, monkeypatch, 60_000)
     status = buffer.snapshot()
-    assert set(status.counters.dropped) == {"thinned"}
+    assert set(status.counters.points.dropped) == {"thinned"}
     accounted(buffer)
     found = stretches(buffer)
     assert len(found) == 6
@@ -287,7 +287,7 @@ def test_promise_6_an_outage_is_not_lost_to_what_a_later_boot_could_not_date(fol
     assert max(after - before for before, after in pairwise(dated)) <= 64
     assert dated[-1] - dated[0] >= 2900
     assert len(undated) > len(dated)
-    assert set(buffer.snapshot().counters.dropped) == {"thinned"}
+    assert set(buffer.snapshot().counters.points.dropped) == {"thinned"}
     buffer.close()
 
 
@@ -344,7 +344,7 @@ def test_promise_6_60_days_at_1_hz_over_five_boots_in_4_mb(tmp_path):
         buffer.close()
     assert size < 4_000_000
     buffer = open_at(folder, clock, max_size=4_000_000)
-    assert set(buffer.snapshot().counters.dropped) == {"thinned"}
+    assert set(buffer.snapshot().counters.points.dropped) == {"thinned"}
     unix = UNIX_NS // SECOND
     times = sorted(t - unix if t > unix else t for found in stretches(buffer).values() for t in found)
     gaps = [later - earlier for earlier, later in pairwise(times)]

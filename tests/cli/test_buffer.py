@@ -69,7 +69,7 @@ def test_imported_points_are_delivered_by_the_running_agent(state, tmp_path):
     buffer.commit_all()
     assert len(drain(buffer)) == 6
     buffer.close()
-    assert buffer.snapshot().counters.measured == 6
+    assert buffer.snapshot().counters.points.measured == 6
 
 
 def test_the_agent_also_sees_an_import_that_came_right_before_its_own_commit(state, tmp_path):
@@ -174,7 +174,7 @@ def test_promise_2_refused_points_are_delivered_once_their_cause_is_mended(state
     assert "2 points wait" in run(rejected_command, state, "replay", "--reason", "type_conflict")
     buffer = open_at(state / "buffer")
     accounted(buffer)
-    assert buffer.snapshot().counters.rejected == 1
+    assert buffer.snapshot().counters.points.rejected == 1
     assert buffer.take_backlog(10).lines() == [second, third]
     buffer.close()
     assert len(run(rejected_command, state, "export").splitlines()) == 1
@@ -185,7 +185,7 @@ def test_purged_points_stay_counted(state):
     assert "3 points removed" in run(rejected_command, state, "purge", "--yes")
     assert run(rejected_command, state, "export") == ""
     buffer = open_at(state / "buffer")
-    assert buffer.snapshot().counters.rejected == 3
+    assert buffer.snapshot().counters.points.rejected == 3
     assert buffer.snapshot().dead_letters == 0
     accounted(buffer)
     buffer.close()

@@ -170,7 +170,7 @@ def test_promise_1_while_the_server_answers_nothing_is_written_for_a_point(rig, 
     assert len(server.points) == 30
     assert agent.status.rows == 0
     assert 6 <= len(agent.writes) <= 9
-    assert agent.status.counters.delivered == 30
+    assert agent.status.counters.points.delivered == 30
 
 
 def test_a_point_is_sent_within_the_flush_interval(rig, server):
@@ -197,7 +197,7 @@ def test_promise_8_points_stored_twice_or_without_an_answer_count_once(rig, serv
     agent.run(until=agent.empty)
     assert len(server.points) == 350
     assert server.writes > 400
-    assert agent.status.counters.delivered == 350
+    assert agent.status.counters.points.delivered == 350
     assert agent.status.unaccounted == 0
 
 
@@ -242,7 +242,7 @@ def test_promise_2_one_bad_point_among_5000_costs_at_most_5_requests(rig, server
     agent.store(5000, {place: bad})
     assert isolate(agent, server) <= 5
     assert len(server.points) == 4999
-    assert agent.status.dead_letters == agent.status.counters.rejected == 1
+    assert agent.status.dead_letters == agent.status.counters.points.rejected == 1
     assert agent.delivery.snapshot().state == "delivering"
 
 
@@ -253,7 +253,7 @@ def test_promise_2_points_older_than_the_retention_cost_at_most_5_requests(rig, 
     store(agent.buffer, [Line(GOOD, 0, now - n * S - (7200 * S if n % 10 == 0 else 0)) for n in range(2000)])
     assert isolate(agent, server) <= 5
     assert len(server.points) == 1800
-    assert agent.status.counters.rejected == 200
+    assert agent.status.counters.points.rejected == 200
 
 
 def test_promise_2_mixed_trouble_is_told_apart_kind_by_kind(rig, server):
@@ -267,7 +267,7 @@ def test_promise_2_mixed_trouble_is_told_apart_kind_by_kind(rig, server):
     store(agent.buffer, lines)
     assert isolate(agent, server) <= 12
     assert len(server.points) == 1000 - 6
-    assert agent.status.counters.rejected == 6
+    assert agent.status.counters.points.rejected == 6
 
 
 def test_promise_2_a_live_point_that_is_refused_does_not_stop_the_others(rig, server):
@@ -285,7 +285,7 @@ def test_a_batch_refused_whole_is_set_aside_in_one_step(rig, server):
     server.types[START // WEEK, b"environment", b"Temperature"] = "float"
     agent.store(3000, head=WRONG_TYPE)
     assert isolate(agent, server) == 1
-    assert agent.status.counters.rejected == 3000
+    assert agent.status.counters.points.rejected == 3000
 
 
 def mute(server, status=400, text="no", marker=b"bad"):
@@ -356,7 +356,7 @@ def test_a_500_for_the_same_bytes_is_the_bytes_fault_after_the_third(rig, server
     assert agent.status.parked == 1
     agent.run(seconds=6)
     assert agent.status.pending == 1
-    assert agent.status.counters.delivered == agent.status.counters.measured - 1
+    assert agent.status.counters.points.delivered == agent.status.counters.points.measured - 1
 
 
 def measured_while(agent, seconds, until, head=GOOD):
@@ -706,8 +706,8 @@ def test_promise_8_whatever_the_server_does_every_point_is_there_once_or_a_dead_
     server.always = None
     agent.run(until=agent.empty)
     status = agent.status
-    assert (len(server.points), status.counters.delivered) == (good, good)
-    assert (status.dead_letters, status.counters.rejected) == (bad, bad)
+    assert (len(server.points), status.counters.points.delivered) == (good, good)
+    assert (status.dead_letters, status.counters.points.rejected) == (bad, bad)
     assert status.unaccounted == 0
 
 
@@ -731,7 +731,7 @@ def test_live_points_arrive_with_the_first_cycle_and_the_backlog_follows_oldest_
     backlog = [stamp for stamp in server.order if stamp < LIVE]
     assert backlog == sorted(backlog)
     assert len(backlog) == 20_000
-    assert agent.status.counters.measured == len(server.points)
+    assert agent.status.counters.points.measured == len(server.points)
 
 
 def test_during_a_long_backlog_the_newest_points_keep_their_rhythm(rig, server):
@@ -905,7 +905,7 @@ def test_a_mistake_inside_delivery_does_not_end_it(rig, server, caplog):
     assert agent.delivery.step() > 0
     assert "ValueError" in agent.delivery.snapshot().last_error
     agent.run(until=agent.empty)
-    assert agent.status.counters.delivered == 5
+    assert agent.status.counters.points.delivered == 5
 
 
 def test_an_answer_that_is_not_understood_holds_up_nothing_else(rig, server, monkeypatch):

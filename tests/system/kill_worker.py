@@ -65,7 +65,13 @@ def main():
         loop.join(5)
     buffer.close()
     status = buffer.snapshot()
-    print(status.pending, status.unaccounted, status.counters.delivered, status.counters.measured, flush=True)
+    print(
+        status.pending,
+        status.unaccounted,
+        status.counters.points.delivered,
+        status.counters.points.measured,
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def deliver(folder, target, device, start_ms, count=COUNT):
             time.sleep(min(delivery.step(), 0.25))
         buffer.commit_all()
         status = buffer.snapshot()
-        assert (status.pending, status.unaccounted, status.counters.delivered) == (0, 0, count)
+        assert (status.pending, status.unaccounted, status.counters.points.delivered) == (0, 0, count)
         return delivery.snapshot().requests
     finally:
         delivery.close()

@@ -46,7 +46,7 @@ def test_what_waits_in_it_is_seen_by_the_commands(state):
     with OfflineBuffer(state / "buffer", write=False) as buffer:
         assert sum(header.count for header in buffer.headers()) == WAITING
         assert len(list(buffer.letters())) == REJECTED
-        assert buffer.counters().measured == MEASURED
+        assert buffer.counters().points.measured == MEASURED
 
 
 def test_its_backlog_of_every_kind_is_delivered_once_and_accounted_for(state, tmp_path, server):
