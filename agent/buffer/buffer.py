@@ -21,7 +21,8 @@ from agent.buffer.folder import AlreadyRunning
 from agent.buffer.queue import Queue
 from agent.buffer.rows import DamagedRow, Kind, MisplacedRow, check, compress
 from agent.buffer.store import DiskError
-from agent.buffer.tail import Block, BootClock
+from agent.buffer.tail import Block
+from agent.clock.clock import Clock
 from agent.clock.timeline import Stretch, Wrong
 from agent.config.settings import BufferSettings
 from agent.points.schema import Line
@@ -35,7 +36,7 @@ _FOREVER = 2**63 - 1
 _ORPHAN_S = 1.0
 
 
-def open_buffer(folder: Path, settings: BufferSettings, clock: BootClock, *, wait: bool = True) -> Buffer:
+def open_buffer(folder: Path, settings: BufferSettings, clock: Clock, *, wait: bool = True) -> Buffer:
     """The buffer in this folder, whatever is there; raises AlreadyRunning if another agent holds it.
 
     With `wait` False the disk is opened by the first commit, in the committer's thread: points are taken meanwhile.
@@ -57,7 +58,7 @@ def open_buffer(folder: Path, settings: BufferSettings, clock: BootClock, *, wai
 class Buffer:
     """Thread-safe. Batches that were taken stay out until one of delivered(), keep() or replace() is called."""
 
-    def __init__(self, folder: Path, settings: BufferSettings, clock: BootClock, hold: folders.Hold) -> None:
+    def __init__(self, folder: Path, settings: BufferSettings, clock: Clock, hold: folders.Hold) -> None:
         self.settings = settings
         self.clock = clock
         self.folder = folder

@@ -29,8 +29,8 @@ from agent.buffer.rows import (
 )
 from agent.buffer.salvage import Salvage
 from agent.buffer.store import DiskError
-from agent.buffer.tail import BootClock
 from agent.buffer.transaction import Transactions
+from agent.clock.clock import Clock
 from agent.config.settings import BufferSettings
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ HURRY_S, LEISURE_S = 1.0, 2.0
 class Commits:
     """For one thread at a time: the committer's, or whoever closes the buffer."""
 
-    def __init__(self, queue: Queue, disk: Disk, settings: BufferSettings, clock: BootClock) -> None:
+    def __init__(self, queue: Queue, disk: Disk, settings: BufferSettings, clock: Clock) -> None:
         self.settings = settings
         self.unclean = False
         """Whether the run before this one ended without a last save."""

@@ -20,9 +20,10 @@ from agent.buffer.index import Entry, RowIndex
 from agent.buffer.ledger import Counters, Saved
 from agent.buffer.plan import Plan, Stored
 from agent.buffer.rows import Kind, count_health
-from agent.buffer.tail import Block, BootClock, Group
+from agent.buffer.tail import Block, Group
 from agent.buffer.views import QueueViews
 from agent.buffer.withdrawn import Spans
+from agent.clock.clock import Clock
 from agent.clock.timeline import Stretch, Wrong, stamp_offset
 from agent.config.settings import BufferSettings
 from agent.points.schema import Line
@@ -34,7 +35,7 @@ _MEASURED = (Kind.PENDING, Kind.UNDATED)
 class Queue(QueueViews):
     """Thread-safe."""
 
-    def __init__(self, clock: BootClock) -> None:
+    def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
         self._delivered = Spans()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from agent.buffer.rows import Kind, count_health, dated, is_health, withdrawn
 from agent.clock.timeline import Stretch
@@ -13,15 +12,6 @@ from agent.points.schema import Line
 _MS = 1_000_000
 _FAR_NS = 60_000_000_000
 """A last stamp so far ahead was given by a clock that turned out to be wrong: nothing is put after it."""
-
-
-class BootClock(Protocol):
-    """What the buffer asks of agent.clock.clock.Clock."""
-
-    @property
-    def boot_id(self) -> str: ...
-    def boot_ns(self) -> int: ...
-    def date(self, boot_ns: int) -> int | None: ...
 
 
 class Stamps:

@@ -13,14 +13,15 @@ from agent.buffer.ledger import Counters, Ledger, Saved
 from agent.buffer.pins import Gone, Pins
 from agent.buffer.plan import Dating, Work
 from agent.buffer.rows import Kind
-from agent.buffer.tail import BootClock, Tail
+from agent.buffer.tail import Tail
 from agent.buffer.withdrawn import Withdrawn
+from agent.clock.clock import Clock
 
 
 class QueueViews:
     """A part of the queue: its state, as of one moment."""
 
-    def __init__(self, clock: BootClock) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.RLock()
         self._tail = Tail()

@@ -6,22 +6,18 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from agent.config.limits import check_url
 from agent.util.errors import AgentError
 from agent.util.http import Answer
 from agent.util.secret import TOKEN, Secret
 
-
-class TellTime(Protocol):
-    """Hands the clock what the last answer said about the time, to the resolution. `written`: it gave a token."""
-
-    def __call__(self, unix_ns: int, resolution_ns: int, *, written: bool) -> None: ...
-
+TellTime = Callable[..., None]
+"""CenterClient.tell_time."""
 
 MAX_RETRY_AFTER_S = 3600.0
 PLACEHOLDER = "fake_auth_token"

@@ -14,9 +14,8 @@ from agent.registration.credentials import Credentials
 from agent.registration.device_id import state_folder_warning
 from agent.registration.remote_config import RemoteConfiguration, accept
 from agent.registration.target import Target, is_local, is_loopback, plain_http_warning
-from agent.util.backoff import full_jitter
+from agent.util.backoff import BASE_S, CAP_S, full_jitter
 
-BACKOFF_S = (1.0, 300.0)
 LASTED_S = 600.0
 RENEWAL_S = (60.0, 3600.0)
 RegistrationState = Literal["registering", "registered", "renewing", "failing", "waiting", "refused"]
@@ -62,7 +61,7 @@ def failure_wait_s(error: Exception, attempts: int, renewing: bool, rng: Random)
     if isinstance(error, RegistrationError) and error.retry_after_s is not None:
         wait = error.retry_after_s + full_jitter(1, 1.0, 2.0, rng)
     else:
-        wait = full_jitter(max(1, attempts), *BACKOFF_S, rng)
+        wait = full_jitter(max(1, attempts), BASE_S, CAP_S, rng)
     return max(wait, RENEWAL_S[0] if renewing else 1.0)
 
 

@@ -19,7 +19,6 @@ from agent.registration.client import Observe, connect
 from agent.registration.credentials import Credentials, CredentialsError, CredentialStore
 from agent.registration.dialects import DIALECTS, register
 from agent.registration.policy import (
-    BACKOFF_S,
     LASTED_S,
     RegistrationState,
     RegistrationStatus,
@@ -32,7 +31,7 @@ from agent.registration.policy import (
 )
 from agent.registration.remote_config import RemoteConfiguration
 from agent.registration.target import Target
-from agent.util.backoff import full_jitter
+from agent.util.backoff import BASE_S, CAP_S, full_jitter
 from agent.util.loops import Loop
 from agent.util.secret import Secret
 
@@ -216,7 +215,7 @@ class Registrar(Loop):
             self.renew()
             return
         except (RegistrationError, CredentialsError) as error:
-            self._refresh_due = self._now() + full_jitter(6, *BACKOFF_S, self._rng) + 30
+            self._refresh_due = self._now() + full_jitter(6, BASE_S, CAP_S, self._rng) + 30
             with self._lock:
                 if self._state == "registered" and self._error != str(error):
                     log.warning("the remote configuration is not refreshed: %s", error)

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from agent.config.settings import Location, Settings
+from agent.config.settings import Settings
 from agent.points.schema import Line, line_for
+from agent.registration.remote_config import RemoteConfiguration
 from agent.sensing.sampler import Sampler, SensorStatus
 from agent.util.errors import AgentError
 from drivers.base import Driver, Reading, make
-
-
-class Remote(Protocol):
-    """What the center says about measuring, within its range (seconds; degrees); None where it says nothing."""
-
-    @property
-    def measurement_interval(self) -> float | None: ...
-    @property
-    def location(self) -> Location | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +54,7 @@ class Sensors:
     def describe(self) -> str:
         return ", ".join(sensor.sampler.driver.describe() for sensor in self._sensors)
 
-    def configure(self, remote: Remote) -> None:
+    def configure(self, remote: RemoteConfiguration) -> None:
         """What the center sends changes the running agent; what agent.toml names wins, unless `remote = "prefer"`."""
         settings = self._settings
         prefer = settings.center is not None and settings.center.remote == "prefer"
