@@ -15,7 +15,7 @@ from agent.config.units import format_size
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
 from agent.sensing.treatment import Treatment
 from agent.status.board import read_board, text_of, throttling
-from agent.status.words import equation, values
+from agent.status.words import WAITING, equation, values
 from drivers.base import NoPermission, Reading, SensorError, make
 from drivers.i2c import NoBus
 
@@ -179,15 +179,8 @@ def _running_buffer(running: Mapping[str, Any]) -> Iterator[Finding]:
     state, ledger = running.get("buffer", {}), running.get("ledger", {})
     if state.get("problem"):
         yield failed("buffer", str(state["problem"]), "see the check of the disk; points wait in memory meanwhile")
-    for key, text, remedy in (
-        ("undated", "wait for the time to be known", "see the check of the clock"),
-        (
-            "parked",
-            "are refused without a reason that is known, and tried again slowly",
-            "iot-agent status shows the server's words",
-        ),
-        ("dead_letters", "were refused for good and kept", "iot-agent rejected list"),
-    ):
+    remedies = "see the check of the clock", "the agent's log has the server's words", "iot-agent rejected list"
+    for (key, text), remedy in zip(WAITING.items(), remedies, strict=True):
         if state.get(key):
             yield warning("buffer", f"{state[key]:,} points {text}", remedy)
     yield from _accounts(ledger.get("unaccounted"))

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from agent.status.words import WAITING
 from drivers.base import QUANTITIES
 
 _Family = TypeVar("_Family", GaugeMetricFamily, CounterMetricFamily)
@@ -82,12 +83,8 @@ def _ledger(ledger: Mapping[str, Any]) -> Iterator[Metric]:
 def _buffer(buffer: Mapping[str, Any], at: float | None) -> Iterator[Metric]:
     where = {"memory": buffer.get("pending_memory"), "disk": buffer.get("pending_disk")}
     yield _labelled(GaugeMetricFamily, "buffer_points", "Points that wait, by where they are", "where", where)
-    for key, text in (
-        ("undated", "Points that wait for the time to be known"),
-        ("parked", "Points that the server refuses without saying why; tried again slowly"),
-        ("dead_letters", "Refused points that are kept"),
-    ):
-        yield _gauge(f"buffer_{key}_points", text, buffer.get(key))
+    for key, text in WAITING.items():
+        yield _gauge(f"buffer_{key}_points", f"Points that {text}", buffer.get(key))
     yield _gauge("buffer_disk_bytes", "What the waiting points take on disk", buffer.get("disk_bytes"))
     yield _gauge("buffer_file_bytes", "Size of the buffer's file", buffer.get("file_bytes"))
     yield _gauge("buffer_disk_ok", "1 while the disk takes what is written", buffer.get("disk_ok"))

@@ -8,6 +8,13 @@ from typing import Any
 from agent.config.units import rough_duration
 from agent.points.schema import quantity_of
 
+WAITING = {
+    "undated": "wait for the time to be known",
+    "parked": "are refused without a reason that is known, and tried again slowly",
+    "dead_letters": "were refused for good and kept",
+}
+"""Points by where the buffer has them, but for those that just wait."""
+
 
 def rows(snapshot: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(what, in words): agent, clock, registration, delivery, buffer, counters. health_rules.py has what is wrong."""
@@ -46,10 +53,7 @@ def _delivery(delivery: Mapping[str, Any], now: int) -> str:
 def _buffer(buffer: Mapping[str, Any]) -> str:
     text = f"{buffer.get('pending_memory', 0):,} points wait in memory, {buffer.get('pending_disk', 0):,} on disk"
     text += f" ({buffer.get('file_bytes', 0) / 1e6:.1f} MB)"
-    for what, words in (("undated", "wait for the time"), ("parked", "parked"), ("dead_letters", "rejected, kept")):
-        if buffer.get(what):
-            text += f", {buffer[what]:,} {words}"
-    return text
+    return "; ".join([text, *(f"{buffer[key]:,} {words}" for key, words in WAITING.items() if buffer.get(key))])
 
 
 def equation(ledger: Mapping[str, Any]) -> str:
