@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agent.config.limits import check_url
+from agent.config.limits import check_url, wrong
 from agent.config.records import VALIDATION, converter, problems
 from agent.config.units import Bytes, Seconds
 from agent.util.secret import TOKEN, Secret
@@ -203,11 +203,8 @@ def check(settings: Settings) -> None:
         ("influxdb.device_url", influx.device_url),
         ("server.public_url", settings.server.public_url),
     ):
-        try:
-            if url:
-                check_url(url)
-        except ValueError as error:
-            mistakes.append(f"{name}: {error}")
+        if url and (why := wrong(check_url, url)):
+            mistakes.append(f"{name}: {why}")
     if not 0 <= settings.server.port <= 65535:
         mistakes.append(f"server.port = {settings.server.port}: should be 0 to 65535")
     if (settings.devices.default_lat is None) != (settings.devices.default_lon is None):

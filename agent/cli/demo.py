@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.options import LOG_FORMAT, Context, common_options
+from agent.cli.simulate import table_of
 from agent.fleet.center import DEFAULT_PORT, CenterProcess, free_port, pass_time, stored
 from agent.status.words import values
 
@@ -73,7 +74,9 @@ def demo(
     if as_json:
         click.echo(json.dumps(result))
     else:
-        _print_ledger(result)
+        from rich.console import Console  # noqa: PLC0415 - only where it draws
+
+        Console().print(table_of("Every point is accounted for", result))
     ok = result["delivered"] == result["stored"] and not result["pending"] and not result["dropped"]
     sys.exit(0 if ok else 1)
 
@@ -175,13 +178,3 @@ def _table(snapshot: dict[str, Any], dashboard: str, away: bool) -> Table:
     table.add_row("Dashboard", f"[link={dashboard}]{dashboard}[/link]")
     table.caption = "Ctrl-C stops both and prints the ledger"
     return table
-
-
-def _print_ledger(result: dict[str, Any]) -> None:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table(title="Every point is accounted for", show_header=False)
-    for key, number in result.items():
-        table.add_row("stored by the center" if key == "stored" else key, f"{number:,}")
-    Console().print(table)

@@ -15,8 +15,9 @@ from agent.cli.options import Context, common_options
 from agent.config.parse import sensor_of_texts
 from agent.config.settings import SensorSettings
 from agent.sensing.treatment import Treatment
+from agent.status.words import number as in_unit
 from agent.util.errors import AgentError, ConfigError
-from drivers.base import QUANTITIES, Driver, OptionError, Reading, checked, make, what_failed
+from drivers.base import Driver, OptionError, Reading, checked, make, what_failed
 
 ROUNDS_IN_VAIN = 5  # with no sensor answering; then `read` gives up
 PAUSE_S = 1.0  # before a sensor that failed is tried again, and between readings of the table
@@ -155,10 +156,9 @@ def _show(sensors: Sequence[Sensor], count: int | None) -> None:
             for of in latest.values():
                 calibration = of.sensor.treatment.calibration.described()
                 for field in {**of.values, **of.refused}:
-                    value, known, why = of.values.get(field), QUANTITIES.get(field), of.refused.get(field)
-                    text = "" if value is None else f"{value:.{known.decimals}f}" if known else str(value)
+                    value, why = of.values.get(field), of.refused.get(field)
+                    text, unit = ("", "") if value is None else in_unit(field, value)
                     note = f"refused: {why}" if why else calibration.get(field, "")
-                    unit = known.unit if known else ""
                     table.add_row(of.sensor.driver.describe(), field, text, unit, escape(note))
             live.update(table, refresh=True)
     if not live.console.is_terminal:

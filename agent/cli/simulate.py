@@ -62,14 +62,15 @@ def simulate(context: Context, *, as_json: bool, allow_remote: bool, **options: 
     else:
         from rich.console import Console  # noqa: PLC0415
 
-        Console().print(_table(result))
+        Console().print(table_of(f"{result['devices']:,} devices", result))
     sys.exit(0 if fleet.passed(result) else 1)
 
 
-def _table(result: dict[str, Any]) -> Table:
+def table_of(title: str, result: dict[str, Any]) -> Table:
+    """The numbers of a result by their names."""
     from rich.table import Table  # noqa: PLC0415
 
-    table = Table(title=f"{result['devices']:,} devices", show_header=False)
+    table = Table(title=title, show_header=False)
     for key, value in result.items():
         if isinstance(value, dict):
             table.add_row(key, ", ".join(f"{name}: {number:,}" for name, number in value.items()) or "none")

@@ -70,7 +70,7 @@ def check_url(text: str) -> str:
     return text.rstrip("/")
 
 
-def _wrong(check: Callable[[str], str], text: str) -> str | None:
+def wrong(check: Callable[[str], str], text: str) -> str | None:
     """What a check has against a text, or None."""
     try:
         check(text)
@@ -105,15 +105,15 @@ def contradictions(settings: s.Settings) -> Iterator[str]:
         yield "[center] and [influxdb] are both there: keep [center] to register with an IoT Center, or [influxdb]"
     if not settings.center and not settings.influxdb:
         yield "neither [center] nor [influxdb] is there: points need a place to go; add [center] with its url"
-    if settings.device.id is not None and _wrong(check_id, settings.device.id):
+    if settings.device.id is not None and wrong(check_id, settings.device.id):
         yield f"device.id = {settings.device.id!r}: must be {ID_RULE}"
     for name, section in (("center", settings.center), ("influxdb", settings.influxdb)):
-        if section and (wrong := _wrong(check_url, section.url)):
-            yield f"{name}.url: {wrong}"
+        if section and (why := wrong(check_url, section.url)):
+            yield f"{name}.url: {why}"
         elif section and section.require_tls and not section.url.startswith("https:"):
             yield f"{name}.url = {section.url!r}: must begin with https:// because {name}.require_tls is true"
-    if settings.center and settings.center.influx_url and (wrong := _wrong(check_url, settings.center.influx_url)):
-        yield f"center.influx_url: {wrong}"
+    if settings.center and settings.center.influx_url and (why := wrong(check_url, settings.center.influx_url)):
+        yield f"center.influx_url: {why}"
     if (influx := settings.influxdb) and influx.token and influx.token_file:
         yield "influxdb.token and influxdb.token_file are both there: keep one"
     if settings.status.listen:
@@ -134,7 +134,7 @@ def _sensor_contradictions(sensors: tuple[s.SensorSettings, ...]) -> Iterator[st
         if len(sensors) > 1 and not sensor.name:
             yield f'{where}: with several sensors each needs a name, like name = "bench"'
         if sensor.name is not None:
-            if _wrong(check_id, sensor.name):
+            if wrong(check_id, sensor.name):
                 yield f"{where}.name = {sensor.name!r}: must be {ID_RULE}"
             if sensor.name in names:
                 yield f"{where}.name = {sensor.name!r}: another sensor has this name"
