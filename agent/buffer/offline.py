@@ -185,16 +185,16 @@ class OfflineBuffer:
 
     # Dead letters
 
-    def _letters(self) -> Iterator[tuple[int, list[DeadLetter]]]:
+    def _letters(self) -> Iterator[tuple[int, list[Letter]]]:
         for key, tag, value in self._found(after=dead_letters.BASE):
             with contextlib.suppress(DamagedRow):
-                yield key, dead_letters.unpack(tag, value, key)
+                letters = enumerate(dead_letters.unpack(tag, value, key), 1)
+                yield key, [Letter(f"{key - dead_letters.BASE}.{position}", letter) for position, letter in letters]
 
     def letters(self) -> Iterator[Letter]:
         """Oldest first."""
-        for key, letters in self._letters():
-            for position, letter in enumerate(letters, 1):
-                yield Letter(f"{key - dead_letters.BASE}.{position}", letter)
+        for _, letters in self._letters():
+            yield from letters
 
     def remove(self, chosen: Callable[[Letter], bool], *, replay: bool) -> int:
         """Remove the chosen letters; with `replay` they wait to be delivered again. One transaction a row of letters.
@@ -203,11 +203,8 @@ class OfflineBuffer:
         """
         done = 0
         for key, letters in list(self._letters()):
-            out: list[DeadLetter] = []
-            kept: list[DeadLetter] = []
-            for position, letter in enumerate(letters, 1):
-                number = f"{key - dead_letters.BASE}.{position}"
-                (out if chosen(Letter(number, letter)) else kept).append(letter)
+            out = [item.letter for item in letters if chosen(item)]
+            kept = [item.letter for item in letters if not chosen(item)]
             if out:
                 self._change(partial(self._take, key, out, kept, replay))
                 done += len(out)

@@ -79,9 +79,10 @@ def wrong(check: Callable[[str], str], text: str) -> str | None:
     return None
 
 
-def out_of_limits(settings: s.Settings) -> Iterator[str]:
-    for path, value in _walk(settings, ""):
-        limits = LIMITS.get(_INDEX.sub("", path))
+def out_of_limits(record: s.Settings | s.SensorSettings, of: str = "") -> Iterator[str]:
+    """What lies outside; `of` stands before the names in LIMITS."""
+    for path, value in _walk(record, ""):
+        limits = LIMITS.get(of + _INDEX.sub("", path))
         if limits and not limits[0] <= value <= limits[1]:
             yield f"{path} = {value:g}: must be {limits[2]}"
 
@@ -158,10 +159,7 @@ def _sensor_contradictions(sensors: tuple[s.SensorSettings, ...]) -> Iterator[st
 
 def sensor_problems(sensor: s.SensorSettings) -> Iterator[str]:
     """What a sensor that stands alone, without a file, must satisfy."""
-    for path, value in _walk(sensor, ""):
-        limits = LIMITS.get(f"sensor.{path}")
-        if limits and not limits[0] <= value <= limits[1]:
-            yield f"{path} = {value:g}: must be {limits[2]}"
+    yield from out_of_limits(sensor, "sensor.")
     yield from (text.removeprefix(".") for text in _calibration_contradictions(sensor, ""))
 
 

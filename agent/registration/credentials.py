@@ -272,17 +272,14 @@ def read_secret_file(named: str | None, credential: str, environ: Mapping[str, s
     None where neither is there to be asked. Its group may read it (root:iot-agent 0640), others may not.
     CredentialsError for a named file that is not there, is empty, or holds what cannot go into a header.
     """
-    if named is not None:
-        path = Path(named)
-        data = read_private(path, 0o007, "o-rwx")
-        if data is None:
-            raise CredentialsError(f"{path} is not there: put the secret in it, chmod 640, readable for the agent")
-    elif folder := environ.get("CREDENTIALS_DIRECTORY"):
-        path = Path(folder) / credential
-        data = read_private(path, 0o007, "o-rwx")
-        if data is None:
-            return None
-    else:
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    if named is None and not folder:
+        return None
+    path = Path(named) if named is not None else Path(folder or "") / credential
+    data = read_private(path, 0o007, "o-rwx")
+    if data is None and named is not None:
+        raise CredentialsError(f"{path} is not there: put the secret in it, chmod 640, readable for the agent")
+    if data is None:
         return None
     text = data.decode("ascii", "replace").strip()
     if not TOKEN.fullmatch(text):
