@@ -10,12 +10,11 @@ Datasheet BST-BME280-DS002: 4.2.3 formulas, 5.4.7 reset values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from drivers import bme280_registers as r
-from drivers.base import QUANTITIES, NotReady
+from drivers.base import QUANTITIES, NotReady, Reading
 from drivers.i2c import generic_board
 
 _POWER = "check its power supply; if it stays so, it is broken"
@@ -24,15 +23,6 @@ _SCALE = 16  # up to 1600 %RH stays uncut; a raw value of 16 bits gives some 250
 _LIMITS = {**QUANTITIES, "Temperature": replace(QUANTITIES["Temperature"], low=-40.0, high=85.0)}
 # The factors that all of a quantity hangs on (4.2.2): without them the formula gives the same for any raw value.
 _FACTORS = {"Temperature": (slice(0, 2), slice(2, 4)), "Pressure": (slice(6, 8),), "Humidity": (slice(26, 28),)}
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """`values` (°C, hPa, %RH) and why others are `refused`, by quantity; `registers` as they were read."""
-
-    values: Mapping[str, float]
-    refused: Mapping[str, str]
-    registers: Mapping[str, int]
 
 
 class _Copy:
@@ -77,8 +67,8 @@ class Compensation:
         h1, h2, *others = self._library._humidity_calib  # noqa: SLF001 - see above: there is no other way to it
         self._uncut = [(scale, [scale * h1, h2 / scale, *others]) for scale in (_SCALE, -_SCALE)]
 
-    def judged(self, raw: bytes) -> Judged:
-        """The quantities of one burst from 0xF7, of 6 bytes or, with humidity, 8.
+    def judged(self, raw: bytes, boot_ns: int) -> Reading:
+        """The quantities of one burst of this moment from 0xF7, of 6 bytes or, with humidity, 8.
 
         A quantity that was not measured, cannot be, or has an impossible calibration is refused, and the others stand.
         Raises NotReady where that is the temperature: the others are computed with it.
@@ -100,7 +90,7 @@ class Compensation:
                 raise NotReady(f"the {self._name} gives no temperature: {problem}", _POWER)
             if problem is not None:
                 refused[quantity] = problem
-        return Judged(values, refused, registers)
+        return Reading(values, boot_ns, raw, registers, refused)
 
     def _unmeasured(self, quantity: str, register: int) -> str | None:
         bits = 16 if quantity == "Humidity" else 20

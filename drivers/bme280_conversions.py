@@ -104,11 +104,10 @@ class Conversions:
                 raw = r.agreed(self._chip, r.DATA, self._data_size(), self._name)
                 self._fresh_at = self._clock() + self._settings.cycle_s
                 self._see(self._running if self._settings.normal else self._ended, self._settings.config)
-            judged = compensation.judged(raw)
+            return compensation.judged(raw, moment)
         except NotReady:
             self._compensation = None
             raise
-        return Reading(judged.values, moment, raw, judged.registers, judged.refused)
 
     def stop(self) -> None:
         """Put a chip in normal mode to sleep."""

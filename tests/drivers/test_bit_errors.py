@@ -40,7 +40,7 @@ class Air:
 
 
 def truth(bench, raw):
-    return bench.driver._conversions._compensation.judged(raw).values
+    return bench.driver._conversions._compensation.judged(raw, 0).values
 
 
 def trial(mode, flips, seed=17):
@@ -129,7 +129,7 @@ def assert_no_wrong_value(patch, number, flip, **options):
 def as_calibrated(raw):
     from drivers.bme280_compensation import Compensation
 
-    return Compensation("chip", ROOM.calibration + ROOM.calibration_humidity).judged(raw).values
+    return Compensation("chip", ROOM.calibration + ROOM.calibration_humidity).judged(raw, 0).values
 
 
 def test_promise_4_a_conversion_that_was_never_asked_for_gives_no_stale_values(monkeypatch):
@@ -227,7 +227,7 @@ def test_promise_4_a_chip_swapped_while_it_is_set_up_is_not_read_with_the_old_ca
 def computed(image):
     from drivers.bme280_compensation import Compensation
 
-    return Compensation("chip", image.calibration + image.calibration_humidity).judged(image.data).values
+    return Compensation("chip", image.calibration + image.calibration_humidity).judged(image.data, 0).values
 
 
 def test_where_no_two_bursts_agree_it_is_an_error_in_bounded_time(monkeypatch):

@@ -16,7 +16,7 @@ DEAD = Image.of(json.loads((Path(__file__).parents[1] / "data/bme280-dead-humidi
 
 def judged(image=ROOM, *, calibration=None, data=None, humidity=True):
     calibration = calibration or image.calibration + (image.calibration_humidity if humidity else b"")
-    return Compensation("chip", calibration).judged((data or image.data)[: 8 if humidity else 6])
+    return Compensation("chip", calibration).judged((data or image.data)[: 8 if humidity else 6], 0)
 
 
 def with_register(quantity, value):
@@ -34,9 +34,9 @@ def test_promise_4_a_dead_humidity_element_is_refused_and_the_others_are_read(mo
 
 def test_humidity_is_asked_of_the_library_uncut():
     compensation = Compensation("chip", DEAD.calibration + DEAD.calibration_humidity)
-    compensation.judged(DEAD.data)
+    compensation.judged(DEAD.data, 0)
     assert compensation._humidity() == pytest.approx(248.7, abs=0.05)
-    compensation.judged(DEAD.data[:6] + b"\x00\x01")
+    compensation.judged(DEAD.data[:6] + b"\x00\x01", 0)
     assert compensation._humidity() == pytest.approx(-115.0, abs=0.05)
 
 
@@ -44,7 +44,7 @@ def test_humidity_within_its_range_is_what_the_library_says_to_the_last_bit():
     for image in IMAGES:
         compensation = Compensation("chip", image.calibration + image.calibration_humidity)
         coefficients = list(compensation._library._humidity_calib)
-        compensation.judged(image.data)
+        compensation.judged(image.data, 0)
         uncut = compensation._humidity()
         compensation._library._humidity_calib = coefficients
         assert min(100.0, max(0.0, uncut)) == compensation._library.humidity
