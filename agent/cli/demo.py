@@ -18,8 +18,8 @@ import click
 
 from agent.cli.options import LOG_FORMAT, Context, common_options
 from agent.cli.simulate import table_of
+from agent.cli.status import render
 from agent.fleet.center import DEFAULT_PORT, CenterProcess, free_port, pass_time, stored
-from agent.status.words import values
 
 DEVICE_ID = "demo"
 _DRAIN_S = 15
@@ -160,21 +160,10 @@ def _display(live: bool) -> Iterator[Callable[[dict[str, Any], str, bool], None]
 
 
 def _table(snapshot: dict[str, Any], dashboard: str, away: bool) -> Table:
-    from rich import box  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-
-    ledger = snapshot["ledger"]
-    table = Table(title="IoT edge agent, virtual device [b]demo[/b]", box=box.ROUNDED, show_header=False, min_width=62)
-    table.add_column(style="bold")
-    table.add_column()
-    for sensor in snapshot["sensors"]:
-        table.add_row("Now", values(sensor["values"] or {}) or "…")
-        table.add_row("Readings", f"{sensor['readings']:,}")
-    table.add_row("Delivered", f"[green]{ledger['delivered']:,}[/green]")
-    pending = ledger["pending"]
-    table.add_row("Pending", f"[yellow]{pending:,}[/yellow]" if pending else "0")
-    state = "[red]outage: points wait in the buffer[/red]" if away else snapshot["delivery"]["state"]
-    table.add_row("Center", state)
+    """What `iot-agent status` shows, and where to look."""
+    table = render(snapshot)
+    table.title, table.caption = "IoT edge agent, virtual device", "Ctrl-C stops both and prints the ledger"
+    if away:
+        table.add_row("Center", "[red]outage: points wait in the buffer[/red]")
     table.add_row("Dashboard", f"[link={dashboard}]{dashboard}[/link]")
-    table.caption = "Ctrl-C stops both and prints the ledger"
     return table

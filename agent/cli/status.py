@@ -16,7 +16,7 @@ from agent.status.words import rows, values
 from agent.util.errors import AgentError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.table import Table
 
 
 @click.command()
@@ -51,7 +51,7 @@ def take_snapshot(context: Context) -> dict[str, Any]:
     return from_disk(context.state_dir)
 
 
-def render(snapshot: dict[str, Any]) -> RenderableType:
+def render(snapshot: dict[str, Any]) -> Table:
     """A table a person can read at a glance."""
     from rich import box  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
