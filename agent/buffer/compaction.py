@@ -37,13 +37,13 @@ def runs(entries: Iterable[Entry], free: Callable[[int], bool]) -> list[list[Ent
     return [run for run in chosen if len(run) > 1]
 
 
-def fit(entries: Iterable[Entry]) -> list[Entry]:
-    """The first of them that make a row of at most MAX_LINES."""
+def fit(entries: Iterable[Entry], limit: int = MAX_LINES) -> list[Entry]:
+    """The first of them that make a row of at most `limit` points; one at least."""
     run: list[Entry] = []
     points = 0
     for entry in entries:
         points += entry.points
-        if run and points > MAX_LINES:
+        if run and points > limit:
             break
         run.append(entry)
     return run

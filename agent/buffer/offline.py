@@ -157,10 +157,8 @@ class OfflineBuffer:
     def headers(self) -> Iterator[Header]:
         """The same, without the lines."""
         for found in self._store.scan(before=dead_letters.BASE):
-            try:
+            with contextlib.suppress(DamagedRow):
                 yield read_header(found.tag)
-            except DamagedRow:
-                continue
 
     def counters(self) -> Counters:
         """As last saved."""

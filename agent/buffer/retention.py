@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from agent.buffer.compaction import fit
 from agent.buffer.index import Entry, entries_of
 from agent.buffer.rows import Kind
 from agent.buffer.tail import Block
@@ -87,13 +88,7 @@ def next_to_thin(rows: Sequence[FreeRow], limit: int) -> list[FreeRow]:
     all kinds and boots, and the newer stays as it was. Empty where nothing can become coarser any more.
     """
     half = sum(row.entry.points for row in rows) // 2
-    older: list[FreeRow] = []
-    points = 0
-    for row in rows:
-        if older and points + row.entry.points > half:
-            break
-        older.append(row)
-        points += row.entry.points
+    older = rows[: len(fit((row.entry for row in rows), half))]
     least = min((row.entry.thin for row in older), default=_COARSEST)
     if least >= _COARSEST:
         return []

@@ -16,9 +16,6 @@ from agent.util.errors import AgentError
 from agent.util.http import Answer
 from agent.util.secret import TOKEN, Secret
 
-TellTime = Callable[..., None]
-"""CenterClient.tell_time."""
-
 MAX_RETRY_AFTER_S = 3600.0
 PLACEHOLDER = "fake_auth_token"
 UNKNOWN_HERE = (
@@ -49,11 +46,14 @@ class NotRegisteredError(RegistrationError):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A center's whole answer to one request, which `what` names. `hidden` is what no message may show."""
+    """A center's whole answer to one request, which `what` names. `hidden` is what no message may show; `tell_time`
+    hands the clock what it says about the time.
+    """
 
     what: str
     status: int
     answer: Answer
+    tell_time: Callable[..., None]
     hidden: tuple[Secret, ...] = ()
     key_problem: str | None = None
 
@@ -157,9 +157,9 @@ def check_status(reply: Reply, device_id: str) -> None:
     raise reply.refused()
 
 
-def registration(tell_time: TellTime, reply: Reply, record: Mapping[str, Any], token_name: str) -> Registration:
+def registration(reply: Reply, record: Mapping[str, Any], token_name: str) -> Registration:
     token = token_of(reply, record.get(token_name), token_name)
-    told = told_by(tell_time, reply, record, written=True)
+    told = told_by(reply, record, written=True)
     if told.refused:
         raise RegistrationError(told.refused[0])
     return Registration(token, str(record.get("key") or "")[:200], told)
@@ -181,7 +181,7 @@ def token_of(reply: Reply, value: object, name: str) -> Secret:
     return Secret(value)
 
 
-def told_by(tell_time: TellTime, reply: Reply, record: Mapping[str, Any], *, written: bool = False) -> Told:
+def told_by(reply: Reply, record: Mapping[str, Any], *, written: bool = False) -> Told:
     """What a record says to its device. Its serverTime (ISO 8601, to the ms) goes to the clock, else the answer's Date:
     only answers that hold a record are the center's own beyond doubt.
     """
@@ -191,7 +191,7 @@ def told_by(tell_time: TellTime, reply: Reply, record: Mapping[str, Any], *, wri
         if moment.tzinfo is not None:
             unix_ns, resolution_ns = round(moment.timestamp() * 1000) * 1_000_000, 1_000_000
     if unix_ns is not None:
-        tell_time(unix_ns, resolution_ns, written=written)
+        reply.tell_time(unix_ns, resolution_ns, written=written)
     places: dict[str, str | None] = {}
     refused = []
     for name in ("url", "org", "bucket"):

@@ -106,7 +106,7 @@ class CenterClient:
                 raise RegistrationError(f"{what}: the answer did not end within {self._bounds.seconds:g} s")
             if answer.cut:
                 raise RegistrationError(f"{what}: an answer of over {MAX_ANSWER} bytes: is this the center?")
-            return Reply(what, answer.status, answer, self._hidden, self._key_problem)
+            return Reply(what, answer.status, answer, self._tell_time, self._hidden, self._key_problem)
         raise RegistrationError(f"{what}: redirected in a circle")
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
@@ -128,7 +128,7 @@ class CenterClient:
         self.received_ns = boot_ns()
         return answer
 
-    def tell_time(self, unix_ns: int, resolution_ns: int, *, written: bool) -> None:
+    def _tell_time(self, unix_ns: int, resolution_ns: int, *, written: bool) -> None:
         """Hands the clock what the last answer said about the time."""
         if self._observe:
             self._observe(unix_ns, resolution_ns, self.sent_ns, self.received_ns, origin(self.url), written=written)

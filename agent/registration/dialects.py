@@ -59,7 +59,7 @@ class Dialect:
         method, path = self.request
         reply = center.ask(method, f"{path}/{device_id}", enroll=True)
         check_status(reply, device_id)
-        return registration(center.tell_time, reply, reply.own(self.id_name, device_id), self.token_name)
+        return registration(reply, reply.own(self.id_name, device_id), self.token_name)
 
     def refresh(self, center: CenterClient, device_id: str) -> Told | None:
         """The remote configuration, None where there is none. NotRegisteredError when the center forgot the device."""
@@ -70,7 +70,7 @@ class Dialect:
             raise NotRegisteredError(f"{reply.what}: the center does not know {device_id} any more")
         if reply.status != 200:
             raise reply.refused(UNKNOWN_HERE.format(id=device_id) if reply.status in (401, 403, 409) else "")
-        return told_by(center.tell_time, reply, reply.own("id", device_id))
+        return told_by(reply, reply.own("id", device_id))
 
     def unregister(self, center: CenterClient, device_id: str) -> bool:
         """Removes the registration and with it the authorization. False when the server has none."""
@@ -130,7 +130,7 @@ class IotApi(Dialect):
         if not own:
             raise RegistrationError(f"{reply.what}: a list of {len(found)} devices without {device_id}")
         newest = max(own, key=lambda item: str(item.get("updatedAt")))
-        return registration(center.tell_time, reply, newest, self.token_name)
+        return registration(reply, newest, self.token_name)
 
     def refresh(self, center: CenterClient, device_id: str) -> Told | None:  # noqa: ARG002 - it has none
         return None
