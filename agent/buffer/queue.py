@@ -170,6 +170,17 @@ class Queue(QueueViews):
                     self._pins.sent.update(rows)
                     for block in blocks:
                         block.sent = True
+                else:
+                    self._withdraw_late(rows)
+
+    def _withdraw_late(self, rows: Iterable[int]) -> None:
+        """What was given out when its time turned out to be wrong was left alone. It was not sent."""
+        for boot, stretches in self._wrong.stretches.items():
+            self._tail.withdraw(boot, stretches)
+        for key in rows if self._wrong.stretches else ():
+            entry = self._rows.by_kind[Kind.PENDING].get(key)
+            if entry is not None and not self._may_be_there(key):
+                self._wrong.flag(entry, self._wrong.stretches)
 
     def replace(
         self, batch: Batch, parts: Sequence[Part], dead: Sequence[DeadLetter], delivered: int, most_letters: int
@@ -309,7 +320,8 @@ class Queue(QueueViews):
 
     def _forget_dated(self) -> None:
         """Boots of which all points have their time."""
-        if not any(block.committing for block in self._tail.blocks.values()):
+        busy = any(block.committing or block.in_flight for block in self._tail.blocks.values())
+        if not busy and not self._pins.out:
             self._wrong.done()
         for boot in set(self._dating) - {*self._rows.undated, *self._wrong.stretches, self._clock.boot_id}:
             del self._dating[boot]

@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 from agent.clock.boots import Boot
 from agent.clock.clock import Clock, ClockState
 from agent.clock.manual_times import read, remove
-from agent.clock.sources import SECOND, VOUCHER, shown
+from agent.clock.sources import DAY, SECOND, VOUCHER, shown
 from agent.clock.timeline import Stretch, Wrong, stamp_offset
 from agent.config.units import rough_duration
 from agent.util.loops import Loop
@@ -218,7 +218,8 @@ class Dating(Loop):
             return
         for boot in order[:-1]:
             into = boot.saved_boot_ns + boot.offset_ns - here.first_offset_ns
-            if boot.good and into > boot.error_ns + here.error_ns + _DOUBT_NS:
+            better = boot.evidence == "kernel" and here.evidence == "servers"  # as in sources.py: unless it is absurd
+            if boot.good and into > boot.error_ns + here.error_ns + (DAY if better else _DOUBT_NS):
                 self._withdraw(boot.id, self._clock.boots.doubt(boot.id).stretches)
 
     def configure(self, unanchored: Unanchored) -> None:

@@ -26,6 +26,7 @@ from agent.clock.sources import (
     Observation,
     Trust,
     aged,
+    disputed,
     joined,
     judge,
 )
@@ -95,6 +96,7 @@ class Clock:
         self._anchor: Anchor | None = None
         self._since: int | None = None
         self._warning: str | None = None
+        self._confirmed: int | None = None  # the kernel's offset that a server last agreed with
         self._past: int | None = None  # when a server last gave a date that cannot be
         self._segments: tuple[Segment, ...] = ()  # none exactly while there is no anchor
         self._unsure_since: int | None = None  # the anchor is too old for max_error: nothing is dated from then on
@@ -283,8 +285,12 @@ class Clock:
             trust=self._trust,
             known_ns=self.boots.known_ns,
             tolerance_ns=self._max_error_ns,
+            confirmed_ns=self._confirmed,
         )
         was, anchor = self._anchor, verdict.anchor
+        if anchor is not None and anchor.evidence == "kernel" and not anchor.stored and self._observations:
+            if not disputed(anchor.offset_ns, now, self._observations):
+                self._confirmed = anchor.offset_ns
         warning = verdict.warning
         if warning is None and self._past is not None and now - self._past < OBSERVED_AGE_NS:
             warning = "a server's date is in the past: it is ignored"

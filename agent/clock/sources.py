@@ -123,7 +123,8 @@ def drift_ns(span_ns: int) -> int:
 
 def joined(observations: Sequence[Observation], seen: Observation, tolerance_ns: int) -> tuple[Observation, ...]:
     """The answers with one more. What is further from it than `tolerance_ns` is forgotten, unless it is of a better
-    source: then the new one is. The oldest is kept with the latest: it says since when they agree.
+    source: then the new one is. The oldest is kept with the latest: it says since when they agree. What was said before
+    is forgotten, too, once the latest agree to the second without it, for PERSIST_NS and for as long as it was said.
     """
     for earlier in observations:
         late = seen.received_boot_ns - earlier.received_boot_ns > seen.resolution_ns + SLACK_NS
@@ -133,7 +134,19 @@ def joined(observations: Sequence[Observation], seen: Observation, tolerance_ns:
     if not seen.written and any(o.written for o in apart):
         return tuple(observations)
     agreeing = (*(o for o in observations if o not in apart), seen)
-    return (*agreeing[:1], *agreeing[1:][-OBSERVATIONS:])
+    return _settled((*agreeing[:1], *agreeing[1:][-OBSERVATIONS:]))
+
+
+def _settled(observations: tuple[Observation, ...]) -> tuple[Observation, ...]:
+    now = observations[-1].received_boot_ns
+    spans = [o.offsets(now) for o in observations]
+    low, high = spans[-1]
+    for at in reversed(range(len(spans))):
+        low, high = max(low, spans[at][0]), min(high, spans[at][1])
+        if low > high:
+            needed = max(PERSIST_NS, observations[at].received_boot_ns - observations[0].received_boot_ns)
+            return observations[at + 1 :] if now - observations[at + 1].received_boot_ns >= needed else observations
+    return observations
 
 
 def consensus(observations: Sequence[Observation], now_boot_ns: int) -> Consensus | None:
@@ -159,13 +172,16 @@ def judge(
     trust: Trust = "auto",
     known_ns: int = BUILT_NS,
     tolerance_ns: int = 300 * SECOND,
+    confirmed_ns: int | None = None,
 ) -> Verdict:
-    """Which offset is good now, if any. `known_ns` is the latest Unix time that was known before this boot.
+    """Which offset is good now, if any. `known_ns` is the latest Unix time that was known before this boot,
+    `confirmed_ns` the kernel's offset that a server last agreed with.
 
     The kernel's word counts unless the time is absurd (before this program was written, or over a day from a server's
-    date). Else servers that agree win: with the wall clock where it lies within what they allow; against it once they
-    have said so for PERSIST_NS, or, over a year from all that is known, for LONG_NS. Else what was good before in this
-    boot stays good, with an error that grows by the drift, until an answer contradicts it that is as good.
+    date; for LONG_NS, if a server agreed before). Else servers that agree win: with the wall clock where it lies within
+    what they allow; against it once they have said so for PERSIST_NS, or, over a year from all that is known or before
+    it, for LONG_NS. Else what was good before in this boot stays good, with an error that grows by the drift, until an
+    answer contradicts it that is as good.
     """
     servers = consensus(observations, now_boot_ns)
     if trust == "always":
@@ -175,7 +191,8 @@ def judge(
     warning = None
     if kernel is not None and kernel.vouches:
         offset = wall_offset_ns + kernel.remaining_ns
-        warning = _absurd(offset, now_boot_ns, observations)
+        confirmed = confirmed_ns is not None and abs(offset - confirmed_ns) < DAY
+        warning = _absurd(offset, now_boot_ns, observations, confirmed=confirmed)
         if warning is None:
             error = kernel.max_error_ns + abs(kernel.remaining_ns)
             if held is not None and abs(held.offset_ns - offset) < MOVED_NS:
@@ -204,7 +221,7 @@ def _needed(servers: Consensus, now: int, wall_offset_ns: int, held: Anchor | No
             return SPREAD_NS  # nothing new, only better known
     says = servers.middle_ns + now
     nearest = min(abs(says - known) for known in (BUILT_NS, known_ns, wall_offset_ns + now))
-    if nearest > YEAR and servers.sources < 2:
+    if (nearest > YEAR or says < known_ns - DISAGREE_NS) and servers.sources < 2:
         return LONG_NS
     return SPREAD_NS if servers.nearest(wall_offset_ns) == wall_offset_ns else PERSIST_NS
 
@@ -231,12 +248,21 @@ def aged(anchor: Anchor, boot_ns: int) -> Anchor:
     return replace(anchor, error_ns=anchor.error_ns + drift_ns(boot_ns - anchor.boot_ns), boot_ns=boot_ns)
 
 
-def _absurd(offset_ns: int, now_boot_ns: int, observations: Sequence[Observation]) -> str | None:
+def disputed(offset_ns: int, now_boot_ns: int, observations: Sequence[Observation]) -> bool:
+    """Whether a server's date is over a day from this."""
+    return bool(observations) and abs(observations[-1].away_ns(offset_ns, now_boot_ns)) > DAY
+
+
+def _absurd(
+    offset_ns: int, now_boot_ns: int, observations: Sequence[Observation], *, confirmed: bool
+) -> str | None:
     at = offset_ns + now_boot_ns
     if at < BUILT_NS:
         return f"the wall clock counts as synchronised but shows {shown(at)}: it is not believed"
-    away = observations[-1].away_ns(offset_ns, now_boot_ns) if observations else 0
-    if abs(away) > DAY:
+    if confirmed and observations[-1:] and now_boot_ns - observations[0].received_boot_ns < LONG_NS:
+        return None
+    if disputed(offset_ns, now_boot_ns, observations):
+        away = observations[-1].away_ns(offset_ns, now_boot_ns)
         return f"the wall clock counts as synchronised but is {_span(away)} the server's date: it is not believed"
     return None
 

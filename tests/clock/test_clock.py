@@ -509,3 +509,59 @@ def test_points_whose_time_may_be_wrong_by_more_than_max_error_wait_until_it_is_
     assert abs(clock.date(world.boot_ns) - world.true_ns) <= MS
     boot_ns, true_ns = world.readings[-1]
     assert abs(boot_ns + clock.undated_offset_ns() - true_ns) <= MS
+
+
+def answers(world, clock, seconds, **of):
+    """A server answers every second for so long; what points got meanwhile that is wrong by over 1.05 s."""
+    wrong = 0
+    for _ in range(seconds):
+        world.answer(clock, **of)
+        world.wait(SECOND)
+        clock.poll()
+        given = clock.date(world.boot_ns)
+        wrong += given is not None and abs(given - world.true_ns) > 1.05 * SECOND
+    return wrong
+
+
+@pytest.mark.parametrize("off", [-120, 20, 240])
+def test_a_server_some_minutes_off_for_3_s_is_forgotten_soon_after(off):
+    world = World(max_error_ns=None)
+    clock = world.clock()
+    answers(world, clock, 3, off_ns=off * SECOND)
+    answers(world, clock, 20)
+    assert answers(world, clock, 60) == 0
+    assert clock.state().error_ns <= 1.05 * SECOND
+
+
+def test_a_center_2_min_off_does_not_spoil_what_the_database_says():
+    world = World(max_error_ns=None)
+    clock = world.clock()
+    answers(world, clock, 1, off_ns=120 * SECOND, source="http://center:5000")
+    answers(world, clock, 20)
+    assert answers(world, clock, 60) == 0
+
+
+@pytest.mark.parametrize("off", [-3 * DAY, 3 * DAY])
+def test_promise_5_a_server_that_agreed_before_and_is_days_off_for_20_s_does_not_outweigh_the_kernel(off):
+    world = World()
+    world.synchronise()
+    clock = world.clock()
+    told = []
+    clock.on_wrong(lambda *wrong: told.append(wrong))
+    answers(world, clock, 10)
+    assert answers(world, clock, 20, off_ns=off) == 0
+    assert answers(world, clock, 10) == 0
+    assert not told
+
+
+def test_promise_5_after_a_power_cut_a_server_that_is_behind_what_the_kernel_said_before_is_not_believed_at_once(tmp_path):
+    world = World()
+    world.synchronise()
+    clock = world.clock(tmp_path)
+    answers(world, clock, 10)
+    world.reboot(600 * SECOND, "boot-2")
+    world.wall_ns = world.true_ns - 2900 * SECOND
+    clock = world.clock(tmp_path)
+    assert answers(world, clock, 40, off_ns=-2903 * SECOND) == 0
+    world.synchronise()
+    assert answers(world, clock, 10) == 0

@@ -1,0 +1,53 @@
+"""Points whose time turned out to be wrong while they were given out."""
+
+import pytest
+
+from agent.clock.timeline import Stretch
+from tests.buffers import BOOT, SECOND, UNIX_NS, HandClock, accounted, drain, measure, open_at
+
+AHEAD_NS = 7200 * SECOND
+
+
+def corrected(buffer, clock):
+    """The clock was two hours ahead; it goes on, right, on another lane."""
+    offset_ns = UNIX_NS + AHEAD_NS
+    clock.offset_ns = UNIX_NS + 1000
+    buffer.withdraw(BOOT, [Stretch(offset_ns, offset_ns + clock.now_ns + SECOND, offset_ns)])
+    buffer.date_boot(BOOT, clock.offset_ns, estimated=False)
+
+
+@pytest.mark.parametrize("committed", ["before", "in flight", "after", "never"])
+def test_a_batch_that_was_refused_after_its_time_was_found_wrong_is_dated_anew(tmp_path, committed):
+    clock = HandClock(offset_ns=UNIX_NS + AHEAD_NS)
+    buffer = open_at(tmp_path, clock)
+    measure(buffer, clock, 10)
+    if committed == "before":
+        buffer.commit_all()
+    batch = buffer.take_live(100) or buffer.take_backlog(100)
+    corrected(buffer, clock)
+    if committed == "in flight":
+        buffer.commit_all()
+    measure(buffer, clock, 1)
+    buffer.keep(batch)
+    if committed == "after":
+        buffer.commit_all()
+    lines = drain(buffer)
+    for _ in range(3):
+        buffer.commit_all()
+    lines += drain(buffer)
+    stamps = [int(line.rpartition(b" ")[2]) for line in lines]
+    assert len(stamps) == 11
+    assert max(stamps) < UNIX_NS + clock.now_ns + SECOND
+    accounted(buffer)
+
+
+def test_a_batch_that_the_server_may_have_keeps_its_time(tmp_path):
+    clock = HandClock(offset_ns=UNIX_NS + AHEAD_NS)
+    buffer = open_at(tmp_path, clock)
+    measure(buffer, clock, 10)
+    batch = buffer.take_live(100)
+    corrected(buffer, clock)
+    buffer.keep(batch, sent=True)
+    buffer.commit_all()
+    assert drain(buffer) == batch.lines()
+    accounted(buffer)
