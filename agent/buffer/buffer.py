@@ -113,7 +113,7 @@ class Buffer:
             return None
 
     def _read(self, kind: Kind, keys: Sequence[int]) -> Batch | None:
-        """The batch of these rows, joined as they are after a check of each, without damaged ones. None if all are."""
+        """The batch of these rows, joined as they are after a check of each, without damaged ones. None: others, if any."""
         store = self._disk.store
         members: list[bytes] = []
         good: list[int] = []
@@ -137,8 +137,7 @@ class Buffer:
             return None
         suspect, parked = kind == Kind.SUSPECT, kind == Kind.PARKED
         batch = Batch(tuple(good), b"".join(members), count, suspect=suspect, parked=parked, health=health)
-        self._queue.give_out(good)
-        return batch
+        return batch if self._queue.give_out(good) else None
 
     def _batch_of(self, block: Block) -> Batch:
         """The batch of a block in memory, which is in flight; not any more if there is no memory for its body."""

@@ -21,13 +21,14 @@ Stored = tuple[int, "Header", int]
 @dataclass(frozen=True, slots=True)
 class Rewrite:
     """Rows, oldest first, that become one at the key of the first. `change`: what the counters have to learn of it;
-    `dated`: the boots whose wrong times it takes back, as of which withdrawal.
+    `dated`: the boots whose wrong times it takes back, as of which withdrawal; `undated`: as of which it had no time.
     """
 
     keys: tuple[int, ...]
     row: Row
     change: Counters = field(default_factory=Counters)
     dated: tuple[frozenset[str], int] = frozenset(), 0
+    undated: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,8 @@ class Dating:
             stay, back = withdrawn(lines, stretches)
             lines = stay + dated(back, offset_ns, estimated=estimated)
         row = pack(lines, Kind.PENDING, thin=self.run[0].thin, replaced=replaced)
-        return Rewrite(tuple(e.key for e in self.run), row, dated=(frozenset(self.withdrawn), self.number))
+        since = None if self.undated is None else self.number
+        return Rewrite(tuple(e.key for e in self.run), row, dated=(frozenset(self.withdrawn), self.number), undated=since)
 
 
 @dataclass(slots=True)

@@ -138,10 +138,13 @@ class Queue(QueueViews):
         with held:
             yield free
 
-    def give_out(self, keys: Iterable[int]) -> None:
-        """Held rows are in a batch from now on."""
+    def give_out(self, keys: Collection[int]) -> bool:
+        """Held rows are in a batch from now on; False, and none is, if the time of some turned out to be wrong."""
         with self._lock:
+            if any(key in self._wrong.rows for key in keys):
+                return False
             self._pins.give_out(keys)
+            return True
 
     def spoil(self, key: int) -> None:
         """A held row cannot be read: nobody takes it any more, until a commit sets it aside."""
@@ -177,10 +180,13 @@ class Queue(QueueViews):
         """What was given out when its time turned out to be wrong was left alone. It was not sent."""
         for boot, stretches in self._wrong.stretches.items():
             self._tail.withdraw(boot, stretches)
-        for key in rows if self._wrong.stretches else ():
-            entry = self._rows.by_kind[Kind.PENDING].get(key)
-            if entry is not None and not self._may_be_there(key):
-                self._wrong.flag(entry, self._wrong.stretches)
+        for key in rows:
+            self._flag_row(key)
+
+    def _flag_row(self, key: int) -> None:
+        entry = self._rows.by_kind[Kind.PENDING].get(key)
+        if entry is not None and not self._may_be_there(key):
+            self._wrong.flag(entry, self._wrong.stretches)
 
     def replace(
         self, batch: Batch, parts: Sequence[Part], dead: Sequence[DeadLetter], delivered: int, most_letters: int
@@ -305,6 +311,8 @@ class Queue(QueueViews):
                     self._rows.remove(key)
                 self._rows.add(rewrite.keys[0], rewrite.row.header, len(rewrite.row.value))
                 self._wrong.rewritten(rewrite.keys, rewrite.dated)
+                if rewrite.undated not in (None, self._wrong.number):
+                    self._flag_row(rewrite.keys[0])  # dated by what turned out to be wrong meanwhile
                 self._ledger.count(rewrite.change)
             self._ledger.saved(saved, plan.whole_change)
             self._gone.removed(plan.gone, self._clock.boot_ns())  # first: new rows may stand in their place, and go too

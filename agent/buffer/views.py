@@ -77,7 +77,7 @@ class QueueViews:
             run = compaction.fit(e for e in self._rows.undated.get(boot, ()) if self._pins.free(e.key))
             if run:
                 offset_ns, estimated = self._dating[boot]
-                return Dating(tuple(run), undated=(offset_ns, bool(estimated)))
+                return Dating(tuple(run), undated=(offset_ns, bool(estimated)), number=self._wrong.number)
             return self._redateable()
 
     def _redateable(self) -> Dating | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import RLock
 from typing import Literal, Protocol
 
 from agent.clock.boots import Boot
@@ -144,6 +145,7 @@ class Dating(Loop):
         self._calm = 0
         self._due_ns = self._seen = 0
         self.wrong = Wrong()
+        self._lock = RLock()  # between asking the clock for a time and dating by it nothing is withdrawn
         clock.on_wrong(self._withdraw)
 
     @property
@@ -185,7 +187,10 @@ class Dating(Loop):
         here = self._clock.boot_id
         known = state.since_boot_ns or 0, offset
         if self._healed != known or any(w.boot_id == here for w in waits):
-            self._buffer.date_boot(here, offset, estimated=False)
+            with self._lock:
+                if self._clock.undated_offset_ns() != offset:
+                    return  # another thread has learned better meanwhile: there is news
+                self._buffer.date_boot(here, offset, estimated=False)
             self._healed = known
             self._on_dated()
         order = boots.order()
@@ -195,7 +200,8 @@ class Dating(Loop):
 
     def _withdraw(self, boot_id: str, stretches: tuple[Stretch, ...]) -> None:
         """Points with these times wait for others, unless they were sent."""
-        wrong = self._buffer.withdraw(boot_id, stretches)
+        with self._lock:
+            wrong = self._buffer.withdraw(boot_id, stretches)
         if not wrong.delivered:
             log.warning("The time so far was wrong: %d points that wait are dated anew", wrong.waiting)
             return

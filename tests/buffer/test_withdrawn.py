@@ -51,3 +51,53 @@ def test_a_batch_that_the_server_may_have_keeps_its_time(tmp_path):
     buffer.commit_all()
     assert drain(buffer) == batch.lines()
     accounted(buffer)
+
+
+def rights(lines, clock):
+    assert len(lines) == 10
+    return all(int(line.rpartition(b" ")[2]) < UNIX_NS + clock.now_ns + SECOND for line in lines)
+
+
+def test_rows_that_are_being_dated_when_that_time_is_found_wrong_are_dated_anew(tmp_path, monkeypatch):
+    clock = HandClock(offset_ns=None)
+    buffer = open_at(tmp_path, clock)
+    measure(buffer, clock, 10)
+    buffer.commit_all()
+    read, once = buffer._commits._content, [1]
+
+    def content(run):
+        found = read(run)
+        if once:
+            once.pop()
+            corrected(buffer, clock)
+        return found
+
+    monkeypatch.setattr(buffer._commits, "_content", content)
+    buffer.date_boot(BOOT, UNIX_NS + AHEAD_NS, estimated=False)
+    for _ in range(3):
+        buffer.commit_all()
+    assert not once
+    assert rights(drain(buffer), clock)
+    accounted(buffer)
+
+
+def test_rows_that_are_being_read_when_their_time_is_found_wrong_are_not_given_out(tmp_path, monkeypatch):
+    clock = HandClock(offset_ns=UNIX_NS + AHEAD_NS)
+    buffer = open_at(tmp_path, clock)
+    measure(buffer, clock, 10)
+    buffer.commit_all()
+    read, once = buffer._disk.store.read, [1]
+
+    def reading(key):
+        if once:
+            once.pop()
+            corrected(buffer, clock)
+        return read(key)
+
+    monkeypatch.setattr(buffer._disk.store, "read", reading)
+    assert buffer.take_backlog(100) is None
+    assert not once
+    for _ in range(3):
+        buffer.commit_all()
+    assert rights(drain(buffer), clock)
+    accounted(buffer)
