@@ -182,7 +182,9 @@ class Buffer:
         """What of a boot was dated so had a wrong time: it waits for date_boot(), but for points of which nobody knows
         whether the server has them, whose time stays. Takes no time, whatever waits.
         """
-        return self._queue.withdraw(boot_id, stretches)
+        wrong = self._queue.withdraw(boot_id, stretches)
+        self.wake.set()
+        return wrong
 
     def undated(self) -> list[UndatedBoot]:
         """Boots with points on disk that have no time yet, the oldest first."""

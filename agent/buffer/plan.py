@@ -65,6 +65,8 @@ class Plan:
     rewrites: list[Rewrite] = field(default_factory=list)
     recovered: dict[str, int | None] = field(default_factory=dict)
     """Damaged sets, and up to which key their rows are taken over with this; None: all of it is done."""
+    withdrawals: int | None = None
+    """How many there were, if the ledger has yet to learn of the last."""
 
     def add(self, more: Plan) -> None:
         """What others than the queue have to write."""
@@ -75,7 +77,8 @@ class Plan:
 
     @property
     def empty(self) -> bool:
-        return not (self.groups or self.gone or self.letters or self.rewrites or self.recovered)
+        more = self.withdrawals is not None
+        return not (self.groups or self.gone or self.letters or self.rewrites or self.recovered or more)
 
     @property
     def whole_change(self) -> Counters:
@@ -85,8 +88,8 @@ class Plan:
 @dataclass(frozen=True, slots=True)
 class Work:
     """What there is to write. `deadline_ns`: when the oldest of the `points` in memory must be on disk; `gone` rows
-    wait to be removed since `gone_since_ns`; `bad` ones cannot be read; `pressing`: letters, or rows that can be dated.
-    Moments on the boot clock.
+    wait to be removed since `gone_since_ns`; `bad` ones cannot be read; `pressing`: letters, rows that can be dated, or
+    times that are wrong. Moments on the boot clock.
     """
 
     deadline_ns: int | None

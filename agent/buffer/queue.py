@@ -282,7 +282,8 @@ class Queue(QueueViews):
         with self._lock:
             groups = self._tail.groups(live=everything)
             change = self._ledger.savable(counters.measured(*self._tail.unsaved()))
-            plan = Plan(groups, sorted(self._gone.keys), list(self._letters), change)
+            wrong = self._wrong.number if self._wrong.number > self._wrong.saved else None
+            plan = Plan(groups, sorted(self._gone.keys), list(self._letters), change, withdrawals=wrong)
         try:
             yield plan
         except BaseException:
@@ -315,6 +316,7 @@ class Queue(QueueViews):
                     self._flag_row(rewrite.keys[0])  # dated by what turned out to be wrong meanwhile
                 self._ledger.count(rewrite.change)
             self._ledger.saved(saved, plan.whole_change)
+            self._wrong.saved = max(self._wrong.saved, plan.withdrawals or 0)
             self._gone.removed(plan.gone, self._clock.boot_ns())  # first: new rows may stand in their place, and go too
             for group, stored in zip(plan.groups, rows, strict=True):
                 self._stored(group, stored)

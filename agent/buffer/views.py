@@ -103,7 +103,7 @@ class QueueViews:
     def work(self) -> Work:
         with self._lock:
             pressing = bool(self._letters) or any(boot in self._dating for boot in self._rows.undated)
-            pressing = pressing or self._wrong.dateable(self._dating)
+            pressing = pressing or self._wrong.dateable(self._dating) or self._wrong.number > self._wrong.saved
             return Work(
                 deadline_ns=self._tail.deadline_ns(),
                 points=self._tail.points,

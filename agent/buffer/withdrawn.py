@@ -22,12 +22,13 @@ def touches(stretches: Iterable[Stretch], first_ms: int, last_ms: int) -> bool:
 @dataclass(slots=True)
 class Withdrawn:
     """A part of the queue, guarded by its lock. `stretches` are by boot; `rows` have points of these boots that wait
-    for another time: nobody delivers them until then. `number` counts the withdrawals.
+    for another time: nobody delivers them until then. `number` counts the withdrawals, `saved` those that are on disk.
     """
 
     stretches: dict[str, tuple[Stretch, ...]] = field(default_factory=dict)
     rows: dict[int, frozenset[str]] = field(default_factory=dict)
     number: int = 0
+    saved: int = 0
 
     def flag(self, entry: Entry, boots: Iterable[str]) -> bool:
         """A row may have such points: it waits, if so."""

@@ -1,5 +1,7 @@
 """Points whose time turned out to be wrong while they were given out."""
 
+from shutil import copytree
+
 import pytest
 
 from agent.clock.timeline import Stretch
@@ -101,3 +103,24 @@ def test_rows_that_are_being_read_when_their_time_is_found_wrong_are_not_given_o
         buffer.commit_all()
     assert rights(drain(buffer), clock)
     accounted(buffer)
+
+
+def test_what_was_withdrawn_is_on_disk_at_once_also_while_no_time_is_known(tmp_path):
+    clock = HandClock(offset_ns=UNIX_NS + AHEAD_NS)
+    buffer = open_at(tmp_path / "a", clock)
+    measure(buffer, clock, 10)
+    buffer.commit_all()
+    offset_ns = clock.offset_ns
+    buffer.withdraw(BOOT, [Stretch(offset_ns, offset_ns + clock.now_ns + SECOND, offset_ns)])
+    assert buffer.commit_due(clock.now_ns)
+    buffer.commit()
+    assert not buffer.commit_due(clock.now_ns)
+    copytree(tmp_path / "a", tmp_path / "b")  # as after a power cut
+    clock.offset_ns = UNIX_NS + 1000
+    after = open_at(tmp_path / "b", clock)
+    assert after.take_backlog(100) is None
+    after.date_boot(BOOT, clock.offset_ns, estimated=False)
+    for _ in range(3):
+        after.commit_all()
+    assert rights(drain(after), clock)
+    accounted(after)
