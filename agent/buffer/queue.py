@@ -372,8 +372,14 @@ class Queue(QueueViews):
         with self._lock:
             if saved.boot_id == self._clock.boot_id:
                 self._tail.stamps.floor_ns = max(self._tail.stamps.floor_ns, saved.last_ns)
-            self._dating = {**saved.dating, **self._dating}
-            self._wrong.stretches = {**saved.withdrawn, **self._wrong.stretches}
+            self._join_times(saved)
+
+    def _join_times(self, saved: Saved) -> None:
+        """What was withdrawn since the start counts for what was dated before, too."""
+        wrong = self._wrong.stretches
+        before = {boot: offset for boot, offset in saved.dating.items() if boot not in wrong}
+        self._dating = {**before, **self._dating}
+        self._wrong.stretches = {b: (*saved.withdrawn.get(b, ()), *wrong.get(b, ())) for b in {**saved.withdrawn, **wrong}}
 
     def to_save(self, found: Saved, plan: Plan, *, clean: bool, wall_s: float) -> Saved:
         """The ledger to write, with a plan, over the one that was `found`."""

@@ -124,3 +124,45 @@ def test_what_was_withdrawn_is_on_disk_at_once_also_while_no_time_is_known(tmp_p
         after.commit_all()
     assert rights(drain(after), clock)
     accounted(after)
+
+
+def test_what_is_found_wrong_before_the_disk_is_open_is_not_dated_by_what_the_disk_remembers(tmp_path):
+    clock = HandClock(offset_ns=None)
+    buffer = open_at(tmp_path, clock)
+    measure(buffer, clock, 2)
+    offset_ns = clock.offset_ns = UNIX_NS + AHEAD_NS
+    buffer.date_boot(BOOT, offset_ns, estimated=False)
+    measure(buffer, clock, 8)
+    buffer.close()
+    buffer = open_at(tmp_path, clock, wait=False)
+    clock.offset_ns = None
+    buffer.withdraw(BOOT, [Stretch(offset_ns, offset_ns + clock.now_ns + SECOND, offset_ns)])
+    buffer.open()
+    for _ in range(3):
+        buffer.commit_all()
+    assert not drain(buffer)
+    buffer.date_boot(BOOT, UNIX_NS + 1000, estimated=False)
+    for _ in range(3):
+        buffer.commit_all()
+    assert rights(drain(buffer), clock)
+    accounted(buffer)
+
+
+def test_a_second_withdrawal_before_the_disk_is_open_adds_to_the_first(tmp_path):
+    offset_ns = UNIX_NS + AHEAD_NS
+    clock = HandClock(offset_ns=offset_ns)
+    buffer = open_at(tmp_path, clock)
+    measure(buffer, clock, 10)
+    buffer.commit_all()
+    buffer.withdraw(BOOT, [Stretch(offset_ns, offset_ns + clock.now_ns + SECOND, offset_ns)])
+    clock.offset_ns = None
+    buffer.close()
+    buffer = open_at(tmp_path, clock, wait=False)
+    other_ns = offset_ns + 1000
+    buffer.withdraw(BOOT, [Stretch(other_ns, other_ns + clock.now_ns + SECOND, other_ns)])
+    buffer.open()
+    buffer.date_boot(BOOT, UNIX_NS + 2000, estimated=False)
+    for _ in range(3):
+        buffer.commit_all()
+    assert rights(drain(buffer), clock)
+    accounted(buffer)
