@@ -113,7 +113,7 @@ class Buffer:
             return None
 
     def _read(self, kind: Kind, keys: Sequence[int]) -> Batch | None:
-        """The batch of these rows, joined as they are after a check of each, without damaged ones. None: others, if any."""
+        """The batch of these rows, joined as they are after a check of each, without damaged ones. None: ask again."""
         store = self._disk.store
         members: list[bytes] = []
         good: list[int] = []

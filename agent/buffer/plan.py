@@ -51,7 +51,8 @@ class Dating:
             lines = stay + dated(back, offset_ns, estimated=estimated)
         row = pack(lines, Kind.PENDING, thin=self.run[0].thin, replaced=replaced)
         since = None if self.undated is None else self.number
-        return Rewrite(tuple(e.key for e in self.run), row, dated=(frozenset(self.withdrawn), self.number), undated=since)
+        boots = frozenset(self.withdrawn)
+        return Rewrite(tuple(e.key for e in self.run), row, dated=(boots, self.number), undated=since)
 
 
 @dataclass(slots=True)

@@ -379,7 +379,8 @@ class Queue(QueueViews):
         wrong = self._wrong.stretches
         before = {boot: offset for boot, offset in saved.dating.items() if boot not in wrong}
         self._dating = {**before, **self._dating}
-        self._wrong.stretches = {b: (*saved.withdrawn.get(b, ()), *wrong.get(b, ())) for b in {**saved.withdrawn, **wrong}}
+        boots = {**saved.withdrawn, **wrong}
+        self._wrong.stretches = {boot: (*saved.withdrawn.get(boot, ()), *wrong.get(boot, ())) for boot in boots}
 
     def to_save(self, found: Saved, plan: Plan, *, clean: bool, wall_s: float) -> Saved:
         """The ledger to write, with a plan, over the one that was `found`."""

@@ -554,7 +554,7 @@ def test_promise_5_a_server_that_agreed_before_and_is_days_off_for_20_s_does_not
     assert not told
 
 
-def test_promise_5_after_a_power_cut_a_server_that_is_behind_what_the_kernel_said_before_is_not_believed_at_once(tmp_path):
+def test_promise_5_after_a_power_cut_a_server_behind_what_the_kernel_said_before_is_not_believed_at_once(tmp_path):
     world = World()
     world.synchronise()
     clock = world.clock(tmp_path)
