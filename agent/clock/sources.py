@@ -253,9 +253,7 @@ def disputed(offset_ns: int, now_boot_ns: int, observations: Sequence[Observatio
     return bool(observations) and abs(observations[-1].away_ns(offset_ns, now_boot_ns)) > DAY
 
 
-def _absurd(
-    offset_ns: int, now_boot_ns: int, observations: Sequence[Observation], *, confirmed: bool
-) -> str | None:
+def _absurd(offset_ns: int, now_boot_ns: int, observations: Sequence[Observation], *, confirmed: bool) -> str | None:
     at = offset_ns + now_boot_ns
     if at < BUILT_NS:
         return f"the wall clock counts as synchronised but shows {shown(at)}: it is not believed"
