@@ -39,7 +39,9 @@ class Session:
     ) -> None:
         self._row, self._options, self._name, self._place, self._make = row, options, name, place, make
         self._clock, self._sleep = clock, sleep
-        self._wire = Wire(place.i2c, twice=row.twice, crc_after=row.crc_after, pauses=row.pauses, sleep=sleep)
+        self._wire = Wire(
+            place.i2c, name, twice=row.twice, crc_after=row.crc_after, pauses=row.pauses, clock=clock, sleep=sleep
+        )
         self._chip: Any = None  # the library's object; None: it is to be set up
         self._at_set_up: tuple[Answer, ...] = ()
 
@@ -55,6 +57,7 @@ class Session:
         chip, self._chip = self._chip, None
         try:
             if chip is not None and self._row.stop:
+                self._wire.begin()
                 with self._place.exclusive():
                     getattr(chip, self._row.stop)()
         except Exception:  # a library may raise anything

@@ -8,6 +8,8 @@ library and bus there are four rules, each only where the sensor's row asks for 
 - `twice`: for chips without a checksum, a register is read until two answers agree (five times at most).
 - `crc_after`: an answer of so many bytes is followed by a CRC-8 that the library does not ask for.
 - `pauses`: how long a conversion takes that the library would look at too soon.
+
+Some of them ask a chip for ever whether it is ready (ahtx0, bmp280): after AT_MOST_S there are no more transfers.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from drivers.base import NotReady
+
 AGREEING = 5
+AT_MOST_S = 30.0  # three tries of it stay below what the agent takes for a stuck loop; the longest reading takes 4 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +66,22 @@ class Wire:
     def __init__(
         self,
         i2c: Any,
+        name: str = "chip",
         *,
         twice: bool = False,
         crc_after: int = 0,
         pauses: Mapping[bytes, float] | None = None,
+        clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._i2c, self._twice, self._crc_after = i2c, twice, crc_after
-        self._pauses, self._sleep = pauses or {}, sleep
+        self._i2c, self._name, self._twice, self._crc_after = i2c, name, twice, crc_after
+        self._pauses, self._clock, self._sleep = pauses or {}, clock, sleep
         self.begin()
 
     def begin(self) -> None:
         self.failed: Exception | None = None
         self.answers: list[Answer] = []
+        self._ends = self._clock() + AT_MOST_S
         self._told: list[list[_Step]] = []  # the steps for each value so far
         self.next_value()
 
@@ -175,6 +183,9 @@ class Wire:
         return bytes(data)
 
     def _tried(self, call: Callable[..., object], *arguments: object) -> None:
+        if self._clock() > self._ends:
+            said = f"the {self._name} does not end what it was asked for within {AT_MOST_S:g} s"
+            raise NotReady(said, "check its power supply; it is set up again")
         try:
             call(*arguments)
         except Exception as error:

@@ -8,8 +8,10 @@ from itertools import pairwise
 
 import pytest
 
+from agent.runner import STALLED_S
 from agent.sensing.plausibility import Stuck
 from drivers.adafruit_row import address_of
+from drivers.adafruit_wire import AT_MOST_S
 from drivers.base import NotFound, NotReady, OptionError, SensorError, Transient, WrongChip, load, options_for
 from tests import shelf_chips
 from tests.driver_conformance import check
@@ -268,6 +270,37 @@ def test_promise_4_light_beyond_what_it_measures_is_refused(shelf):
 
 
 # Time
+
+
+@pytest.mark.parametrize(("name", "asked"), [("aht20", b"\xac\x33\x00"), ("bmp280", b"\xf3")])
+def test_a_chip_that_is_busy_for_ever_does_not_hold_the_reading_for_ever(shelf, name, asked, monkeypatch):
+    """Their libraries ask it without end. The AHT20 does so where its supply fails (Adafruit_AHTX0, pull request 6)."""
+    bench = shelf(name)
+    with bench.driver as driver:
+        right = driver.read().values
+        read, log = bench.chip.read, bench.bus.log
+
+        def busy(length):
+            last = next(what for kind, what in reversed(log) if kind == "write" and what)
+            return b"\xff" if length == 1 and last == asked else read(length)
+
+        bench.chip.read = busy
+        assert 3 * AT_MOST_S < STALLED_S
+        monkeypatch.setattr("drivers.adafruit_wire.AT_MOST_S", 1.0)
+        begin = bench.time.now
+        with pytest.raises(NotReady, match="on /dev/i2c-1 does not end what it was asked for within 1 s"):
+            driver.read()
+        assert bench.time.now - begin < 4
+        bench.chip.read = read
+        assert driver.read().values == pytest.approx(right)
+
+
+def test_a_sensor_that_was_not_read_for_long_is_still_stopped(shelf):
+    bench = shelf("scd4x")
+    with bench.driver as driver:
+        driver.read()
+        bench.time.now += 3600
+    assert bench.chip.since is None
 
 
 def test_the_scd4x_is_waited_for_and_never_gives_a_value_twice(shelf):
