@@ -8,7 +8,7 @@ humidity is clamped to 0 … 100 % (sht4x, bme680). Each row says what its chip 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from drivers.adafruit import OfAdafruit, PlaceOptions
@@ -101,7 +101,7 @@ def _bme680_judge(answers: Sequence[Answer], values: Values) -> Mapping[str, str
     if _dead(humidity) or not values["Humidity"]:  # the library makes 0 of all that lies below
         refused["Humidity"] = _DEAD
     variant = last(answers, b"\xf0") == b"\x01"  # a BME688
-    if data[16 if variant else 14] & 0x30 != 0x30:  # gas_valid_r, heat_stab_r
+    if "GasResistance" in values and data[16 if variant else 14] & 0x30 != 0x30:  # gas_valid_r, heat_stab_r
         refused["GasResistance"] = "the chip does not mark it as valid: its hot plate has not its temperature"
     return refused
 
@@ -127,6 +127,11 @@ class Bme680(OfAdafruit):
         twice=True,
     )
     Options = Bme680Options
+
+    def __init__(self, options: Bme680Options | None = None, **more: Any) -> None:
+        super().__init__(options, **more)
+        if not self.options.gas:
+            self.row = replace(self.row, fields={k: v for k, v in self.row.fields.items() if k != "GasResistance"})
 
 
 # SHT40, SHT41, SHT45 (SHT4x datasheet): 2 ranges, 4.5 commands, 4.6 conversion, 4.9 reset.
