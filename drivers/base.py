@@ -119,6 +119,10 @@ class Driver(ABC):
         """What and where it is, for messages: `BME280 at 0x77 on /dev/i2c-1`."""
         return self.sensor
 
+    def kinds(self) -> tuple[str, ...]:
+        """What `sensor` may turn out to be once it is open; asked before."""
+        return (self.sensor,)
+
     @abstractmethod
     def open(self) -> None:
         """Get ready to read. Raises SensorError."""

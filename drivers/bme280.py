@@ -99,6 +99,10 @@ class Bme280(Driver):
             return f"{self._name} on {self._bus_name()} at 0x76 or 0x77"
         return f"{self._name} at 0x{self._address:02x} on {self._bus_name()}"
 
+    def kinds(self) -> tuple[str, ...]:
+        may_be_another = type(self).sensor == "bme280" and not self.options.humidity
+        return (self.sensor, "bmp280") if may_be_another else (self.sensor,)
+
     def _bus_name(self) -> str:
         return f"/dev/i2c-{self.options.bus}"
 

@@ -33,10 +33,10 @@ class Sensors:
     ) -> None:
         self._settings, self._device_id, self._put = settings, device_id, put
         self._location = settings.device.location
-        kinds = [driver.sensor for driver in drivers]
+        kinds = [set(driver.kinds()) for driver in drivers]
         self._sensors: list[Sensor] = []
         for number, (table, driver) in enumerate(zip(settings.sensor, drivers, strict=True)):
-            tag = table.name if kinds.count(driver.sensor) > 1 else None
+            tag = table.name if sum(not kinds[number].isdisjoint(other) for other in kinds) > 1 else None
             sampler = Sampler(table, driver, self._emit(driver, tag))
             self._sensors.append(Sensor(table.name or str(number), sampler, tag))
 

@@ -8,6 +8,7 @@ import pytest
 from agent.config.settings import CenterSettings, DeviceSettings, Location, SensorSettings, Settings
 from agent.config.units import Seconds
 from agent.sensing.sensors import Sensors, drivers_of
+from drivers.base import Reading
 
 DEAD = Path(__file__).parents[1] / "data/bme280-dead-humidity.json"
 HOME, CENTERS = Location(48.0, 16.0), Location(50.0, 14.0)
@@ -73,3 +74,24 @@ def test_promise_4_a_point_of_a_chip_with_a_dead_element_has_the_other_quantitie
     assert "Humidity" not in head
     assert "DewPoint" not in head
     assert set(sensors.snapshot()[0].refused) == {"Humidity"}
+
+
+def test_a_bme280_that_turns_out_to_be_a_bmp280_is_told_from_the_other_bmp280():
+    """As `iot-agent scan` names the second of two BMP280, where the first is read with humidity = false."""
+    settings = Settings(
+        sensor=(
+            SensorSettings(name="in", options={"humidity": False, "address": 0x76}),
+            SensorSettings(name="out", driver="bmp280", options={"address": 0x77}),
+        ),
+        center=CenterSettings("http://c"),
+    )
+    points = []
+    drivers = drivers_of(settings)
+    sensors = Sensors(settings, "pi-1", drivers, points.extend)
+    drivers[0].sensor = "bmp280"  # once it is open
+    for _, sampler in sensors.loops():
+        sampler._emit(Reading({"Temperature": 20.0}, 1))
+    first, second = (point.series for point in points)
+    assert first != second
+    assert b"sensor=in" in first
+    assert b"sensor=out" in second
