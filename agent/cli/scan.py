@@ -94,17 +94,24 @@ def _reads(table: Mapping[str, Any]) -> str:
 def _place(table: Mapping[str, Any]) -> tuple[int | None, int | None, str | None] | None:
     """Bus, address and id, or None for a sensor that is looked for."""
     if table.get("driver") == "ds18b20":
-        return (None, None, table["id"]) if "*" not in table.get("id", "*") else None
-    address = table.get("address", "auto")
-    if isinstance(address, str):
-        address = None if address == "auto" else int(address, 0)
-    return None if address is None else (table.get("bus", 1), address, None)
+        name = str(table.get("id", "*"))
+        return None if "*" in name else (None, None, name)
+    address = _number(table.get("address", "auto"))
+    return None if address is None else (_number(table.get("bus", 1)), address, None)
+
+
+def _number(value: Any) -> int | None:
+    """A number, also one that is written as text. What is none is the business of `check`."""
+    try:
+        return int(value, 0) if isinstance(value, str) else int(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def with_sensors(text: str, new: Sequence[Sensor]) -> tuple[str, list[str]]:
     """agent.toml with these sensors at its end, and their tables. One that has no name yet gets that of its driver."""
     tables = _tables(text)
-    taken = {table["name"] for table in tables if "name" in table}
+    taken = {str(table["name"]) for table in tables if "name" in table}
     unnamed = iter([_free(table.get("driver", "bme280"), taken) if "name" not in table else None for table in tables])
 
     def named(header: re.Match[str]) -> str:
@@ -148,12 +155,20 @@ def _write(config: Path, text: str) -> None:
 
     if not click.confirm(f"\nWrite this into {config}?"):
         return
-    parse_settings(tomllib.loads(text), str(config), os.environ)
     try:
-        before = config.stat()
-        write_atomic(config, text.encode(), before.st_mode & 0o7777)
-        if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
-            os.chown(config, before.st_uid, before.st_gid)
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise AgentError(
+            f"the sensors of {config} are not written as [[sensor]] tables, and cannot be added to ({error}): write "
+            "them so, or paste what is above"
+        ) from error
+    parse_settings(tables, str(config), os.environ)
+    try:
+        file = config.resolve()  # a link stays one
+        before = file.stat()
+        if b"\r\n" in file.read_bytes():
+            text = text.replace("\n", "\r\n")
+        write_atomic(file, text.encode(), before.st_mode & 0o7777, (before.st_uid, before.st_gid))
     except OSError as error:
         raise AgentError(f"{config} cannot be written ({error.strerror}): try it with sudo") from error
     click.echo(f"{config} is written. A running agent takes it by `iot-agent reload`")

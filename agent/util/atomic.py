@@ -15,16 +15,18 @@ log = logging.getLogger(__name__)
 _counter = itertools.count()
 
 
-def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
+def write_atomic(path: Path, data: bytes, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
     """Puts `data` in the place of `path`, on the disk when this returns. Raises OSError, the old file untouched.
 
     After a crash at any point `path` holds the old or the new content; what was written beside it is removed by
-    `sweep_temporaries`. The new file has `mode` from its first byte.
+    `sweep_temporaries`. The new file has `mode` from its first byte, and `owner` (user and group) before it is there.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_counter)}.tmp")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
+            if owner is not None and owner != (os.geteuid(), os.getegid()):
+                os.fchown(handle, *owner)
             os.fchmod(handle, mode)
             view = memoryview(data)
             while view:

@@ -141,3 +141,61 @@ def test_names_are_free_and_each_sensor_gets_one():
     assert [table["name"] for table in tomllib.loads(text)["sensor"]] == ["scd4x", "virtual", "scd4x-2", "scd4x-3"]
     text, _ = with_sensors("", [SHT4X])
     assert tomllib.loads(text) == {"sensor": [{"name": "sht4x", "driver": "sht4x", "bus": 1, "address": 0x44}]}
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        'driver = "bme280"\naddress = "AUTO"',
+        'driver = "bme280"\naddress = "somewhere"',
+        'driver = "bme280"\naddress = [1]',
+        'driver = "ds18b20"\nid = 5',
+        'driver = "bme280"\nname = [5]',
+    ],
+)
+def test_a_table_that_is_wrong_is_no_reason_to_fall_over(found, config, table):
+    config.write_text(f"[[sensor]]\n{table}\n{TO}")
+    said = scan(config)
+    assert said.exit_code == 0, said.exception
+    assert "scd4x" in said.stdout
+
+
+def test_an_address_or_bus_that_is_written_as_text_is_the_same_place():
+    tables = [{"driver": "sht4x", "address": "0x44", "bus": "1"}, {"driver": "scd4x", "address": "98"}]
+    assert list(new_sensors([SCD4X, SHT4X, POND], tables)) == [POND]
+
+
+@pytest.mark.parametrize("sensors", ['sensor = [{ driver = "bme280" }]\n', '[sensor]\ndriver = "bme280"\n'])
+def test_sensors_that_are_not_tables_of_an_array_are_left_alone_and_named(found, config, sensors):
+    config.write_text(sensors + TO)
+    said = scan(config, "--write", answer="y\n")
+    assert "not written as [[sensor]] tables" in said.stderr
+    assert config.read_text() == sensors + TO
+
+
+def test_the_line_ends_of_windows_and_a_link_stay(found, config, tmp_path):
+    real = tmp_path / "real.toml"
+    real.write_bytes(OWN.replace("\n", "\r\n").encode())
+    config.unlink()
+    config.symlink_to(real)
+    assert scan(config, "--write", answer="y\n").exit_code == 0
+    assert config.is_symlink()
+    written = real.read_bytes()
+    assert b"scd4x" in written
+    assert written.count(b"\n") == written.count(b"\r\n")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_the_file_never_stands_there_with_another_owner(found, config, monkeypatch):
+    """Killed right after the file is in its place: the agent, which is not root, must still be able to read it."""
+    os.chown(config, 0, 12345)
+    seen = []
+    replace = os.replace
+    monkeypatch.setattr(
+        "agent.util.atomic.os.replace", lambda new, to: (seen.append(new.stat().st_gid), replace(new, to))
+    )
+    assert scan(config, "--write", answer="y\n").exit_code == 0
+    assert seen == [12345]
+    assert config.stat().st_gid == 12345
+    assert config.stat().st_mode & 0o777 == 0o640
