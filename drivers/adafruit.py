@@ -132,7 +132,8 @@ class AnyOptions(PlaceOptions):
     start: str = ""
     stop: str = ""
     ready: str = ""
-    ready_within: float = option(10.0, low=0, high=600, unit="seconds")
+    # Tried three times: more would be longer than the agent waits for a sensor before it takes it for stuck.
+    ready_within: float = option(10.0, low=0, high=40, unit="seconds")
     twice: bool = False
 
 

@@ -427,6 +427,18 @@ def test_one_that_must_be_started_and_waited_for_too(shelf):
     assert bench.chip.since is None
 
 
+def test_one_that_is_never_ready_is_given_up_before_the_agent_is_taken_for_stuck(shelf):
+    options = {"class": "adafruit_scd4x.SCD4X", "fields": {"CO2": "CO2"}, "ready": "data_ready", "ready_within": 40}
+    bench = shelf("adafruit", chip=shelf_chips.Scd4x, address=0x62, **options)  # nobody starts it
+    with bench.driver as driver:
+        begin = bench.time.now
+        with pytest.raises(NotReady, match="no new value after 40 s"):
+            driver.read()
+    assert bench.time.now - begin < STALLED_S
+    with pytest.raises(OptionError, match="from 0 to 40"):
+        options_for(load("adafruit"), options | {"ready_within": 41})
+
+
 def test_the_address_is_given_as_the_library_calls_it():
     assert address_of(lambda i2c_bus, addr=0x40: None) == ("addr", 0x40)
     assert address_of(lambda i2c_bus, address=0x44: None) == ("address", 0x44)
