@@ -44,7 +44,7 @@ def heat_index(temperature: float, humidity: float) -> float | None:
 
     Rothfusz's regression (Technical Attachment SR 90-23) with its two adjustments, and Steadman's simple formula where
     that gives less than 80 °F, as wpc.ncep.noaa.gov/html/heatindex_equation.shtml has it. None where the service's
-    chart has nothing: below 80 °F (26.7 °C), and above an index of 137 °F.
+    chart has nothing: below 80 °F (26.7 °C), and above an index that it would round to 137 °F.
     """
     t, h = temperature * 1.8 + 32, humidity
     if t < 80:
@@ -57,7 +57,7 @@ def heat_index(temperature: float, humidity: float) -> float | None:
             index -= (13 - h) / 4 * math.sqrt((17 - abs(t - 95)) / 17)
         elif h > 85 and 80 <= t <= 87:
             index += (h - 85) / 10 * (87 - t) / 5
-    return (index - 32) / 1.8 if index <= 137 else None
+    return (index - 32) / 1.8 if index < 137.5 else None
 
 
 def sea_level_pressure(pressure: float, temperature: float, altitude: float) -> float:

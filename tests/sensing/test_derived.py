@@ -67,6 +67,8 @@ def test_heat_index_where_the_regression_is_adjusted_and_where_it_does_not_hold(
     assert heat_index(celsius(81), 5) == pytest.approx(celsius(79.04), abs=0.01)  # Steadman's
     assert heat_index(celsius(79.9), 50) is None
     assert heat_index(celsius(115), 60) is None
+    assert heat_index(celsius(104), 55) == pytest.approx(celsius(137), abs=0.3)  # the chart's last but one row
+    assert heat_index(celsius(110), 45) is None  # and where it is empty
 
 
 # ISO 2533: 1013.25 hPa and 15 °C at sea level.
