@@ -85,7 +85,7 @@ class Conversions:
             self._chip.write_register_byte(r.CTRL_MEAS, settings.ctrl_meas | r.NORMAL)
             self._fresh_at = self._clock() + settings.cycle_s
         # From here on settings that stand prove that it is the same chip: this one has to be the one that was read.
-        if self._calibration() != calibration:
+        if self._calibration(again=True) != calibration:
             raise Transient(f"the calibration of the {self._name}, read twice, differs", WIRING)
         return Compensation(self._name, calibration)
 
@@ -185,17 +185,24 @@ class Conversions:
     def _data_size(self) -> int:
         return r.DATA_SIZE if self._settings.ctrl_hum else r.DATA_SIZE - 2
 
-    def _calibration(self) -> bytes:
-        data = self._chip.read_register(r.CALIBRATION, r.CALIBRATION_SIZE)
+    def _calibration(self, *, again: bool = False) -> bytes:
+        """`again`: read from registers further down, whose numbers have other bits: what bends one the same way each
+        time, as a slow line does, gives another answer then.
+        """
+        parts = [(r.CALIBRATION, r.CALIBRATION_SIZE, 0x77 if again else r.CALIBRATION)]
         if self._settings.ctrl_hum:
-            data = data + self._chip.read_register(r.CALIBRATION_HUMIDITY, r.CALIBRATION_HUMIDITY_SIZE)
-        return bytes(data)
+            start = 0xDE if again else r.CALIBRATION_HUMIDITY
+            parts.append((r.CALIBRATION_HUMIDITY, r.CALIBRATION_HUMIDITY_SIZE, start))
+        return b"".join(
+            bytes(self._chip.read_register(start, first - start + size)[first - start :])
+            for first, size, start in parts
+        )
 
     def _check_humidity(self, calibration: bytes) -> None:
         """There are BMP280 that state the chip id of a BME280; what they lack is the humidity's calibration."""
         part = calibration[r.CALIBRATION_SIZE :]
         missing = len(set(part)) == 1 and part[0] in (0x00, 0xFF) and len(set(calibration[:24])) > 1
-        if missing and self._calibration() == calibration:
+        if missing and self._calibration(again=True) == calibration:
             raise WrongChip(
                 f"the {self._name} has no humidity calibration (all 0x{part[0]:02x}): it looks like a BMP280 that says "
                 "it is a BME280",

@@ -203,6 +203,23 @@ def test_promise_4_a_calibration_byte_that_arrives_flipped_is_read_again(monkeyp
     assert bench.driver.read().values == pytest.approx(as_calibrated(ROOM.data))
 
 
+@pytest.mark.parametrize("humidity", [True, False])
+@pytest.mark.parametrize("bit", range(8))
+def test_promise_4_a_register_s_number_that_arrives_bent_each_time_gives_no_calibration(monkeypatch, bit, humidity):
+    """Both readings of the calibration would agree on what stands beside it."""
+    bench = Bench(monkeypatch, humidity=humidity)
+    write = bench.chip.write
+
+    def bent(message):
+        if message in (b"\x88", b"\x77", b"\xe1", b"\xde"):
+            message = bytes([message[0] ^ 1 << bit])
+        write(message)
+
+    bench.chip.write = bent
+    with pytest.raises(SensorError):
+        bench.driver.open()
+
+
 def swapped(others):
     """Another chip at every transfer of the set-up and the first reading: how many were tried, and how many wrong."""
     tried = wrong = 0
