@@ -29,6 +29,10 @@ def _never_measured(chip: str) -> NotReady:
     return NotReady(f"the {chip} holds values that it never measured", "check its power supply; it is set up again")
 
 
+def _impossible(chip: str) -> NotReady:
+    return NotReady(f"the {chip} has an impossible calibration", "check its power supply; if it stays so, it is broken")
+
+
 def _dead(raw: bytes) -> bool:
     """A register at one of its ends: no element measures there."""
     return raw in (b"\x00\x00", b"\xff\xff")
@@ -46,6 +50,9 @@ def _bmp280_set_up(chip: Any, _options: Any) -> None:
 
 
 def _bmp280_judge(answers: Sequence[Answer], _values: Values) -> Mapping[str, str]:
+    calibration = last(answers, b"\x88")  # 3.11.2
+    if _dead(calibration[0:2]) or _dead(calibration[2:4]) or _dead(calibration[6:8]):  # T1, T2, P1
+        raise _impossible("BMP280")
     if b"\x80\x00\x00" in (last(answers, b"\xf7"), last(answers, b"\xfa")):
         raise _never_measured("BMP280")
     return {}
@@ -93,6 +100,10 @@ def _bme680_set_up(chip: Any, options: Bme680Options) -> None:
 
 def _bme680_judge(answers: Sequence[Answer], values: Values) -> Mapping[str, str]:
     """GasResistance counts once the chip marks it as valid and the hot plate as at its temperature."""
+    low = last(answers, b"\x89")  # 3.11: T2 and P1; T1 is in the longer of the two answers from 0xE1
+    high = max((answer.data for answer in answers if answer.asked == b"\xe1"), key=len)
+    if _dead(low[1:3]) or _dead(low[5:7]) or _dead(high[8:10]):
+        raise _impossible("BME680")
     data = last(answers, b"\x1d")
     pressure, temperature, humidity = data[2:5], data[5:8], data[8:10]
     if pressure == b"\x80\x00\x00" or temperature == b"\x80\x00\x00" or humidity == b"\x80\x00":
@@ -170,9 +181,10 @@ class Sht4x(OfAdafruit):
 
 def _scd4x_judge(answers: Sequence[Answer], values: Values) -> Mapping[str, str]:
     """The library gives its last value again if there is no new one; 0 ppm is what the chip gives for none (3.11.2)."""
-    if not last(answers, b"\xec\x05") or not values["CO2"]:
+    data = last(answers, b"\xec\x05")
+    if not data or not values["CO2"]:
         raise _never_measured("SCD4x")
-    return {}
+    return {"Humidity": _DEAD} if _dead(data[6:8]) else {}
 
 
 class Scd4x(OfAdafruit):
@@ -197,10 +209,10 @@ class Scd4x(OfAdafruit):
 
 
 def _aht20_judge(answers: Sequence[Answer], _values: Values) -> Mapping[str, str]:
-    status = last(answers, b"\xac\x33\x00")[0]
-    if status & 0x80 or not status & 0x08:
+    data = last(answers, b"\xac\x33\x00")
+    if data[0] & 0x80 or not data[0] & 0x08:
         raise NotReady("the AHT20 is busy or not calibrated", "check its power supply; it is set up again")
-    return {}
+    return {"Humidity": _DEAD} if _dead(data[1:3]) else {}  # 20 bits, of which the upper 16 say it
 
 
 class Aht20(OfAdafruit):

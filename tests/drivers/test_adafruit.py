@@ -13,6 +13,7 @@ from agent.sensing.plausibility import Stuck
 from drivers.adafruit_row import address_of
 from drivers.adafruit_wire import AT_MOST_S
 from drivers.base import NotFound, NotReady, OptionError, SensorError, Transient, WrongChip, load, options_for
+from drivers.chip import Image
 from tests import shelf_chips
 from tests.driver_conformance import check
 from tests.shelf_bench import Shelf
@@ -153,6 +154,10 @@ def test_promise_4_what_a_sound_chip_cannot_measure_is_refused(shelf, name, raw,
     [
         ("sht4x", (0x6666, 0x0000), "its register is at the end of its range: the element is dead"),
         ("sht4x", (0x6666, 0xF5C2), "it would be 114.0 %RH"),
+        ("scd4x", (812, 0x6666, 0xFFFF), "its register is at the end of its range: the element is dead"),
+        ("scd4x", (812, 0x6666, 0x0000), "its register is at the end of its range: the element is dead"),
+        ("aht20", (0x00000, 0x60000), "its register is at the end of its range: the element is dead"),
+        ("aht20", (0xFFFFF, 0x60000), "its register is at the end of its range: the element is dead"),
         ("bme680", (353485, 501240, 0xFFFF, 0, 0), "its register is at the end of its range: the element is dead"),
         ("bme680", (353485, 501240, 0x1000, 0, 0), "its register is at the end of its range: the element is dead"),
     ],
@@ -174,6 +179,21 @@ def test_a_reading_that_stands_still_is_stuck_but_where_the_resolution_is_coarse
         for _ in range(3):
             stuck.see(driver.read())
     assert bool(stuck.since_boot_ns()) == (name not in {"mcp9808", "veml7700"})
+
+
+@pytest.mark.parametrize("fill", [0x00, 0xFF])
+@pytest.mark.parametrize("name", ["bmp280", "bme680"])
+def test_promise_4_an_impossible_calibration_gives_no_values(shelf, monkeypatch, name, fill):
+    """All 0xFF gave 0.00 °C and 649 hPa of a BMP280, -0.04 °C and 100 %RH of a BME680."""
+    bench = shelf(name)
+    if name == "bmp280":
+        image = bench.chip.image
+        bench.chip.power_on(Image(bytes([fill]) * 26, image.calibration_humidity, image.data))
+    else:
+        monkeypatch.setattr(shelf_chips, "_bme680_calibration", lambda: bytes([fill]) * 256)
+        bench.chip.power_on()
+    with pytest.raises(NotReady, match=r"impossible calibration|does not answer as it should"), bench.driver as driver:
+        driver.read()
 
 
 def test_a_small_overshoot_of_the_humidity_is_clamped(shelf):
