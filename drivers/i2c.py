@@ -25,7 +25,8 @@ GROUP = "add the user to the group i2c: `sudo usermod -aG i2c $USER`, then log i
 WIRING = "check power and the wires to SDA and SCL"
 KERNEL = "a kernel driver holds it: remove its dtoverlay from config.txt (bmp280 or bme280 in `lsmod`)"
 
-LOCKED_AT_MOST_S = 2.0  # a reading takes a tenth of it, in the slowest mode
+LOCKED_AT_MOST_S = 6.0  # a VEML7700 in the dark takes 3.6 s, and then there is a pause
+_LONG_S = 0.05
 _STEP_S = 0.005
 _SET_LOCK = getattr(fcntl, "F_OFD_SETLK", None)
 
@@ -212,7 +213,7 @@ class ChipLock:
 
     def __init__(self, bus: int, address: int) -> None:
         self._place = f"0x{address:02x} on /dev/i2c-{bus}"
-        self._address, self._depth = address, 0
+        self._address, self._depth, self._since = address, 0, 0.0
         try:
             self._file: int | None = os.open(f"/dev/i2c-{bus}", os.O_RDWR | os.O_CLOEXEC)
         except OSError:  # opening the bus itself will say why
@@ -220,9 +221,14 @@ class ChipLock:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Raises Busy when another process keeps the chip for too long."""
+        """Raises Busy when another process keeps the chip for too long.
+
+        After a long time there is a pause: who reads one slow reading after another (`iot-agent read --json`) leaves no
+        other moment for whoever waits.
+        """
         if self._depth == 0:
             self._acquire()
+            self._since = time.monotonic()
         self._depth += 1
         try:
             yield
@@ -230,6 +236,8 @@ class ChipLock:
             self._depth -= 1
             if self._depth == 0:
                 self._set(fcntl.F_UNLCK)
+                if self._file is not None and time.monotonic() - self._since > _LONG_S:
+                    time.sleep(2 * _STEP_S)
 
     def close(self) -> None:
         file, self._file = self._file, None
