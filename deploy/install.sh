@@ -17,6 +17,9 @@ Usage: install.sh [options]
   --sensor NAME           install what this sensor's driver needs (bme280, bmp280, bme680, sht4x, scd4x, aht20, mcp9808,
                           veml7700, ds18b20), and take it for the agent.toml that is made here; may be given several
                           times. What an agent.toml names is installed without being asked for
+  --package PACKAGE       install this beside the agent as well, for a driver of your own or driver = "adafruit": a name, a
+                          wheel or a folder; may be given several times. /etc/iot-agent/packages remembers it for
+                          upgrades, which begin without what somebody installed by hand
   --enrollment-key FILE   the key for the first registration, copied to /etc/iot-agent
   --wheelhouse DIR        install from these wheels, without a network (default: ./wheelhouse beside deploy, if there)
   --python PROGRAM        which Python, 3.11 or newer (default: python3)
@@ -34,6 +37,7 @@ opt=/opt/iot-agent etc=/etc/iot-agent state=/var/lib/iot-agent
 unit=/etc/systemd/system/iot-agent.service
 libraries=' bmp280 bme680 sht4x scd4x aht20 mcp9808 veml7700 ' # as in pyproject.toml
 center='' device_id='' sensors='' config='' enrollment_key='' wheelhouse='' python=python3
+packages=()
 ready_timeout=120 i2c=yes start=yes dry=no
 
 say() { printf '%s\n' "$*"; }
@@ -57,6 +61,11 @@ while [ $# -gt 0 ]; do
       [ $# -ge 2 ] || fail "$1 needs a value"
       case "$libraries bme280 ds18b20 " in *" $2 "*) ;; *) fail "--sensor $2: there are bme280$libraries""ds18b20" ;; esac
       sensors="$sensors $2"; shift ;;
+    --package)
+      [ $# -ge 2 ] || fail "$1 needs a value"
+      case $2 in '' | -* | *[[:space:]]*) fail "--package $2: a name, a wheel or a folder, without spaces" ;; esac
+      if [ -e "$2" ]; then packages+=("$(realpath "$2")"); else packages+=("$2"); fi
+      shift ;;
     --no-i2c) i2c=no ;;
     --no-start) start=no ;;
     --dry-run) dry=yes ;;
@@ -134,7 +143,7 @@ if [ -d "${rules%/*}" ] && ! grep -qs 'GROUP="i2c"' /usr/lib/udev/rules.d/*.rule
 fi
 [ "$i2c" = no ] || enable_i2c
 for file in "$etc/agent.toml" "$config" /boot/firmware/iot-agent.toml /boot/iot-agent.toml; do # whichever it will be
-  [ ! -r "$file" ] || sensors="$sensors $(sed -nE 's/^[[:space:]]*driver[[:space:]]*=[[:space:]]*"([a-z0-9]+)".*/\1/p' "$file" | tr '\n' ' ')"
+  [ ! -r "$file" ] || sensors="$sensors $(sed -nE 's/^[[:space:]]*driver[[:space:]]*=[[:space:]]*["'"'"']([a-z0-9]+)["'"'"'].*/\1/p' "$file" | tr '\n' ' ')"
 done
 extras=''
 for sensor in $sensors; do
@@ -166,7 +175,11 @@ fi
 constraints=$wheelhouse/constraints.txt
 [ -n "$wheelhouse" ] && [ -f "$constraints" ] || constraints=$source_dir/constraints.txt
 [ ! -f "$constraints" ] || pip+=(--constraint "$constraints")
-run "${pip[@]}" "$wheel${extras:+[$extras]}" ||
+given=("${packages[@]}")
+[ ! -r "$etc/packages" ] || while read -r package; do
+  case " ${given[*]} " in *" $package "*) ;; *) [ -z "$package" ] || packages+=("$package") ;; esac
+done <"$etc/packages"
+run "${pip[@]}" "${packages[@]}" "$wheel${extras:+[$extras]}" ||
   fail "pip could not install it: without a network, give --wheelhouse; on 32 bit, sysv_ipc needs: apt-get install gcc libc6-dev python3-dev"
 run rm -rf "$new/source"
 run install -d "$new/libexec"
@@ -178,6 +191,7 @@ run install -m 644 "$here/iot-agent.service" "$new/iot-agent.service"
 
 # --- Configuration: never touched where there is one ---------------------------------------------------------------
 run install -d -m 755 "$etc"
+[ "${#given[@]}" = 0 ] || printf '%s\n' "${packages[@]}" | write "$etc/packages" 644
 if [ -n "$enrollment_key" ]; then
   tr -d '\r' <"$enrollment_key" | write "$etc/enrollment.key" 640
   run chgrp iot-agent "$etc/enrollment.key"

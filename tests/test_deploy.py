@@ -95,6 +95,24 @@ def test_a_sensor_s_library_is_installed_where_it_is_asked_for_or_named_by_agent
     assert "scan --write" not in both.stderr
 
 
+def test_a_driver_named_in_single_quotes_is_seen_too(tmp_path):
+    config = tmp_path / "agent.toml"
+    config.write_text("[[sensor]]\ndriver = 'scd4x'\n")
+    result = sh(DEPLOY / "install.sh", "--dry-run", "--no-i2c", "--config", config)
+    assert pip_installs(result).endswith("/source[scd4x]")
+
+
+def test_a_package_beside_the_agent_is_installed_and_remembered_for_upgrades(tmp_path):
+    """Each version has a venv of its own: what was put into the last one by hand is not in the next."""
+    install = (DEPLOY / "install.sh", "--dry-run", "--no-i2c")
+    result = sh(*install, "--package", "adafruit-circuitpython-sht31d", "--package", tmp_path)
+    assert result.returncode == 0, result.stderr
+    (line,) = [line for line in result.stdout.splitlines() if "pip install" in line]
+    assert f"adafruit-circuitpython-sht31d {tmp_path} " in line
+    assert "write /etc/iot-agent/packages (mode 644)" in result.stdout
+    assert "packages" not in sh(*install).stdout
+
+
 def test_the_sensors_that_install_knows_are_the_extras_of_pyproject():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     (known,) = re.findall(r"(?m)^libraries=' (.*) '", (DEPLOY / "install.sh").read_text())
@@ -128,6 +146,7 @@ def test_uninstall_dry_run_keeps_the_data_unless_purge():
         (["--config", "/nonexistent"], "cannot be read"),
         (["--wheelhouse", "/nonexistent"], "no iot_edge_agent wheel"),
         (["--sensor", "scd30"], "--sensor scd30: there are bme280 bmp280"),
+        (["--package", "--index-url=x"], "a name, a wheel or a folder"),
         (["--frobnicate"], "unknown option"),
         (["--center"], "needs a value"),
     ],
