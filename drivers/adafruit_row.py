@@ -91,7 +91,10 @@ def imported(row: Row) -> Callable[..., Any]:
 
 def address_of(kind: Callable[..., Any]) -> tuple[str, int | None]:
     """How the library calls the address, and which one it takes where none is given."""
-    parameters = inspect.signature(kind).parameters
+    try:
+        parameters = inspect.signature(kind).parameters
+    except (TypeError, ValueError) as error:
+        raise SensorError(f"{kind} is no sensor ({error})", "name the class that takes the bus") from error
     name = "addr" if "addr" in parameters else "address"
     usual = parameters[name].default if name in parameters else None
     return name, usual if isinstance(usual, int) else None

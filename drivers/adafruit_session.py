@@ -105,7 +105,8 @@ class Session:
         while True:
             self._wire.begin()
             with self._place.exclusive():
-                if getattr(self._chip, self._row.ready):
+                ready = getattr(self._chip, self._row.ready)
+                if ready() if callable(ready) else ready:  # a method itself would always be true
                     return
             if self._clock() > deadline:
                 raise NotReady(f"the {self._name} has no new value after {self._row.ready_s:g} s", POWER)

@@ -447,6 +447,34 @@ def test_one_that_must_be_started_and_waited_for_too(shelf):
     assert bench.chip.since is None
 
 
+def test_promise_4_a_method_that_says_whether_it_is_ready_is_called(shelf, monkeypatch):
+    import adafruit_scd4x
+
+    asked = []
+
+    def is_ready(chip):
+        asked.append(chip.data_ready)
+        return asked[-1]
+
+    monkeypatch.setattr(adafruit_scd4x.SCD4X, "is_ready", is_ready, raising=False)
+    options = {
+        "class": "adafruit_scd4x.SCD4X",
+        "fields": {"CO2": "CO2"},
+        "start": "start_periodic_measurement",
+        "ready": "is_ready",
+    }
+    bench = shelf("adafruit", chip=shelf_chips.Scd4x, address=0x62, **options)
+    with bench.driver as driver:
+        assert driver.read().values == {"CO2": 812}
+    assert asked[0] is False
+    assert asked[-1] is True
+
+
+def test_a_class_that_takes_no_bus_is_named():
+    with pytest.raises(SensorError, match="is no sensor"):
+        address_of(type("Err", (Exception,), {}))
+
+
 def test_one_that_is_never_ready_is_given_up_before_the_agent_is_taken_for_stuck(shelf):
     options = {"class": "adafruit_scd4x.SCD4X", "fields": {"CO2": "CO2"}, "ready": "data_ready", "ready_within": 40}
     bench = shelf("adafruit", chip=shelf_chips.Scd4x, address=0x62, **options)  # nobody starts it
