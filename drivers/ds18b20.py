@@ -13,7 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from drivers.base import Driver, NoPermission, NotFound, NotReady, Reading, SensorError, Transient, boot_ns, option
+from drivers.base import (
+    Driver,
+    NoPermission,
+    NotFound,
+    NotReady,
+    Reading,
+    SensorError,
+    Transient,
+    WrongChip,
+    boot_ns,
+    option,
+)
 
 DEVICES = Path("/sys/bus/w1/devices")
 ENABLE = "enable one-wire with `sudo raspi-config nonint do_onewire 0` (or dtoverlay=w1-gpio in config.txt), and reboot"
@@ -83,7 +94,10 @@ class Ds18b20(Driver):
         scratchpad = bytes.fromhex(found[1]) if found else b""
         if found is None or crc8(scratchpad[:8]) != scratchpad[8]:
             raise Transient(f"a transfer with the {self.describe()} failed", WIRES)
-        if scratchpad[4] & 0x9F != 0x1F or scratchpad[7] != 0x10:  # a shorted wire reads 0 throughout, and its CRC is 0
+        if scratchpad[4] & 0x9F == 0x1F and scratchpad[7] != 0x10:  # its first value, 25 °C, is like any other
+            said = f"the {self.describe()} is a counterfeit that does not keep to the datasheet ({found[1].strip()})"
+            raise WrongChip(said, "get a genuine one")
+        if scratchpad[4] & 0x9F != 0x1F:  # a shorted wire reads 0 throughout, and its CRC is 0
             raise Transient(f"the {self.describe()} answers what no DS18B20 does ({found[1].strip()})", WIRES)
         if scratchpad[:2] == b"\x50\x05" and scratchpad[6] == 0x0C:  # 0x10 when it was measured, as w1_therm knows too
             raise NotReady(f"the {self.describe()} shows 85 °C, its value before it has measured", "check its power")

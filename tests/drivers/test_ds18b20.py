@@ -2,7 +2,7 @@
 
 import pytest
 
-from drivers.base import NotFound, NotReady, OptionError, SensorError, Transient, options_for
+from drivers.base import NotFound, NotReady, OptionError, SensorError, Transient, WrongChip, options_for
 from drivers.ds18b20 import Ds18b20, crc8
 from tests.driver_conformance import check
 from tests.shelf_chips import ONE_WIRE
@@ -61,6 +61,7 @@ def test_it_reads_what_the_kernel_shows(bus, text, celsius):
         (ONE_WIRE[:60], Transient, "transfer"),
         (ONE_WIRE.replace("72 01", "73 01"), Transient, "transfer"),  # the kernel's word is not taken for it
         (shown("00 00 00 00 00 00 00 00", 0), Transient, "answers what no DS18B20 does"),  # a shorted wire
+        (shown("50 01 55 05 7f 7e 81 66", 21000), WrongChip, "is a counterfeit"),  # families D of cpetrich's list
         (shown("50 05 4b 46 7f ff 0c 10", 85000), NotReady, "its value before it has measured"),
     ],
 )
