@@ -18,6 +18,9 @@ from agent.clock.boots import Boot, Boots, current_boot_id
 from agent.clock.kernel import KernelClock, kernel_clock
 from agent.clock.sources import (
     BUILT_NS,
+    DAY,
+    DISAGREE_NS,
+    LONG_NS,
     OBSERVED_AGE_NS,
     SECOND,
     VOUCHER,
@@ -26,7 +29,6 @@ from agent.clock.sources import (
     Observation,
     Trust,
     aged,
-    disputed,
     joined,
     judge,
 )
@@ -96,7 +98,10 @@ class Clock:
         self._anchor: Anchor | None = None
         self._since: int | None = None
         self._warning: str | None = None
-        self._confirmed: int | None = None  # the kernel's offset that a server last agreed with
+        self._confirmed: int | None = None  # the kernel's offset that a server last agreed with, to the day
+        self._agreed: int | None = None  # and to the second
+        self._apart: tuple[int, int] | None = None  # when a server contradicted another, and by how much
+        self._era_ns = 0  # what was dated before this moment is right, whatever turns out
         self._past: int | None = None  # when a server last gave a date that cannot be
         self._segments: tuple[Segment, ...] = ()  # none exactly while there is no anchor
         self._unsure_since: int | None = None  # the anchor is too old for max_error: nothing is dated from then on
@@ -204,6 +209,8 @@ class Clock:
                 soon = last is not None and 0 <= received_boot_ns - last.received_boot_ns < _ENOUGH_NS
                 if self._anchor is not None and last is not None and soon and not last.apart_ns(seen):
                     return
+                if last is not None and last.apart_ns(seen) > self._max_error_ns:
+                    self._apart = received_boot_ns, last.apart_ns(seen)
                 recent = [o for o in self._observations if received_boot_ns - o.received_boot_ns < OBSERVED_AGE_NS]
                 self._observations = joined(recent, seen, self._max_error_ns)
         self.poll()
@@ -288,17 +295,24 @@ class Clock:
             confirmed_ns=self._confirmed,
         )
         was, anchor = self._anchor, verdict.anchor
-        if anchor is not None and anchor.evidence == "kernel" and not anchor.stored and self._observations:
-            if not disputed(anchor.offset_ns, now, self._observations):
-                self._confirmed = anchor.offset_ns
+        newest = self._observations[-1] if self._observations else None
+        if anchor is not None and anchor.evidence == "kernel" and not anchor.stored and newest is not None:
+            away = abs(newest.away_ns(anchor.offset_ns, now))
+            self._confirmed = anchor.offset_ns if away <= DAY else self._confirmed
+            self._agreed = anchor.offset_ns if away <= DISAGREE_NS else self._agreed
         warning = verdict.warning
         if warning is None and self._past is not None and now - self._past < OBSERVED_AGE_NS:
             warning = "a server's date is in the past: it is ignored"
+        if anchor is None and warning is None and self._apart is not None and now - self._apart[0] < LONG_NS:
+            warning = f"the servers' dates are {self._apart[1] / SECOND:.0f} s apart: points wait until they agree"
         self._say(was, anchor, warning)
         self._warning = warning
         wrong: tuple[Stretch, ...] = ()
         if was is not None and (anchor is None or contradicts(self._segments, anchor, now)):
-            wrong = self._forget(now)
+            if anchor is not None and self._agreed is not None and abs(self._agreed - was.offset_ns) <= DISAGREE_NS:
+                self._turn(anchor, now)
+            else:
+                wrong = self._forget(now)
         if anchor is not None:
             self._believe(anchor, now)
         if self._anchor is not None and (was is None or wrong or was.evidence != self._anchor.evidence):
@@ -323,6 +337,17 @@ class Clock:
             self._unsure_since = None
             self._tell()
 
+    def _turn(self, anchor: Anchor, now: int) -> None:
+        """The kernel's time moved by more than it stated, and servers had said that it was right before: a virtual
+        machine was halted, or the kernel errs now. What was dated before stays.
+        """
+        log.warning("The kernel's clock moved by %.1f s: what was dated before stays", self._moved_s(anchor))
+        lane = self._free_lane(now, now + anchor.offset_ns)
+        self._segments, self._era_ns = (Segment(now, anchor.offset_ns, lane, 0, anchor),), now
+
+    def _moved_s(self, anchor: Anchor) -> float:
+        return (anchor.offset_ns - self._segments[-1].offset_ns) / SECOND
+
     def _free_lane(self, now: int, from_ns: int) -> int:
         """A lane other than the present one, on which no stamp is as late as this Unix time."""
         if self._segments:
@@ -332,7 +357,7 @@ class Clock:
 
     def _forget(self, now: int) -> tuple[Stretch, ...]:
         """Nothing is known any more of the time in this boot. What was dated by it."""
-        wrong = stretches(self._segments, now)
+        wrong = stretches(self._segments, self._era_ns, now)
         for stretch in wrong:
             self.boots.used(stretch.lane, stretch.last_ns)
         self._anchor, self._since, self._unsure_since, self._segments = None, None, None, ()

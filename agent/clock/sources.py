@@ -248,7 +248,7 @@ def aged(anchor: Anchor, boot_ns: int) -> Anchor:
     return replace(anchor, error_ns=anchor.error_ns + drift_ns(boot_ns - anchor.boot_ns), boot_ns=boot_ns)
 
 
-def disputed(offset_ns: int, now_boot_ns: int, observations: Sequence[Observation]) -> bool:
+def _disputed(offset_ns: int, now_boot_ns: int, observations: Sequence[Observation]) -> bool:
     """Whether a server's date is over a day from this."""
     return bool(observations) and abs(observations[-1].away_ns(offset_ns, now_boot_ns)) > DAY
 
@@ -259,7 +259,7 @@ def _absurd(offset_ns: int, now_boot_ns: int, observations: Sequence[Observation
         return f"the wall clock counts as synchronised but shows {shown(at)}: it is not believed"
     if confirmed and observations[-1:] and now_boot_ns - observations[0].received_boot_ns < LONG_NS:
         return None
-    if disputed(offset_ns, now_boot_ns, observations):
+    if _disputed(offset_ns, now_boot_ns, observations):
         away = observations[-1].away_ns(offset_ns, now_boot_ns)
         return f"the wall clock counts as synchronised but is {_span(away)} the server's date: it is not believed"
     return None

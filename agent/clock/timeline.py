@@ -118,8 +118,8 @@ def extended(
     return (segments[0], *segments[1:][-_SEGMENTS:], new)
 
 
-def stretches(segments: Sequence[Segment], until_ns: int) -> tuple[Stretch, ...]:
-    """What was dated by these segments until a moment of the boot clock."""
+def stretches(segments: Sequence[Segment], from_ns: int, until_ns: int) -> tuple[Stretch, ...]:
+    """What was dated by these segments between two moments of the boot clock."""
     found = []
     for at, segment in enumerate(segments):
         following = segments[at + 1] if at + 1 < len(segments) else None
@@ -127,6 +127,6 @@ def stretches(segments: Sequence[Segment], until_ns: int) -> tuple[Stretch, ...]
         # points of one moment get stamps after each other; where another lane follows, or nothing, these are its own
         same = following is not None and following.lane == segment.lane
         last += -MILLISECOND if same else SECOND
-        first = segment.stamp_of(segment.start_ns if at else 0)
+        first = segment.stamp_of(segment.start_ns if at else from_ns)
         found.append(Stretch(first, last, stamp_offset(segment.offset_ns, segment.lane)))
     return tuple(found)

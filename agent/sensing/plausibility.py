@@ -31,10 +31,11 @@ def out_of_range(name: str, value: float) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Doubt:
-    """A value that came too fast, the last of `count` that agree."""
+    """A value that came too fast, the last of `count` that agree; `open` if more of them would make it believable."""
 
     last: Moment
     count: int
+    open: bool
 
 
 @dataclass(slots=True)
@@ -70,6 +71,11 @@ class Plausibility:
             self._newest_ns = reading.boot_ns
         return replace(reading, values=values, refused=refused)
 
+    @property
+    def undecided(self) -> bool:
+        """Whether the next readings can make what was just refused believable: they had better come soon."""
+        return any(doubt.open for doubt in self._doubts.values())
+
     def _too_fast(self, name: str, now: Moment) -> str | None:
         """Why this cannot follow what was believed last, or None: then it is what was believed last."""
         before, doubt = self._last.get(name), self._doubts.pop(name, None)
@@ -78,7 +84,7 @@ class Plausibility:
             agrees = doubt is not None and self._step(name, doubt.last, now, large=True) is None
             count = doubt.count + 1 if doubt is not None and agrees else 1
             if problem or count < CONFIRMED:
-                self._doubts[name] = _Doubt(now, count)
+                self._doubts[name] = _Doubt(now, count, problem is None)
                 return problem or self._step(name, before, now, large=True)
         self._last[name] = now
         return None

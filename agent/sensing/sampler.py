@@ -15,7 +15,7 @@ from typing import Any
 
 from agent.config.settings import SensorSettings
 from agent.sensing.aggregation import Deadband, summary
-from agent.sensing.plausibility import Stuck
+from agent.sensing.plausibility import CONFIRMED, Stuck
 from agent.sensing.treatment import Treatment
 from drivers.base import Driver, Reading, boot_ns, checked, what_failed
 
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 # An attempt to open takes milliseconds, so the back-off stays short: a sensor that is plugged in again is read at its
 # next moment wherever these are a second or more apart.
 BACKOFF_FIRST_NS = 50_000_000
+AGAIN_NS = 300_000_000
+"""So long after a reading in doubt the next is made, which may decide."""
 BACKOFF_LIMIT_NS = 900_000_000
 LONGEST_WAIT_S = 1.0  # between two signs of life, and until a new interval is noticed
 _PROBLEMS_LOGGED = 10  # different ones, in one outage
@@ -122,6 +124,8 @@ class Sampler:
         self._schedule: Schedule | None = None
         self._next = 1
         self._window: list[Reading] = []
+        self._again_ns: int | None = None  # when to read once more between two moments of the schedule
+        self._looks = 0  # how often that was since the last of them
         self._window_report = 0
         self._treatment = Treatment(settings)
         self._stuck = Stuck(settings.stuck_after)
@@ -165,12 +169,13 @@ class Sampler:
         self._update(alive_boot_ns=now)
         schedule = self._scheduled(now)
         if now < schedule.moment(self._next):
-            return schedule.moment(self._next)
+            return self._looked_again(now, schedule)
         index = schedule.index(now)
         self._missed(index - self._next)
         if schedule.report(index) != self._window_report:
             self._report()
             self._window_report = schedule.report(index)
+        self._looks = 0
         reading = self._read(now)
         if reading is None:
             self._missed(1)
@@ -180,7 +185,22 @@ class Sampler:
             self._report()
         self._next = index + 1
         self._update(alive_boot_ns=self._now())
-        return schedule.moment(self._next)
+        return self._moment(schedule)
+
+    def _moment(self, schedule: Schedule) -> int:
+        """When to read next: a reading in doubt is decided by those that follow at once, not an interval later."""
+        moment = schedule.moment(self._next)
+        return moment if self._again_ns is None else min(self._again_ns, moment)
+
+    def _looked_again(self, now: int, schedule: Schedule) -> int:
+        if self._again_ns is not None and now >= self._again_ns:
+            self._again_ns, self._looks = None, self._looks + 1
+            reading = self._read(now)
+            if reading is not None:
+                self._take(reading)
+            if schedule.completes(self._next - 1):
+                self._report()
+        return self._moment(schedule)
 
     def _scheduled(self, now: int) -> Schedule:
         """The schedule, made at the first step and again when another interval is wanted."""
@@ -252,7 +272,11 @@ class Sampler:
     def _take(self, reading: Reading) -> None:
         """Judge a reading and let what is believed of it count for the next report."""
         treated = self._treatment.of(reading)
-        if treated.refused or self._status.refused:
+        self._again_ns = None
+        if self._treatment.undecided and self._looks < CONFIRMED:
+            self._again_ns = reading.boot_ns + AGAIN_NS
+            self._update(implausible=self._status.implausible + 1)
+        elif treated.refused or self._status.refused:
             self._refuse(treated.refused, reading.boot_ns)
         if not treated.values:
             return

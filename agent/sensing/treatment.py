@@ -34,6 +34,11 @@ class Treatment:
         self._complete(values, refused)
         return replace(judged, values=values, refused=refused)
 
+    @property
+    def undecided(self) -> bool:
+        """Whether more readings at once would tell if what was just refused is true."""
+        return self._plausibility.undecided
+
     def _complete(self, values: dict[str, float | int], refused: dict[str, str]) -> None:
         """Put what is derived among the values; what its sensor has no quantity for is refused, by name."""
         for name, (needs, formula) in self._derive.items():

@@ -565,3 +565,40 @@ def test_promise_5_after_a_power_cut_a_server_behind_what_the_kernel_said_before
     assert answers(world, clock, 40, off_ns=-2903 * SECOND) == 0
     world.synchronise()
     assert answers(world, clock, 10) == 0
+
+
+def test_a_jump_of_the_kernels_clock_takes_back_nothing_that_servers_agreed_with():
+    """As of a virtual machine that was halted, or of an NTP server that errs for some seconds."""
+    world = World(wall_ns=NOW_NS, max_error_ns=MS)
+    clock = world.clock()
+    wrong = []
+    clock.on_wrong(lambda _, stretches: wrong.extend(stretches))
+    clock.poll()
+    world.answer(clock)
+    before = [clock.date(world.measure())]
+    world.wait(100 * SECOND)
+    before.append(clock.date(world.measure()))
+    world.wall_ns += 2 * HOUR
+    clock.poll()
+    assert not wrong
+    world.wait(2 * SECOND)
+    jumped = clock.date(world.measure())
+    assert abs(jumped - world.true_ns - 2 * HOUR) <= MS
+    world.wait(2 * SECOND)
+    world.synchronise()
+    clock.poll()
+    assert wrong
+    assert any(stretch.holds(jumped) for stretch in wrong)
+    assert not any(stretch.holds(stamp) for stretch in wrong for stamp in before)
+    assert abs(clock.date(world.boot_ns) - world.true_ns) <= MS
+    assert clock.date(world.boot_ns) % MS == 1000  # the jump has used the stamps of two hours on
+
+
+def test_servers_that_never_agree_are_named():
+    world = World(wall_ns=NOW_NS, max_error_ns=None)
+    clock = world.clock()
+    for number in range(60):
+        world.answer(clock, off_ns=600 * SECOND * (number % 2), source=f"http://server-{number % 2}")
+        world.wait(SECOND)
+    assert not clock.state().good
+    assert "apart: points wait until they agree" in clock.state().warning

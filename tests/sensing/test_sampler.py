@@ -404,3 +404,35 @@ def test_after_a_recovery_the_same_problem_is_logged_again(caplog):
     world = World(lambda s: NotFound("gone") if 1 <= s < 5 or 8 <= s < 12 else 20.0, interval=1)
     world.run(20)
     assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == ["sensor bme280: gone"] * 2
+
+
+def test_a_true_large_step_is_there_within_a_second_however_rarely_it_is_read(caplog):
+    caplog.set_level(logging.INFO)
+    world = World(lambda s: 75.0 if 3600 <= s < 7000 else 20.0, interval=3600)
+    world.run(3 * 3600)
+    assert world.temperatures == [20.0, 75.0, 20.0]
+    assert [round(moment, 1) for moment in world.moments] == [0, 3600.6, 7200.6]
+    assert world.sampler.snapshot().implausible == 4
+    assert not caplog.records
+
+
+def test_one_wrong_value_is_not_confirmed_by_reading_again_and_counted():
+    world = World({600.0: 75.0}, interval=600)
+    world.run(1300)
+    assert max(world.temperatures) < 40
+    assert world.sampler.snapshot().implausible == 1
+
+
+def test_values_that_never_agree_are_read_again_a_few_times_and_said_to_be_refused(caplog):
+    asked = []
+
+    def script(s):
+        asked.append(s)
+        return 20.0 if s < 600 else (75.0, -30.0)[len(asked) % 2]
+
+    world = World(script, interval=600)
+    status = world.run(1800)
+    assert len(asked) <= 1 + 2 * 4
+    assert set(world.temperatures) == {20.0}
+    assert "Temperature" in status.refused
+    assert "Temperature refused: it changed by" in caplog.text
