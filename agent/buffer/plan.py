@@ -57,12 +57,15 @@ class Dating:
 
 @dataclass(slots=True)
 class Plan:
-    """`change` is what is added to the counters, but for what rewrites add."""
+    """`change` is what is added to the counters by what the queue counted before; `found`, and what rewrites add, it
+    counts once they are written.
+    """
 
     groups: list[Group] = field(default_factory=list)
     gone: list[int] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
     change: Counters = field(default_factory=Counters)
+    found: Counters = field(default_factory=Counters)
     rewrites: list[Rewrite] = field(default_factory=list)
     recovered: dict[str, int | None] = field(default_factory=dict)
     """Damaged sets, and up to which key their rows are taken over with this; None: all of it is done."""
@@ -72,7 +75,7 @@ class Plan:
     def add(self, more: Plan) -> None:
         """What others than the queue have to write."""
         self.letters += more.letters
-        self.change += more.change
+        self.found += more.found
         self.rewrites += more.rewrites
         self.recovered |= more.recovered
 
@@ -83,7 +86,7 @@ class Plan:
 
     @property
     def whole_change(self) -> Counters:
-        return sum((rewrite.change for rewrite in self.rewrites), self.change)
+        return sum((rewrite.change for rewrite in self.rewrites), self.change + self.found)
 
 
 @dataclass(frozen=True, slots=True)

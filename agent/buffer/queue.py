@@ -315,6 +315,7 @@ class Queue(QueueViews):
                 if rewrite.undated not in (None, self._wrong.number):
                     self._flag_row(rewrite.keys[0])  # dated by what turned out to be wrong meanwhile
                 self._ledger.count(rewrite.change)
+            self._ledger.count(plan.found)
             self._ledger.saved(saved, plan.whole_change)
             self._wrong.saved = max(self._wrong.saved, plan.withdrawals or 0)
             self._gone.removed(plan.gone, self._clock.boot_ns())  # first: new rows may stand in their place, and go too

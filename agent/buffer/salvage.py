@@ -115,15 +115,18 @@ class Salvage:
         homes = folders.unread_sets(self._disk.folder)
         if not homes:
             return None
-        log.warning("buffer: reading what can be read of %s", homes[0])
-        return homes[0].name, parts(homes[0], self._queue.saved.recovering.get(homes[0].name))
+        home = homes[-1]  # the newest: its ledger says what of the others is in it
+        log.warning("buffer: reading what can be read of %s", home)
+        return home.name, parts(home, self._queue.saved.recovering.get(home.name))
 
     def _take_back(self, name: str, part: Part) -> None:
         now = self._queue.counters
         plan = Plan(recovered={name: part.upto} if name else {})
         if part.ledger is not None:  # its points are given up, until they are found
             self._queue.join(part.ledger)
-            plan.change = part.ledger.counters + counters.balance(part.ledger.counters, 0, 0)
+            unread, known = {home.name for home in folders.unread_sets(self._disk.folder)}, self._queue.saved.recovering
+            plan.recovered |= {n: key for n, key in part.ledger.recovering.items() if n in unread and n not in known}
+            plan.found = part.ledger.counters + counters.balance(part.ledger.counters, 0, 0)
         for key, header, value in part.rows:
             if header.kind == Kind.DEAD:
                 plan.letters += dead_letters.letters_of(value)

@@ -524,3 +524,64 @@ def test_counters_in_memory_outlive_an_empty_folder_in_the_place_of_the_old_one(
     assert (again.snapshot().counters.points.delivered, again.snapshot().pending) == (10, 5)
     accounted(again)
     again.close()
+
+
+def hurt(folder):
+    """Nothing is in the log, and the head of the database is lost."""
+    with sqlite3.connect(folder / DATABASE) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    with (folder / DATABASE).open("r+b") as file:
+        file.write(b"\xa5" * 100)
+
+
+def test_promise_8_the_counters_of_a_damaged_database_come_back(tmp_path):
+    folder, clock = tmp_path / "buffer", HandClock()
+    buffer = open_at(folder, clock)
+    measure(buffer, clock, 300)
+    drain(buffer)
+    measure(buffer, clock, 100)
+    buffer.close()
+    hurt(folder)
+    for _ in range(2):
+        buffer = open_at(folder, clock)
+        status = buffer.snapshot()
+        assert (status.counters.measured, status.counters.delivered, status.pending) == (400, 300, 100)
+        assert status.counters.dropped == {}
+        accounted(buffer)
+        clock.pass_s(1000)
+        assert buffer.commit_all()
+        buffer.close()
+
+
+@pytest.mark.parametrize("steps", range(14))
+@pytest.mark.parametrize("delivering", [False, True])
+def test_promise_8_a_second_damage_while_the_first_is_read_counts_nothing_twice(
+    tmp_path, monkeypatch, steps, delivering
+):
+    monkeypatch.setattr(salvage, "_PART_ROWS", 1)
+    folder, clock = tmp_path / "buffer", HandClock()
+    buffer = open_at(folder, clock)
+    for _ in range(8):
+        measure(buffer, clock, 50)
+        buffer.commit_all()
+    buffer.close()
+    hurt(folder)
+    buffer = open_at(folder, clock, wait=False)
+    assert buffer.open()
+    for _ in range(steps):
+        buffer.salvage()
+    while delivering and (batch := buffer.take_backlog(5000)) is not None:
+        buffer.delivered(batch)
+    clock.pass_s(2)
+    assert buffer.commit_all()
+    shutil.copytree(folder, tmp_path / "killed")
+    buffer._disk.close()
+    hurt(tmp_path / "killed")
+    again = open_at(tmp_path / "killed", clock)
+    drain(again)
+    status = again.snapshot()
+    assert status.counters.measured == status.counters.delivered == 400
+    assert status.counters.dropped == {}
+    accounted(again)
+    again.close()
