@@ -7,9 +7,10 @@ so a guess that is wrong does no harm.
 from __future__ import annotations
 
 import contextlib
-import mmap
+import os
 import struct
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,9 @@ from agent.buffer.rows import LAST_KEY, DamagedRow, Header, Kind, check, pack, r
 from agent.buffer.store import DATABASE
 
 _WAL_HEADER, _FRAME_HEADER = 32, 24
+_WAL_MAGIC = 0x377F0682
+_MAX_PAGE = 2**32 - 2
+"""SQLite's own limit; 2**32 - 1 is what an erased block of a card says."""
 _LEAF = 0x0D
 _COLUMNS = 12
 _KEY, _TAG, _VALUE = 1, 7, 11
@@ -37,31 +41,87 @@ class Frame(NamedTuple):
     offset: int
 
 
-def frames(wal: bytes, page_size: int) -> list[Frame]:
+class File:
+    """A file that may be large, read where it is asked for: what the card does not give, or is not there, is zeros.
+
+    Not mapped into memory: there, a sector that cannot be read ends the process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._number = -1
+        self._size = 0
+        with contextlib.suppress(OSError):
+            self._number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            self._size = os.fstat(self._number).st_size
+
+    def __del__(self) -> None:
+        if self._number >= 0:
+            os.close(self._number)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        try:
+            data = os.pread(self._number, max(stop - start, 0), start)
+        except OSError:
+            data = b""
+        return data.ljust(max(stop - start, 0), b"\0")
+
+
+def frames(wal: bytes | File, page_size: int) -> list[Frame]:
     """The frames of the log's present round, up to the last complete transaction. Checksums are not asked for."""
     found: list[Frame] = []
-    offsets = range(_WAL_HEADER, len(wal) - _FRAME_HEADER - page_size + 1, _FRAME_HEADER + page_size)
-    salts = wal[16:24]
-    if not any(wal[offset + 8 : offset + 16] == salts for offset in offsets):  # the header is damaged
-        salts = wal[_WAL_HEADER + 8 : _WAL_HEADER + 16]  # a round begins with the first frame: it is of the present one
-    for offset in offsets:
-        page, size = struct.unpack_from(">II", wal, offset)
-        if wal[offset + 8 : offset + 16] == salts and page:
+    salts = _salts(wal, page_size)
+    for offset, page, size, of in _headers(wal, page_size):
+        if of == salts:
             found.append(Frame(page, size != 0, offset + _FRAME_HEADER))
     last = max((n for n, frame in enumerate(found) if frame.commits), default=-1)
     return found[: last + 1]
 
 
-def lost_transactions(wal: bytes, read: int) -> int:
-    """How many whole transactions stand in the log behind the `read` frames that SQLite accepts.
+def _headers(wal: bytes | File, page_size: int) -> Iterator[tuple[int, int, int, bytes]]:
+    """Of all that can be a frame: where it is, its page, the size of the database if it commits, and its salts."""
+    for offset in range(_WAL_HEADER, len(wal) - _FRAME_HEADER - page_size + 1, _FRAME_HEADER + page_size):
+        head = wal[offset : offset + 16]
+        page, size = struct.unpack_from(">II", head)
+        if 0 < page <= _MAX_PAGE:
+            yield offset, page, size, head[8:]
 
-    A power cut leaves at most the one that was being written. More means that something in the middle was damaged,
-    and SQLite would silently go on without them.
+
+def _salts(wal: bytes | File, page_size: int) -> bytes:
+    """What marks the frames of the present round. Where the header is lost, maybe with what follows it: a round begins
+    at the beginning, so the first that stands in two frames; noise repeats nothing.
+    """
+    if _header_is_sound(wal[:_WAL_HEADER]):
+        return wal[16:24]
+    found = Counter(salts for _, _, _, salts in _headers(wal, page_size))
+    return next((salts for salts, number in found.items() if number > 1), next(iter(found), b""))
+
+
+def _header_is_sound(header: bytes) -> bool:
+    """Whether the header of a log has the checksum that is written in it."""
+    magic = int.from_bytes(header[:4], "big")
+    if len(header) < _WAL_HEADER or magic & ~1 != _WAL_MAGIC:
+        return False
+    first = second = 0
+    words = struct.unpack(f"{'>' if magic & 1 else '<'}6I", header[:24])
+    for one, other in zip(words[::2], words[1::2], strict=True):
+        first = (first + one + second) & 0xFFFFFFFF
+        second = (second + other + first) & 0xFFFFFFFF
+    return struct.pack(">II", first, second) == header[24:]
+
+
+def transactions(wal: bytes | File) -> list[int]:
+    """By which frame of the log, counted from 1, each of its whole transactions ends.
+
+    A power cut leaves at most the one that was being written behind what SQLite accepts. More means that something in
+    the middle was damaged, and SQLite would silently go on without them.
     """
     size = int.from_bytes(wal[8:12], "big")
     size = size if size in _sizes() else PAGE_BYTES
-    offset = _WAL_HEADER + read * (_FRAME_HEADER + size)
-    return sum(frame.commits for frame in frames(wal, size) if frame.offset > offset)
+    return [frame.offset // (_FRAME_HEADER + size) + 1 for frame in frames(wal, size) if frame.commits]
 
 
 def _sizes() -> set[int]:
@@ -72,13 +132,20 @@ class Pages:
     """The newest version of each page: from the log, else from the database file."""
 
     def __init__(self, home: Path) -> None:
-        self._data = _mapped(home / DATABASE)
-        wal = _bytes(home / (DATABASE + "-wal.lost")) or _bytes(home / (DATABASE + "-wal"))
+        self._data = File(home / DATABASE)
+        lost, wal = File(home / (DATABASE + "-wal.lost")), File(home / (DATABASE + "-wal"))
+        wal = lost if len(lost) else wal
         sizes = (int.from_bytes(self._data[16:18], "big"), int.from_bytes(wal[8:12], "big"), PAGE_BYTES)
         self.size = next(size for size in sizes if size in _sizes())
         self._wal = wal
         self._newest = {frame.page: frame.offset for frame in frames(wal, self.size)}
-        self.numbers = sorted({*range(1, len(self._data) // self.size + 1), *self._newest})
+        self._in_file = len(self._data) // self.size
+        self._beyond = sorted(number for number in self._newest if number > self._in_file)
+
+    def numbers(self) -> Iterator[int]:
+        """Of all pages, rising."""
+        yield from range(1, self._in_file + 1)
+        yield from self._beyond
 
     def get(self, number: int) -> bytes:
         """A page, numbered from 1; empty if there is none."""
@@ -87,33 +154,25 @@ class Pages:
             return self._wal[start : start + self.size]
         return self._data[(number - 1) * self.size : number * self.size] if number > 0 else b""
 
-    def free(self) -> set[int]:
-        """The pages that hold nothing any more, as far as the list of them can be followed."""
-        free: set[int] = set()
+    def free(self) -> bytearray:
+        """Of each of numbers(), whether the page holds nothing any more, as far as the list of them can be followed."""
+        free = bytearray(self._in_file + len(self._beyond))
         trunk = int.from_bytes(self.get(1)[32:36], "big")
-        while trunk and trunk not in free and self.get(trunk):
-            free.add(trunk)
-            page = self.get(trunk)
+        while (at := self._place(trunk)) is not None and not free[at] and (page := self.get(trunk)):
+            free[at] = True
             count = min(int.from_bytes(page[4:8], "big"), len(page) // 4 - 2)
-            free.update(struct.unpack_from(f">{max(count, 0)}I", page, 8) if len(page) >= 8 else ())
+            for number in struct.unpack_from(f">{max(count, 0)}I", page, 8) if len(page) >= 8 else ():
+                if (leaf := self._place(number)) is not None:
+                    free[leaf] = True
             trunk = int.from_bytes(page[:4], "big")
         return free
 
-
-def _mapped(path: Path) -> bytes | mmap.mmap:
-    """A file that may be large, without reading it at once."""
-    try:
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError):  # not there, or empty
-        return b""
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
+    def _place(self, number: int) -> int | None:
+        """Where a page stands among numbers()."""
+        if number <= self._in_file:
+            return number - 1 if number > 0 else None
+        at = bisect_left(self._beyond, number)
+        return self._in_file + at if at < len(self._beyond) and self._beyond[at] == number else None
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -190,12 +249,12 @@ def cells(pages: Pages) -> Iterator[Cell | None]:
     something else meanwhile.
     """
     free = pages.free()
-    for looked, number in enumerate(pages.numbers):
+    for looked, number in enumerate(pages.numbers()):
         if looked % _SLICE == 0:
             yield None
         page = pages.get(number)
         start = 100 if number == 1 else 0
-        if number in free or len(page) < pages.size or (page[start] ^ _LEAF).bit_count() > 1:
+        if free[looked] or len(page) < pages.size or (page[start] ^ _LEAF).bit_count() > 1:
             continue
         count = min(int.from_bytes(page[start + 3 : start + 5], "big"), (pages.size - start - 8) // 2)
         for cell in range(count):

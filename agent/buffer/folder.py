@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from agent.util import atomic
@@ -146,8 +146,9 @@ def drop_ballast(folder: Path) -> bool:
     return False
 
 
-def set_aside(folder: Path, names: Iterable[str], limit: int) -> Path | None:
-    """Move the named files of the folder into a folder of their own below `damaged`, together.
+def set_aside(folder: Path, names: Sequence[str], limit: int) -> Path | None:
+    """Move the named files of the folder into a folder of their own below `damaged`, together: where the first of them
+    went there before a power cut, the others follow it.
 
     Of what was set aside before, at most KEPT_SETS sets and `limit` bytes remain with this one, the newest. None if
     none of the files is there. Raises OSError.
@@ -160,10 +161,12 @@ def set_aside(folder: Path, names: Iterable[str], limit: int) -> Path | None:
         home.unlink()
     home.mkdir(mode=0o700, exist_ok=True)
     sets = damaged_sets(folder)
-    target = home / str(1 + (int(sets[-1].name) if sets else 0))
-    target.mkdir(mode=0o700)
-    (target / UNREAD).touch()  # before there is anything to read: a power cut may come between any two of these
-    sync_folder(target)
+    if not (sets and present[0].name != names[0] and _is_begun(sets[-1], names[0], present)):
+        sets.append(home / str(1 + (int(sets[-1].name) if sets else 0)))
+        sets[-1].mkdir(mode=0o700)
+        (sets[-1] / UNREAD).touch()  # before there is anything to read: a power cut may come between any two of these
+        sync_folder(sets[-1])
+    target = sets[-1]
     for path in present:
         plain = path.is_file() and not path.is_symlink()
         path.rename(target / (path.name if plain else f"{path.name}.no-file"))  # reading a pipe would wait for ever
@@ -171,6 +174,12 @@ def set_aside(folder: Path, names: Iterable[str], limit: int) -> Path | None:
         sync_folder(changed)
     bound(folder, limit)
     return target
+
+
+def _is_begun(home: Path, first: str, present: Iterable[Path]) -> bool:
+    """Whether a set has the first of its files, and none of these."""
+    there = (home / UNREAD).exists() and (home / first).exists()
+    return there and not any(os.path.lexists(home / path.name) for path in present)
 
 
 def unread_sets(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from agent.buffer import folder as folders
 from agent.buffer import ledger as counters
 from agent.buffer.batch import BufferStatus, DeadLetter, UndatedBoot
 from agent.buffer.ledger import Counters, Saved
-from agent.buffer.recovery import LEDGER, scan
+from agent.buffer.recovery import LEDGER, LOST_LOG, scan
 from agent.buffer.rows import DamagedRow, Header, Kind, Row, count_health, pack, read_header, unpack
 from agent.buffer.store import DATABASE, DiskError, Store
 from agent.util.errors import AgentError
@@ -102,7 +102,7 @@ class OfflineBuffer:
                 folders.make(folder)
             if not create and not (folder / DATABASE).exists():
                 raise BufferUnavailable(f"there is no buffer in {folder}: has the agent run with this state folder?")
-            if write and folders.unread_sets(folder):  # their rows and counters are to come
+            if write and (folders.unread_sets(folder) or (folder / LOST_LOG).exists()):  # rows and counters are to come
                 raise BufferUnavailable(
                     f"the buffer in {folder} is being saved from damage: try again later; if no agent runs, start it"
                 )

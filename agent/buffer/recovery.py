@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import sqlite3
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,18 +45,18 @@ def open_store(folder: Path, max_size: int, known: Saved) -> Opened:
     Raises DiskError or OSError when the disk gives nothing to work with.
     """
     folders.make(folder)
-    log_bytes: bytes | None = None
     try:
         _check_files(folder)
-        log_bytes = broken_log(folder)
-        if log_bytes is not None:
+        if broken_log(folder):
             raise DiskError("damaged", "its log is damaged in the middle")  # noqa: TRY301 - handled like any damage
-        return _opened(folder, known)
+        opened = _opened(folder, known)
+        forget_log(folder)
+        return opened
     except DiskError as error:
         if error.trouble == "full" or (error.trouble != "damaged" and not cut_short(folder) and not _unusable(folder)):
             raise
         log.error("buffer: %s is damaged (%s): it is set aside and replaced", folder / DATABASE, error)  # noqa: TRY400
-        set_aside(folder, max_size, log_bytes)
+        set_aside(folder, max_size)
         return _opened(folder, known)
 
 
@@ -70,12 +71,9 @@ def _opened(folder: Path, known: Saved) -> Opened:
     return Opened(store, rows, bad, saved)
 
 
-def set_aside(folder: Path, max_size: int, log_bytes: bytes | None = None) -> Path | None:
+def set_aside(folder: Path, max_size: int) -> Path | None:
     """Move the files of a damaged buffer away, marked as not read yet, so that nothing else need succeed now."""
-    home = folders.set_aside(folder, FILES, max_size)
-    if home is not None and log_bytes is not None:
-        (home / LOST_LOG).write_bytes(log_bytes)
-    return home
+    return folders.set_aside(folder, (*FILES, LOST_LOG), max_size)
 
 
 def open_reader(folder: Path) -> Opened | None:
@@ -126,7 +124,7 @@ def _check_files(folder: Path) -> None:
         path = folder / name
         if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
             raise DiskError("damaged", f"{path} is not a file")
-    if not (folder / DATABASE).exists() and any((folder / name).exists() for name in FILES):
+    if not (folder / DATABASE).exists() and any((folder / name).exists() for name in (*FILES, LOST_LOG)):
         raise DiskError("damaged", f"{folder / DATABASE} is gone, its log is not")
 
 
@@ -153,29 +151,45 @@ def cut_short(folder: Path) -> bool:
     return size < 512 or size % page != 0 or size < page * int.from_bytes(head[28:32], "big")
 
 
-def broken_log(folder: Path) -> bytes | None:
-    """The whole log, if SQLite reads only the beginning of it and more than the last transaction is behind that.
+def broken_log(folder: Path) -> bool:
+    """Whether SQLite reads only the beginning of the log, and more than the last transaction is behind that. Moves what
+    it can read into the database.
 
-    Moves what SQLite can read into the database.
+    Closing the connection deletes the log: LOST_LOG, a second name of it, keeps it until forget_log().
     """
-    path = folder / (DATABASE + "-wal")
+    path, lost = folder / (DATABASE + "-wal"), folder / LOST_LOG
     try:
+        if os.path.lexists(lost) and not os.path.lexists(path):
+            lost.rename(path)  # the start before this one did not come to its end
+        lost.unlink(missing_ok=True)
         if path.stat().st_size <= _WAL_HEADER:
-            return None
-        wal = path.read_bytes()
+            return False
+        try:
+            os.link(path, lost, follow_symlinks=False)
+        except OSError:  # not every file system has links
+            shutil.copyfile(path, lost)
+        folders.sync_folder(folder)
         if (folder / DATABASE).stat().st_size < 512:
-            return wal  # SQLite would delete the log of an empty database
+            return True  # SQLite would delete the log of an empty database
+        wal = carving.File(lost)
+        header, transactions = wal[:_WAL_HEADER], carving.transactions(wal)
         with (
             mapped.reserved(folder / DATABASE),
             contextlib.closing(sqlite3.connect(folder / DATABASE, timeout=5)) as connection,
         ):
             _, read, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             with path.open("rb") as file:  # gone, or begun anew: a command beside the agent is at work
-                if file.read(_WAL_HEADER) != wal[:_WAL_HEADER]:
-                    return None
+                if file.read(_WAL_HEADER) != header:
+                    return False
     except Exception:  # noqa: BLE001 - then opening it fails too, and says why
-        return None
-    return wal if carving.lost_transactions(wal, read) > 1 else None
+        return False
+    return sum(frame > read for frame in transactions) > 1
+
+
+def forget_log(folder: Path) -> None:
+    """All that was in the log is in the database."""
+    with contextlib.suppress(OSError):
+        (folder / LOST_LOG).unlink(missing_ok=True)
 
 
 def readable(folder: Path, key: int, tag: object, value: object) -> list[bytes]:

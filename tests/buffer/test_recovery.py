@@ -1,5 +1,6 @@
 """Promise 3: no state of the folder, however damaged, keeps the agent from starting, measuring and delivering."""
 
+import errno
 import os
 import random
 import shutil
@@ -177,7 +178,7 @@ def test_a_log_that_another_command_is_done_with_meanwhile_is_no_damage(folder, 
 
     with monkeypatch.context() as patch:
         patch.setattr(sqlite3, "connect", late)
-        assert recovery.broken_log(folder) is None
+        assert not recovery.broken_log(folder)
     beside.close()
     old, status = works(folder)
     assert (old, status.damaged_sets) == (OLD, 0)
@@ -584,4 +585,111 @@ def test_promise_8_a_second_damage_while_the_first_is_read_counts_nothing_twice(
     assert status.counters.measured == status.counters.delivered == 400
     assert status.counters.dropped == {}
     accounted(again)
+    again.close()
+
+
+@pytest.mark.parametrize("bytes_lost", [32, 512, 4096, 16_384])
+@pytest.mark.parametrize("fill", [b"\0", b"\xff", None], ids=["zeros", "ones", "noise"])
+def test_promise_3_a_log_whose_beginning_is_lost_gives_all_that_is_behind(folder, bytes_lost, fill):
+    """An erased block of a card: SQLite takes such a log for an empty one, and says nothing."""
+    with (folder / (DATABASE + "-wal")).open("r+b") as file:
+        file.write(random.Random(bytes_lost).randbytes(bytes_lost) if fill is None else fill * bytes_lost)
+    old, status = works(folder)
+    assert old >= OLD * 0.9
+    assert status.damaged_sets == 1
+
+
+def test_a_log_that_was_only_begun_anew_is_no_damage(folder):
+    """A power cut after the header of a new round was synced: what is behind it is of the round before."""
+    path = folder / (DATABASE + "-wal")
+    beside, old = sqlite3.connect(folder / DATABASE, isolation_level=None), path.read_bytes()
+    beside.execute("PRAGMA wal_checkpoint(RESTART)")
+    database = (folder / DATABASE).read_bytes()
+    beside.execute("INSERT INTO Settings VALUES ('new', 1)")
+    new = path.read_bytes()
+    beside.close()
+    (folder / DATABASE).write_bytes(database)
+    path.write_bytes(new[:32] + old[32:])
+    assert new[16:24] != old[16:24]
+    count, status = works(folder)
+    assert (count, status.damaged_sets) == (OLD, 0)
+
+
+def test_what_the_card_does_not_give_of_a_damaged_file_costs_only_that(folder, monkeypatch):
+    """A sector that cannot be read is an error of that read, and no signal."""
+    hurt(folder)
+    pread = os.pread
+
+    def failing(number, length, offset):
+        if offset <= 4096 < offset + length or 4096 <= offset < 4608:
+            raise OSError(errno.EIO, "sector")
+        return pread(number, length, offset)
+
+    monkeypatch.setattr(os, "pread", failing)
+    assert works(folder)[0] >= OLD * 0.5
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_promise_3_a_power_cut_before_a_damaged_log_is_set_aside_loses_nothing_of_it(
+    folder, tmp_path, monkeypatch, linked
+):
+    """Closing the database that SQLite read it into deletes the log."""
+    with (folder / (DATABASE + "-wal")).open("r+b") as file:
+        file.seek(20_000)
+        file.write(bytes(40))
+
+    def refuse(*arguments, **more):
+        raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "set_aside", cut)
+        if not linked:
+            patch.setattr(os, "link", refuse)
+        with pytest.raises(PowerCut):
+            open_at(folder)
+    assert not (folder / (DATABASE + "-wal")).exists()
+    shutil.copytree(folder, tmp_path / "after")
+    with pytest.raises(BufferUnavailable, match="saved from damage"):
+        OfflineBuffer(tmp_path / "after")
+    old, status = works(tmp_path / "after")
+    assert old >= OLD * 0.9
+    assert status.damaged_sets == 1
+    assert not (tmp_path / "after" / recovery.LOST_LOG).exists()
+
+
+def cut(*arguments, **more):
+    raise PowerCut
+
+
+def test_promise_8_halves_of_a_damaged_set_count_once(tmp_path, monkeypatch):
+    """A power cut between the database and its log, each with a ledger."""
+    clock = HandClock()
+    buffer = open_at(tmp_path / "live", clock)
+    measure(buffer, clock, 200)
+    buffer.close()
+    buffer = open_at(tmp_path / "live", clock)
+    for _ in range(20):
+        measure(buffer, clock, 10)
+        buffer.commit_all()
+    folder = tmp_path / "buffer"
+    shutil.copytree(tmp_path / "live", folder)
+    buffer.close()
+    for name, count in ((DATABASE, 100), (DATABASE + "-wal", 4)):
+        with (folder / name).open("r+b") as file:
+            file.write(b"\xa5" * count)
+    rename = Path.rename
+
+    def once(path, target):
+        rename(path, target)
+        raise PowerCut
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", once)
+        with pytest.raises(PowerCut):
+            open_at(folder)
+    shutil.copytree(folder, tmp_path / "after")
+    again = open_at(tmp_path / "after", clock)
+    drain(again)
+    status = again.snapshot()
+    assert (status.counters.measured, status.counters.delivered, status.counters.dropped) == (400, 400, {})
     again.close()
