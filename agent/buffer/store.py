@@ -173,18 +173,21 @@ class Store:
             self.close()
             raise disk_error(error, folder) from error
 
-    def _stat(self) -> tuple[int, int]:
-        status = os.stat(self.folder / DATABASE)  # noqa: PTH116 - twice as fast, and called with every commit
-        return status.st_dev, status.st_ino
+    def _stat(self) -> list[tuple[int, int] | None]:
+        """Which files stand there."""
+        found: list[tuple[int, int] | None] = []
+        for name in FILES[:3]:
+            try:
+                status = os.stat(self.folder / name)  # noqa: PTH116 - twice as fast, and called with every commit
+                found.append((status.st_dev, status.st_ino))
+            except FileNotFoundError:
+                found.append(None)
+        return found
 
     def _check_identity(self) -> None:
         """A deleted file goes on taking rows, and all are lost in the end."""
-        try:
-            same = self._stat() == self._identity
-        except FileNotFoundError:
-            same = False
-        if not same:
-            raise DiskError("unlinked", "the database was deleted under the agent")
+        if self._stat() != self._identity:
+            raise DiskError("unlinked", "the database, its log or the index of that was deleted under the agent")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -693,3 +693,23 @@ def test_promise_8_halves_of_a_damaged_set_count_once(tmp_path, monkeypatch):
     status = again.snapshot()
     assert (status.counters.measured, status.counters.delivered, status.counters.dropped) == (400, 400, {})
     again.close()
+
+
+@pytest.mark.parametrize("names", [["-wal"], ["-shm"], ["-wal", "-shm"]], ids=" and ".join)
+def test_promise_1_a_log_that_is_deleted_under_the_agent_takes_no_point_with_it(tmp_path, names):
+    folder, clock = tmp_path / "buffer", HandClock()
+    buffer = open_at(folder, clock)
+    measure(buffer, clock, 20)
+    assert buffer.commit_all()
+    for name in names:
+        (folder / (DATABASE + name)).unlink()
+    measure(buffer, clock, 20)
+    buffer.commit_all()
+    assert buffer.commit_all()
+    salvaged(buffer)
+    accounted(buffer)
+    shutil.copytree(folder, tmp_path / "killed")
+    buffer.close()
+    again = open_at(tmp_path / "killed", clock)
+    assert len(drain(again)) == 40
+    again.close()
