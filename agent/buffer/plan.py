@@ -21,7 +21,8 @@ Stored = tuple[int, "Header", int]
 @dataclass(frozen=True, slots=True)
 class Rewrite:
     """Rows, oldest first, that become one at the key of the first. `change`: what the counters have to learn of it;
-    `dated`: the boots whose wrong times it takes back, as of which withdrawal; `undated`: as of which it had no time.
+    `dated`: the boots whose wrong times it takes back, as of which withdrawal; `undated`: as of which it had no time;
+    `back`: it comes from damaged files.
     """
 
     keys: tuple[int, ...]
@@ -29,6 +30,7 @@ class Rewrite:
     change: Counters = field(default_factory=Counters)
     dated: tuple[frozenset[str], int] = frozenset(), 0
     undated: int | None = None
+    back: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,8 @@ class Queue(QueueViews):
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
         self._delivered = Spans()
+        self.rows_to_come = True
+        """Whether damaged files may hold more rows: what is known of the times of boots is kept for them."""
 
     # Points come in
 
@@ -85,6 +87,12 @@ class Queue(QueueViews):
                 if not self._may_be_there(entry.key) and wrong.flag(entry, (boot_id,)):
                     waiting += entry.points
             return replace(self._delivered.within(stretches), waiting=waiting)
+
+    def _flag(self, key: int) -> None:
+        """A row was found, or came back: it waits, if its time may be wrong."""
+        entry = self._rows.by_kind[Kind.PENDING].get(key) if self._wrong.stretches else None
+        if entry is not None and not self._may_be_there(key):
+            self._wrong.flag(entry, self._wrong.stretches)
 
     def _may_be_there(self, key: int) -> bool:
         """Whether the server may have a row."""
@@ -181,12 +189,7 @@ class Queue(QueueViews):
         for boot, stretches in self._wrong.stretches.items():
             self._tail.withdraw(boot, stretches)
         for key in rows:
-            self._flag_row(key)
-
-    def _flag_row(self, key: int) -> None:
-        entry = self._rows.by_kind[Kind.PENDING].get(key)
-        if entry is not None and not self._may_be_there(key):
-            self._wrong.flag(entry, self._wrong.stretches)
+            self._flag(key)
 
     def replace(
         self, batch: Batch, parts: Sequence[Part], dead: Sequence[DeadLetter], delivered: int, most_letters: int
@@ -312,8 +315,8 @@ class Queue(QueueViews):
                     self._rows.remove(key)
                 self._rows.add(rewrite.keys[0], rewrite.row.header, len(rewrite.row.value))
                 self._wrong.rewritten(rewrite.keys, rewrite.dated)
-                if rewrite.undated not in (None, self._wrong.number):
-                    self._flag_row(rewrite.keys[0])  # dated by what turned out to be wrong meanwhile
+                if rewrite.back or rewrite.undated not in (None, self._wrong.number):
+                    self._flag(rewrite.keys[0])  # dated by what turned out to be wrong meanwhile
                 self._ledger.count(rewrite.change)
             self._ledger.count(plan.found)
             self._ledger.saved(saved, plan.whole_change)
@@ -331,6 +334,8 @@ class Queue(QueueViews):
 
     def _forget_dated(self) -> None:
         """Boots of which all points have their time."""
+        if self.rows_to_come:
+            return
         busy = any(block.committing or block.in_flight for block in self._tail.blocks.values())
         if not busy and not self._pins.out:
             self._wrong.done()
@@ -422,6 +427,5 @@ class Queue(QueueViews):
             self._pins.found(rows, bad - there)
             self._wrong.rows = {}
             for entry in rows.by_kind[Kind.PENDING] if self._wrong.stretches else ():
-                if not self._may_be_there(entry.key):
-                    self._wrong.flag(entry, self._wrong.stretches)
+                self._flag(entry.key)
             self._ledger.base = saved

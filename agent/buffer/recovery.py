@@ -5,6 +5,7 @@ replaced at once. What can still be read of it comes back later: salvage.py.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -72,7 +73,17 @@ def _opened(folder: Path, known: Saved) -> Opened:
 
 
 def set_aside(folder: Path, max_size: int) -> Path | None:
-    """Move the files of a damaged buffer away, marked as not read yet, so that nothing else need succeed now."""
+    """Move the files of a damaged buffer away, marked as not read yet, so that nothing else need succeed now. On a full
+    disk the index of the log, from which nothing is read, and the ballast make room for that.
+    """
+    index = folder / (DATABASE + "-shm")
+    if index.is_file() and not index.is_symlink():
+        index.unlink()
+    try:
+        return folders.set_aside(folder, (*FILES, LOST_LOG), max_size)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not folders.drop_ballast(folder):
+            raise
     return folders.set_aside(folder, (*FILES, LOST_LOG), max_size)
 
 

@@ -90,6 +90,7 @@ class Salvage:
     def begin_again(self) -> None:
         """After what is on disk by then: something was damaged, or could not be written."""
         self._under_way, self._unread = None, True
+        self._queue.rows_to_come = True
 
     def step(self) -> bool:
         """A moment's work, or a transaction. False: there is nothing left to do. Raises DiskError."""
@@ -97,7 +98,7 @@ class Salvage:
             return False
         if self._under_way is None:
             self._under_way = self._begin()
-            self._unread = self._under_way is not None
+            self._unread = self._queue.rows_to_come = self._under_way is not None
             return self._unread
         name, parts = self._under_way
         for part in parts:
@@ -136,7 +137,7 @@ class Salvage:
             back = counters.regained(now, header.count, header.health)
             now += back
             self._points += header.count
-            plan.rewrites.append(Rewrite((key,), Row(replace(header, replaced=()), value), back))
+            plan.rewrites.append(Rewrite((key,), Row(replace(header, replaced=()), value), back, back=True))
         self._write(plan)
 
     def _end(self, name: str) -> None:

@@ -17,8 +17,10 @@ from agent.buffer.committer import Committer
 from agent.buffer.database import PAGE_BYTES
 from agent.buffer.offline import BufferUnavailable, OfflineBuffer
 from agent.buffer.store import DATABASE, FILES, DiskError, Store
+from agent.clock.timeline import Stretch, stamp_offset
 from agent.util.loops import LoopThread
-from tests.buffers import HandClock, accounted, drain, line, measure, open_at, salvaged
+from tests.buffers import BOOT, SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at, salvaged
+from tests.disks import of_kind, use_up
 
 OLD = 400
 
@@ -713,3 +715,59 @@ def test_promise_1_a_log_that_is_deleted_under_the_agent_takes_no_point_with_it(
     again = open_at(tmp_path / "killed", clock)
     assert len(drain(again)) == 40
     again.close()
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("late", [False, True], ids=["withdrawn before", "withdrawn after"])
+def test_promise_5_what_was_dated_wrongly_waits_for_its_time_also_where_it_comes_back_from_damage(
+    tmp_path, restart, late
+):
+    wrong_ns = stamp_offset(UNIX_NS + 40 * 86_400 * SECOND, 0)
+    folder, clock = tmp_path / "buffer", HandClock(offset_ns=wrong_ns)
+    buffer = open_at(folder, clock)
+    measure(buffer, clock, 100)
+    assert buffer.commit_all()
+    wrong = [Stretch(wrong_ns, wrong_ns + clock.boot_ns() + SECOND, wrong_ns)]
+    clock.offset_ns = None
+    if not late:
+        assert buffer.withdraw(BOOT, wrong).waiting == 100
+        measure(buffer, clock, 1)
+        assert buffer.commit_all()
+    if restart:
+        buffer.close()
+        hurt(folder)
+        buffer = open_at(folder, clock, wait=False)
+        assert buffer.open()
+    else:
+        buffer._report(DiskError("damaged", "said the pages"))
+        buffer.commit_all()
+        assert buffer.commit_all()
+    if late:
+        buffer.withdraw(BOOT, wrong)
+    assert drain(buffer) == []
+    clock.offset_ns = UNIX_NS
+    buffer.date_boot(BOOT, UNIX_NS, estimated=False)
+    for _ in range(3):
+        assert buffer.commit_all()
+    stamps = [int(text.rpartition(b" ")[2]) for text in drain(buffer)]
+    assert len(stamps) == 100 + (not late)
+    assert max(stamps) < UNIX_NS + 86_400 * SECOND
+    accounted(buffer)
+    buffer.close()
+
+
+@pytest.mark.root
+def test_what_is_damaged_is_set_aside_on_a_full_disk_too(tmp_path):
+    with of_kind("ext4-1k", tmp_path / "disk") as disk:
+        clock = HandClock()
+        buffer = open_at(disk / "buffer", clock)
+        measure(buffer, clock, 500)
+        buffer.close()
+        hurt(disk / "buffer")
+        use_up("ext4-1k", disk)
+        buffer = open_at(disk / "buffer", clock)
+        measure(buffer, clock, 10)
+        assert buffer.commit_all(), buffer.snapshot().problem
+        assert buffer.snapshot().pending_disk == 510
+        accounted(buffer)
+        buffer.close()
