@@ -169,7 +169,11 @@ def set_aside(folder: Path, names: Sequence[str], limit: int) -> Path | None:
     target = sets[-1]
     for path in present:
         plain = path.is_file() and not path.is_symlink()
-        path.rename(target / (path.name if plain else f"{path.name}.no-file"))  # reading a pipe would wait for ever
+        moved = target / (path.name if plain else f"{path.name}.no-file")  # reading a pipe would wait for ever
+        path.rename(moved)
+        if plain:
+            with contextlib.suppress(OSError):
+                moved.chmod(0o600)  # what it was may be the damage
     for changed in (target, home, folder):
         sync_folder(changed)
     bound(folder, limit)

@@ -771,3 +771,10 @@ def test_what_is_damaged_is_set_aside_on_a_full_disk_too(tmp_path):
         assert buffer.snapshot().pending_disk == 510
         accounted(buffer)
         buffer.close()
+
+
+def test_a_damaged_database_that_nobody_may_read_can_be_read_once_it_is_set_aside(folder):
+    hurt(folder)
+    (folder / DATABASE).chmod(0)
+    home = folders.set_aside(folder, FILES, 10**9)
+    assert (home / DATABASE).stat().st_mode & 0o777 == 0o600

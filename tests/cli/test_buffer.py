@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 
 import pytest
 from click.testing import CliRunner
@@ -221,3 +222,11 @@ def test_purging_asks_first(state):
     result = CliRunner().invoke(rejected_command, ["purge", "--state-dir", str(state)], input="n\n")
     assert result.exit_code == 1
     assert len(run(rejected_command, state, "export").splitlines()) == 3
+
+
+def test_promise_3_a_state_folder_that_cannot_be_read_is_no_mistake_on_the_command_line(tmp_path, monkeypatch):
+    """`run` measures and delivers from memory then."""
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode, **more: path != str(tmp_path) and access(path, mode, **more))
+    result = CliRunner().invoke(buffer_command, ["show", "--state-dir", str(tmp_path)])
+    assert "Invalid value" not in result.output
