@@ -50,9 +50,7 @@ def open_store(folder: Path, max_size: int, known: Saved) -> Opened:
         _check_files(folder)
         if broken_log(folder):
             raise DiskError("damaged", "its log is damaged in the middle")  # noqa: TRY301 - handled like any damage
-        opened = _opened(folder, known)
-        forget_log(folder)
-        return opened
+        return _opened(folder, known)
     except DiskError as error:
         if error.trouble == "full" or (error.trouble != "damaged" and not cut_short(folder) and not _unusable(folder)):
             raise
@@ -69,6 +67,7 @@ def _opened(folder: Path, known: Saved) -> Opened:
     except BaseException:
         store.close()
         raise
+    forget_log(folder)
     return Opened(store, rows, bad, saved)
 
 
@@ -194,7 +193,7 @@ def broken_log(folder: Path) -> bool:
                     return False
     except Exception:  # noqa: BLE001 - then opening it fails too, and says why
         return False
-    return sum(frame > read for frame in transactions) > 1
+    return sum(frame > int(read) for frame in transactions) > 1
 
 
 def forget_log(folder: Path) -> None:

@@ -95,7 +95,9 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a command: it gets a Context as its first argument. AgentError ends as one line and its exit code."""
 
     @click.option("--config", "-c", type=click.Path(path_type=Path), help="Default: ./agent.toml, then /etc/iot-agent.")
-    @click.option("--state-dir", type=click.Path(path_type=Path, readable=False), help="Default: $STATE_DIRECTORY, else per user.")
+    @click.option(
+        "--state-dir", type=click.Path(path_type=Path, readable=False), help="Default: $STATE_DIRECTORY, else per user."
+    )
     @click.option("--debug", is_flag=True, help="Log everything, and show tracebacks.")
     @functools.wraps(command)
     def wrapped(config: Path | None, state_dir: Path | None, debug: bool, **arguments: Any) -> Any:
