@@ -21,10 +21,8 @@ from agent.buffer.ledger import Counters, Saved
 from agent.buffer.plan import Plan, Stored
 from agent.buffer.rows import Kind, count_health
 from agent.buffer.tail import Block, Group
-from agent.buffer.views import QueueViews
-from agent.buffer.withdrawn import Spans
-from agent.clock.clock import Clock
-from agent.clock.timeline import Stretch, Wrong, stamp_offset
+from agent.buffer.times import QueueTimes
+from agent.clock.timeline import stamp_offset
 from agent.config.settings import BufferSettings
 from agent.points.schema import Line
 
@@ -32,14 +30,8 @@ _KINDS = {"pending": Kind.PENDING, "suspect": Kind.SUSPECT, "parked": Kind.PARKE
 _MEASURED = (Kind.PENDING, Kind.UNDATED)
 
 
-class Queue(QueueViews):
+class Queue(QueueTimes):
     """Thread-safe."""
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(clock)
-        self._delivered = Spans()
-        self.rows_to_come = True
-        """Whether damaged files may hold more rows: what is known of the times of boots is kept for them."""
 
     # Points come in
 
@@ -66,37 +58,6 @@ class Queue(QueueViews):
             for block, kept in retention.shrunk(free, excess, limits.when_full):
                 self._drop_lines(block, kept, "memory")
                 block.thin += 1
-
-    def date(self, boot_id: str, offset_ns: int, *, estimated: bool) -> None:
-        """Unix time is boot time plus the offset: in memory from now on, on disk with the next commits."""
-        with self._lock:
-            self._dating[boot_id] = offset_ns, int(estimated)
-            if boot_id == self._clock.boot_id:
-                self._tail.stamps.heal(offset_ns)
-            self._tail.date(boot_id, offset_ns, estimated=estimated)
-
-    def withdraw(self, boot_id: str, stretches: Sequence[Stretch]) -> Wrong:
-        """Points that were dated so wait for another time, but those of which nobody knows whether they are sent."""
-        with self._lock:
-            wrong = self._wrong
-            self._dating.pop(boot_id, None)
-            wrong.number += 1
-            wrong.stretches[boot_id] = (*wrong.stretches.get(boot_id, ()), *stretches)
-            waiting = self._tail.withdraw(boot_id, stretches)
-            for entry in self._rows.by_kind[Kind.PENDING]:
-                if not self._may_be_there(entry.key) and wrong.flag(entry, (boot_id,)):
-                    waiting += entry.points
-            return replace(self._delivered.within(stretches), waiting=waiting)
-
-    def _flag(self, key: int) -> None:
-        """A row was found, or came back: it waits, if its time may be wrong."""
-        entry = self._rows.by_kind[Kind.PENDING].get(key) if self._wrong.stretches else None
-        if entry is not None and not self._may_be_there(key):
-            self._wrong.flag(entry, self._wrong.stretches)
-
-    def _may_be_there(self, key: int) -> bool:
-        """Whether the server may have a row."""
-        return key in self._pins.out or key in self._pins.sent
 
     def discard_boot(self, boot_id: str, reason: str) -> bool:
         """Give up the undated points of a boot. True if there is something new to remove from disk."""
@@ -183,13 +144,6 @@ class Queue(QueueViews):
                         block.sent = True
                 else:
                     self._withdraw_late(rows)
-
-    def _withdraw_late(self, rows: Iterable[int]) -> None:
-        """What was given out when its time turned out to be wrong was left alone. It was not sent."""
-        for boot, stretches in self._wrong.stretches.items():
-            self._tail.withdraw(boot, stretches)
-        for key in rows:
-            self._flag(key)
 
     def replace(
         self, batch: Batch, parts: Sequence[Part], dead: Sequence[DeadLetter], delivered: int, most_letters: int
@@ -331,16 +285,6 @@ class Queue(QueueViews):
             if fresh is not None:
                 self.take_over(*fresh)
             self._forget_dated()
-
-    def _forget_dated(self) -> None:
-        """Boots of which all points have their time."""
-        if self.rows_to_come:
-            return
-        busy = any(block.committing or block.in_flight for block in self._tail.blocks.values())
-        if not busy and not self._pins.out:
-            self._wrong.done()
-        for boot in set(self._dating) - {*self._rows.undated, *self._wrong.stretches, self._clock.boot_id}:
-            del self._dating[boot]
 
     def _stored(self, group: Group, stored: Sequence[Stored]) -> None:
         for key, header, size in stored:
