@@ -17,6 +17,10 @@ log = logging.getLogger(__name__)
 
 RETRY_S = (1.0, 30.0)
 """The first and the longest wait before a disk that refused is tried again."""
+IO_TRIES = 8
+"""So often, two minutes in all, a disk that fails at reading or writing is tried with the same files: then it can be
+these alone, a sector of a card, and they are set aside. Where that fails too, it is tried again after twice as many.
+"""
 
 
 @dataclass(slots=True)
@@ -64,6 +68,7 @@ class Disk:
         self.orphan: Store | None = None
         """A database that was deleted while it was open: its rows are still there, through this connection."""
         self._busy, self._done_ns = False, 0
+        self._io_failures, self._io_tries = 0, IO_TRIES
 
     @property
     def store(self) -> Store:
@@ -123,14 +128,19 @@ class Disk:
         """
         health = self.health
         health.refused(error, self._boot_ns())
-        if self._store is None or error.trouble in ("full", "locked", "readonly"):
+        self._io_failures = self._io_failures + 1 if error.trouble == "io" else 0
+        given_up = self._io_failures >= self._io_tries
+        if (self._store is None and not given_up) or error.trouble in ("full", "locked", "readonly"):
             return
         store, self._store = self._store, None
         if error.trouble == "unlinked" and self.orphan is None:
             self.orphan = store
-        else:
+        elif store is not None:
             store.close()
-        if error.trouble in ("damaged", "unlinked") or (error.trouble == "io" and recovery.cut_short(self.folder)):
+        cut = error.trouble == "io" and recovery.cut_short(self.folder)
+        if given_up:
+            self._io_failures, self._io_tries = 0, self._io_tries * 2
+        if error.trouble in ("damaged", "unlinked") or cut or given_up:
             try:
                 self._take_folder()
                 home = recovery.set_aside(self.folder, max_size)
@@ -146,6 +156,7 @@ class Disk:
             self.orphan = None
 
     def recovered(self) -> None:
+        self._io_failures, self._io_tries = 0, IO_TRIES
         if self.health.recovered(self._boot_ns()):
             folders.fill_ballast(self.folder)
 
