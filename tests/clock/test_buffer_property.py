@@ -105,8 +105,8 @@ class Device:
         if boot_id == self.clock.boot_id:
             return error_ns(self.clock, boot_ns)
         boot = next((b for b in self.clock.boots.order() if b.id == boot_id and b.good), None)
-        if boot is None:
-            return 0
+        if boot is None:  # forgotten meanwhile: it was known by servers at worst
+            return SECOND
         anchors = (
             Anchor(boot.first_offset_ns, boot.evidence, boot.first_error_ns, boot.since_boot_ns),
             Anchor(boot.offset_ns, boot.evidence, boot.error_ns, boot.saved_boot_ns),
