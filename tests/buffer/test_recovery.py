@@ -549,8 +549,8 @@ def test_promise_8_the_counters_of_a_damaged_database_come_back(tmp_path):
     for _ in range(2):
         buffer = open_at(folder, clock)
         status = buffer.snapshot()
-        assert (status.counters.measured, status.counters.delivered, status.pending) == (400, 300, 100)
-        assert status.counters.dropped == {}
+        assert (status.counters.points.measured, status.counters.points.delivered, status.pending) == (400, 300, 100)
+        assert status.counters.points.dropped == {}
         accounted(buffer)
         clock.pass_s(1000)
         assert buffer.commit_all()
@@ -584,8 +584,8 @@ def test_promise_8_a_second_damage_while_the_first_is_read_counts_nothing_twice(
     again = open_at(tmp_path / "killed", clock)
     drain(again)
     status = again.snapshot()
-    assert status.counters.measured == status.counters.delivered == 400
-    assert status.counters.dropped == {}
+    assert status.counters.points.measured == status.counters.points.delivered == 400
+    assert status.counters.points.dropped == {}
     accounted(again)
     again.close()
 
@@ -693,7 +693,11 @@ def test_promise_8_halves_of_a_damaged_set_count_once(tmp_path, monkeypatch):
     again = open_at(tmp_path / "after", clock)
     drain(again)
     status = again.snapshot()
-    assert (status.counters.measured, status.counters.delivered, status.counters.dropped) == (400, 400, {})
+    assert (status.counters.points.measured, status.counters.points.delivered, status.counters.points.dropped) == (
+        400,
+        400,
+        {},
+    )
     again.close()
 
 
