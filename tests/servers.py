@@ -1,7 +1,8 @@
 """A real HTTP server for tests of delivery: it stores and counts, and does what its script says.
 
 As it comes it answers like InfluxDB 2.9.1 as far as a writer can see (texts as in data/influxdb-2.9.1.json): 400 and
-nothing stored for lines that cannot be parsed, 422 and the others stored for type conflicts and expired points.
+nothing stored for lines that cannot be parsed, 422 and the others stored for type conflicts and expired points; those
+that are in the shard of a good point of the same request are stored (coordinator/points_writer.go).
 """
 
 import datetime as dt
@@ -12,6 +13,7 @@ import socket
 import struct
 import threading
 import time
+from bisect import bisect
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,6 +21,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 WEEK_NS = 604_800 * 1_000_000_000
+HOUR, DAY = 3600, 86_400
+SHARDS = ((2 * DAY, HOUR * 10**9), (182 * DAY, DAY * 10**9), (float("inf"), WEEK_NS))  # retention under s: a shard's ns
 SERIES = re.compile(rb"((?:[^\\, ]|\\.)+)((?:,(?:[^\\,= ]|\\.)+=(?:[^\\,= ]|\\.)+)*)(?= )", re.DOTALL)
 FIELD = re.compile(rb'((?:[^\\=, ]|\\.)+)=("(?:[^"\\]|\\.)*"|[^, \n]*)', re.DOTALL)
 STAMP = re.compile(rb" +(-?\d{1,19})\r?")
@@ -101,6 +105,7 @@ class InfluxServer:
     org: str = "my-org"
     bucket: str = "iot_center"
     retention_s: float = 0
+    old_wording: bool = False
     judge: bool = True
     date: bool = True
     port: int = 0
@@ -273,10 +278,12 @@ class InfluxServer:
             quoted = (f"unable to parse '{line.decode('utf-8', 'replace')}': {reason}" for line, reason in bad)
             return 400, {"code": "invalid", "message": "\n".join(quoted)}
         oldest_ns = time.time_ns() - round(self.retention_s * 1e9) if self.retention_s else None
+        shard_ns = SHARDS[bisect(SHARDS, (self.retention_s or 1e12, 0))][1]
+        open_shards = {stamp // shard_ns for _, (_, _, _, stamp) in parsed if oldest_ns is None or stamp >= oldest_ns}
         expired, conflicts, count = [], [], 0
         with self.lock:
             for line, (series, measurement, fields, stamp) in parsed:
-                if oldest_ns is not None and stamp < oldest_ns:
+                if stamp // shard_ns not in open_shards:  # an expired point goes with a good one of its shard
                     expired.append((series, stamp))
                     continue
                 week = stamp // WEEK_NS
@@ -299,13 +306,15 @@ class InfluxServer:
             measurement, name, kind, stored = (x.decode() if isinstance(x, bytes) else x for x in conflicts[0])
             what = f'field type conflict: input field "{name}" on measurement "{measurement}" is type {kind}, '
             return self.partial(f"{what}already exists as type {stored} dropped={len(conflicts)}")
+        if expired and self.old_wording:
+            return self.partial(f"points beyond retention policy dropped={len(expired)}")
         if expired:
-            bound = _time(oldest_ns)
-            series, stamp = min(expired, key=lambda point: point[1])
-            point = f"{series.decode()} at {_time(stamp)} dropped because it violates a Retention Policy Lower Bound"
+            because = f"dropped because it violates a Retention Policy Lower Bound at {_time(oldest_ns)}"
+            ends = [pick(expired, key=lambda point: point[1]) for pick in (min, max)]
+            oldest, newest = (f"point {series.decode()} at {_time(stamp)} {because}" for series, stamp in ends)
             return self.partial(
                 f"dropped {len(expired)} points outside retention policy of duration {self.retention_s}s - oldest "
-                f"point {point} at {bound}, newest point {point} at {bound} dropped={len(expired)} for database: x"
+                f"{oldest}, newest {newest} dropped={len(expired)} for database: x"
             )
         return 204, b""
 

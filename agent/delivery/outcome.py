@@ -7,13 +7,12 @@ drop a point: its line is parked, which counts as pending, is retried slowly and
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from agent.buffer.batch import Batch, DeadLetter, Part
-from agent.delivery.bad_lines import halves, named_lines, trouble
+from agent.delivery.bad_lines import dropped, expired_lines, halves, named_lines, trouble
 from agent.util.errors import short
 from agent.util.http import Answer
 
@@ -21,7 +20,6 @@ SAME_BYTES = 3  # a 500 can be the sender's fault: after so many of them on the 
 EITHER = ("413", "500")  # these bytes are at fault, or the server refuses whatever it is sent
 TOO_LARGE_S = 15.0
 """A server that finds everything too large (413) is asked again, with few points, after this."""
-_DROPPED = re.compile(r"dropped=(\d{1,18})\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +61,16 @@ class Slow(_Because):
 
 @dataclass(frozen=True, slots=True)
 class Split(_Because):
-    """In the batch's place: `parts` to be sent each for itself, `dead` lines kept with the server's reason.
+    """In the batch's place: `parts` to be sent each for itself, `dead` lines kept with the server's reason; `stored` of
+    its points the server has.
 
-    No parts: rejected whole. `blind`: halved, or one point put under suspicion, because nothing told the bad lines
-    from the good ones.
+    `blind`: halved, or one point put under suspicion, because nothing told the bad lines from the good ones.
     """
 
     parts: tuple[Part, ...]
     dead: tuple[DeadLetter, ...] = ()
     blind: bool = False
+    stored: int = 0
 
 
 class Park(_Because):
@@ -160,14 +159,14 @@ def decide(
         return Park(kind, text) if accepting else Defer(kind, text)
     if batch is None or html or status not in (400, 422):
         return Slow(kind, text)
-    known = _named(batch.lines(), message, now_ns) if status == 400 else _partial(batch.lines(), message, now_ns)
+    lines = batch.lines()
+    again_sent = batch.suspect or batch.parked
+    known = _named(lines, message, now_ns) if status == 400 else _partial(lines, message, now_ns, again=again_sent)
     if known is not None:
         return known
-    dropped = _DROPPED.findall(message)
-    all_dropped = bool(dropped) and int(dropped[-1]) == batch.count
-    if batch.count == 1 or all_dropped or not may_halve:
+    if batch.count == 1 or dropped(message) == batch.count or not may_halve:
         return Park(kind, text)
-    return _halved(kind, text, batch.lines())
+    return _halved(kind, text, lines)
 
 
 def _halved(kind: str, text: str, lines: Sequence[bytes]) -> Split:
@@ -187,18 +186,26 @@ def _named(lines: Sequence[bytes], message: str, now_ns: int) -> Split | None:
     return Split("400", f"400 {short(message)}", (Part(rest, "pending"),) if rest else (), dead)
 
 
-def _partial(lines: Sequence[bytes], message: str, now_ns: int) -> Split | None:
+def _partial(lines: Sequence[bytes], message: str, now_ns: int, *, again: bool) -> Split | None:
     """422 partial write: all but the refused were stored, so whatever is sent again only overwrites itself.
 
-    `dropped` is a lower bound: equal to the size, all were refused; less says nothing.
+    `dropped` is a lower bound: equal to the size, all were refused; less says nothing, unless it is the retention.
+    `again`: these points were sent with others before.
     """
     found = trouble(lines, message)
     if found is None:
         return None
     text = f"422 {short(message)}"
-    dropped = _DROPPED.findall(message)
-    if (dropped and int(dropped[-1]) == len(lines)) or (len(lines) == 1 and found.lines):
-        return Split("422", text, (), tuple(DeadLetter(line, found.reason, short(message), now_ns) for line in lines))
+    reason = found.reason
+    if reason == "retention":
+        # Alone an expired point is refused that was stored with a good one of its shard: nobody knows whether it was.
+        reason = "expired" if again else reason
+        expired = expired_lines(lines, message)
+        if expired is not None:
+            dead = tuple(DeadLetter(lines[n], reason, short(message), now_ns) for n in sorted(expired))
+            return Split("422", text, (), dead, stored=len(lines) - len(dead))
+    if dropped(message) == len(lines) or (len(lines) == 1 and found.lines):
+        return Split("422", text, (), tuple(DeadLetter(line, reason, short(message), now_ns) for line in lines))
     meant = set(found.lines)
     rest = tuple(line for n, line in enumerate(lines) if n not in meant)
     apart = tuple(line for n, line in enumerate(lines) if n in meant)

@@ -246,14 +246,18 @@ def test_promise_2_one_bad_point_among_5000_costs_at_most_5_requests(rig, server
     assert agent.delivery.snapshot().state == "delivering"
 
 
-def test_promise_2_points_older_than_the_retention_cost_at_most_5_requests(rig, server):
-    server.retention_s = 3600
+@pytest.mark.parametrize("old_wording", [False, True])
+def test_promise_8_at_the_edge_of_retention_delivered_is_what_is_stored(rig, server, old_wording):
+    server.retention_s, server.old_wording = 5400, old_wording  # in shards of an hour
     agent = rig()
     now = time.time_ns()
-    store(agent.buffer, [Line(GOOD, 0, now - n * S - (7200 * S if n % 10 == 0 else 0)) for n in range(2000)])
-    assert isolate(agent, server) <= 5
-    assert len(server.points) == 1800
-    assert agent.status.counters.points.rejected == 200
+    store(agent.buffer, [Line(GOOD, 0, now - n * 60 * S) for n in range(400)])
+    assert isolate(agent, server) == 1
+    counters = agent.status.counters.points
+    assert len(server.points) == counters.delivered == agent.delivery.snapshot().delivered
+    assert counters.rejected == 400 - counters.delivered >= 400 - 151
+    assert server.writes == len(server.points)  # and none of it twice
+    assert agent.delivery.snapshot().last_success_ns
 
 
 def test_promise_2_mixed_trouble_is_told_apart_kind_by_kind(rig, server):

@@ -254,7 +254,7 @@ def test_five_thousand_bad_lines_are_told_apart_at_once():
 def test_no_text_whatever_blames_lines_it_does_not_name(lines, text):
     named = named_lines(lines, text)
     assert not named or "unable to parse '" in text
-    assert trouble(lines, text) is None or "partial write" in text or "outside retention policy" in text
+    assert trouble(lines, text) is None or "partial write" in text
 
 
 # 422: partial writes
@@ -311,13 +311,36 @@ def test_promise_2_a_single_line_that_is_refused_for_a_known_reason_is_a_dead_le
     assert result.parts == ()
 
 
-def test_points_older_than_the_retention_are_sent_apart():
-    message = json.loads(CASES["write: all points older than retention"]["response"]["body"])["message"]
-    old = b"environment,clientId=pi-1 Temperature=1.5 1700000000000000000"
-    edge = b"environment,clientId=pi-1 Temperature=1.5 1795496968050214401"  # the bound itself
-    result = outcome(refused(422, message), old, edge, GOOD)
-    assert [part.lines for part in result.parts] == [(edge, GOOD), (old,)]
-    assert outcome(refused(422, message), old).dead[0].reason == "retention"
+RETENTION = json.loads(CASES["write: all points older than retention"]["response"]["body"])["message"]
+OLD_WORDING = "failure writing points to database: partial write: points beyond retention policy dropped={}"
+EXPIRED = b"environment,clientId=pi-1 Temperature=1.5 1700000000000000000"
+YOUNGER = b"environment,clientId=pi-1 Temperature=1.5 1795490000000000000"  # older than the bound, and in a good shard
+
+
+@pytest.mark.parametrize("message", [RETENTION, OLD_WORDING.format(1)])
+def test_promise_8_of_expired_points_those_that_were_stored_with_others_are_delivered(message):
+    result = outcome(refused(422, message), GOOD, EXPIRED, YOUNGER)
+    assert [(letter.line, letter.reason) for letter in result.dead] == [(EXPIRED, "retention")]
+    assert (result.parts, result.stored) == ((), 2)
+
+
+@pytest.mark.parametrize("message", [RETENTION, OLD_WORDING.format(1)])
+@pytest.mark.parametrize("sent_before", [{"suspect": True}, {"parked": True}])
+def test_promise_8_what_is_refused_for_its_age_after_it_was_sent_with_others_is_expired(message, sent_before):
+    assert outcome(refused(422, message), EXPIRED).dead[0].reason == "retention"
+    assert outcome(refused(422, message), EXPIRED, **sent_before).dead[0].reason == "expired"
+
+
+def test_expired_points_that_the_message_does_not_tell_apart_are_sent_again():
+    other = EXPIRED.replace(b"1.5", b"2")
+    for lines in ((EXPIRED, other, GOOD), (YOUNGER, EXPIRED[:-1] + b"1", GOOD)):  # of one time; not the named time
+        result = outcome(refused(422, RETENTION), *lines)
+        assert (result.dead, result.stored) == ((), 0)
+        assert [part.lines for part in result.parts] == [(GOOD,), lines[:2]]
+    result = outcome(refused(422, OLD_WORDING.format(1)), EXPIRED, other, GOOD)
+    assert [line for part in result.parts for line in part.lines] == [EXPIRED, other, GOOD]
+    swallowed = outcome(refused(422, OLD_WORDING.format(1)), b'm s="two', b'lines" 1700000000000000000', GOOD)
+    assert (swallowed.dead, swallowed.stored) == ((), 0)
 
 
 # texts nobody knows
