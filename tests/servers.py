@@ -247,6 +247,37 @@ class InfluxServer:
 
         return behave
 
+    def like_core(self, handler, body):
+        """As InfluxDB 3 Core does: the good lines are stored, the bad ones named by number; nothing to write is a 400.
+
+        Source: tests/data/influxdb-from-source.json.
+        """
+        if not body:
+            return self.reply(handler, 400, b"incoming write was empty", Content_Type="text/plain")
+        lines, bad = self._judged_apart(handler, body)
+        self.judged([line for n, line in enumerate(lines, 1) if n not in bad])
+        if not bad:
+            return self.reply(handler, 204)
+        named = [{"error_message": bad[n], "line_number": n, "original_line": lines[n - 1][:20].decode()} for n in bad]
+        error = "partial write of line protocol occurred"
+        return self.reply(handler, 400, {"error": error, "data": named})
+
+    def like_cloud(self, handler, body):
+        """As InfluxDB Cloud Dedicated does where it stores all or nothing: at most 100 lines are named."""
+        lines, bad = self._judged_apart(handler, body)
+        if not bad:
+            self.judged(lines)
+            return self.reply(handler, 204)
+        named = "".join(f"\nerror parsing line {n} (1-based): {bad[n]}" for n in list(bad)[:100])
+        message = f"failed to parse line protocol: errors encountered on line(s):{named}"
+        return self.reply(handler, 400, {"code": "invalid", "line": next(iter(bad)), "message": message})
+
+    def _judged_apart(self, handler, body):
+        lines = split_lines(gzip.decompress(body)) if body else []
+        handler.received.lines = len(lines)
+        reasons = ((n, parse(line)) for n, line in enumerate(lines, 1))
+        return lines, {n: reason for n, reason in reasons if isinstance(reason, str)}
+
     # what InfluxDB would do
 
     def write(self, handler, body):

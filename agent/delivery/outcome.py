@@ -1,18 +1,25 @@
 """From an answer to what is to be done. Pure: status, headers, body and the batch in, one outcome out.
 
-The texts are those of InfluxDB 2.9.1 (tests/data/influxdb-2.9.1.json). A text that is not known is never a reason to
-drop a point: its line is parked, which counts as pending, is retried slowly and shown.
+The texts are those of InfluxDB 2.9.1 (tests/data/influxdb-2.9.1.json), of older ones, of InfluxDB 3 and of InfluxDB
+Cloud (tests/data/influxdb-from-source.json). A text that is not known is never a reason to drop a point: its line is
+parked, which counts as pending, is retried slowly and shown.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from agent.buffer.batch import Batch, DeadLetter, Part
 from agent.delivery.bad_lines import dropped, expired_lines, halves, named_lines, trouble
+from agent.delivery.numbered_lines import (
+    EMPTY_WRITE,
+    Numbered,
+    document,
+    is_refusal_of_lines,
+    numbered_lines,
+)
 from agent.util.errors import short
 from agent.util.http import Answer
 
@@ -90,18 +97,20 @@ def is_blind(outcome: Outcome) -> bool:
 
 
 def is_own(answer: Answer) -> bool:
-    """Whether an answer proves to be the write API's own, and not of a captive portal, a proxy or a gateway: a 204, or
-    an error in InfluxDB's JSON.
+    """Whether an answer proves to be the write API's own, and not of a captive portal, a proxy or a gateway: a 204, an
+    error in InfluxDB's JSON, or what InfluxDB 3 says to an empty write.
     """
     if answer.status == 204:
         return not answer.body
-    if answer.status not in (400, 401, 413, 422, 429, 500, 503) or not answer.body.startswith(b"{"):
+    if answer.status not in (400, 401, 413, 422, 429, 500, 503):
         return False
-    try:
-        error = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(error.get("code"), str) and isinstance(error.get("message"), str)
+    said = document(answer)
+    told = isinstance(said.get("code"), str) and isinstance(said.get("message"), str)
+    return told or is_refusal_of_lines(said) or _is_taken_empty(answer)
+
+
+def _is_taken_empty(answer: Answer) -> bool:
+    return answer.status == 400 and answer.body.strip() == EMPTY_WRITE
 
 
 def may_be_stored(answer: Answer) -> bool:
@@ -127,11 +136,14 @@ def decide(
     status, kind = answer.status, str(answer.status)
     if status is None:
         return Retry("timeout" if answer.timed_out else "no answer", short(answer.error) or "no answer")
-    if status == 204:
+    if status == 204 or (batch is None and _is_taken_empty(answer)):
         return Delivered()
     message = answer.message()
     text = f"{status} {short(message)}".strip()
     html = "html" in answer.headers.get("content-type", "").lower()
+    lines = batch.lines() if batch is not None and status in (201, 400, 422) else []
+    if (numbered := numbered_lines(lines, answer)) is not None:
+        return _by_number(lines, numbered, kind, now_ns)
     if status < 300:
         what = answer.headers.get("content-type", "no content type")
         return Retry(kind, f"{status} ({short(what)}) instead of 204: a captive portal or proxy answers for the server")
@@ -159,7 +171,6 @@ def decide(
         return Park(kind, text) if accepting else Defer(kind, text)
     if batch is None or html or status not in (400, 422):
         return Slow(kind, text)
-    lines = batch.lines()
     again_sent = batch.suspect or batch.parked
     known = _named(lines, message, now_ns) if status == 400 else _partial(lines, message, now_ns, again=again_sent)
     if known is not None:
@@ -174,6 +185,25 @@ def _halved(kind: str, text: str, lines: Sequence[bytes]) -> Split:
     state: Literal["pending", "suspect"] = "pending" if kind == "413" and len(lines) > 1 else "suspect"
     parts = halves(lines) if len(lines) > 1 else (tuple(lines),)
     return Split(kind, text, tuple(Part(part, state) for part in parts), blind=True)
+
+
+def _by_number(lines: Sequence[bytes], named: Numbered, kind: str, now_ns: int) -> Split | Park:
+    """InfluxDB 3 and Cloud. A 422 is a limit of the server's: somebody can raise it, so what it refuses is parked."""
+    text = f"{kind} {short(next(iter(named.lines.values())))}"
+    rest = tuple(line for n, line in enumerate(lines) if n not in named.lines)
+    parts = () if named.others_stored or not rest else (Part(rest, "pending"),)
+    stored = len(rest) if named.others_stored else 0
+    if kind == "422":
+        if not rest:
+            return Park(kind, text)
+        refused = tuple(lines[n] for n in sorted(named.lines))
+        return Split(kind, text, (*parts, Part(refused, "parked")), stored=stored)
+    dead = tuple(DeadLetter(lines[n], _code(words), short(words), now_ns) for n, words in sorted(named.lines.items()))
+    return Split(kind, text, parts, dead, stored=stored)
+
+
+def _code(words: str) -> str:
+    return "type_conflict" if "column type" in words else "parse"
 
 
 def _named(lines: Sequence[bytes], message: str, now_ns: int) -> Split | None:

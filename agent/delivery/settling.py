@@ -195,6 +195,9 @@ class Settling:
                 self._accepted(now, batch, outcome.stored)
             if outcome.dead:
                 self._outage.tell(now, "refused", len(outcome.dead), outcome.text)
+            if parked := sum(len(part.lines) for part in outcome.parts if part.state == "parked"):
+                self._pace.parked.fail(now)
+                self._outage.tell(now, "parked", parked, outcome.text)
             return True
         self._pace.parked.fail(now)
         if batch.parked:

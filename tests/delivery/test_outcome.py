@@ -21,6 +21,7 @@ from agent.delivery.outcome import (
     Split,
     Wait,
     decide,
+    is_own,
 )
 from agent.util.errors import short
 from agent.util.http import Answer
@@ -341,6 +342,73 @@ def test_expired_points_that_the_message_does_not_tell_apart_are_sent_again():
     assert [line for part in result.parts for line in part.lines] == [EXPIRED, other, GOOD]
     swallowed = outcome(refused(422, OLD_WORDING.format(1)), b'm s="two', b'lines" 1700000000000000000', GOOD)
     assert (swallowed.dead, swallowed.stored) == ((), 0)
+
+
+# InfluxDB 3 and Cloud: lines by number
+
+NUMBERED = json.loads(Path("tests/data/influxdb-from-source.json").read_text("utf-8"))
+
+
+def numbered(case):
+    sent = Sent(tuple(case["request"]["body"].encode().split(b"\n")))
+    reply = case["response"]
+    return decide(Answer(reply["status"], reply["headers"], reply["body"].encode()), sent, now_ns=NOW), sent.content
+
+
+@pytest.mark.parametrize("case", NUMBERED, ids=[case["name"] for case in NUMBERED])
+def test_lines_named_by_number_are_told_apart_at_once(case):
+    result, lines = numbered(case)
+    expected = case["expected"]
+    assert isinstance(result, Split)
+    assert not result.blind
+    dead = {letter.line: [letter.reason, letter.message] for letter in result.dead}
+    assert dead == {lines[int(n)]: told for n, told in expected["dead"].items()}
+    parts = {state: [part.lines for part in result.parts if part.state == state] for state in ("parked", "pending")}
+    for state, meant in (("parked", expected["parked"]), ("pending", expected["again"])):
+        assert parts[state] == ([tuple(lines[n] for n in meant)] if meant else [])
+    assert result.stored == expected["stored"]
+    assert len(result.dead) + sum(len(part.lines) for part in result.parts) + result.stored == len(lines)
+
+
+def core(*items, status=400, error="partial write of line protocol occurred"):
+    data = [{"line_number": n, "original_line": shown, "error_message": "no"} for n, shown in items]
+    return answer(status, {"error": error, "data": data})
+
+
+def test_a_number_that_names_another_line_than_it_shows_blames_none():
+    lines = (GOOD, b"other,clientId=pi-1 x=1 5", GOOD + b"1")
+    assert outcome(core((2, "environment,clientId")), *lines).blind
+    result = outcome(core((2, "other,clientId=pi-1 "), (3, "another")), *lines)
+    assert [letter.line for letter in result.dead] == [lines[1]]
+    assert (result.stored, [part.lines for part in result.parts]) == (0, [(lines[0], lines[2])])
+
+
+@pytest.mark.parametrize("number", [0, -1, 4, True, "2", None, 2.0])
+def test_a_number_that_is_none_of_the_batch_blames_none(number):
+    assert outcome(core((number, "")), GOOD, GOOD, GOOD).blind
+
+
+def test_whoever_names_a_hundred_lines_may_have_more_to_name():
+    lines = [GOOD + b"%d" % n for n in range(150)]
+    result = outcome(core(*((n, "environment,clientId") for n in range(1, 101))), *lines)
+    assert len(result.dead) == 100
+    assert (result.stored, [len(part.lines) for part in result.parts]) == (0, [50])
+
+
+def test_numbers_are_not_believed_where_a_string_spans_lines():
+    assert outcome(core((2, "environment,clientId")), b'm s="two', b'lines" 5', GOOD).blind
+
+
+def test_a_limit_that_refuses_all_parks_them():
+    assert isinstance(outcome(core((1, ""), (2, ""), status=422), GOOD, GOOD), Park)
+
+
+def test_an_empty_write_that_influxdb_3_would_take_is_taken():
+    taken = answer(400, b"incoming write was empty")
+    assert isinstance(outcome(taken), Delivered)
+    assert isinstance(outcome(taken, GOOD), Park)
+    assert is_own(taken)
+    assert not is_own(answer(400, b"incoming write was empty, log in to the hotel"))
 
 
 # texts nobody knows
