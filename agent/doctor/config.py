@@ -8,8 +8,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.config.limits import check_id
 from agent.config.parse import load_settings
 from agent.doctor.finding import Finding, Patient, failed, failed_by, ok, skipped, warning
+from agent.registration.answers import RegistrationError
 from agent.registration.credentials import (
     CREDENTIALS_FILE,
     SECRET_FILE,
@@ -18,7 +20,7 @@ from agent.registration.credentials import (
     read_private,
     read_secret_file,
 )
-from agent.registration.device_id import state_folder_warning
+from agent.registration.device_id import ID_FILE, derive, state_folder_warning
 from agent.registration.policy import target_of
 from agent.registration.static_token import CREDENTIAL
 from agent.registration.target import Target
@@ -109,9 +111,10 @@ def secrets(patient: Patient) -> Iterator[Finding]:
         secret = read_private(folder / SECRET_FILE)
         data = read_private(folder / CREDENTIALS_FILE)
         stored = Credentials.decode(data) if data is not None else None
-        if stored and stored.center == settings.center.url:
+        if stored and (stored.center, stored.device_id) == (settings.center.url, device_id(patient)):
+            patient.dialect = stored.dialect
             patient.target = target_of(settings.center, stored)
-    except CredentialsError as error:
+    except (CredentialsError, RegistrationError) as error:
         yield failed_by(name, error, str(error))
         return
     except ValueError as error:
@@ -130,6 +133,20 @@ def secrets(patient: Patient) -> Iterator[Finding]:
         yield warning(name, "there is no token for this center yet", REGISTER)
     else:
         yield ok(name, "token and device secret are there, readable for their owner only")
+
+
+def device_id(patient: Patient) -> str | None:
+    """As the agent would find it, without keeping a derived one."""
+    if patient.settings and patient.settings.device.id:
+        return patient.settings.device.id
+    if patient.running:
+        return str(patient.running["device_id"])
+    try:
+        return check_id((patient.state_dir / ID_FILE).read_text("ascii").strip())
+    except (FileNotFoundError, ValueError):
+        return derive()
+    except OSError:
+        return None
 
 
 def _unreadable(name: str, path: str | None, error: CredentialsError) -> Iterator[Finding]:

@@ -318,6 +318,42 @@ class TestCenter:
         influx.token = "revoked"
         assert setup.only_failure()["remedy"] == "iot-agent register --force gets a new one"
 
+    def test_a_center_that_cannot_tell_it_from_another_device_is_failed_as_by_register(self, setup):
+        with HTTPServer(port=0) as server:
+            center = FakeCenter(server, "iot-center-v2")
+            center.tokens["pi-70"] = ["theirs"]
+            self.point_to(setup, center)
+            refused = CliRunner().invoke(main, ["register", *setup.where])
+            assert refused.exit_code == 1
+            shutil.rmtree(setup.state)
+            setup.state.mkdir(mode=0o700)
+            found = setup.only_failure()
+            assert found["check"] == "registration"
+            assert found["seen"] in refused.output
+            assert found["remedy"] == "Choose another [device] id"
+            assert center.tokens == {"pi-70": ["theirs"]}
+
+    def test_a_token_that_works_and_cannot_be_renewed_is_a_warning(self, setup, influx):
+        with HTTPServer(port=0) as server:
+            center = FakeCenter(server, "iot-center-v2")
+            center.place["influx_url"] = influx.url
+            self.point_to(setup, center)
+            assert CliRunner().invoke(main, ["register", *setup.where]).exit_code == 0
+            influx.token = center.tokens["pi-7"][0]
+            center.tokens["pi-70"] = ["theirs"]
+            found = {finding["check"]: finding for finding in setup.doctor()}
+            assert found["registration"]["verdict"] == "warning"
+            assert "cannot be renewed" in found["registration"]["seen"]
+            assert found["token and bucket"]["verdict"] == "ok"
+
+    def test_the_token_of_another_device_is_none_for_the_doctor_either(self, setup, center, influx):
+        self.point_to(setup, center)
+        CliRunner().invoke(main, ["register", *setup.where])
+        setup.config.write_text(setup.config.read_text().replace('"pi-7"', '"pi-8"'))
+        found = {finding["check"]: finding for finding in setup.doctor()}
+        assert found["secrets"]["seen"] == "there is no token for this center yet"
+        assert "does not know pi-8 yet" in found["registration"]["seen"]
+
     def test_a_lost_device_secret_is_failed_before_the_token_is(self, setup, center, influx):
         self.point_to(setup, center)
         subprocess.run([sys.executable, "-m", "agent.cli", "register", *setup.where], check=True, capture_output=True)
