@@ -98,6 +98,7 @@ class InfluxServer:
 
     `points` holds (series, stamp) → line of all that was stored, once each; `writes` counts lines stored, also again.
     `script` is used up one behaviour a request, then `always` is; a behaviour is a function of (handler, body).
+    `prefix`: behind a reverse proxy under this path.
     `known`: measurement, field → type as stored before. `judge=False` only counts lines: for speed.
     """
 
@@ -118,6 +119,8 @@ class InfluxServer:
     always: object = None
     types: dict = field(default_factory=dict)
     skew_s: float = 0.0
+    tls: object = None
+    prefix: str = ""
 
     def __enter__(self):
         outer = self
@@ -157,6 +160,8 @@ class InfluxServer:
 
         self.httpd = Server(("127.0.0.1", self.port), Handler)
         self.port = self.httpd.server_address[1]
+        if self.tls is not None:
+            self.httpd.socket = self.tls.wrap_socket(self.httpd.socket, server_side=True, do_handshake_on_connect=False)
         self.thread = threading.Thread(target=self.httpd.serve_forever, args=(0.02,), daemon=True)
         self.thread.start()
         return self
@@ -169,7 +174,8 @@ class InfluxServer:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}"
+        scheme, host = ("https", "localhost") if self.tls is not None else ("http", "127.0.0.1")
+        return f"{scheme}://{host}:{self.port}{self.prefix}"
 
     def handle(self, handler):
         body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
@@ -285,7 +291,11 @@ class InfluxServer:
         if handler.headers.get("Authorization") != f"Token {self.token}":
             return 401, {"code": "unauthorized", "message": "unauthorized access"}
         query = handler.received.query
-        if query.get("org") != self.org or query.get("bucket") != self.bucket:
+        if handler.received.path != f"{self.prefix}/api/v2/write":
+            return 404, b"404 page not found\n"
+        if query.get("org") != self.org:
+            return 404, {"code": "not found", "message": f'organization name "{query.get("org")}" not found'}
+        if query.get("bucket") != self.bucket:
             return 404, {"code": "not found", "message": f'bucket "{query.get("bucket")}" not found'}
         if handler.headers.get("Content-Encoding") == "gzip":
             try:

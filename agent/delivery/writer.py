@@ -47,10 +47,13 @@ class Writer:
 
     def _post(self, token: str, body: bytes) -> None:
         if self._client is None:
+            cert, key = self.target.client_cert or (None, None)
             self._client = InfluxDBClient(
                 self.target.url,
                 token,
                 ssl_ca_cert=self.target.ca_file,  # None: the system's trust store
+                cert_file=cert,
+                cert_key_file=key,
                 connection_pool_maxsize=1,
             )
             self._bounds.put_on(self._client.api_client.rest_client.pool_manager)

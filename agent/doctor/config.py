@@ -10,6 +10,7 @@ from pathlib import Path
 
 from agent.config.limits import check_id
 from agent.config.parse import load_settings
+from agent.config.settings import CenterSettings, InfluxSettings
 from agent.doctor.finding import Finding, Patient, failed, failed_by, ok, skipped, warning
 from agent.registration.answers import RegistrationError
 from agent.registration.credentials import (
@@ -22,8 +23,8 @@ from agent.registration.credentials import (
 )
 from agent.registration.device_id import ID_FILE, derive, state_folder_warning
 from agent.registration.policy import target_of
-from agent.registration.static_token import CREDENTIAL
-from agent.registration.target import Target
+from agent.registration.static_token import CREDENTIAL, target_by_hand
+from agent.registration.target import client_cert
 from agent.status.socket import ask
 from agent.util.errors import AgentError
 
@@ -96,10 +97,12 @@ def secrets(patient: Patient) -> Iterator[Finding]:
         if token is None:
             yield failed(name, "there is no token", "set [influxdb] token_file to a file that holds one")
             return
-        patient.target = Target(influx.url, influx.org, influx.bucket, token, influx.ca_file)
+        patient.target = target_by_hand(influx, token)
+        yield from _client_key(influx)
         yield ok(name, f"the token is in {'the configuration' if influx.token else influx.token_file}")
         return
     assert settings.center is not None
+    yield from _client_key(settings.center)
     try:
         read_secret_file(settings.center.enrollment_key_file, "enrollment.key")
     except CredentialsError as error:
@@ -147,6 +150,21 @@ def device_id(patient: Patient) -> str | None:
         return derive()
     except OSError:
         return None
+
+
+def _client_key(section: CenterSettings | InfluxSettings) -> Iterator[Finding]:
+    """The key of a client certificate is a secret, and has to be readable."""
+    for path in dict.fromkeys(client_cert(section) or ()):
+        try:
+            mode = Path(path).stat().st_mode
+        except OSError as error:
+            yield failed("secrets", f"{path}: {error.strerror}", "mend client_cert and client_key")
+            continue
+        if not os.access(path, os.R_OK):
+            yield warning("secrets", f"{path} may not be read by {_user(os.geteuid())}", SUDO)
+        elif path == (section.client_key or section.client_cert) and mode & 0o007:
+            text = f"{path} holds a key and can be read by others ({stat.filemode(mode)})"
+            yield failed("secrets", text, f"chmod o= {path}")
 
 
 def _unreadable(name: str, path: str | None, error: CredentialsError) -> Iterator[Finding]:

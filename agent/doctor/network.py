@@ -19,7 +19,7 @@ from agent.clock.sources import BUILT_NS, shown
 from agent.config.units import rough_duration
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
 from agent.registration.client import bounded_session
-from agent.registration.target import plain_http_warning, trust_store
+from agent.registration.target import Target, client_cert, plain_http_warning, trust_store
 from agent.util.http import Bounds
 
 OFF_S = 5.0
@@ -33,6 +33,7 @@ class Server(NamedTuple):
     host: str
     port: int
     ca_file: str | None
+    client_cert: tuple[str, str] | None
 
 
 def host_and_port(url: str) -> tuple[str, int]:
@@ -46,7 +47,8 @@ def servers(patient: Patient) -> list[Server]:
     for named in (settings and settings.center, settings and settings.influxdb, patient.target):
         if named:
             place = host_and_port(named.url)
-            result.setdefault(place, Server(named.url, *place, named.ca_file))
+            shown = named.client_cert if isinstance(named, Target) else client_cert(named)
+            result.setdefault(place, Server(named.url, *place, named.ca_file, shown))
     return list(result.values())
 
 
@@ -132,7 +134,7 @@ def _resolved(host: str, timeout_s: float) -> list[str] | str:
 
 
 def connections(patient: Patient) -> Iterator[Finding]:
-    for _, host, port, _ in servers(patient):
+    for _, host, port, *_ in servers(patient):
         name = f"connection to {host}:{port}"
         if (host, port) in patient.unreachable:
             yield skipped(name, "its name is not resolved")
@@ -152,7 +154,8 @@ def connections(patient: Patient) -> Iterator[Finding]:
 
 
 def tls(patient: Patient) -> Iterator[Finding]:
-    for url, host, port, ca_file in servers(patient):
+    for server in servers(patient):
+        url, host, port, *_ = server
         name = f"TLS of {host}"
         if not url.startswith("https:"):
             if text := plain_http_warning(url):
@@ -161,18 +164,25 @@ def tls(patient: Patient) -> Iterator[Finding]:
         if (host, port) in patient.unreachable:
             yield skipped(name, "there is no connection")
             continue
-        finding = _handshake(name, host, port, ca_file, patient.timeout_s)
+        finding = _handshake(name, server, patient.timeout_s)
         if finding.verdict == "failed":
             patient.unreachable.add((host, port))
         yield finding
 
 
-def _handshake(name: str, host: str, port: int, ca_file: str | None, timeout_s: float) -> Finding:
+def _handshake(name: str, server: Server, timeout_s: float) -> Finding:
+    _, host, port, ca_file, shown = server
     try:
         store = trust_store(ca_file)
         context = ssl.create_default_context(cafile=store if isinstance(store, str) else None)
     except (OSError, ssl.SSLError) as error:
         return failed(name, f"{ca_file} cannot be used: {error}", "ca_file must be a readable certificate in PEM")
+    try:
+        if shown is not None:
+            context.load_cert_chain(*shown, password="")  # an empty one: it must not ask at the terminal
+    except (OSError, ssl.SSLError) as error:
+        remedy = "client_cert and client_key must be a readable certificate and its key in PEM, without a password"
+        return failed(name, f"{' and '.join(dict.fromkeys(shown or ()))} cannot be used: {error}", remedy)
     try:
         with (
             socket.create_connection((host, port), timeout=timeout_s) as plain,

@@ -14,6 +14,7 @@ from agent.registration.answers import IndistinctError, NotRegisteredError, Regi
 from agent.registration.client import CenterClient
 from agent.registration.credentials import SECRET_FILE, CredentialsError, read_private
 from agent.registration.dialects import rehearse
+from agent.registration.target import client_cert
 from agent.util.secret import Secret
 
 
@@ -60,7 +61,13 @@ def _client(patient: Patient, settings: CenterSettings) -> CenterClient:
     with contextlib.suppress(CredentialsError):
         data = read_private(patient.state_dir / SECRET_FILE)
     secret = Secret(data.decode("ascii", "replace").strip() if data else "")
-    return CenterClient(settings.url, secret, ca_file=settings.ca_file, timeout_s=patient.timeout_s)
+    return CenterClient(
+        settings.url,
+        secret,
+        ca_file=settings.ca_file,
+        client_cert=client_cert(settings),
+        timeout_s=patient.timeout_s,
+    )
 
 
 def token(patient: Patient) -> Iterator[Finding]:

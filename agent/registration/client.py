@@ -13,7 +13,7 @@ from agent import __version__
 from agent.config.settings import CenterSettings
 from agent.registration.answers import RegistrationError, Reply
 from agent.registration.credentials import CredentialsError, CredentialStore, read_secret_file
-from agent.registration.target import origin, trust_store
+from agent.registration.target import client_cert, origin, trust_store
 from agent.util.http import Answer, Bounds
 from agent.util.secret import Secret
 from drivers.base import boot_ns
@@ -64,6 +64,7 @@ class CenterClient:
         enrollment_key: Secret | None = None,
         *,
         ca_file: str | None = None,
+        client_cert: tuple[str, str] | None = None,
         timeout_s: float = 10.0,
         observe: Observe | None = None,
         key_problem: str | None = None,
@@ -75,6 +76,7 @@ class CenterClient:
         self._bounds = Bounds(timeout_s, MAX_ANSWER)
         self._session = bounded_session(self._bounds)
         self._verify = trust_store(ca_file)
+        self._session.cert = client_cert
         self._session.headers["User-Agent"] = f"iot-agent/{__version__}"
         self._session.headers["Accept"] = "application/json"
         self._session.headers["Accept-Encoding"] = "identity"  # bounded means bounded: nothing to unpack
@@ -164,6 +166,7 @@ def connect(settings: CenterSettings, store: CredentialStore, observe: Observe |
         store.device_secret(),
         key,
         ca_file=settings.ca_file,
+        client_cert=client_cert(settings),
         timeout_s=settings.timeout,
         observe=observe,
         key_problem=problem,

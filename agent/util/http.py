@@ -37,6 +37,10 @@ RETRY_AFTER_MIN_S = 1.0
 RETRY_AFTER_MAX_S = 900.0
 _OBJECT = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>:? ?|\w+\(host='[^']*', port=\d+\): ?")
 _ESCAPE_CUT = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?$")
+_ASKS = re.compile(
+    r"alert (?:certificate required|bad certificate|unknown ca|handshake failure)|EOF occurred in violation",
+    re.IGNORECASE,
+)
 _MESSAGE = re.compile(r'"message"\s*:\s*"')
 
 
@@ -224,6 +228,8 @@ def _describe(causes: list[BaseException], seconds: float) -> str:
     last = causes[-1]
     words = last.strerror if isinstance(last, OSError) and last.strerror else str(last)
     text = f"{type(last).__name__}: {_OBJECT.sub('', words)}".removesuffix(": ")
+    if _ASKS.search(text):
+        return short(f"TLS failed ({text}): if the server asks for a certificate, set client_cert and client_key")
     if any(isinstance(cause, ssl.SSLError | SSLError) for cause in causes):
         return short(f"TLS failed ({text}): for a certificate authority of your own set ca_file")
     if isinstance(last, ConnectionRefusedError):

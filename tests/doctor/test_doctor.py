@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ from agent.sensing.treatment import Treatment
 from drivers.base import Reading, boot_ns
 from drivers.chip import Chip, Image
 from tests.buffers import store
+from tests.certificates import make_certificate, server_context
 from tests.fake_center import FakeCenter
 from tests.fake_i2c_bus import FakeI2C, environment
 from tests.servers import InfluxServer
@@ -199,6 +199,18 @@ class TestTenBrokenSetups:
         assert "there is no bucket 'cellar' of organization 'my-org'" in found["seen"]
         assert "make the bucket, or mend its name" in found["remedy"]
 
+    def test_8_missing_organization(self, setup, influx):
+        influx.org = "another"
+        setup.write(influx.url)
+        found = setup.only_failure()
+        assert "there is no organization 'my-org'" in found["seen"]
+
+    def test_8_missing_path(self, setup, influx):
+        setup.write(f"{influx.url}/garden")
+        found = setup.only_failure()
+        assert found["seen"] == f"there is no /garden/api/v2/write at {influx.url} (404)"
+        assert found["remedy"] == f"correct the url: is it {influx.url} without the path?"
+
     def test_9_wrong_clock(self, setup, influx, tmp_path):
         setup.write(influx.url)
         wrong = WallClock(tmp_path, shift_s=-40 * 86_400)
@@ -225,14 +237,8 @@ class TestTenBrokenSetups:
 
 @pytest.fixture
 def https(tmp_path):
-    if not shutil.which("openssl"):
-        pytest.skip("install Debian's package openssl")
-    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "5"]
-    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    subprocess.run([*make, "-keyout", key, "-out", cert, *name], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
+    cert, key = make_certificate(tmp_path, days=5)
+    context = server_context(cert, key)
     with HTTPServer(host="localhost", port=0, ssl_context=context) as server:
         server.certificate = cert
         server.expect_request("/api/v2/write").respond_with_data(status=204)
@@ -251,6 +257,23 @@ class TestTls:
         found = {f["check"]: f for f in setup.doctor(env={**os.environ, **wrong.environment})}
         assert "40 days behind" in found["clock"]["seen"]  # asked for without checking the certificate
         assert "this board's clock is wrong" in found["TLS of localhost"]["remedy"]
+
+    def test_a_client_certificate_is_shown_and_its_key_is_a_secret(self, setup, tmp_path):
+        cert, key = make_certificate(tmp_path)
+        ca_file, shown = f'ca_file = "{cert}"\n', f'client_cert = "{cert}"\nclient_key = "{key}"\n'
+        with InfluxServer(tls=server_context(cert, key, asks_for=cert)) as influx:
+            setup.write(influx.url, influx_extra=ca_file + shown)
+            found = {finding["check"]: finding for finding in setup.doctor()}
+            assert found["token and bucket"]["verdict"] == "ok"
+            key.chmod(0o644)
+            assert setup.only_failure()["remedy"] == f"chmod o= {key}"
+            key.write_text("rubbish")
+            key.chmod(0o600)
+            found = setup.only_failure()
+            assert found["check"] == "TLS of localhost"
+            assert "a readable certificate and its key in PEM" in found["remedy"]
+            setup.write(influx.url, influx_extra=ca_file)
+            assert "set client_cert and client_key" in setup.only_failure()["seen"]
 
     def test_https_where_only_http_is_spoken(self, setup, influx):
         setup.write(influx.url.replace("http:", "https:"))

@@ -368,6 +368,15 @@ def test_retry_after_is_followed_within_bounds(httpserver, registrar, status, he
     assert "administrator" not in device.snapshot().error
 
 
+@pytest.mark.parametrize("api", ["iot-center", "iot-center-v2"])
+def test_a_center_under_a_path_of_a_reverse_proxy_is_found_there(httpserver, registrar, api):
+    center = FakeCenter(httpserver, api)
+    center.behind(httpserver, "/garden/center")
+    device = registrar(center, api=api)
+    device.step()
+    assert device.target().token.reveal() in center.tokens["pi-7"]
+
+
 # -- renewal
 
 
