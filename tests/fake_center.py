@@ -52,6 +52,8 @@ class FakeCenter:
             scripted = self.scripted.pop(0)
             if scripted is not None:
                 return scripted if isinstance(scripted, Response) else scripted(request)
+        if request.method == "HEAD":
+            return answer(200, "")
         found = getattr(self, f"_{request.method.lower()}_{self.api.replace('-', '_')}")(request)
         return found if isinstance(found, Response) else answer(*found)
 

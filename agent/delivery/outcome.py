@@ -21,7 +21,8 @@ from agent.delivery.numbered_lines import (
     numbered_lines,
 )
 from agent.util.errors import short
-from agent.util.http import Answer
+from agent.util.http import Answer, is_html
+from agent.util.proxy import ASKS
 
 SAME_BYTES = 3  # a 500 can be the sender's fault: after so many of them on the same bytes the batch is halved
 EITHER = ("413", "500")  # these bytes are at fault, or the server refuses whatever it is sent
@@ -115,7 +116,7 @@ def _is_taken_empty(answer: Answer) -> bool:
 
 def may_be_stored(answer: Answer) -> bool:
     """Whether the server can have what it was sent although it did not say so: the answer was lost, or a gateway's."""
-    return answer.sent if answer.status is None else answer.status in (502, 504)
+    return answer.sent and answer.tunnel is None if answer.status is None else answer.status in (502, 504)
 
 
 def decide(
@@ -134,13 +135,15 @@ def decide(
     `now_ns`: Unix time for dead letters and for a Retry-After date without a Date.
     """
     status, kind = answer.status, str(answer.status)
+    if answer.tunnel is not None or status == 407:
+        return _refused_by_proxy(answer, answer.tunnel or 407)
     if status is None:
         return Retry("timeout" if answer.timed_out else "no answer", short(answer.error) or "no answer")
     if status == 204 or (batch is None and _is_taken_empty(answer)):
         return Delivered()
     message = answer.message()
     text = f"{status} {short(message)}".strip()
-    html = "html" in answer.headers.get("content-type", "").lower()
+    html = is_html(answer)
     lines = batch.lines() if batch is not None and status in (201, 400, 422) else []
     if (numbered := numbered_lines(lines, answer)) is not None:
         return _by_number(lines, numbered, kind, now_ns)
@@ -150,6 +153,8 @@ def decide(
     if status < 400:
         there = short(answer.headers.get("location", "nowhere"))
         return Slow(kind, f"{status} redirect to {there}: not followed, the token goes nowhere else; correct the url")
+    if answer.proxy and html and status in (401, 403, 500, 502, 503, 504):  # InfluxDB says these in JSON
+        return _refused_by_proxy(answer, status)
     if status in (401, 403):
         return Reauthorise(kind, text)
     if status in (429, 503):
@@ -178,6 +183,16 @@ def decide(
     if batch.count == 1 or dropped(message) == batch.count or not may_halve:
         return Park(kind, text)
     return _halved(kind, text, lines)
+
+
+def _refused_by_proxy(answer: Answer, status: int) -> Slow | Retry:
+    """Nobody has seen the request: the proxy does not know us, has a rule against it (403), or reaches no server."""
+    if status in (401, 407):  # tinyproxy: 407 without a password, 401 for a wrong one
+        return Slow("407", ASKS.format(proxy=answer.proxy or "on the way"))
+    if status == 403:
+        text = f"the proxy {answer.proxy} lets nobody through to this server (403)"
+        return Slow("403 proxy", f"{text}: it needs a rule for it, or NO_PROXY the server's name")
+    return Retry("proxy", f"the proxy {answer.proxy} does not reach the server ({status})")
 
 
 def _halved(kind: str, text: str, lines: Sequence[bytes]) -> Split:

@@ -32,7 +32,7 @@ find one line in 5,000, and some more come before the first good part when there
 yet on disk, in order."""
 
 
-NOBODY = ("no answer", "timeout", "502", "504")
+NOBODY = ("no answer", "timeout", "502", "504", "proxy")
 """Kinds of an outage: nobody is there, as with a 2xx that is no 204, of a captive portal. Others are there and unwell,
 and asked more rarely.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -14,7 +15,8 @@ from agent.config.settings import CenterSettings
 from agent.registration.answers import RegistrationError, Reply
 from agent.registration.credentials import CredentialsError, CredentialStore, read_secret_file
 from agent.registration.target import client_cert, origin, trust_store
-from agent.util.http import Answer, Bounds
+from agent.util.http import Answer, Bounds, is_html
+from agent.util.proxy import ASKS, place, proxy_for
 from agent.util.secret import Secret
 from drivers.base import boot_ns
 
@@ -75,6 +77,7 @@ class CenterClient:
         self._observe, self._key_problem = observe, key_problem
         self._bounds = Bounds(timeout_s, MAX_ANSWER)
         self._session = bounded_session(self._bounds)
+        self._proxy = proxy_for(url)
         self._verify = trust_store(ca_file)
         self._session.cert = client_cert
         self._session.headers["User-Agent"] = f"iot-agent/{__version__}"
@@ -100,7 +103,10 @@ class CenterClient:
         for _ in range(4):
             answer = self._send(method, url, headers, body)
             if answer.status is None:
-                raise RegistrationError(f"{what}: {answer.error}")
+                asks = f": {ASKS.format(proxy=answer.proxy)}" if answer.tunnel in (401, 407) else ""
+                raise RegistrationError(f"{what}: {answer.error}{asks}")
+            if answer.status == 407 or (answer.status == 401 and answer.proxy and is_html(answer)):
+                raise RegistrationError(f"{what}: {ASKS.format(proxy=answer.proxy or 'on the way')}")
             if answer.status in _REDIRECTS:
                 url = self._follow(what, url, answer)
                 continue
@@ -113,6 +119,8 @@ class CenterClient:
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         def send() -> None:
+            if self._proxy is not None:
+                place(self._proxy)
             response = self._session.request(
                 method,
                 url,
@@ -128,7 +136,9 @@ class CenterClient:
         self.sent_ns = boot_ns()
         answer = self._bounds.exchange(send)
         self.received_ns = boot_ns()
-        return answer
+        if self._proxy is None:
+            return answer
+        return replace(answer, proxy=self._proxy.url).without(self._proxy.hidden)
 
     def _tell_time(self, unix_ns: int, resolution_ns: int, *, written: bool) -> None:
         """Hands the clock what the last answer said about the time."""

@@ -263,8 +263,8 @@ def test_the_defaults_that_the_example_shows_are_the_defaults():
         ("device", "id"), ("device", "location"), ("sensor", "name"), ("sensor", "sample_every"),
         ("sensor", "deadband"), ("sensor", "max_rate"), ("sensor", "offset"), ("sensor", "scale"),
         ("sensor", "calibrate"), ("sensor", "altitude"), ("center", "url"), ("center", "enrollment_key_file"),
-        ("center", "ca_file"), ("center", "client_cert"), ("center", "client_key"), ("buffer", "max_age"), ("center", "influx_url"),
-        ("center", "influx_org"), ("center", "influx_bucket"),
+        ("center", "ca_file"), ("center", "client_cert"), ("center", "client_key"), ("buffer", "max_age"),
+        ("center", "influx_url"), ("center", "influx_org"), ("center", "influx_bucket"),
     }  # fmt: skip
     data = documented()
     del data["influxdb"]
