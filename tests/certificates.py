@@ -13,7 +13,7 @@ def make_certificate(folder, name="cert", days=2):
         pytest.skip("install Debian's package openssl")
     cert, key = folder / f"{name}.pem", folder / f"{name}.key"
     make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,DNS:127.1"]
     files = ["-days", str(days), "-keyout", str(key), "-out", str(cert)]
     authority = ["-addext", "basicConstraints=critical,CA:TRUE"]
     subprocess.run([*make, *files, *subject, *authority], check=True, capture_output=True)

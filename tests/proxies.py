@@ -6,6 +6,8 @@ import subprocess
 import time
 from contextlib import contextmanager
 
+HERE = "127.1"
+"""127.0.0.1, spelled so that it does not look like this very machine, which is reached without a proxy."""
 USER, PASSWORD = "garden", "s3same-open"
 
 
@@ -36,3 +38,8 @@ def tinyproxy(folder, address="127.0.0.1", auth=True, rules=""):
         finally:
             process.terminate()
             process.wait(20)
+
+
+def seen_from_there(url):
+    """The address of a server on loopback for whoever goes through a proxy."""
+    return url.replace("127.0.0.1", HERE).replace("localhost", HERE)

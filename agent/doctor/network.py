@@ -103,6 +103,7 @@ def _offset(patient: Patient, server: Server) -> float | None:
     if isinstance(_resolved(server.next_hop[0], bounds.seconds), str):
         return None
     session, root, headers = bounded_session(bounds), urljoin(server.url, "/"), {"User-Agent": "iot-agent doctor"}
+    session.trust_env = server.proxy is not None
     options: dict[str, Any] = {"timeout": bounds.seconds, "verify": False, "stream": True}
     with warnings.catch_warnings(), contextlib.closing(session):
         warnings.simplefilter("ignore", InsecureRequestWarning)

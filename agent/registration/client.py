@@ -78,6 +78,7 @@ class CenterClient:
         self._bounds = Bounds(timeout_s, MAX_ANSWER)
         self._session = bounded_session(self._bounds)
         self._proxy = proxy_for(url)
+        self._session.trust_env = self._proxy is not None
         self._verify = trust_store(ca_file)
         self._session.cert = client_cert
         self._session.headers["User-Agent"] = f"iot-agent/{__version__}"

@@ -13,8 +13,9 @@ from agent.registration.answers import RegistrationError, Told
 from agent.registration.credentials import Credentials
 from agent.registration.device_id import state_folder_warning
 from agent.registration.remote_config import RemoteConfiguration, accept
-from agent.registration.target import Target, client_cert, is_local, is_loopback, plain_http_warning
+from agent.registration.target import Target, client_cert, is_local, plain_http_warning
 from agent.util.backoff import BASE_S, CAP_S, full_jitter
+from agent.util.proxy import is_loopback
 
 LASTED_S = 600.0
 RENEWAL_S = (60.0, 3600.0)

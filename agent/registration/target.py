@@ -45,15 +45,6 @@ def is_local(host: str) -> bool:
     return address.is_private or address.is_loopback or address.is_link_local
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host's name or address is this very machine."""
-    host = host.lower().rstrip(".")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
 def origin(url: str) -> str:
     """Scheme, host and port: who answers there."""
     parts = urlsplit(url)

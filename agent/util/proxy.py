@@ -1,10 +1,13 @@
 """The proxy that the environment names for an address: HTTP_PROXY, HTTPS_PROXY, NO_PROXY, as `requests` reads them.
 
+This very machine is reached directly: to a proxy its loopback addresses are others.
+
 User and password in its URL are secrets: they travel in a header, and no message shows them.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,10 +33,21 @@ class Proxy:
     hidden: tuple[Secret, ...] = field(default=())
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is this very machine."""
+    host = host.lower().rstrip(".")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
 def proxy_for(url: str) -> Proxy | None:
     """The proxy on the way to `url`, None for the direct way."""
     from requests.utils import get_environ_proxies, select_proxy  # noqa: PLC0415 - not to check a configuration
 
+    if is_loopback(urlsplit(url).hostname or ""):
+        return None
     named = select_proxy(url, get_environ_proxies(url))
     if not named:
         return None

@@ -14,7 +14,7 @@ from agent.util.http import Answer
 from agent.util.proxy import VARIABLES
 from agent.util.secret import Secret
 from tests.certificates import make_certificate, server_context
-from tests.proxies import PASSWORD, tinyproxy
+from tests.proxies import PASSWORD, seen_from_there, tinyproxy
 from tests.servers import InfluxServer
 
 pytestmark = pytest.mark.tinyproxy
@@ -65,11 +65,19 @@ def ask(url, **tls):
 def test_points_go_through_it(through):
     proxy = through()
     with InfluxServer() as server:
-        answer, outcome = write(server.url)
+        answer, outcome = write(seen_from_there(server.url))
         assert (answer.status, answer.proxy, outcome) == (204, proxy, Delivered())
         assert "tinyproxy" in server.requests[0].headers["via"]
         assert "proxy-authorization" not in server.requests[0].headers
         assert len(server.points) == 1
+
+
+def test_this_very_machine_is_reached_directly(through, httpserver):
+    through(password="wrong-one")
+    with InfluxServer() as server:
+        assert write(server.url)[0].status == 204
+    httpserver.expect_request("/api/devices").respond_with_json([])
+    assert ask(httpserver.url_for("").rstrip("/")).status == 200
 
 
 def test_points_go_through_a_tunnel_with_tls_checked_to_the_server(through, tmp_path):
@@ -77,10 +85,10 @@ def test_points_go_through_a_tunnel_with_tls_checked_to_the_server(through, tmp_
     cert, key = make_certificate(tmp_path)
     with InfluxServer(tls=server_context(cert, key, asks_for=cert)) as server:
         shown = {"ca_file": str(cert), "client_cert": (str(cert), str(key))}
-        assert write(server.url, **shown)[0].status == 204
+        assert write(seen_from_there(server.url), **shown)[0].status == 204
         assert "via" not in server.requests[0].headers
         assert len(server.points) == 1
-        answer, _ = write(server.url)
+        answer, _ = write(seen_from_there(server.url))
         assert answer.status is None
         assert answer.error.startswith("TLS failed")
         assert not may_be_stored(answer)
@@ -89,7 +97,7 @@ def test_points_go_through_a_tunnel_with_tls_checked_to_the_server(through, tmp_
 def test_the_center_is_asked_through_it_too(through, httpserver, tmp_path):
     through()
     httpserver.expect_request("/api/devices").respond_with_json([])
-    assert ask(httpserver.url_for("").rstrip("/")).status == 200
+    assert ask(seen_from_there(httpserver.url_for("").rstrip("/"))).status == 200
     assert "tinyproxy" in httpserver.log[0][0].headers["Via"]
 
 
@@ -98,21 +106,21 @@ def test_a_refused_password_is_told_with_the_remedy_and_no_token_is_renewed(thro
     proxy = through(password="wrong-one")
     scheme = "https" if tls else "http"
     for body in (BODY, b""):
-        answer, outcome = write(f"{scheme}://127.0.0.1:9", body)
+        answer, outcome = write(f"{scheme}://127.1:9", body)
         assert isinstance(outcome, Slow)
         assert outcome.text.startswith(f"the proxy {proxy} asks for a user and a password")
         assert "HTTP_PROXY" in outcome.text
         assert "wrong-one" not in outcome.text + answer.error
         assert not may_be_stored(answer)
     with pytest.raises(RegistrationError, match=rf"the proxy {proxy} asks for a user and a password") as caught:
-        ask(f"{scheme}://127.0.0.1:9")
+        ask(f"{scheme}://127.1:9")
     assert "wrong-one" not in str(caught.value)
 
 
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_server_that_the_proxy_does_not_reach_is_an_outage_and_no_fault_of_the_points(through, tls):
     proxy = through()
-    answer, outcome = write(f"{'https' if tls else 'http'}://127.0.0.1:9")
+    answer, outcome = write(f"{'https' if tls else 'http'}://127.1:9")
     assert isinstance(outcome, Retry)
     assert outcome.kind == "proxy"
     assert outcome.server
@@ -120,10 +128,10 @@ def test_a_server_that_the_proxy_does_not_reach_is_an_outage_and_no_fault_of_the
 
 
 def test_a_rule_of_the_proxy_is_no_refusal_of_the_token(through, tmp_path):
-    (tmp_path / "filter").write_text("127.0.0.1\n")
+    (tmp_path / "filter").write_text("127.1\n")
     proxy = through(rules=f'Filter "{tmp_path / "filter"}"\nFilterDefaultDeny No\n')
     for scheme in ("http", "https"):
-        answer, outcome = write(f"{scheme}://127.0.0.1:9")
+        answer, outcome = write(f"{scheme}://127.1:9")
         assert 403 in (answer.status, answer.tunnel)
         assert isinstance(outcome, Slow)
         assert outcome.text.startswith(f"the proxy {proxy} lets nobody through to this server (403)")
@@ -133,7 +141,7 @@ def test_the_servers_own_403_through_a_proxy_is_about_the_token(through):
     through()
     with InfluxServer() as server:
         server.always = server.answer(403, {"code": "forbidden", "message": "insufficient permissions"})
-        assert isinstance(write(server.url)[1], Reauthorise)
+        assert isinstance(write(seen_from_there(server.url))[1], Reauthorise)
 
 
 def test_a_proxy_that_is_not_there_is_named(monkeypatch):
@@ -157,7 +165,7 @@ def test_promise_7_a_proxy_url_that_cannot_be_read_shows_no_password(monkeypatch
 
 def test_what_register_and_doctor_say_of_a_proxy(through):
     proxy = through(password="wrong-one")
-    trial = try_out(Target("http://127.0.0.1:9", "o", "b", Secret("token-1")), 5.0, "another token")
+    trial = try_out(Target("http://127.1:9", "o", "b", Secret("token-1")), 5.0, "another token")
     assert not trial.good
     assert trial.seen == f"the proxy {proxy} asks for a user and a password, or refuses them (407)"
     assert trial.remedy.startswith("put them into HTTP_PROXY")

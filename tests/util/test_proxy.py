@@ -38,6 +38,12 @@ def test_no_proxy_names_what_is_reached_directly(monkeypatch, direct):
     assert proxy_for(SERVER) is None
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.53", "[::1]", "localhost", "LocalHost.", "db.localhost"])
+def test_this_very_machine_is_reached_directly(monkeypatch, host):
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy:3128")
+    assert proxy_for(f"http://{host}:8086") is None
+
+
 @pytest.mark.parametrize(
     ("named", "url", "where"),
     [
