@@ -58,8 +58,8 @@ def servers(patient: Patient) -> list[Server]:
     for named in (settings and settings.center, settings and settings.influxdb, patient.target):
         if named:
             where = host_and_port(named.url)
-            shown = named.client_cert if isinstance(named, Target) else client_cert(named)
-            result.setdefault(where, Server(named.url, *where, named.ca_file, shown, proxy_for(named.url)))
+            cert = named.client_cert if isinstance(named, Target) else client_cert(named)
+            result.setdefault(where, Server(named.url, *where, named.ca_file, cert, proxy_for(named.url)))
     return list(result.values())
 
 
@@ -217,18 +217,18 @@ def tls(patient: Patient) -> Iterator[Finding]:
 
 
 def _handshake(name: str, server: Server, timeout_s: float) -> Finding:
-    host, port, ca_file, shown = server.host, server.port, server.ca_file, server.client_cert
+    host, port, ca_file, cert = server.host, server.port, server.ca_file, server.client_cert
     try:
         store = trust_store(ca_file)
         context = ssl.create_default_context(cafile=store if isinstance(store, str) else None)
     except (OSError, ssl.SSLError) as error:
         return failed(name, f"{ca_file} cannot be used: {error}", "ca_file must be a readable certificate in PEM")
     try:
-        if shown is not None:
-            context.load_cert_chain(*shown, password="")  # an empty one: it must not ask at the terminal
+        if cert is not None:
+            context.load_cert_chain(*cert, password="")  # an empty one: it must not ask at the terminal
     except (OSError, ssl.SSLError) as error:
         remedy = "client_cert and client_key must be a readable certificate and its key in PEM, without a password"
-        return failed(name, f"{' and '.join(dict.fromkeys(shown or ()))} cannot be used: {error}", remedy)
+        return failed(name, f"{' and '.join(dict.fromkeys(cert or ()))} cannot be used: {error}", remedy)
     try:
         with (
             _connected(server, timeout_s) as plain,

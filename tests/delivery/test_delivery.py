@@ -291,7 +291,7 @@ def test_promise_2_a_limit_of_influxdb_3_parks_what_it_refuses_and_tries_it_slow
     server.always = lambda handler, body: server.reply(handler, 422, {"error": error, "data": [named]})
     agent.store(3)
     agent.run(seconds=30)
-    assert (agent.status.parked, agent.status.pending, agent.status.counters.delivered) == (1, 1, 2)
+    assert (agent.status.parked, agent.status.pending, agent.status.counters.points.delivered) == (1, 1, 2)
     assert len(server.requests) <= 3
     server.always = None
     assert agent.run(until=agent.empty)

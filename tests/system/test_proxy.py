@@ -171,7 +171,7 @@ def test_the_agent_registers_and_delivers_through_it_and_survives_its_refusals(t
         with agent.running():  # and all of it comes, each once
             agent.wait(lambda: agent.status() and agent.status()["buffer"]["pending_disk"] == 0)
         with OfflineBuffer(agent.state / "buffer", write=False) as buffer:
-            counters = buffer.counters()
+            counters = buffer.counters().points
     assert counters.delivered == sum(series.startswith(b"environment") for series, _ in influx.points) > 0
     assert (counters.rejected, dict(counters.dropped)) == (0, {})
 
