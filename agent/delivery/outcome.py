@@ -22,7 +22,7 @@ from agent.delivery.numbered_lines import (
 )
 from agent.util.errors import short
 from agent.util.http import Answer, is_html
-from agent.util.proxy import ASKS
+from agent.util.proxy import refusal
 
 SAME_BYTES = 3  # a 500 can be the sender's fault: after so many of them on the same bytes the batch is halved
 EITHER = ("413", "500")  # these bytes are at fault, or the server refuses whatever it is sent
@@ -135,8 +135,8 @@ def decide(
     `now_ns`: Unix time for dead letters and for a Retry-After date without a Date.
     """
     status, kind = answer.status, str(answer.status)
-    if answer.tunnel is not None or status == 407:
-        return _refused_by_proxy(answer, answer.tunnel or 407)
+    if (by_proxy := refusal(answer)) is not None:
+        return _refused_by_proxy(*by_proxy)
     if status is None:
         return Retry("timeout" if answer.timed_out else "no answer", short(answer.error) or "no answer")
     if status == 204 or (batch is None and _is_taken_empty(answer)):
@@ -153,8 +153,6 @@ def decide(
     if status < 400:
         there = short(answer.headers.get("location", "nowhere"))
         return Slow(kind, f"{status} redirect to {there}: not followed, the token goes nowhere else; correct the url")
-    if answer.proxy and html and status in (401, 403, 500, 502, 503, 504):  # InfluxDB says these in JSON
-        return _refused_by_proxy(answer, status)
     if status in (401, 403):
         return Reauthorise(kind, text)
     if status in (429, 503):
@@ -185,14 +183,9 @@ def decide(
     return _halved(kind, text, lines)
 
 
-def _refused_by_proxy(answer: Answer, status: int) -> Slow | Retry:
-    """Nobody has seen the request: the proxy does not know us, has a rule against it (403), or reaches no server."""
-    if status in (401, 407):  # tinyproxy: 407 without a password, 401 for a wrong one
-        return Slow("407", ASKS.format(proxy=answer.proxy or "on the way"))
-    if status == 403:
-        text = f"the proxy {answer.proxy} lets nobody through to this server (403)"
-        return Slow("403 proxy", f"{text}: it needs a rule for it, or NO_PROXY the server's name")
-    return Retry("proxy", f"the proxy {answer.proxy} does not reach the server ({status})")
+def _refused_by_proxy(status: int, text: str) -> Slow | Retry:
+    """Nobody has seen the request: the proxy does not know us or forbids it, or it reaches no server."""
+    return Slow(f"{status} proxy", text) if status in (403, 407) else Retry("proxy", text)
 
 
 def _halved(kind: str, text: str, lines: Sequence[bytes]) -> Split:

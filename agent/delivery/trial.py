@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from agent.delivery.numbered_lines import document
-from agent.delivery.outcome import Delivered, Retry, Slow, decide
+from agent.delivery.outcome import Delivered, decide
 from agent.delivery.writer import Writer
 from agent.registration.target import Target
 from agent.util.http import Answer
+from agent.util.proxy import BEHIND_PROXY, refusal
 
 ADDRESS = "is this the address of an InfluxDB?"
 
@@ -35,9 +36,9 @@ def try_out(target: Target, timeout_s: float, new_token: str) -> Trial:
     where = f"bucket {target.bucket!r} of organization {target.org!r} at {target.url}"
     if isinstance(outcome, Delivered):
         return Trial(True, f"the token may write to {where}")
-    if isinstance(outcome, Slow | Retry) and (answer.tunnel or outcome.kind in ("407", "403 proxy", "proxy")):
-        seen, _, remedy = outcome.text.partition(": ")
-        return Trial(False, seen, remedy or "does the server run, and does the proxy let this host and port through?")
+    if (by_proxy := refusal(answer)) is not None:
+        seen, _, remedy = by_proxy[1].partition(": ")
+        return Trial(False, seen, remedy or BEHIND_PROXY)
     if answer.status == 401:
         return Trial(False, f"the token is not known at {target.url} (401): it was revoked or mistyped", new_token)
     if answer.status == 403:

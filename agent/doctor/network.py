@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import re
 import socket
 import ssl
 import threading
@@ -21,11 +20,11 @@ from urllib3.exceptions import InsecureRequestWarning
 from agent.clock.kernel import kernel_clock
 from agent.clock.sources import BUILT_NS, shown
 from agent.config.units import rough_duration
-from agent.doctor.finding import Finding, Patient, failed, failed_by, ok, skipped, warning
+from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
 from agent.registration.client import bounded_session
 from agent.registration.target import Target, client_cert, plain_http_warning, trust_store
 from agent.util.http import Bounds
-from agent.util.proxy import ASKS, VARIABLES, Proxy, place, proxy_for
+from agent.util.proxy import BEHIND_PROXY, VARIABLES, Proxy, place, proxy_for, refusal_of_tunnel
 
 OFF_S = 5.0
 DAYS_LEFT = 14
@@ -238,11 +237,9 @@ def _handshake(name: str, server: Server, timeout_s: float) -> Finding:
     except ssl.SSLCertVerificationError as error:
         return failed(name, f"the certificate is refused: {error.verify_message}", _remedy(error))
     except (ssl.SSLError, OSError) as error:
-        if server.proxy and re.search("Tunnel connection failed: 40[17]", str(error)):
-            return failed_by(name, OSError(ASKS.format(proxy=server.proxy.url)), "")
-        if server.proxy and "Tunnel connection failed" in str(error):
-            text = f"the proxy {server.proxy.url} does not connect to {host}:{port}: {error}"
-            return failed(name, text, "does the server run, and does the proxy let this host and port through?")
+        if server.proxy and (by_proxy := refusal_of_tunnel(server.proxy, error)):
+            seen, _, remedy = by_proxy[1].partition(": ")
+            return failed(name, seen, remedy or BEHIND_PROXY)
         return failed(name, f"no TLS: {error}", f"does {host}:{port} speak https, or is its url http://?")
     days = (until - time.time()) / 86_400
     text = f"the certificate is good for {days:.0f} more days"

@@ -15,8 +15,8 @@ from agent.config.settings import CenterSettings
 from agent.registration.answers import RegistrationError, Reply
 from agent.registration.credentials import CredentialsError, CredentialStore, read_secret_file
 from agent.registration.target import client_cert, origin, trust_store
-from agent.util.http import Answer, Bounds, is_html
-from agent.util.proxy import ASKS, place, proxy_for
+from agent.util.http import Answer, Bounds
+from agent.util.proxy import place, proxy_for, refusal
 from agent.util.secret import Secret
 from drivers.base import boot_ns
 
@@ -103,11 +103,10 @@ class CenterClient:
             )
         for _ in range(4):
             answer = self._send(method, url, headers, body)
+            if (by_proxy := refusal(answer)) is not None:
+                raise RegistrationError(f"{what}: {by_proxy[1]}")
             if answer.status is None:
-                asks = f": {ASKS.format(proxy=answer.proxy)}" if answer.tunnel in (401, 407) else ""
-                raise RegistrationError(f"{what}: {answer.error}{asks}")
-            if answer.status == 407 or (answer.status == 401 and answer.proxy and is_html(answer)):
-                raise RegistrationError(f"{what}: {ASKS.format(proxy=answer.proxy or 'on the way')}")
+                raise RegistrationError(f"{what}: {answer.error}")
             if answer.status in _REDIRECTS:
                 url = self._follow(what, url, answer)
                 continue

@@ -42,7 +42,7 @@ _ASKS = re.compile(
     r"alert (?:certificate required|bad certificate|unknown ca|handshake failure)|EOF occurred in violation",
     re.IGNORECASE,
 )
-_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3}) ?(.*)")
+TUNNEL = re.compile(r"Tunnel connection failed: (\d{3}) ?(.*)")
 _MESSAGE = re.compile(r'"message"\s*:\s*"')
 
 
@@ -173,7 +173,7 @@ class Bounds:
         except Exception as error:  # noqa: BLE001 - clients raise for a status, and whatever goes wrong is an answer too
             causes = list(_causes(error))
             late = _late(causes) == "answer"
-            refused = _TUNNEL.search(str(causes[-1]))
+            refused = TUNNEL.search(str(causes[-1]))
             tunnel = int(refused[1]) if refused else None
             text = _describe(causes, self.seconds)
             failed = Answer(None, error=text, timed_out=late, sent=self._sent, tunnel=tunnel)
@@ -270,7 +270,7 @@ def _describe(causes: list[BaseException], seconds: float) -> str:
 
 def _of_proxy(causes: list[BaseException], seconds: float) -> str:
     last = causes[-1]
-    if refused := _TUNNEL.search(str(last)):
+    if refused := TUNNEL.search(str(last)):
         return f"it answers {refused[1]} {refused[2]}"
     rest = [cause for cause in causes if not isinstance(cause, ProxyError)]
     return _describe(rest, seconds) if rest else str(last)

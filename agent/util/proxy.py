@@ -13,12 +13,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
+from agent.util.http import TUNNEL, Answer, is_html
 from agent.util.secret import Secret
 
-ASKS = (
+_ASKS = (
     "the proxy {proxy} asks for a user and a password, or refuses them (407): put them into HTTP_PROXY and "
     "HTTPS_PROXY, as http://user:password@proxy:3128, in a file that only the agent can read"
 )
+_FORBIDS = (
+    "the proxy {proxy} lets nobody through to this server (403): it needs a rule for it, or NO_PROXY the server's name"
+)
+_PAGES = (401, 403, 407, 500, 502, 503, 504)
+"""With a page for people these are a proxy's: InfluxDB and the centers say them in JSON or plain text."""
+BEHIND_PROXY = "does the server run, and does the proxy let this host and port through?"
 VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
@@ -59,6 +66,28 @@ def proxy_for(url: str) -> Proxy | None:
     basic = b64encode(f"{user}:{password}".encode("latin-1", "replace")).decode()  # as requests does it
     hidden = tuple(Secret(text) for text in _shown(user_info, password, basic))
     return Proxy(f"{scheme or 'http:'}//{host}", Secret(f"Basic {basic}"), hidden)
+
+
+def refusal(answer: Answer) -> tuple[int, str] | None:
+    """Status and words, where a proxy answers in the server's place; None for the server's own answer.
+
+    401 and 407 are one: tinyproxy says the former of a wrong password.
+    """
+    status = answer.tunnel or answer.status or 0
+    if answer.tunnel is None and status != 407 and not (answer.proxy and status in _PAGES and is_html(answer)):
+        return None
+    proxy = answer.proxy or "on the way"
+    if status in (401, 407):
+        return 407, _ASKS.format(proxy=proxy)
+    if status == 403:
+        return 403, _FORBIDS.format(proxy=proxy)
+    return status, f"the proxy {proxy} does not reach the server ({status})"
+
+
+def refusal_of_tunnel(proxy: Proxy, error: Exception) -> tuple[int, str] | None:
+    """The same of what http.client raises where a proxy does not connect."""
+    found = TUNNEL.search(str(error))
+    return refusal(Answer(None, proxy=proxy.url, tunnel=int(found[1]))) if found else None
 
 
 def _shown(user_info: str, password: str, basic: str) -> Iterator[str]:

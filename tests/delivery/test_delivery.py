@@ -270,7 +270,7 @@ def test_promise_2_influxdb_3_and_cloud_cost_one_further_request_per_100_bad_poi
     server.always = getattr(server, kind)
     agent.store(5000, dict.fromkeys(Random(3).sample(range(5000), bad), UNPARSABLE))
     assert isolate(agent, server) == requests
-    counters = agent.status.counters
+    counters = agent.status.counters.points
     assert (counters.delivered, counters.rejected) == (len(server.points), bad) == (5000 - bad, bad)
     assert agent.status.parked == 0
     assert agent.delivery.snapshot().state == "delivering"

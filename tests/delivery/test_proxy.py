@@ -137,6 +137,16 @@ def test_a_rule_of_the_proxy_is_no_refusal_of_the_token(through, tmp_path):
         assert outcome.text.startswith(f"the proxy {proxy} lets nobody through to this server (403)")
 
 
+def test_the_center_that_the_proxy_keeps_from_it_is_not_taken_for_one_that_refuses(through, tmp_path):
+    (tmp_path / "filter").write_text("example\n")
+    proxy = through(rules=f'Filter "{tmp_path / "filter"}"\nFilterDefaultDeny No\n')
+    for scheme in ("http", "https"):
+        with pytest.raises(RegistrationError, match=rf"the proxy {proxy} lets nobody through"):
+            ask(f"{scheme}://center.example:5000")
+        with pytest.raises(RegistrationError, match=rf"the proxy {proxy} does not reach the server"):
+            ask(f"{scheme}://127.1:9")
+
+
 def test_the_servers_own_403_through_a_proxy_is_about_the_token(through):
     through()
     with InfluxServer() as server:
