@@ -23,6 +23,10 @@ NEEDS = {
         lambda: os.environ.get("INFLUXDB_V2_URL"),
         "name an InfluxDB 2 by INFLUXDB_V2_URL, INFLUXDB_V2_TOKEN and INFLUXDB_V2_ORG",
     ),
+    "tinyproxy": (
+        lambda: shutil.which("tinyproxy") or shutil.which("tinyproxy", path="/usr/sbin:/usr/bin"),
+        "install Debian's package tinyproxy",
+    ),
     "root": (lambda: os.geteuid() == 0, "run as root"),
     "nspawn": (
         lambda: shutil.which("mmdebstrap") and shutil.which("systemd-nspawn") and namespaces(),

@@ -2,9 +2,10 @@
 
 import itertools
 import json
+import re
 from pathlib import Path
 
-from werkzeug import Response
+from werkzeug import Request, Response
 
 CASES = json.loads((Path(__file__).parent / "data" / "iot-center-v2.json").read_text())
 RECORDED = {case["name"].partition(":")[0]: case["response"] for case in CASES}
@@ -34,6 +35,16 @@ class FakeCenter:
     def asked(self):
         return [(request.method, request.full_path.rstrip("?")) for request in self.requests]
 
+    def behind(self, server, prefix):
+        """Also there under a path, as behind a reverse proxy that takes it off."""
+
+        def handle(request):
+            environ = request.environ | {"PATH_INFO": request.path.removeprefix(prefix)}
+            return self.handle(Request(environ))
+
+        server.expect_oneshot_request(re.compile(re.escape(prefix) + "/.*")).respond_with_handler(handle)
+        self.url = server.url_for(prefix)
+
     def handle(self, request):
         request.get_data()
         self.requests.append(request)
@@ -41,6 +52,8 @@ class FakeCenter:
             scripted = self.scripted.pop(0)
             if scripted is not None:
                 return scripted if isinstance(scripted, Response) else scripted(request)
+        if request.method == "HEAD":
+            return answer(200, "")
         found = getattr(self, f"_{request.method.lower()}_{self.api.replace('-', '_')}")(request)
         return found if isinstance(found, Response) else answer(*found)
 
@@ -128,6 +141,4 @@ class FakeCenter:
 
 
 def _any_path():
-    import re
-
     return re.compile(r"/.*")

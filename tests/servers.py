@@ -1,7 +1,8 @@
 """A real HTTP server for tests of delivery: it stores and counts, and does what its script says.
 
 As it comes it answers like InfluxDB 2.9.1 as far as a writer can see (texts as in data/influxdb-2.9.1.json): 400 and
-nothing stored for lines that cannot be parsed, 422 and the others stored for type conflicts and expired points.
+nothing stored for lines that cannot be parsed, 422 and the others stored for type conflicts and expired points; those
+that are in the shard of a good point of the same request are stored (coordinator/points_writer.go).
 """
 
 import datetime as dt
@@ -12,6 +13,7 @@ import socket
 import struct
 import threading
 import time
+from bisect import bisect
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,6 +21,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 WEEK_NS = 604_800 * 1_000_000_000
+HOUR, DAY = 3600, 86_400
+SHARDS = ((2 * DAY, HOUR * 10**9), (182 * DAY, DAY * 10**9), (float("inf"), WEEK_NS))  # retention under s: a shard's ns
 SERIES = re.compile(rb"((?:[^\\, ]|\\.)+)((?:,(?:[^\\,= ]|\\.)+=(?:[^\\,= ]|\\.)+)*)(?= )", re.DOTALL)
 FIELD = re.compile(rb'((?:[^\\=, ]|\\.)+)=("(?:[^"\\]|\\.)*"|[^, \n]*)', re.DOTALL)
 STAMP = re.compile(rb" +(-?\d{1,19})\r?")
@@ -94,6 +98,7 @@ class InfluxServer:
 
     `points` holds (series, stamp) → line of all that was stored, once each; `writes` counts lines stored, also again.
     `script` is used up one behaviour a request, then `always` is; a behaviour is a function of (handler, body).
+    `prefix`: behind a reverse proxy under this path.
     `known`: measurement, field → type as stored before. `judge=False` only counts lines: for speed.
     """
 
@@ -101,6 +106,7 @@ class InfluxServer:
     org: str = "my-org"
     bucket: str = "iot_center"
     retention_s: float = 0
+    old_wording: bool = False
     judge: bool = True
     date: bool = True
     port: int = 0
@@ -113,6 +119,8 @@ class InfluxServer:
     always: object = None
     types: dict = field(default_factory=dict)
     skew_s: float = 0.0
+    tls: object = None
+    prefix: str = ""
 
     def __enter__(self):
         outer = self
@@ -152,6 +160,8 @@ class InfluxServer:
 
         self.httpd = Server(("127.0.0.1", self.port), Handler)
         self.port = self.httpd.server_address[1]
+        if self.tls is not None:
+            self.httpd.socket = self.tls.wrap_socket(self.httpd.socket, server_side=True, do_handshake_on_connect=False)
         self.thread = threading.Thread(target=self.httpd.serve_forever, args=(0.02,), daemon=True)
         self.thread.start()
         return self
@@ -164,7 +174,8 @@ class InfluxServer:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}"
+        scheme, host = ("https", "localhost") if self.tls is not None else ("http", "127.0.0.1")
+        return f"{scheme}://{host}:{self.port}{self.prefix}"
 
     def handle(self, handler):
         body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
@@ -242,6 +253,37 @@ class InfluxServer:
 
         return behave
 
+    def like_core(self, handler, body):
+        """As InfluxDB 3 Core does: the good lines are stored, the bad ones named by number; nothing to write is a 400.
+
+        Source: tests/data/influxdb-from-source.json.
+        """
+        if not body:
+            return self.reply(handler, 400, b"incoming write was empty", Content_Type="text/plain")
+        lines, bad = self._judged_apart(handler, body)
+        self.judged([line for n, line in enumerate(lines, 1) if n not in bad])
+        if not bad:
+            return self.reply(handler, 204)
+        named = [{"error_message": bad[n], "line_number": n, "original_line": lines[n - 1][:20].decode()} for n in bad]
+        error = "partial write of line protocol occurred"
+        return self.reply(handler, 400, {"error": error, "data": named})
+
+    def like_cloud(self, handler, body):
+        """As InfluxDB Cloud Dedicated does where it stores all or nothing: at most 100 lines are named."""
+        lines, bad = self._judged_apart(handler, body)
+        if not bad:
+            self.judged(lines)
+            return self.reply(handler, 204)
+        named = "".join(f"\nerror parsing line {n} (1-based): {bad[n]}" for n in list(bad)[:100])
+        message = f"failed to parse line protocol: errors encountered on line(s):{named}"
+        return self.reply(handler, 400, {"code": "invalid", "line": next(iter(bad)), "message": message})
+
+    def _judged_apart(self, handler, body):
+        lines = split_lines(gzip.decompress(body)) if body else []
+        handler.received.lines = len(lines)
+        reasons = ((n, parse(line)) for n, line in enumerate(lines, 1))
+        return lines, {n: reason for n, reason in reasons if isinstance(reason, str)}
+
     # what InfluxDB would do
 
     def write(self, handler, body):
@@ -249,7 +291,11 @@ class InfluxServer:
         if handler.headers.get("Authorization") != f"Token {self.token}":
             return 401, {"code": "unauthorized", "message": "unauthorized access"}
         query = handler.received.query
-        if query.get("org") != self.org or query.get("bucket") != self.bucket:
+        if handler.received.path != f"{self.prefix}/api/v2/write":
+            return 404, b"404 page not found\n"
+        if query.get("org") != self.org:
+            return 404, {"code": "not found", "message": f'organization name "{query.get("org")}" not found'}
+        if query.get("bucket") != self.bucket:
             return 404, {"code": "not found", "message": f'bucket "{query.get("bucket")}" not found'}
         if handler.headers.get("Content-Encoding") == "gzip":
             try:
@@ -273,10 +319,12 @@ class InfluxServer:
             quoted = (f"unable to parse '{line.decode('utf-8', 'replace')}': {reason}" for line, reason in bad)
             return 400, {"code": "invalid", "message": "\n".join(quoted)}
         oldest_ns = time.time_ns() - round(self.retention_s * 1e9) if self.retention_s else None
+        shard_ns = SHARDS[bisect(SHARDS, (self.retention_s or 1e12, 0))][1]
+        open_shards = {stamp // shard_ns for _, (_, _, _, stamp) in parsed if oldest_ns is None or stamp >= oldest_ns}
         expired, conflicts, count = [], [], 0
         with self.lock:
             for line, (series, measurement, fields, stamp) in parsed:
-                if oldest_ns is not None and stamp < oldest_ns:
+                if stamp // shard_ns not in open_shards:  # an expired point goes with a good one of its shard
                     expired.append((series, stamp))
                     continue
                 week = stamp // WEEK_NS
@@ -299,13 +347,15 @@ class InfluxServer:
             measurement, name, kind, stored = (x.decode() if isinstance(x, bytes) else x for x in conflicts[0])
             what = f'field type conflict: input field "{name}" on measurement "{measurement}" is type {kind}, '
             return self.partial(f"{what}already exists as type {stored} dropped={len(conflicts)}")
+        if expired and self.old_wording:
+            return self.partial(f"points beyond retention policy dropped={len(expired)}")
         if expired:
-            bound = _time(oldest_ns)
-            series, stamp = min(expired, key=lambda point: point[1])
-            point = f"{series.decode()} at {_time(stamp)} dropped because it violates a Retention Policy Lower Bound"
+            because = f"dropped because it violates a Retention Policy Lower Bound at {_time(oldest_ns)}"
+            ends = [pick(expired, key=lambda point: point[1]) for pick in (min, max)]
+            oldest, newest = (f"point {series.decode()} at {_time(stamp)} {because}" for series, stamp in ends)
             return self.partial(
                 f"dropped {len(expired)} points outside retention policy of duration {self.retention_s}s - oldest "
-                f"point {point} at {bound}, newest point {point} at {bound} dropped={len(expired)} for database: x"
+                f"{oldest}, newest {newest} dropped={len(expired)} for database: x"
             )
         return 204, b""
 

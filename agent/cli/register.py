@@ -18,7 +18,11 @@ from agent.util.errors import AgentError, ConfigError
 @click.option("--force", is_flag=True, help="Get a new token, also when there is one.")
 @common_options
 def register(context: Context, force: bool) -> None:
-    """Register with the center now. A running agent takes up the new token by itself."""
+    """Register with the center now, and try the token. A running agent takes up a new one by itself.
+
+    With --force exit 1 if nothing can be written with it afterwards.
+    """
+    from agent.delivery.trial import try_out  # noqa: PLC0415 - see below
     from agent.registration.policy import target_of, warnings_of  # noqa: PLC0415 - see below
     from agent.registration.registrar import obtain  # noqa: PLC0415 - an HTTP client and TLS come with it; --help does not need them
 
@@ -41,6 +45,13 @@ def register(context: Context, force: bool) -> None:
         click.echo(f"warning: {text}", err=True)
     click.echo(f"registered {device_id} with {settings.url} ({credentials.dialect})")
     click.echo(f"it writes to {where.url}, organization {where.org}, bucket {where.bucket}")
+    trial = try_out(where, settings.timeout, "its center should look at that bucket and the authorization (its log)")
+    if trial.good:
+        click.echo(trial.seen)
+    elif force:
+        raise AgentError(f"there is a new token, but {trial.seen}: {trial.remedy}")
+    else:
+        click.echo(f"warning: {trial.seen}: {trial.remedy}", err=True)
 
 
 @click.command()

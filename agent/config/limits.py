@@ -44,6 +44,7 @@ LIMITS: Mapping[str, tuple[float, float, str]] = {
 SLOPES = (0.1, 10.0)  # of a calibration: what lies outside is a slip, not an instrument
 
 _INDEX = re.compile(r"\[\d+\]")
+_API = re.compile(r"(https?://[^/]+.*?)/api/(?:v[23](?:/.*)?|devices(?:/.*)?|env(?:/.*)?)")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -67,7 +68,10 @@ def check_url(text: str) -> str:
         raise ValueError(f"{text[:200]!r} is not a URL like http://host:8086")
     if parts.query or parts.fragment:
         raise ValueError(f"{text[:200]!r} has a query or fragment: only http://host:port/path")
-    return text.rstrip("/")
+    text = text.rstrip("/")
+    if api := _API.fullmatch(text):  # a path in front of it is a reverse proxy's
+        raise ValueError(f"{text[:200]!r} goes on to the API itself, which is added: write {api[1][:200]!r}")
+    return text
 
 
 def wrong(check: Callable[[str], str], text: str) -> str | None:
@@ -113,6 +117,8 @@ def contradictions(settings: s.Settings) -> Iterator[str]:
             yield f"{name}.url: {why}"
         elif section and section.require_tls and not section.url.startswith("https:"):
             yield f"{name}.url = {section.url!r}: must begin with https:// because {name}.require_tls is true"
+        if section and section.client_key and not section.client_cert:
+            yield f"{name}.client_key is there without {name}.client_cert: name the certificate as well"
     if settings.center and settings.center.influx_url and (why := wrong(check_url, settings.center.influx_url)):
         yield f"center.influx_url: {why}"
     if (influx := settings.influxdb) and influx.token and influx.token_file:
@@ -193,7 +199,7 @@ def _calibration_contradictions(sensor: s.SensorSettings, where: str) -> Iterato
 def missing_files(settings: s.Settings) -> Iterator[str]:
     """Files that are named and not there. The agent waits for them: they may come with a mount or another package."""
     for name, section in (("center", settings.center), ("influxdb", settings.influxdb)):
-        for key in ("token_file", "ca_file"):
+        for key in ("token_file", "ca_file", "client_cert", "client_key"):
             file = getattr(section, key, None)
             if file and not Path(file).exists():
                 yield f"{name}.{key} = {file!r}: there is no such file (yet)"

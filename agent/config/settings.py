@@ -58,6 +58,8 @@ class CenterSettings:
     api: Literal["auto", "iot-center", "iot-center-v2", "iot-api"] = "auto"
     enrollment_key_file: str | None = None
     ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
     require_tls: bool = False
     influx_url: str | None = None
     influx_org: str | None = None
@@ -74,6 +76,8 @@ class InfluxSettings:
     token: Secret | None = None
     token_file: str | None = None
     ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
     require_tls: bool = False
 
 

@@ -2,10 +2,10 @@
 
 The server's message is never cut up to get lines out of it (InfluxDB 2.9.1, recorded): lines are quoted as they are,
 raw newlines in strings included, but without leading spaces, with U+FFFD for bad UTF-8, and a quote that is not closed
-swallows the lines after it.
+swallows the lines after it. InfluxDB 3 names lines by number (numbered_lines.py).
 
-Cost, in requests, of a batch of n lines with k bad ones. The message names lines (400), or field and type or the
-retention (422): 2, or 3 for each kind of trouble. It helps nothing: 1 for the question whether the request as such is
+Cost, in requests, of a batch of n lines with k bad ones. The message names lines (400), or field and type (422): 2, or
+3 for each kind of trouble; the retention: 1. It helps nothing: 1 for the question whether the request as such is
 refused, then halving: at most 1 + 2k (⌈log₂(n / k)⌉ + 2); 28 for one among 5,000.
 """
 
@@ -30,7 +30,11 @@ _CONFLICT = re.compile(
     r"(?:type (?P<kind>\w+), already exists as type \w+|(?P<name>invalid))",
     re.DOTALL,
 )
-_BOUND = re.compile(r"(Lower|Upper) Bound at (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z")
+_MOMENT = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z"
+_BOUND = re.compile("(Lower|Upper) Bound at " + _MOMENT)
+_NEWEST = re.compile("()newest point .* at " + _MOMENT + " dropped because", re.DOTALL)
+_DROPPED = re.compile(r"dropped=(\d{1,18})\b")
+_OLD = "points beyond retention policy"  # up to about 2.7.11: without a bound and without times
 
 
 class Trouble(NamedTuple):
@@ -112,13 +116,49 @@ def trouble(lines: Sequence[bytes], message: str) -> Trouble | None:
         wanted = _comparable(match["measurement"]), _comparable(match["field"]), match["kind"]
         reason = "field_name" if match["name"] else "type_conflict"
         return Trouble(reason, [n for n, line in enumerate(lines) if _conflicts(line, *wanted)])
-    if "outside retention policy" in message and "partial write" in message:
-        lower = [at for side, at in _bounds(message) if side == "Lower"]
-        upper = [at for side, at in _bounds(message) if side == "Upper"]
+    if is_retention(message):
+        bounds = _moments(_BOUND, message)
+        lower = [at for side, at in bounds if side == "Lower"]
+        upper = [at for side, at in bounds if side == "Upper"]
         first, last = max(lower, default=-inf), min(upper, default=inf)
         stamps = ((n, found[1]) for n, line in enumerate(lines) if (found := _STAMP.search(line)))
         return Trouble("retention", [n for n, stamp in stamps if not first <= int(stamp) <= last])
     return None
+
+
+def is_retention(message: str) -> bool:
+    """Whether a 422 is about points older than the bucket keeps them, in either wording."""
+    return "partial write" in message and ("outside retention policy" in message or _OLD in message)
+
+
+def dropped(message: str) -> int | None:
+    """How many points a partial write left out, as its message ends: of one kind of trouble."""
+    found = _DROPPED.findall(message)
+    return int(found[-1]) if found else None
+
+
+def expired_lines(lines: Sequence[bytes], message: str) -> set[int] | None:
+    """The indexes of exactly the own lines that the retention left out; the server has all others. None: not known.
+
+    Source: InfluxDB's coordinator/points_writer.go (MapShards, WritePointsPrivileged). An expired point is stored all
+    the same where the request has a good one for its shard, so those left out are the oldest ones, `dropped` in number;
+    and no other point was refused, or that would have been said instead.
+    """
+    count = dropped(message)
+    if not is_retention(message) or "Upper Bound" in message or not count or count > len(lines):
+        return None
+    stamps = [int(found[1]) if is_whole(line) and (found := _STAMP.search(line)) else None for line in lines]
+    known = [(stamp, n) for n, stamp in enumerate(stamps) if stamp is not None]
+    if len(known) < len(lines):  # a string with a raw newline: these are not lines as the server counts them
+        return None
+    known.sort()
+    newest = known[count - 1][0]
+    if count < len(known) and known[count][0] == newest:
+        return None
+    said = _moments(_NEWEST, message)
+    if said and said[-1][1] != newest:
+        return None
+    return {n for _, n in known[:count]}
 
 
 def _conflicts(line: bytes, measurement: str, field: str, kind: str | None) -> bool:
@@ -129,9 +169,10 @@ def _conflicts(line: bytes, measurement: str, field: str, kind: str | None) -> b
     return _comparable(point.measurement) == measurement and field in kinds and kind in (None, kinds[field])
 
 
-def _bounds(message: str) -> list[tuple[str, int]]:
+def _moments(pattern: re.Pattern[str], message: str) -> list[tuple[str, int]]:
+    """What stands before each moment, and the moment in Unix nanoseconds."""
     bounds = []
-    for side, time, fraction in _BOUND.findall(message):
+    for side, time, fraction in pattern.findall(message):
         try:
             seconds = int(datetime.fromisoformat(time + "+00:00").timestamp())
         except ValueError:  # digits, but no date

@@ -1,27 +1,33 @@
 """From an answer to what is to be done. Pure: status, headers, body and the batch in, one outcome out.
 
-The texts are those of InfluxDB 2.9.1 (tests/data/influxdb-2.9.1.json). A text that is not known is never a reason to
-drop a point: its line is parked, which counts as pending, is retried slowly and shown.
+The texts are those of InfluxDB 2.9.1 (tests/data/influxdb-2.9.1.json), of older ones, of InfluxDB 3 and of InfluxDB
+Cloud (tests/data/influxdb-from-source.json). A text that is not known is never a reason to drop a point: its line is
+parked, which counts as pending, is retried slowly and shown.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from agent.buffer.batch import Batch, DeadLetter, Part
-from agent.delivery.bad_lines import halves, named_lines, trouble
+from agent.delivery.bad_lines import dropped, expired_lines, halves, named_lines, trouble
+from agent.delivery.numbered_lines import (
+    EMPTY_WRITE,
+    Numbered,
+    document,
+    is_refusal_of_lines,
+    numbered_lines,
+)
 from agent.util.errors import short
-from agent.util.http import Answer
+from agent.util.http import Answer, is_html
+from agent.util.proxy import refusal
 
 SAME_BYTES = 3  # a 500 can be the sender's fault: after so many of them on the same bytes the batch is halved
 EITHER = ("413", "500")  # these bytes are at fault, or the server refuses whatever it is sent
 TOO_LARGE_S = 15.0
 """A server that finds everything too large (413) is asked again, with few points, after this."""
-_DROPPED = re.compile(r"dropped=(\d{1,18})\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +69,16 @@ class Slow(_Because):
 
 @dataclass(frozen=True, slots=True)
 class Split(_Because):
-    """In the batch's place: `parts` to be sent each for itself, `dead` lines kept with the server's reason.
+    """In the batch's place: `parts` to be sent each for itself, `dead` lines kept with the server's reason; `stored` of
+    its points the server has.
 
-    No parts: rejected whole. `blind`: halved, or one point put under suspicion, because nothing told the bad lines
-    from the good ones.
+    `blind`: halved, or one point put under suspicion, because nothing told the bad lines from the good ones.
     """
 
     parts: tuple[Part, ...]
     dead: tuple[DeadLetter, ...] = ()
     blind: bool = False
+    stored: int = 0
 
 
 class Park(_Because):
@@ -91,23 +98,25 @@ def is_blind(outcome: Outcome) -> bool:
 
 
 def is_own(answer: Answer) -> bool:
-    """Whether an answer proves to be the write API's own, and not of a captive portal, a proxy or a gateway: a 204, or
-    an error in InfluxDB's JSON.
+    """Whether an answer proves to be the write API's own, and not of a captive portal, a proxy or a gateway: a 204, an
+    error in InfluxDB's JSON, or what InfluxDB 3 says to an empty write.
     """
     if answer.status == 204:
         return not answer.body
-    if answer.status not in (400, 401, 413, 422, 429, 500, 503) or not answer.body.startswith(b"{"):
+    if answer.status not in (400, 401, 413, 422, 429, 500, 503):
         return False
-    try:
-        error = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(error.get("code"), str) and isinstance(error.get("message"), str)
+    said = document(answer)
+    told = isinstance(said.get("code"), str) and isinstance(said.get("message"), str)
+    return told or is_refusal_of_lines(said) or _is_taken_empty(answer)
+
+
+def _is_taken_empty(answer: Answer) -> bool:
+    return answer.status == 400 and answer.body.strip() == EMPTY_WRITE
 
 
 def may_be_stored(answer: Answer) -> bool:
     """Whether the server can have what it was sent although it did not say so: the answer was lost, or a gateway's."""
-    return answer.sent if answer.status is None else answer.status in (502, 504)
+    return answer.sent and answer.tunnel is None if answer.status is None else answer.status in (502, 504)
 
 
 def decide(
@@ -126,13 +135,18 @@ def decide(
     `now_ns`: Unix time for dead letters and for a Retry-After date without a Date.
     """
     status, kind = answer.status, str(answer.status)
+    if (by_proxy := refusal(answer)) is not None:
+        return _refused_by_proxy(*by_proxy)
     if status is None:
         return Retry("timeout" if answer.timed_out else "no answer", short(answer.error) or "no answer")
-    if status == 204:
+    if status == 204 or (batch is None and _is_taken_empty(answer)):
         return Delivered()
     message = answer.message()
     text = f"{status} {short(message)}".strip()
-    html = "html" in answer.headers.get("content-type", "").lower()
+    html = is_html(answer)
+    lines = batch.lines() if batch is not None and status in (201, 400, 422) else []
+    if (numbered := numbered_lines(lines, answer)) is not None:
+        return _by_number(lines, numbered, kind, now_ns)
     if status < 300:
         what = answer.headers.get("content-type", "no content type")
         return Retry(kind, f"{status} ({short(what)}) instead of 204: a captive portal or proxy answers for the server")
@@ -160,14 +174,18 @@ def decide(
         return Park(kind, text) if accepting else Defer(kind, text)
     if batch is None or html or status not in (400, 422):
         return Slow(kind, text)
-    known = _named(batch.lines(), message, now_ns) if status == 400 else _partial(batch.lines(), message, now_ns)
+    again_sent = batch.suspect or batch.parked
+    known = _named(lines, message, now_ns) if status == 400 else _partial(lines, message, now_ns, again=again_sent)
     if known is not None:
         return known
-    dropped = _DROPPED.findall(message)
-    all_dropped = bool(dropped) and int(dropped[-1]) == batch.count
-    if batch.count == 1 or all_dropped or not may_halve:
+    if batch.count == 1 or dropped(message) == batch.count or not may_halve:
         return Park(kind, text)
-    return _halved(kind, text, batch.lines())
+    return _halved(kind, text, lines)
+
+
+def _refused_by_proxy(status: int, text: str) -> Slow | Retry:
+    """Nobody has seen the request: the proxy does not know us or forbids it, or it reaches no server."""
+    return Slow(f"{status} proxy", text) if status in (403, 407) else Retry("proxy", text)
 
 
 def _halved(kind: str, text: str, lines: Sequence[bytes]) -> Split:
@@ -175,6 +193,25 @@ def _halved(kind: str, text: str, lines: Sequence[bytes]) -> Split:
     state: Literal["pending", "suspect"] = "pending" if kind == "413" and len(lines) > 1 else "suspect"
     parts = halves(lines) if len(lines) > 1 else (tuple(lines),)
     return Split(kind, text, tuple(Part(part, state) for part in parts), blind=True)
+
+
+def _by_number(lines: Sequence[bytes], named: Numbered, kind: str, now_ns: int) -> Split | Park:
+    """InfluxDB 3 and Cloud. A 422 is a limit of the server's: somebody can raise it, so what it refuses is parked."""
+    text = f"{kind} {short(next(iter(named.lines.values())))}"
+    rest = tuple(line for n, line in enumerate(lines) if n not in named.lines)
+    parts = () if named.others_stored or not rest else (Part(rest, "pending"),)
+    stored = len(rest) if named.others_stored else 0
+    if kind == "422":
+        if not rest:
+            return Park(kind, text)
+        refused = tuple(lines[n] for n in sorted(named.lines))
+        return Split(kind, text, (*parts, Part(refused, "parked")), stored=stored)
+    dead = tuple(DeadLetter(lines[n], _code(words), short(words), now_ns) for n, words in sorted(named.lines.items()))
+    return Split(kind, text, parts, dead, stored=stored)
+
+
+def _code(words: str) -> str:
+    return "type_conflict" if "column type" in words else "parse"
 
 
 def _named(lines: Sequence[bytes], message: str, now_ns: int) -> Split | None:
@@ -187,18 +224,26 @@ def _named(lines: Sequence[bytes], message: str, now_ns: int) -> Split | None:
     return Split("400", f"400 {short(message)}", (Part(rest, "pending"),) if rest else (), dead)
 
 
-def _partial(lines: Sequence[bytes], message: str, now_ns: int) -> Split | None:
+def _partial(lines: Sequence[bytes], message: str, now_ns: int, *, again: bool) -> Split | None:
     """422 partial write: all but the refused were stored, so whatever is sent again only overwrites itself.
 
-    `dropped` is a lower bound: equal to the size, all were refused; less says nothing.
+    `dropped` is a lower bound: equal to the size, all were refused; less says nothing, unless it is the retention.
+    `again`: these points were sent with others before.
     """
     found = trouble(lines, message)
     if found is None:
         return None
     text = f"422 {short(message)}"
-    dropped = _DROPPED.findall(message)
-    if (dropped and int(dropped[-1]) == len(lines)) or (len(lines) == 1 and found.lines):
-        return Split("422", text, (), tuple(DeadLetter(line, found.reason, short(message), now_ns) for line in lines))
+    reason = found.reason
+    if reason == "retention":
+        # Alone an expired point is refused that was stored with a good one of its shard: nobody knows whether it was.
+        reason = "expired" if again else reason
+        expired = expired_lines(lines, message)
+        if expired is not None:
+            dead = tuple(DeadLetter(lines[n], reason, short(message), now_ns) for n in sorted(expired))
+            return Split("422", text, (), dead, stored=len(lines) - len(dead))
+    if dropped(message) == len(lines) or (len(lines) == 1 and found.lines):
+        return Split("422", text, (), tuple(DeadLetter(line, reason, short(message), now_ns) for line in lines))
     meant = set(found.lines)
     rest = tuple(line for n, line in enumerate(lines) if n not in meant)
     apart = tuple(line for n, line in enumerate(lines) if n in meant)

@@ -32,7 +32,7 @@ find one line in 5,000, and some more come before the first good part when there
 yet on disk, in order."""
 
 
-NOBODY = ("no answer", "timeout", "502", "504")
+NOBODY = ("no answer", "timeout", "502", "504", "proxy")
 """Kinds of an outage: nobody is there, as with a 2xx that is no 204, of a captive portal. Others are there and unwell,
 and asked more rarely.
 """
@@ -146,16 +146,25 @@ class Settling:
             self._outage.begin(now, outcome.kind, outcome.text)
 
     def _succeed(self, now: int, batch: Batch | None) -> None:
-        if self._token_refused:
-            self._token_refused = False
-            self._on_authorised()
-        self._outage.end(now, went=batch is not None or not self._buffer.snapshot().pending)
         if batch is None:
+            self._authorised()
+            self._outage.end(now, went=not self._buffer.snapshot().pending)
             self._pace.server.clear()
             return
         self._buffer.delivered(batch)
+        self._accepted(now, batch, batch.count)
+
+    def _authorised(self) -> None:
+        if self._token_refused:
+            self._token_refused = False
+            self._on_authorised()
+
+    def _accepted(self, now: int, batch: Batch, points: int) -> None:
+        """The server has so many points of the batch."""
+        self._authorised()
+        self._outage.end(now, went=True)
         self.success = (now, time.time_ns())
-        self.delivered += batch.count
+        self.delivered += points
         self._halvings, self.accepting = 0, True
         self._same.pop(_name(batch), None)
         self._give_back(self._deferred)
@@ -181,9 +190,14 @@ class Settling:
             self.accepting = self.accepting and batch.suspect
             if outcome.kind == "413":
                 self._pace.shrink(batch.count)
-            self._buffer.replace(batch, outcome.parts, outcome.dead)
+            self._buffer.replace(batch, outcome.parts, outcome.dead, outcome.stored)
+            if outcome.stored:
+                self._accepted(now, batch, outcome.stored)
             if outcome.dead:
                 self._outage.tell(now, "refused", len(outcome.dead), outcome.text)
+            if parked := sum(len(part.lines) for part in outcome.parts if part.state == "parked"):
+                self._pace.parked.fail(now)
+                self._outage.tell(now, "parked", parked, outcome.text)
             return True
         self._pace.parked.fail(now)
         if batch.parked:

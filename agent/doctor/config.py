@@ -8,8 +8,11 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.config.limits import check_id
 from agent.config.parse import load_settings
+from agent.config.settings import CenterSettings, InfluxSettings
 from agent.doctor.finding import Finding, Patient, failed, failed_by, ok, skipped, warning
+from agent.registration.answers import RegistrationError
 from agent.registration.credentials import (
     CREDENTIALS_FILE,
     SECRET_FILE,
@@ -18,10 +21,10 @@ from agent.registration.credentials import (
     read_private,
     read_secret_file,
 )
-from agent.registration.device_id import state_folder_warning
+from agent.registration.device_id import ID_FILE, derive, state_folder_warning
 from agent.registration.policy import target_of
-from agent.registration.static_token import CREDENTIAL
-from agent.registration.target import Target
+from agent.registration.static_token import CREDENTIAL, target_by_hand
+from agent.registration.target import client_cert
 from agent.status.socket import ask
 from agent.util.errors import AgentError
 
@@ -94,10 +97,12 @@ def secrets(patient: Patient) -> Iterator[Finding]:
         if token is None:
             yield failed(name, "there is no token", "set [influxdb] token_file to a file that holds one")
             return
-        patient.target = Target(influx.url, influx.org, influx.bucket, token, influx.ca_file)
+        patient.target = target_by_hand(influx, token)
+        yield from _client_key(influx)
         yield ok(name, f"the token is in {'the configuration' if influx.token else influx.token_file}")
         return
     assert settings.center is not None
+    yield from _client_key(settings.center)
     try:
         read_secret_file(settings.center.enrollment_key_file, "enrollment.key")
     except CredentialsError as error:
@@ -109,9 +114,10 @@ def secrets(patient: Patient) -> Iterator[Finding]:
         secret = read_private(folder / SECRET_FILE)
         data = read_private(folder / CREDENTIALS_FILE)
         stored = Credentials.decode(data) if data is not None else None
-        if stored and stored.center == settings.center.url:
+        if stored and (stored.center, stored.device_id) == (settings.center.url, device_id(patient)):
+            patient.dialect = stored.dialect
             patient.target = target_of(settings.center, stored)
-    except CredentialsError as error:
+    except (CredentialsError, RegistrationError) as error:
         yield failed_by(name, error, str(error))
         return
     except ValueError as error:
@@ -130,6 +136,35 @@ def secrets(patient: Patient) -> Iterator[Finding]:
         yield warning(name, "there is no token for this center yet", REGISTER)
     else:
         yield ok(name, "token and device secret are there, readable for their owner only")
+
+
+def device_id(patient: Patient) -> str | None:
+    """As the agent would find it, without keeping a derived one."""
+    if patient.settings and patient.settings.device.id:
+        return patient.settings.device.id
+    if patient.running:
+        return str(patient.running["device_id"])
+    try:
+        return check_id((patient.state_dir / ID_FILE).read_text("ascii").strip())
+    except (FileNotFoundError, ValueError):
+        return derive()
+    except OSError:
+        return None
+
+
+def _client_key(section: CenterSettings | InfluxSettings) -> Iterator[Finding]:
+    """The key of a client certificate is a secret, and has to be readable."""
+    for path in dict.fromkeys(client_cert(section) or ()):
+        try:
+            mode = Path(path).stat().st_mode
+        except OSError as error:
+            yield failed("secrets", f"{path}: {error.strerror}", "mend client_cert and client_key")
+            continue
+        if not os.access(path, os.R_OK):
+            yield warning("secrets", f"{path} may not be read by {_user(os.geteuid())}", SUDO)
+        elif path == (section.client_key or section.client_cert) and mode & 0o007:
+            text = f"{path} holds a key and can be read by others ({stat.filemode(mode)})"
+            yield failed("secrets", text, f"chmod o= {path}")
 
 
 def _unreadable(name: str, path: str | None, error: CredentialsError) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ CHECKS: tuple[tuple[str, Callable[[Patient], Iterator[Finding]]], ...] = (
     ("disk", device.disk),
     ("board", device.board),
     ("sensor", device.sensors),
+    ("proxy", network.proxies),
     ("clock", network.clock),
     ("names", network.names),
     ("connection", network.connections),

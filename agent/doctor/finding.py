@@ -48,7 +48,7 @@ def skipped(check: str, why: str) -> Finding:
 
 @dataclass(slots=True)
 class Patient:
-    """What the checks look at. Checks fill in what later ones need: `settings`, `running`, `target`.
+    """What the checks look at. Checks fill in what later ones need: `settings`, `running`, `target`, `dialect`.
 
     `running` is the running agent's snapshot; `hidden` says why it could not be asked, None where there is none.
     `root` and `timeout_s` are for tests.
@@ -60,6 +60,7 @@ class Patient:
     running: dict[str, Any] | None = None
     hidden: str | None = None
     target: Target | None = None
+    dialect: str | None = None
     unreachable: set[tuple[str, int]] = field(default_factory=set)
     root: Path = Path("/")
     timeout_s: float = 10.0

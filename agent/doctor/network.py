@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import os
 import socket
 import ssl
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
@@ -19,8 +22,9 @@ from agent.clock.sources import BUILT_NS, shown
 from agent.config.units import rough_duration
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
 from agent.registration.client import bounded_session
-from agent.registration.target import plain_http_warning, trust_store
+from agent.registration.target import Target, client_cert, plain_http_warning, trust_store
 from agent.util.http import Bounds
+from agent.util.proxy import BEHIND_PROXY, VARIABLES, Proxy, place, proxy_for, refusal_of_tunnel
 
 OFF_S = 5.0
 DAYS_LEFT = 14
@@ -33,6 +37,13 @@ class Server(NamedTuple):
     host: str
     port: int
     ca_file: str | None
+    client_cert: tuple[str, str] | None
+    proxy: Proxy | None
+
+    @property
+    def next_hop(self) -> tuple[str, int]:
+        """Host and port that are connected to: the server's, or the proxy's."""
+        return place(self.proxy) if self.proxy else (self.host, self.port)
 
 
 def host_and_port(url: str) -> tuple[str, int]:
@@ -41,12 +52,13 @@ def host_and_port(url: str) -> tuple[str, int]:
 
 
 def servers(patient: Patient) -> list[Server]:
-    """The center and where points go, each once."""
+    """The center and where points go, each once, on the way that the agent would take from here."""
     settings, result = patient.settings, dict[tuple[str, int], Server]()
     for named in (settings and settings.center, settings and settings.influxdb, patient.target):
         if named:
-            place = host_and_port(named.url)
-            result.setdefault(place, Server(named.url, *place, named.ca_file))
+            where = host_and_port(named.url)
+            cert = named.client_cert if isinstance(named, Target) else client_cert(named)
+            result.setdefault(where, Server(named.url, *where, named.ca_file, cert, proxy_for(named.url)))
     return list(result.values())
 
 
@@ -85,9 +97,12 @@ def _offset(patient: Patient, server: Server) -> float | None:
     The certificate is not checked: with a wrong clock no certificate is valid, and nothing secret is sent.
     """
     bounds = Bounds(min(patient.timeout_s, 5.0), 0)
-    if isinstance(_resolved(server.host, bounds.seconds), str):
+    if (server.host, server.port) in patient.unreachable:
+        return None
+    if isinstance(_resolved(server.next_hop[0], bounds.seconds), str):
         return None
     session, root, headers = bounded_session(bounds), urljoin(server.url, "/"), {"User-Agent": "iot-agent doctor"}
+    session.trust_env = server.proxy is not None
     options: dict[str, Any] = {"timeout": bounds.seconds, "verify": False, "stream": True}
     with warnings.catch_warnings(), contextlib.closing(session):
         warnings.simplefilter("ignore", InsecureRequestWarning)
@@ -95,17 +110,47 @@ def _offset(patient: Patient, server: Server) -> float | None:
     return None if answer.date_ns is None else answer.date_ns / 1e9 + 0.5 - time.time()
 
 
+def proxies(patient: Patient) -> Iterator[Finding]:
+    """What the environment says about the way, here and in the running agent. Nothing where it says nothing."""
+    for server in servers(patient):
+        if server.proxy is None:
+            continue
+        try:
+            place(server.proxy)
+        except ValueError as error:
+            patient.unreachable.add((server.host, server.port))
+            yield failed("proxy", str(error), "mend HTTP_PROXY and HTTPS_PROXY of the agent's environment")
+        else:
+            yield ok("proxy", f"{server.url} is reached through {server.proxy.url}, as HTTP_PROXY and HTTPS_PROXY say")
+    if patient.running is None:
+        return
+    try:
+        environment = Path(f"/proc/{patient.running['pid']}/environ").read_bytes().decode("utf-8", "replace")
+    except OSError:
+        return
+    theirs = dict(pair.split("=", 1) for pair in environment.split("\0") if "=" in pair)
+    differ = [name for name in VARIABLES if _named(theirs, name) != _named(os.environ, name)]
+    if differ:
+        text = f"{' and '.join(differ)} of the running agent are not those of this command, which takes another way"
+        yield warning("proxy", text, "run doctor with the agent's environment: systemctl show iot-agent -p Environment")
+
+
+def _named(environment: Mapping[str, str], name: str) -> str | None:
+    return environment.get(name) or environment.get(name.upper()) or None
+
+
 def names(patient: Patient) -> Iterator[Finding]:
     found = servers(patient)
     if not found:
         yield skipped("names", "without the configuration it is not known which servers there are")
-    for host in dict.fromkeys(server.host for server in found):
+    known = [server for server in found if (server.host, server.port) not in patient.unreachable]
+    for host in dict.fromkeys(server.next_hop[0] for server in known):
         name = f"name {host}"
         answer = _resolved(host, patient.timeout_s)
         if isinstance(answer, list):
             yield ok(name, ", ".join(answer))
             continue
-        patient.unreachable |= {(s.host, s.port) for s in found if s.host == host}
+        patient.unreachable |= {(s.host, s.port) for s in known if s.next_hop[0] == host}
         hint = (
             "is the server on this network, and does it announce itself (avahi-daemon)? An address works too"
             if host.endswith(".local")
@@ -132,27 +177,30 @@ def _resolved(host: str, timeout_s: float) -> list[str] | str:
 
 
 def connections(patient: Patient) -> Iterator[Finding]:
-    for _, host, port, _ in servers(patient):
-        name = f"connection to {host}:{port}"
-        if (host, port) in patient.unreachable:
-            yield skipped(name, "its name is not resolved")
+    for server in servers(patient):
+        if (server.host, server.port) in patient.unreachable:
+            yield skipped(f"connection to {server.host}:{server.port}", "its name, or its proxy's, is not resolved")
             continue
+        host, port = server.next_hop
+        name = f"connection to {host}:{port}"
         start = time.monotonic()
         try:
             with socket.create_connection((host, port), timeout=patient.timeout_s):
-                yield ok(name, f"open after {(time.monotonic() - start) * 1000:.0f} ms")
+                through = f": the proxy on the way to {server.host}:{server.port}" if server.proxy else ""
+                yield ok(name, f"open after {(time.monotonic() - start) * 1000:.0f} ms{through}")
         except ConnectionRefusedError:
-            patient.unreachable.add((host, port))
+            patient.unreachable.add((server.host, server.port))
             yield failed(name, "refused: nothing listens there", f"does the server run, and is {port} its port?")
         except OSError as error:
-            patient.unreachable.add((host, port))
+            patient.unreachable.add((server.host, server.port))
             late = isinstance(error, TimeoutError)
             why = f"no answer within {patient.timeout_s:g} s" if late else str(error.strerror or error)
             yield failed(name, why, "is there a network (ip route), is the server on, is a firewall between?")
 
 
 def tls(patient: Patient) -> Iterator[Finding]:
-    for url, host, port, ca_file in servers(patient):
+    for server in servers(patient):
+        url, host, port, *_ = server
         name = f"TLS of {host}"
         if not url.startswith("https:"):
             if text := plain_http_warning(url):
@@ -161,31 +209,57 @@ def tls(patient: Patient) -> Iterator[Finding]:
         if (host, port) in patient.unreachable:
             yield skipped(name, "there is no connection")
             continue
-        finding = _handshake(name, host, port, ca_file, patient.timeout_s)
+        finding = _handshake(name, server, patient.timeout_s)
         if finding.verdict == "failed":
             patient.unreachable.add((host, port))
         yield finding
 
 
-def _handshake(name: str, host: str, port: int, ca_file: str | None, timeout_s: float) -> Finding:
+def _handshake(name: str, server: Server, timeout_s: float) -> Finding:
+    host, port, ca_file, cert = server.host, server.port, server.ca_file, server.client_cert
     try:
         store = trust_store(ca_file)
         context = ssl.create_default_context(cafile=store if isinstance(store, str) else None)
     except (OSError, ssl.SSLError) as error:
         return failed(name, f"{ca_file} cannot be used: {error}", "ca_file must be a readable certificate in PEM")
     try:
+        if cert is not None:
+            context.load_cert_chain(*cert, password="")  # an empty one: it must not ask at the terminal
+    except (OSError, ssl.SSLError) as error:
+        remedy = "client_cert and client_key must be a readable certificate and its key in PEM, without a password"
+        return failed(name, f"{' and '.join(dict.fromkeys(cert or ()))} cannot be used: {error}", remedy)
+    try:
         with (
-            socket.create_connection((host, port), timeout=timeout_s) as plain,
+            _connected(server, timeout_s) as plain,
             context.wrap_socket(plain, server_hostname=host) as wrapped,
         ):
             until = ssl.cert_time_to_seconds(str((wrapped.getpeercert() or {}).get("notAfter")))
     except ssl.SSLCertVerificationError as error:
         return failed(name, f"the certificate is refused: {error.verify_message}", _remedy(error))
     except (ssl.SSLError, OSError) as error:
+        if server.proxy and (by_proxy := refusal_of_tunnel(server.proxy, error)):
+            seen, _, remedy = by_proxy[1].partition(": ")
+            return failed(name, seen, remedy or BEHIND_PROXY)
         return failed(name, f"no TLS: {error}", f"does {host}:{port} speak https, or is its url http://?")
     days = (until - time.time()) / 86_400
     text = f"the certificate is good for {days:.0f} more days"
     return warning(name, text, "renew it on the server") if days < DAYS_LEFT else ok(name, text)
+
+
+def _connected(server: Server, timeout_s: float) -> socket.socket:
+    """A connection to the server, also through a proxy. OSError where there is none."""
+    host, port = server.next_hop
+    if server.proxy is None:
+        return socket.create_connection((host, port), timeout=timeout_s)
+    told = {"Proxy-Authorization": sent.reveal()} if (sent := server.proxy.authorization) else {}
+    tunnel = http.client.HTTPConnection(host, port, timeout=timeout_s)
+    tunnel.set_tunnel(server.host, server.port, told)
+    try:
+        tunnel.connect()
+    except BaseException:
+        tunnel.close()
+        raise
+    return tunnel.sock
 
 
 def _remedy(error: ssl.SSLCertVerificationError) -> str:

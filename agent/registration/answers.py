@@ -40,6 +40,10 @@ class TokenWithheldError(RegistrationError):
     """The device is registered, and the server does not hand out the token (again)."""
 
 
+class IndistinctError(RegistrationError):
+    """The server cannot tell this device from another one."""
+
+
 class NotRegisteredError(RegistrationError):
     """The center answers that it has no registration of this device."""
 

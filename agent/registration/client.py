@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -13,8 +14,9 @@ from agent import __version__
 from agent.config.settings import CenterSettings
 from agent.registration.answers import RegistrationError, Reply
 from agent.registration.credentials import CredentialsError, CredentialStore, read_secret_file
-from agent.registration.target import origin, trust_store
+from agent.registration.target import client_cert, origin, trust_store
 from agent.util.http import Answer, Bounds
+from agent.util.proxy import place, proxy_for, refusal
 from agent.util.secret import Secret
 from drivers.base import boot_ns
 
@@ -64,6 +66,7 @@ class CenterClient:
         enrollment_key: Secret | None = None,
         *,
         ca_file: str | None = None,
+        client_cert: tuple[str, str] | None = None,
         timeout_s: float = 10.0,
         observe: Observe | None = None,
         key_problem: str | None = None,
@@ -74,7 +77,10 @@ class CenterClient:
         self._observe, self._key_problem = observe, key_problem
         self._bounds = Bounds(timeout_s, MAX_ANSWER)
         self._session = bounded_session(self._bounds)
+        self._proxy = proxy_for(url)
+        self._session.trust_env = self._proxy is not None
         self._verify = trust_store(ca_file)
+        self._session.cert = client_cert
         self._session.headers["User-Agent"] = f"iot-agent/{__version__}"
         self._session.headers["Accept"] = "application/json"
         self._session.headers["Accept-Encoding"] = "identity"  # bounded means bounded: nothing to unpack
@@ -97,6 +103,8 @@ class CenterClient:
             )
         for _ in range(4):
             answer = self._send(method, url, headers, body)
+            if (by_proxy := refusal(answer)) is not None:
+                raise RegistrationError(f"{what}: {by_proxy[1]}")
             if answer.status is None:
                 raise RegistrationError(f"{what}: {answer.error}")
             if answer.status in _REDIRECTS:
@@ -111,6 +119,8 @@ class CenterClient:
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         def send() -> None:
+            if self._proxy is not None:
+                place(self._proxy)
             response = self._session.request(
                 method,
                 url,
@@ -126,7 +136,9 @@ class CenterClient:
         self.sent_ns = boot_ns()
         answer = self._bounds.exchange(send)
         self.received_ns = boot_ns()
-        return answer
+        if self._proxy is None:
+            return answer
+        return replace(answer, proxy=self._proxy.url).without(self._proxy.hidden)
 
     def _tell_time(self, unix_ns: int, resolution_ns: int, *, written: bool) -> None:
         """Hands the clock what the last answer said about the time."""
@@ -164,6 +176,7 @@ def connect(settings: CenterSettings, store: CredentialStore, observe: Observe |
         store.device_secret(),
         key,
         ca_file=settings.ca_file,
+        client_cert=client_cert(settings),
         timeout_s=settings.timeout,
         observe=observe,
         key_problem=problem,

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from agent.registration.answers import (
     UNKNOWN_HERE,
+    IndistinctError,
     NotRegisteredError,
     NotThisApiError,
     Registration,
@@ -72,8 +73,12 @@ class Dialect:
             raise reply.refused(UNKNOWN_HERE.format(id=device_id) if reply.status in (401, 403, 409) else "")
         return told_by(reply, reply.own("id", device_id))
 
+    def check_distinct(self, center: CenterClient, device_id: str) -> None:
+        """IndistinctError where removing this device could remove another one."""
+
     def unregister(self, center: CenterClient, device_id: str) -> bool:
         """Removes the registration and with it the authorization. False when the server has none."""
+        self.check_distinct(center, device_id)
         reply = center.ask("DELETE", f"/api/devices/{device_id}")
         if reply.status == 404:
             return False
@@ -98,18 +103,17 @@ class IotCenterV2(Dialect):
     request = "GET", "/api/env"
     id_name, token_name = "id", "influx_token"
 
-    def unregister(self, center: CenterClient, device_id: str) -> bool:
+    def check_distinct(self, center: CenterClient, device_id: str) -> None:
         """That server finds authorizations by prefix: removing pi-1 could remove pi-10's. So it is asked first."""
         listed = center.ask("GET", "/api/devices")
         if listed.status == 200 and not listed.is_html():
             for item in listed.json():
                 other = item.get("deviceId") if isinstance(item, dict) else None
                 if isinstance(other, str) and other != device_id and other.startswith(device_id):
-                    raise RegistrationError(
+                    raise IndistinctError(
                         f"the center cannot tell {device_id} from {other[:64]!r}, which begins the same: removing the "
                         "one could remove the other. Choose another [device] id"
                     )
-        return super().unregister(center, device_id)
 
 
 class IotApi(Dialect):
@@ -163,3 +167,18 @@ def register(
         except NotThisApiError as error:
             tried.append(str(error))
     raise RegistrationError(f"{center.url} is no device registration API that is known here ({'; '.join(tried)})")
+
+
+def rehearse(center: CenterClient, device_id: str, api: str, known: str | None) -> bool:
+    """What register() and renewing would meet, as far as that is seen without registering; `known` as there.
+
+    Whether the center says anything about the device. Raises the errors that they would: NotRegisteredError where it is
+    not registered yet.
+    """
+    told = DIALECTS["iot-center-v2"].refresh(center, device_id)
+    name = api if api != "auto" else known
+    if name is None and told is not None and "write_endpoint" in told.fields:  # only iot-center-v2 says that
+        name = "iot-center-v2"
+    if name is not None:
+        DIALECTS[name].check_distinct(center, device_id)
+    return told is not None

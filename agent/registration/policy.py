@@ -13,8 +13,9 @@ from agent.registration.answers import RegistrationError, Told
 from agent.registration.credentials import Credentials
 from agent.registration.device_id import state_folder_warning
 from agent.registration.remote_config import RemoteConfiguration, accept
-from agent.registration.target import Target, is_local, is_loopback, plain_http_warning
+from agent.registration.target import Target, client_cert, is_local, plain_http_warning
 from agent.util.backoff import BASE_S, CAP_S, full_jitter
+from agent.util.proxy import is_loopback
 
 LASTED_S = 600.0
 RENEWAL_S = (60.0, 3600.0)
@@ -68,7 +69,8 @@ def failure_wait_s(error: Exception, attempts: int, renewing: bool, rng: Random)
 def target_of(settings: CenterSettings, credentials: Credentials) -> Target:
     """Where to write: what agent.toml names wins, unless `remote = "prefer"`. RegistrationError for what is missing.
 
-    The CA of the center is used for an InfluxDB on the same host or a private network; public ones have public CAs.
+    The CA and the client certificate for the center are used for an InfluxDB on the same host or a private network;
+    public ones have public CAs.
     """
     chosen: dict[str, str] = {}
     for name in ("url", "org", "bucket"):
@@ -84,8 +86,10 @@ def target_of(settings: CenterSettings, credentials: Credentials) -> Target:
         raise RegistrationError(
             f"{chosen['url']} is plain http, and [center] require_tls is set: nothing is sent there"
         )
-    ca_file = settings.ca_file if there == center or is_local(there) else None
-    return Target(token=credentials.token, ca_file=ca_file, **chosen)
+    target = Target(chosen["url"], chosen["org"], chosen["bucket"], credentials.token)
+    if there == center or is_local(there):
+        target = replace(target, ca_file=settings.ca_file, client_cert=client_cert(settings))
+    return target
 
 
 def warnings_of(settings: CenterSettings, folder: Path, target: Target | None) -> tuple[str, ...]:

@@ -127,8 +127,9 @@ class Registrar(Loop):
         self.wakeup.set()
 
     def accepted(self) -> None:
-        """The server takes the token after all: no other is needed."""
+        """The server takes a token that it refused, or the one in its place: the next renewal need not wait longer."""
         with self._lock:
+            self._short_lived = 0
             if self._credentials is None or self._stale is None or self._credentials.token != self._stale:
                 return
             self._stale, self._due, self._attempts = None, None, 0

@@ -11,7 +11,7 @@ from agent.config.settings import InfluxSettings
 from agent.registration.credentials import CredentialsError, read_secret_file
 from agent.registration.policy import RegistrationState, RegistrationStatus
 from agent.registration.remote_config import RemoteConfiguration
-from agent.registration.target import Target, plain_http_warning
+from agent.registration.target import Target, client_cert, plain_http_warning
 from agent.util.loops import Loop
 from agent.util.secret import Secret
 
@@ -19,6 +19,13 @@ log = logging.getLogger(__name__)
 
 LOOK_AGAIN_S = 10.0
 CREDENTIAL = "influxdb.token"
+
+
+def target_by_hand(settings: InfluxSettings, token: Secret) -> Target:
+    """Where to write, by [influxdb]."""
+    return Target(
+        settings.url, settings.org, settings.bucket, token, settings.ca_file, client_cert=client_cert(settings)
+    )
 
 
 class StaticToken(Loop):
@@ -45,7 +52,7 @@ class StaticToken(Loop):
             if self._token is None:
                 return None
             settings = self._settings
-            return Target(settings.url, settings.org, settings.bucket, self._token, settings.ca_file)
+            return target_by_hand(settings, self._token)
 
     def renew(self) -> None:
         """The server answered 401 or 403: look whether somebody has put another token in the file."""

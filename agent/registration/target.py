@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from agent.config.settings import CenterSettings, InfluxSettings
 from agent.util.secret import Secret
 
 LOCAL_SUFFIXES = (".local", ".localhost", ".lan", ".internal", ".home.arpa", ".home", ".intranet")
@@ -15,13 +16,23 @@ DEBIAN_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An InfluxDB v2 write API. `org` is a name or an id; `ca_file` None means the system's trust store."""
+    """An InfluxDB v2 write API. `org` is a name or an id; `ca_file` None means the system's trust store; `client_cert`
+    are the files of a certificate and its key.
+    """
 
     url: str
     org: str
     bucket: str
     token: Secret
     ca_file: str | None = None
+    client_cert: tuple[str, str] | None = None
+
+
+def client_cert(section: CenterSettings | InfluxSettings) -> tuple[str, str] | None:
+    """The files of the certificate that is shown to a server, and of its key, which may be in the same."""
+    if not section.client_cert:
+        return None
+    return section.client_cert, section.client_key or section.client_cert
 
 
 def is_local(host: str) -> bool:
@@ -32,15 +43,6 @@ def is_local(host: str) -> bool:
     except ValueError:
         return "." not in host or host.endswith(LOCAL_SUFFIXES)
     return address.is_private or address.is_loopback or address.is_link_local
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host's name or address is this very machine."""
-    host = host.lower().rstrip(".")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def origin(url: str) -> str:

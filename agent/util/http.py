@@ -12,19 +12,20 @@ import json
 import re
 import ssl
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from socket import gaierror
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from urllib3 import HTTPResponse
-from urllib3.exceptions import ConnectTimeoutError, ReadTimeoutError, SSLError
+from urllib3.exceptions import ConnectTimeoutError, ProxyError, ReadTimeoutError, SSLError
 
 from agent.util.errors import short
+from agent.util.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from socket import socket
 
     from urllib3 import PoolManager
@@ -37,6 +38,11 @@ RETRY_AFTER_MIN_S = 1.0
 RETRY_AFTER_MAX_S = 900.0
 _OBJECT = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>:? ?|\w+\(host='[^']*', port=\d+\): ?")
 _ESCAPE_CUT = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?$")
+_ASKS = re.compile(
+    r"alert (?:certificate required|bad certificate|unknown ca|handshake failure)|EOF occurred in violation",
+    re.IGNORECASE,
+)
+TUNNEL = re.compile(r"Tunnel connection failed: (\d{3}) ?(.*)")
 _MESSAGE = re.compile(r'"message"\s*:\s*"')
 
 
@@ -45,8 +51,8 @@ class Answer:
     """What came back. `status` None: nothing did, and `error` says why. Header names are in lower case.
 
     `timed_out`: connected, but not all of it came in time; `sent`: the request went out whole; `cut`: the body is not
-    whole, for that reason or because it is
-    longer than is read. Its repr shows no body: tokens may be in there.
+    whole, for that reason or because it is longer than is read. `proxy` is the one that it came through, without its
+    password; `tunnel` is the status with which that refused to connect. Its repr shows no body: tokens may be in there.
     """
 
     status: int | None
@@ -56,6 +62,8 @@ class Answer:
     timed_out: bool = False
     cut: bool = False
     sent: bool = True
+    proxy: str = ""
+    tunnel: int | None = None
 
     @property
     def date_ns(self) -> int | None:
@@ -75,6 +83,21 @@ class Answer:
             return None
         return min(max(seconds, RETRY_AFTER_MIN_S), most_s)
 
+    def without(self, secrets: Iterable[Secret]) -> Answer:
+        """With each of these blotted out, should a server or a library repeat it."""
+        answer = self
+        for secret in secrets:
+            text = secret.reveal()
+            hidden = text.encode()
+            if text and (hidden in answer.body or text in answer.error or text in str(answer.headers)):
+                answer = replace(
+                    answer,
+                    headers={name: value.replace(text, "***") for name, value in answer.headers.items()},
+                    body=answer.body.replace(hidden, b"***"),
+                    error=answer.error.replace(text, "***"),
+                )
+        return answer
+
     def message(self) -> str:
         """The server's words, whole: `message` or `error` of its JSON, also of one cut short; else the body as text."""
         text = self.body.decode("utf-8", "replace")
@@ -91,6 +114,11 @@ class Answer:
                 except ValueError:
                     return rest
         return text
+
+
+def is_html(answer: Answer) -> bool:
+    """Whether it is a page for people: a proxy's, a gateway's, a captive portal's."""
+    return "html" in answer.headers.get("content-type", "").lower()
 
 
 def http_date_ns(text: str) -> int | None:
@@ -131,7 +159,7 @@ class Bounds:
 
     def _response(self, sock: socket, *arguments: Any, **options: Any) -> http.client.HTTPResponse:
         """What http.client reads an answer with, once its request is sent."""
-        self._sent = True
+        self._sent = options.get("method") is not None  # else it is a proxy's answer to CONNECT
         response = http.client.HTTPResponse(sock, *arguments, **options)
         until = time.monotonic() + self.seconds
         response.fp = io.BufferedReader(_TimedReader(response.fp.detach(), sock, until))
@@ -145,7 +173,10 @@ class Bounds:
         except Exception as error:  # noqa: BLE001 - clients raise for a status, and whatever goes wrong is an answer too
             causes = list(_causes(error))
             late = _late(causes) == "answer"
-            failed = Answer(None, error=_describe(causes, self.seconds), timed_out=late, sent=self._sent)
+            refused = TUNNEL.search(str(causes[-1]))
+            tunnel = int(refused[1]) if refused else None
+            text = _describe(causes, self.seconds)
+            failed = Answer(None, error=text, timed_out=late, sent=self._sent, tunnel=tunnel)
         answer, self.answer = self.answer, None  # not held until the next: it may be large
         return answer or failed
 
@@ -218,12 +249,16 @@ def _late(causes: list[BaseException]) -> Literal["connection", "answer"] | None
 
 def _describe(causes: list[BaseException], seconds: float) -> str:
     """What went wrong in one line, in an administrator's words, the same for the same cause; and what to look at."""
+    if any(isinstance(cause, ProxyError) for cause in causes):
+        return short(f"the proxy of the environment does not connect: {_of_proxy(causes, seconds)}")
     if late := _late(causes):
         hint = ": check the address and the route" if late == "connection" else ""
         return f"no {late} within {seconds:g} s{hint}"
     last = causes[-1]
     words = last.strerror if isinstance(last, OSError) and last.strerror else str(last)
     text = f"{type(last).__name__}: {_OBJECT.sub('', words)}".removesuffix(": ")
+    if _ASKS.search(text):
+        return short(f"TLS failed ({text}): if the server asks for a certificate, set client_cert and client_key")
     if any(isinstance(cause, ssl.SSLError | SSLError) for cause in causes):
         return short(f"TLS failed ({text}): for a certificate authority of your own set ca_file")
     if isinstance(last, ConnectionRefusedError):
@@ -231,3 +266,11 @@ def _describe(causes: list[BaseException], seconds: float) -> str:
     if isinstance(last, gaierror):
         return f"the name of the host cannot be resolved ({words}): check its spelling; iot-agent doctor looks further"
     return short(text)
+
+
+def _of_proxy(causes: list[BaseException], seconds: float) -> str:
+    last = causes[-1]
+    if refused := TUNNEL.search(str(last)):
+        return f"it answers {refused[1]} {refused[2]}"
+    rest = [cause for cause in causes if not isinstance(cause, ProxyError)]
+    return _describe(rest, seconds) if rest else str(last)

@@ -6,6 +6,7 @@ from click.testing import CliRunner
 from agent.cli.register import register, unregister
 from tests.fake_center import FakeCenter
 from tests.registering import APIS
+from tests.servers import InfluxServer
 
 
 @pytest.fixture
@@ -33,9 +34,73 @@ def test_register_says_with_whom_and_where_it_writes_and_shows_no_token(httpserv
     assert center.tokens["pi-7"][0] not in result.output
 
 
+@pytest.fixture
+def influx():
+    """An InfluxDB that takes whatever token a center has issued last."""
+    with InfluxServer() as server:
+        yield server
+
+
+class Pair(FakeCenter):
+    """A center, and the InfluxDB that it issues tokens of."""
+
+    def __init__(self, httpserver, influx, api="iot-center"):
+        super().__init__(httpserver, api)
+        self.influx = influx
+        self.place["influx_url"] = influx.url
+
+    def _issue(self, device_id):
+        issued = super()._issue(device_id)
+        self.influx.token = issued["token"]
+        return issued
+
+
 @pytest.mark.parametrize("api", APIS)
-def test_register_again_asks_nobody_and_force_gets_another_token(httpserver, run, api):
-    center = FakeCenter(httpserver, api)
+def test_register_says_what_the_token_can_do(httpserver, run, influx, api):
+    result = run(Pair(httpserver, influx, api), register)
+    assert result.exit_code == 0, result.output
+    assert result.output.endswith(
+        f"the token may write to bucket 'iot_center' of organization 'my-org' at {influx.url}\n"
+    )
+    assert (len(influx.requests), len(influx.points)) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((403, "insufficient permissions"), "(403): it is inactive or for another bucket"),
+        ((401, "unauthorized access"), "(401): it was revoked or mistyped"),
+        ((404, 'bucket "iot_center" not found'), "there is no bucket 'iot_center' of organization 'my-org'"),
+        ((404, 'organization name "my-org" not found'), "there is no organization 'my-org'"),
+    ],
+)
+def test_force_fails_where_nothing_can_be_written_with_the_new_token(httpserver, run, influx, answer, said):
+    center = Pair(httpserver, influx)
+    status, message = answer
+    influx.always = influx.answer(status, {"code": "not found" if status == 404 else "x", "message": message})
+    first = run(center, register)
+    assert first.exit_code == 0
+    assert "warning: " in first.output
+    result = run(center, register, "--force")
+    assert result.exit_code == 1
+    assert said in result.output
+    assert center.tokens["pi-7"][0] not in result.output
+    influx.always = None
+    assert run(center, register, "--force").exit_code == 0
+
+
+def test_force_fails_where_nobody_answers(httpserver, run, influx):
+    center = Pair(httpserver, influx)
+    center.place["influx_url"] = "http://127.0.0.1:1"
+    assert run(center, register).exit_code == 0
+    result = run(center, register, "--force")
+    assert result.exit_code == 1
+    assert "http://127.0.0.1:1 gives no answer: Connection refused" in result.output
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_register_again_asks_nobody_and_force_gets_another_token(httpserver, run, influx, api):
+    center = Pair(httpserver, influx, api)
     run(center, register)
     first, asked = center.tokens["pi-7"], len(center.requests)
     again = run(center, register)

@@ -117,6 +117,9 @@ def test_the_environment_wins_as_the_existing_python_client_reads_it():
         ({"center": {"url": "http://me:pw@c"}}, ["center.url", "user or password"]),
         ({"center": {"url": "http://c", "influx_url": "influx"}}, ["center.influx_url", "http://host:8086"]),
         ({"center": {"url": "http://c", "require_tls": True}}, ["https://"]),
+        ({"center": {"url": "http://c/api/devices"}}, ["center.url", "write 'http://c'"]),
+        ({"center": {"url": "http://c", "influx_url": "http://i:1/api/v2/"}}, ["center.influx_url", "'http://i:1'"]),
+        ({"center": {"url": "http://c", "client_key": "/k"}}, ["center.client_key", "center.client_cert"]),
         ({"center": {}}, ["center.url: missing"]),
         ({"influxdb": {"url": "http://i", "org": "o", "bucket": "b"}}, ["[center] and [influxdb]"]),
         ({"log": {"level": "loud"}}, ["log.level", "'info'"]),
@@ -150,6 +153,9 @@ def test_an_address_is_taken_without_the_slash_that_people_put_behind_it():
     assert (
         parse_settings({"center": {"url": "http://c/iot/"}, **VIRTUAL}, "agent.toml", {}).center.url == "http://c/iot"
     )
+    for wrong, right in (("http://i:8086", "http://i:8086"), ("https://i/db/", "https://i/db")):
+        given = {"url": f"{wrong.rstrip('/')}/api/v2/write", "org": "o", "bucket": "b", "token": "t"}
+        assert f"write '{right}'" in problem({**VIRTUAL, "influxdb": given})
     influx = {"url": "http://i/", "org": "o", "bucket": "b", "token": "t"}
     assert parse_settings({"influxdb": influx, **VIRTUAL}, "agent.toml", {}).influxdb.url == "http://i"
 
@@ -257,8 +263,8 @@ def test_the_defaults_that_the_example_shows_are_the_defaults():
         ("device", "id"), ("device", "location"), ("sensor", "name"), ("sensor", "sample_every"),
         ("sensor", "deadband"), ("sensor", "max_rate"), ("sensor", "offset"), ("sensor", "scale"),
         ("sensor", "calibrate"), ("sensor", "altitude"), ("center", "url"), ("center", "enrollment_key_file"),
-        ("center", "ca_file"), ("buffer", "max_age"), ("center", "influx_url"),
-        ("center", "influx_org"), ("center", "influx_bucket"),
+        ("center", "ca_file"), ("center", "client_cert"), ("center", "client_key"), ("buffer", "max_age"),
+        ("center", "influx_url"), ("center", "influx_org"), ("center", "influx_bucket"),
     }  # fmt: skip
     data = documented()
     del data["influxdb"]

@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from agent.buffer.buffer import open_buffer
+from agent.buffer.offline import OfflineBuffer
 from agent.clock.boots import Boots, current_boot_id
 from agent.clock.clock import Clock
 from agent.config.settings import BufferSettings, DeliverySettings
@@ -246,14 +247,64 @@ def test_promise_2_one_bad_point_among_5000_costs_at_most_5_requests(rig, server
     assert agent.delivery.snapshot().state == "delivering"
 
 
-def test_promise_2_points_older_than_the_retention_cost_at_most_5_requests(rig, server):
-    server.retention_s = 3600
+@pytest.mark.parametrize("old_wording", [False, True])
+def test_promise_8_at_the_edge_of_retention_delivered_is_what_is_stored(rig, server, old_wording):
+    server.retention_s, server.old_wording = 5400, old_wording  # in shards of an hour
     agent = rig()
     now = time.time_ns()
-    store(agent.buffer, [Line(GOOD, 0, now - n * S - (7200 * S if n % 10 == 0 else 0)) for n in range(2000)])
-    assert isolate(agent, server) <= 5
-    assert len(server.points) == 1800
-    assert agent.status.counters.points.rejected == 200
+    store(agent.buffer, [Line(GOOD, 0, now - n * 60 * S) for n in range(400)])
+    assert isolate(agent, server) == 1
+    counters = agent.status.counters.points
+    assert len(server.points) == counters.delivered == agent.delivery.snapshot().delivered
+    assert counters.rejected == 400 - counters.delivered >= 400 - 151
+    assert server.writes == len(server.points)  # and none of it twice
+    assert agent.delivery.snapshot().last_success_ns
+
+
+@pytest.mark.parametrize(
+    ("kind", "bad", "requests"),
+    [("like_core", 1, 1), ("like_core", 99, 1), ("like_core", 250, 2), ("like_cloud", 99, 2), ("like_cloud", 250, 4)],
+)
+def test_promise_2_influxdb_3_and_cloud_cost_one_further_request_per_100_bad_points(rig, server, kind, bad, requests):
+    agent = rig()
+    server.always = getattr(server, kind)
+    agent.store(5000, dict.fromkeys(Random(3).sample(range(5000), bad), UNPARSABLE))
+    assert isolate(agent, server) == requests
+    counters = agent.status.counters.points
+    assert (counters.delivered, counters.rejected) == (len(server.points), bad) == (5000 - bad, bad)
+    assert agent.status.parked == 0
+    assert agent.delivery.snapshot().state == "delivering"
+    agent.buffer.commit_all()
+    with OfflineBuffer(agent.folder) as buffer:
+        letters = [item.letter for item in buffer.letters()]
+    assert {(letter.reason, letter.message) for letter in letters} == {("parse", "invalid number")}
+
+
+def test_promise_2_a_limit_of_influxdb_3_parks_what_it_refuses_and_tries_it_slowly(rig, server):
+    agent = rig()
+    error = "partial write of line protocol occurred"
+    named = {
+        "error_message": "over the limit of 500 columns",
+        "line_number": 2,
+        "original_line": "environment,clientId",
+    }
+    server.always = lambda handler, body: server.reply(handler, 422, {"error": error, "data": [named]})
+    agent.store(3)
+    agent.run(seconds=30)
+    assert (agent.status.parked, agent.status.pending, agent.status.counters.points.delivered) == (1, 1, 2)
+    assert len(server.requests) <= 3
+    server.always = None
+    assert agent.run(until=agent.empty)
+
+
+@pytest.mark.parametrize("empty_write", [b"incoming write was empty", b"incoming write was empty\n"])
+def test_influxdb_3_that_has_nothing_to_write_is_no_outage(rig, server, empty_write):
+    agent = rig()
+    server.always = server.answer(400, empty_write, Content_Type="text/plain")
+    agent.clock.wanted = 0
+    agent.step()
+    assert agent.delivery.snapshot().state == "delivering"
+    assert len(agent.clock.seen) == 1  # it says the time as well
 
 
 def test_promise_2_mixed_trouble_is_told_apart_kind_by_kind(rig, server):

@@ -21,6 +21,7 @@ from agent.delivery.outcome import (
     Split,
     Wait,
     decide,
+    is_own,
 )
 from agent.util.errors import short
 from agent.util.http import Answer
@@ -254,7 +255,7 @@ def test_five_thousand_bad_lines_are_told_apart_at_once():
 def test_no_text_whatever_blames_lines_it_does_not_name(lines, text):
     named = named_lines(lines, text)
     assert not named or "unable to parse '" in text
-    assert trouble(lines, text) is None or "partial write" in text or "outside retention policy" in text
+    assert trouble(lines, text) is None or "partial write" in text
 
 
 # 422: partial writes
@@ -311,13 +312,103 @@ def test_promise_2_a_single_line_that_is_refused_for_a_known_reason_is_a_dead_le
     assert result.parts == ()
 
 
-def test_points_older_than_the_retention_are_sent_apart():
-    message = json.loads(CASES["write: all points older than retention"]["response"]["body"])["message"]
-    old = b"environment,clientId=pi-1 Temperature=1.5 1700000000000000000"
-    edge = b"environment,clientId=pi-1 Temperature=1.5 1795496968050214401"  # the bound itself
-    result = outcome(refused(422, message), old, edge, GOOD)
-    assert [part.lines for part in result.parts] == [(edge, GOOD), (old,)]
-    assert outcome(refused(422, message), old).dead[0].reason == "retention"
+RETENTION = json.loads(CASES["write: all points older than retention"]["response"]["body"])["message"]
+OLD_WORDING = "failure writing points to database: partial write: points beyond retention policy dropped={}"
+EXPIRED = b"environment,clientId=pi-1 Temperature=1.5 1700000000000000000"
+YOUNGER = b"environment,clientId=pi-1 Temperature=1.5 1795490000000000000"  # older than the bound, and in a good shard
+
+
+@pytest.mark.parametrize("message", [RETENTION, OLD_WORDING.format(1)])
+def test_promise_8_of_expired_points_those_that_were_stored_with_others_are_delivered(message):
+    result = outcome(refused(422, message), GOOD, EXPIRED, YOUNGER)
+    assert [(letter.line, letter.reason) for letter in result.dead] == [(EXPIRED, "retention")]
+    assert (result.parts, result.stored) == ((), 2)
+
+
+@pytest.mark.parametrize("message", [RETENTION, OLD_WORDING.format(1)])
+@pytest.mark.parametrize("sent_before", [{"suspect": True}, {"parked": True}])
+def test_promise_8_what_is_refused_for_its_age_after_it_was_sent_with_others_is_expired(message, sent_before):
+    assert outcome(refused(422, message), EXPIRED).dead[0].reason == "retention"
+    assert outcome(refused(422, message), EXPIRED, **sent_before).dead[0].reason == "expired"
+
+
+def test_expired_points_that_the_message_does_not_tell_apart_are_sent_again():
+    other = EXPIRED.replace(b"1.5", b"2")
+    for lines in ((EXPIRED, other, GOOD), (YOUNGER, EXPIRED[:-1] + b"1", GOOD)):  # of one time; not the named time
+        result = outcome(refused(422, RETENTION), *lines)
+        assert (result.dead, result.stored) == ((), 0)
+        assert [part.lines for part in result.parts] == [(GOOD,), lines[:2]]
+    result = outcome(refused(422, OLD_WORDING.format(1)), EXPIRED, other, GOOD)
+    assert [line for part in result.parts for line in part.lines] == [EXPIRED, other, GOOD]
+    swallowed = outcome(refused(422, OLD_WORDING.format(1)), b'm s="two', b'lines" 1700000000000000000', GOOD)
+    assert (swallowed.dead, swallowed.stored) == ((), 0)
+
+
+# InfluxDB 3 and Cloud: lines by number
+
+NUMBERED = json.loads(Path("tests/data/influxdb-from-source.json").read_text("utf-8"))
+
+
+def numbered(case):
+    sent = Sent(tuple(case["request"]["body"].encode().split(b"\n")))
+    reply = case["response"]
+    return decide(Answer(reply["status"], reply["headers"], reply["body"].encode()), sent, now_ns=NOW), sent.content
+
+
+@pytest.mark.parametrize("case", NUMBERED, ids=[case["name"] for case in NUMBERED])
+def test_lines_named_by_number_are_told_apart_at_once(case):
+    result, lines = numbered(case)
+    expected = case["expected"]
+    assert isinstance(result, Split)
+    assert not result.blind
+    dead = {letter.line: [letter.reason, letter.message] for letter in result.dead}
+    assert dead == {lines[int(n)]: told for n, told in expected["dead"].items()}
+    parts = {state: [part.lines for part in result.parts if part.state == state] for state in ("parked", "pending")}
+    for state, meant in (("parked", expected["parked"]), ("pending", expected["again"])):
+        assert parts[state] == ([tuple(lines[n] for n in meant)] if meant else [])
+    assert result.stored == expected["stored"]
+    assert len(result.dead) + sum(len(part.lines) for part in result.parts) + result.stored == len(lines)
+
+
+def core(*items, status=400, error="partial write of line protocol occurred"):
+    data = [{"line_number": n, "original_line": shown, "error_message": "no"} for n, shown in items]
+    return answer(status, {"error": error, "data": data})
+
+
+def test_a_number_that_names_another_line_than_it_shows_blames_none():
+    lines = (GOOD, b"other,clientId=pi-1 x=1 5", GOOD + b"1")
+    assert outcome(core((2, "environment,clientId")), *lines).blind
+    result = outcome(core((2, "other,clientId=pi-1 "), (3, "another")), *lines)
+    assert [letter.line for letter in result.dead] == [lines[1]]
+    assert (result.stored, [part.lines for part in result.parts]) == (0, [(lines[0], lines[2])])
+
+
+@pytest.mark.parametrize("number", [0, -1, 4, True, "2", None, 2.0])
+def test_a_number_that_is_none_of_the_batch_blames_none(number):
+    assert outcome(core((number, "")), GOOD, GOOD, GOOD).blind
+
+
+def test_whoever_names_a_hundred_lines_may_have_more_to_name():
+    lines = [GOOD + b"%d" % n for n in range(150)]
+    result = outcome(core(*((n, "environment,clientId") for n in range(1, 101))), *lines)
+    assert len(result.dead) == 100
+    assert (result.stored, [len(part.lines) for part in result.parts]) == (0, [50])
+
+
+def test_numbers_are_not_believed_where_a_string_spans_lines():
+    assert outcome(core((2, "environment,clientId")), b'm s="two', b'lines" 5', GOOD).blind
+
+
+def test_a_limit_that_refuses_all_parks_them():
+    assert isinstance(outcome(core((1, ""), (2, ""), status=422), GOOD, GOOD), Park)
+
+
+def test_an_empty_write_that_influxdb_3_would_take_is_taken():
+    taken = answer(400, b"incoming write was empty")
+    assert isinstance(outcome(taken), Delivered)
+    assert isinstance(outcome(taken, GOOD), Park)
+    assert is_own(taken)
+    assert not is_own(answer(400, b"incoming write was empty, log in to the hotel"))
 
 
 # texts nobody knows

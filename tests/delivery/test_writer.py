@@ -13,6 +13,7 @@ import pytest
 from agent.delivery.writer import MAX_ANSWER, Writer
 from agent.registration.target import Target
 from agent.util.secret import Secret
+from tests.certificates import make_certificate, server_context
 from tests.servers import InfluxServer
 
 LINE = b"environment,clientId=pi-1 Temperature=7.25 1795500567859224683\n"
@@ -49,6 +50,27 @@ def test_a_gzipped_body_arrives_as_it_is_with_its_precision(server, write):
     assert server.requests[0].query == {"org": "my-org", "bucket": "iot_center", "precision": "ns"}
     assert server.requests[0].headers["content-encoding"] == "gzip"
     assert abs(answer.date_ns - time.time_ns()) < 3_000_000_000
+
+
+def test_a_path_prefix_of_a_reverse_proxy_stays(server, write):
+    server.prefix = "/garden/db"
+    assert write(url=server.url).status == 204
+    assert server.requests[0].path == "/garden/db/api/v2/write"
+    assert write(url=server.url.removesuffix("/db")).status == 404
+
+
+def test_a_server_that_asks_for_a_certificate_gets_it(tmp_path, write):
+    cert, key = make_certificate(tmp_path)
+    (tmp_path / "both.pem").write_text(cert.read_text() + key.read_text())
+    ca_file, both = str(cert), str(tmp_path / "both.pem")
+    with InfluxServer(tls=server_context(cert, key, asks_for=cert)) as server:
+        for pair in ((str(cert), str(key)), (both, both)):
+            assert write(url=server.url, ca_file=ca_file, client_cert=pair).status == 204
+        refused = write(url=server.url, ca_file=ca_file)
+        assert refused.status is None
+        assert refused.error.endswith("set client_cert and client_key")
+        missing = write(url=server.url, ca_file=ca_file, client_cert=("/none.pem", "/none.key"))
+        assert "No such file" in missing.error
 
 
 def test_rows_joined_without_unpacking_are_one_request(server, write):

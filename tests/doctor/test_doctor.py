@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ from agent.sensing.treatment import Treatment
 from drivers.base import Reading, boot_ns
 from drivers.chip import Chip, Image
 from tests.buffers import store
+from tests.certificates import make_certificate, server_context
 from tests.fake_center import FakeCenter
 from tests.fake_i2c_bus import FakeI2C, environment
 from tests.servers import InfluxServer
@@ -199,6 +199,18 @@ class TestTenBrokenSetups:
         assert "there is no bucket 'cellar' of organization 'my-org'" in found["seen"]
         assert "make the bucket, or mend its name" in found["remedy"]
 
+    def test_8_missing_organization(self, setup, influx):
+        influx.org = "another"
+        setup.write(influx.url)
+        found = setup.only_failure()
+        assert "there is no organization 'my-org'" in found["seen"]
+
+    def test_8_missing_path(self, setup, influx):
+        setup.write(f"{influx.url}/garden")
+        found = setup.only_failure()
+        assert found["seen"] == f"there is no /garden/api/v2/write at {influx.url} (404)"
+        assert found["remedy"] == f"correct the url: is it {influx.url} without the path?"
+
     def test_9_wrong_clock(self, setup, influx, tmp_path):
         setup.write(influx.url)
         wrong = WallClock(tmp_path, shift_s=-40 * 86_400)
@@ -225,14 +237,8 @@ class TestTenBrokenSetups:
 
 @pytest.fixture
 def https(tmp_path):
-    if not shutil.which("openssl"):
-        pytest.skip("install Debian's package openssl")
-    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "5"]
-    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    subprocess.run([*make, "-keyout", key, "-out", cert, *name], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
+    cert, key = make_certificate(tmp_path, days=5)
+    context = server_context(cert, key)
     with HTTPServer(host="localhost", port=0, ssl_context=context) as server:
         server.certificate = cert
         server.expect_request("/api/v2/write").respond_with_data(status=204)
@@ -251,6 +257,23 @@ class TestTls:
         found = {f["check"]: f for f in setup.doctor(env={**os.environ, **wrong.environment})}
         assert "40 days behind" in found["clock"]["seen"]  # asked for without checking the certificate
         assert "this board's clock is wrong" in found["TLS of localhost"]["remedy"]
+
+    def test_a_client_certificate_is_shown_and_its_key_is_a_secret(self, setup, tmp_path):
+        cert, key = make_certificate(tmp_path)
+        ca_file, shown = f'ca_file = "{cert}"\n', f'client_cert = "{cert}"\nclient_key = "{key}"\n'
+        with InfluxServer(tls=server_context(cert, key, asks_for=cert)) as influx:
+            setup.write(influx.url, influx_extra=ca_file + shown)
+            found = {finding["check"]: finding for finding in setup.doctor()}
+            assert found["token and bucket"]["verdict"] == "ok"
+            key.chmod(0o644)
+            assert setup.only_failure()["remedy"] == f"chmod o= {key}"
+            key.write_text("rubbish")
+            key.chmod(0o600)
+            found = setup.only_failure()
+            assert found["check"] == "TLS of localhost"
+            assert "a readable certificate and its key in PEM" in found["remedy"]
+            setup.write(influx.url, influx_extra=ca_file)
+            assert "set client_cert and client_key" in setup.only_failure()["seen"]
 
     def test_https_where_only_http_is_spoken(self, setup, influx):
         setup.write(influx.url.replace("http:", "https:"))
@@ -317,6 +340,42 @@ class TestCenter:
         assert tree(setup.state) == before
         influx.token = "revoked"
         assert setup.only_failure()["remedy"] == "iot-agent register --force gets a new one"
+
+    def test_a_center_that_cannot_tell_it_from_another_device_is_failed_as_by_register(self, setup):
+        with HTTPServer(port=0) as server:
+            center = FakeCenter(server, "iot-center-v2")
+            center.tokens["pi-70"] = ["theirs"]
+            self.point_to(setup, center)
+            refused = CliRunner().invoke(main, ["register", *setup.where])
+            assert refused.exit_code == 1
+            shutil.rmtree(setup.state)
+            setup.state.mkdir(mode=0o700)
+            found = setup.only_failure()
+            assert found["check"] == "registration"
+            assert found["seen"] in refused.output
+            assert found["remedy"] == "Choose another [device] id"
+            assert center.tokens == {"pi-70": ["theirs"]}
+
+    def test_a_token_that_works_and_cannot_be_renewed_is_a_warning(self, setup, influx):
+        with HTTPServer(port=0) as server:
+            center = FakeCenter(server, "iot-center-v2")
+            center.place["influx_url"] = influx.url
+            self.point_to(setup, center)
+            assert CliRunner().invoke(main, ["register", *setup.where]).exit_code == 0
+            influx.token = center.tokens["pi-7"][0]
+            center.tokens["pi-70"] = ["theirs"]
+            found = {finding["check"]: finding for finding in setup.doctor()}
+            assert found["registration"]["verdict"] == "warning"
+            assert "cannot be renewed" in found["registration"]["seen"]
+            assert found["token and bucket"]["verdict"] == "ok"
+
+    def test_the_token_of_another_device_is_none_for_the_doctor_either(self, setup, center, influx):
+        self.point_to(setup, center)
+        CliRunner().invoke(main, ["register", *setup.where])
+        setup.config.write_text(setup.config.read_text().replace('"pi-7"', '"pi-8"'))
+        found = {finding["check"]: finding for finding in setup.doctor()}
+        assert found["secrets"]["seen"] == "there is no token for this center yet"
+        assert "does not know pi-8 yet" in found["registration"]["seen"]
 
     def test_a_lost_device_secret_is_failed_before_the_token_is(self, setup, center, influx):
         self.point_to(setup, center)

@@ -368,6 +368,15 @@ def test_retry_after_is_followed_within_bounds(httpserver, registrar, status, he
     assert "administrator" not in device.snapshot().error
 
 
+@pytest.mark.parametrize("api", ["iot-center", "iot-center-v2"])
+def test_a_center_under_a_path_of_a_reverse_proxy_is_found_there(httpserver, registrar, api):
+    center = FakeCenter(httpserver, api)
+    center.behind(httpserver, "/garden/center")
+    device = registrar(center, api=api)
+    device.step()
+    assert device.target().token.reveal() in center.tokens["pi-7"]
+
+
 # -- renewal
 
 
@@ -453,6 +462,27 @@ def test_renewals_come_at_most_once_a_minute_and_rarer_when_they_do_not_help(htt
     assert min(gaps) >= 59
     assert max(gaps) > 1800
     assert len(moments) < 20
+
+
+def test_after_the_first_204_the_next_renewal_waits_no_longer_for_those_before(httpserver, registrar, clock):
+    device = registrar(FakeCenter(httpserver), api="iot-center")
+    device.step()
+
+    def renewed():
+        """Refused: how long until there is another token."""
+        start, before = clock.now, device.snapshot().renewals
+        device.target()
+        device.renew()
+        while (wait := device.step()) and device.snapshot().renewals == before:
+            clock.now += wait
+        return clock.now - start
+
+    assert sum(renewed() for _ in range(5)) > 600  # every token is refused at once
+    device.target()
+    device.accepted()
+    clock.now += 120
+    assert renewed() < 10
+    assert 110 < renewed() < 150  # and from there on rarer again
 
 
 def test_delivery_may_ask_for_a_renewal_a_thousand_times(httpserver, registrar, clock):

@@ -1,55 +1,44 @@
 """TLS towards the center: an authority of one's own, the system's, and what a wrong certificate is told."""
 
-import shutil
-import ssl
-import subprocess
-
 import pytest
 from pytest_httpserver import HTTPServer
 
+from tests.certificates import make_certificate, server_context
 from tests.fake_center import FakeCenter
-
-pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="install Debian's package openssl")
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-            "-keyout",
-            folder / "key.pem",
-            "-out",
-            folder / "cert.pem",
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=DNS:localhost",
-            "-addext",
-            "basicConstraints=critical,CA:TRUE",
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return folder
+    return make_certificate(tmp_path_factory.mktemp("tls"))[0].parent
 
 
 @pytest.fixture
 def center(certificate):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+    context = server_context(certificate / "cert.pem", certificate / "cert.key")
     with HTTPServer(host="localhost", port=0, ssl_context=context) as server:
         yield FakeCenter(server)
+
+
+def test_a_center_that_asks_for_a_certificate_gets_it_and_so_does_its_influxdb(registrar, certificate):
+    cert, key = certificate / "cert.pem", certificate / "cert.key"
+    context = server_context(cert, key, asks_for=cert)
+    with HTTPServer(host="localhost", port=0, ssl_context=context) as server:
+        center = FakeCenter(server)
+        center.place["influx_url"] = "https://localhost:8086"
+        device = registrar(center, api="iot-center", ca_file=str(cert), client_cert=str(cert), client_key=str(key))
+        device.step()
+        assert device.target().token.reveal() in center.tokens["pi-7"]
+        assert device.target().client_cert == (str(cert), str(key))
+        center.place["influx_url"] = "https://eu-central-1-1.aws.cloud2.influxdata.com"
+        public = registrar(
+            center, "pi-9", api="iot-center", ca_file=str(cert), client_cert=str(cert), client_key=str(key)
+        )
+        public.step()
+        assert public.target().client_cert is None
+        refused = registrar(center, "pi-8", api="iot-center", ca_file=str(cert))
+        refused.step()
+        assert "set client_cert and client_key" in refused.snapshot().error
+        assert "pi-8" not in center.tokens
 
 
 def test_an_authority_of_ones_own_is_trusted_when_it_is_named(center, registrar, certificate):

@@ -9,6 +9,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
+from contextlib import contextmanager
 
 import pytest
 
@@ -28,12 +29,19 @@ MS = 1_000_000
 
 def deliver(folder, target, device, start_ms, count=COUNT):
     """Store a backlog of a point each 100 ms from `start_ms` on, and deliver it. Requests it took."""
+    status, requests = delivered(folder, target, device, [start_ms + n * 100 for n in range(count)])
+    assert status.counters.points.delivered == count
+    return requests
+
+
+def delivered(folder, target, device, times_ms):
+    """Deliver a backlog of points of these times. What the buffer says in the end, and the requests it took."""
     clock = Clock(Boots(None, current_boot_id()), trust="always")
     clock.poll()
     buffer = open_buffer(folder, BufferSettings(), clock)
     tags = f"clientId={device},device={device},TemperatureSensor=bme280,HumiditySensor=bme280,PressureSensor=bme280"
     head = f"environment,{tags} Temperature=21.5,Humidity=40.25,Pressure=1001.5".encode()
-    store(buffer, [Line(head, 0, (start_ms + n * 100) * MS) for n in range(count)])
+    store(buffer, [Line(head, 0, time_ms * MS) for time_ms in times_ms])
     delivery = Delivery(buffer, lambda: target, clock, DeliverySettings(), lambda: None)
     try:
         deadline = time.monotonic() + 100
@@ -42,8 +50,8 @@ def deliver(folder, target, device, start_ms, count=COUNT):
             time.sleep(min(delivery.step(), 0.25))
         buffer.commit_all()
         status = buffer.snapshot()
-        assert (status.pending, status.unaccounted, status.counters.points.delivered) == (0, 0, count)
-        return delivery.snapshot().requests
+        assert (status.pending, status.unaccounted) == (0, 0)
+        return status, delivery.snapshot().requests
     finally:
         delivery.close()
         buffer.close()
@@ -92,20 +100,44 @@ def test_promise_8_victoria_metrics_has_each_point_of_a_backlog_exactly_once(tmp
     assert all(sorted(found) == expected for found in stamps.values())
 
 
-@pytest.mark.influxdb
-def test_promise_8_influxdb_has_each_point_of_a_backlog_exactly_once(tmp_path):
+@contextmanager
+def influxdb_bucket(**options):
+    """A client, and the target of a bucket of its own in the named InfluxDB."""
     from influxdb_client import InfluxDBClient
 
     url, token, org = (os.environ[f"INFLUXDB_V2_{name}"] for name in ("URL", "TOKEN", "ORG"))
-    device, bucket = f"backlog-{uuid.uuid4().hex[:8]}", f"test-{uuid.uuid4().hex[:8]}"
-    start_ms = int(time.time() - 86_400) * 1000
+    name = f"test-{uuid.uuid4().hex[:8]}"
     with InfluxDBClient(url, token, org=org, timeout=60_000) as client:
-        made = client.buckets_api().create_bucket(bucket_name=bucket, org=org)
+        made = client.buckets_api().create_bucket(bucket_name=name, org=org, **options)
         try:
-            assert deliver(tmp_path / "buffer", Target(url, org, bucket, Secret(token)), device, start_ms) <= 50
-            flux = "from(bucket: b) |> range(start: 0) |> filter(fn: (r) => r.clientId == d) |> count()"
-            tables = client.query_api().query(flux, params={"b": bucket, "d": device})
-            counts = {row.values["_field"]: row.get_value() for table in tables for row in table.records}
-            assert counts == {"Temperature": COUNT, "Humidity": COUNT, "Pressure": COUNT}
+            yield client, Target(url, org, name, Secret(token))
         finally:
             client.buckets_api().delete_bucket(made)
+
+
+def counted(client, target, device):
+    """How many values of each field the bucket has of a device."""
+    flux = "from(bucket: b) |> range(start: 0) |> filter(fn: (r) => r.clientId == d) |> count()"
+    tables = client.query_api().query(flux, params={"b": target.bucket, "d": device})
+    return {row.values["_field"]: row.get_value() for table in tables for row in table.records}
+
+
+@pytest.mark.influxdb
+def test_promise_8_influxdb_has_each_point_of_a_backlog_exactly_once(tmp_path):
+    device = f"backlog-{uuid.uuid4().hex[:8]}"
+    start_ms = int(time.time() - 86_400) * 1000
+    with influxdb_bucket() as (client, target):
+        assert deliver(tmp_path / "buffer", target, device, start_ms) <= 50
+        assert counted(client, target, device) == {"Temperature": COUNT, "Humidity": COUNT, "Pressure": COUNT}
+
+
+@pytest.mark.influxdb
+def test_promise_8_at_the_edge_of_retention_influxdb_has_what_is_counted_as_delivered(tmp_path):
+    device, now_ms = f"edge-{uuid.uuid4().hex[:8]}", int(time.time() * 1000)
+    times_ms = [now_ms - n * 60_000 for n in range(400)]
+    with influxdb_bucket(retention_rules=[{"type": "expire", "everySeconds": 5400}]) as (client, target):
+        status, requests = delivered(tmp_path / "buffer", target, device, times_ms)
+        assert counted(client, target, device)["Temperature"] == status.counters.points.delivered
+    assert status.counters.points.delivered + status.counters.points.rejected == 400
+    assert status.counters.points.rejected >= 249
+    assert requests <= 3
