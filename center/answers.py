@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from center.errors import ConflictError, EnrollmentError, NotSupportedError, RefusedError, StoreError
+from center.faults import log_once
 
-log = logging.getLogger(__name__)
 CODES = {
     400: "invalid",
     401: "unauthorized",
@@ -65,7 +63,7 @@ def _enrollment(error: EnrollmentError) -> Response:
 
 
 def _store(error: StoreError) -> Response:
-    log.error("%s %r: %s", request.method, request.path, error)
+    log_once(error)
     return answer(503, str(error))
 
 

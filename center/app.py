@@ -31,6 +31,7 @@ from center.embedded.database import Database
 from center.embedded.registry import EmbeddedRegistry
 from center.embedded.telemetry import EmbeddedTelemetry
 from center.errors import StoreError
+from center.faults import log_once
 from center.settings import Settings, check, load
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ def _health() -> tuple[Response, int]:
     try:
         current_center().registry.password_hash()
     except StoreError as error:
+        log_once(error)
         return jsonify(name="iot-center", status="fail", message=str(error)), 503
     return jsonify(name="iot-center", status="pass", message="ready"), 200
 

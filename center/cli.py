@@ -179,10 +179,12 @@ def _report(findings: Iterable[Finding]) -> None:
 
 
 def _ask(prompt: str) -> str:
-    """A password from the terminal, or a line of standard input."""
+    """A password from the terminal, or a line of standard input. Raises SettingsError where there is none."""
     if sys.stdin.isatty():
         return str(click.prompt(prompt, hide_input=True, confirmation_prompt=True))
-    return sys.stdin.readline().rstrip("\n")
+    if given := sys.stdin.readline().rstrip("\r\n"):
+        return given
+    raise SettingsError(f"{prompt}: there is no terminal to ask on and standard input is empty: pipe it in as one line")
 
 
 @main.command(short_help="Set the administrator's password.")

@@ -8,7 +8,12 @@ class SettingsError(Exception):
 
 
 class StoreError(Exception):
-    """The store could not do it: unreachable, disk full, no permission. The message says what to do."""
+    """The store could not do it: unreachable, disk full, no permission. The message says what to do.
+
+    `known`: whether the same fault was met before and not mended since (center.faults); None while nobody looked.
+    """
+
+    known: bool | None = None
 
 
 class ConflictError(StoreError):

@@ -7,6 +7,8 @@ INFLUX_ORG, INFLUX_BUCKET, INFLUX_BUCKET_AUTH. The environment wins over center.
 from __future__ import annotations
 
 import configparser
+import contextlib
+import logging
 import os
 import re
 import tomllib
@@ -21,6 +23,7 @@ from agent.config.units import Bytes, Seconds
 from agent.util.secret import TOKEN, Secret
 from center.errors import SettingsError
 
+log = logging.getLogger(__name__)
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 INI_KEYS = {
     "INFLUX_URL": "url",
@@ -121,6 +124,13 @@ _CONVERTER = converter()
 _CONVERTER.register_structure_hook(Secret, _secret)
 
 
+def _warn_if_exposed(path: Path, what: str) -> None:
+    """Says it where others on this machine can read what only the center should."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_mode & 0o077:
+            log.warning("%s holds %s and others can read it: chmod 600 %s", path, what, path)
+
+
 def _ini(path: Path) -> dict[str, str]:
     parser = configparser.ConfigParser(interpolation=None)
     try:
@@ -134,6 +144,7 @@ def _ini(path: Path) -> dict[str, str]:
 def _token(influx: InfluxSettings, where: str) -> InfluxSettings:
     if influx.token or not influx.token_file:
         return influx
+    _warn_if_exposed(Path(influx.token_file), "a token")
     try:
         return replace(influx, token=Secret(Path(influx.token_file).read_text(encoding="utf-8").strip()))
     except OSError as error:
@@ -160,7 +171,9 @@ def load(path: Path | None = None, *, environ: Mapping[str, str] | None = None, 
     if isinstance(given.get("embedded"), dict):  # [embedded] configures the store; `embedded = true` chooses it
         given["store"] = given.pop("embedded")
         given["embedded"] = given["store"].pop("enabled", False)
-    influx: dict[str, Any] = {**_ini(folder / "config.ini"), **given.get("influxdb", {})}
+    ini = _ini(folder / "config.ini")
+    given_influx = given.get("influxdb", {})
+    influx: dict[str, Any] = {**ini, **given_influx}
     for name, key in INI_KEYS.items():
         if name in environ:
             influx[key] = environ[name]
@@ -171,6 +184,10 @@ def load(path: Path | None = None, *, environ: Mapping[str, str] | None = None, 
     except VALIDATION as error:  # what is `store` inside is [embedded] in the file
         lines = (f"{where}: {re.sub(r'^store[.]', 'embedded.', line)}" for line in problems(error))
         raise SettingsError("\n".join(lines)) from error
+    if path is not None and ("token" in given_influx or settings.server.session_key):
+        _warn_if_exposed(path, "a token" if "token" in given_influx else "a key")
+    if "token" in ini:
+        _warn_if_exposed(folder / "config.ini", "a token")
     server = settings.server
     if hosts := environ.get("TRUSTED_HOSTS"):
         names = tuple(name.strip() for name in hosts.split(",") if name.strip())

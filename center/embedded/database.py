@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from center.errors import StoreError
+from center.faults import Faults
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], Any]
@@ -37,6 +38,7 @@ class Database:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        self._faults = Faults()
         self._reset: list[Callable[[], None]] = []
         self._idle: list[tuple[str, Job]] = []
         self._failing: dict[str, tuple[str, int]] = {}
@@ -115,7 +117,8 @@ class Database:
             if self._closed:
                 raise StoreError("the store is closed")
             self._jobs.put((job, future))
-        return future.result()
+        with self._faults.noted("writing"):
+            return future.result()
 
     def rows(self, sql: str, *values: object) -> list[Any]:
         """What a query answers, read by the calling thread."""
@@ -155,8 +158,8 @@ class Database:
                     closing = True
             except queue.Empty:
                 pass  # nothing else waits
-            if jobs and (error := self._transaction(jobs)):
-                log.error("%s: %s", self.path, error)
+            if jobs:
+                self._transaction(jobs)
             if time.monotonic() >= idle_at:
                 for name, job in self._idle:
                     future: Future[Any] = Future()
@@ -179,8 +182,8 @@ class Database:
             log.info("%s works again after failing %d times", name, count)
         self._failing = failing  # another one each time: requests read it
 
-    def _transaction(self, jobs: list[tuple[Job, Future[Any]]]) -> Exception | None:
-        """Runs jobs and syncs. What failed for all of them is returned; each job's end is in its future."""
+    def _transaction(self, jobs: list[tuple[Job, Future[Any]]]) -> None:
+        """Runs jobs and syncs. Each job's end is in its future."""
         connection = self._connection
         done: list[tuple[Future[Any], Any]] = []
         try:
@@ -210,10 +213,9 @@ class Database:
             for _, future in jobs:
                 if not future.done():
                     future.set_exception(_explained(error, self.path))
-            return error
+            return
         for future, result in done:
             future.set_result(result)
-        return None
 
     def _forget(self) -> None:
         for callback in self._reset:

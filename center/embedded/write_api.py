@@ -17,6 +17,7 @@ from center.embedded.points import StoredBucket
 from center.embedded.registry import EmbeddedRegistry
 from center.embedded.telemetry import EmbeddedTelemetry
 from center.errors import StoreError
+from center.faults import log_once
 from center.line_protocol import parse
 
 VERSION = "v2.9.1"
@@ -116,6 +117,7 @@ def _store(bucket: StoredBucket, body: bytes, precision: int) -> Response:
         try:
             message = telemetry.store(bucket, points)
         except StoreError as error:
+            log_once(error)
             return answer(503, str(error))
         if message:
             return answer(422, message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from influxdb_client.service.write_service import WriteService
 from urllib3.exceptions import HTTPError
 
 from center.errors import RefusedError, StoreError
+from center.faults import Faults
 from center.influx.rows import Row, decode
 from center.settings import InfluxSettings
 
@@ -22,8 +24,17 @@ DIALECT = Dialect(annotations=["datatype"], header=True, date_time_format="RFC33
 ALL_TIME = "range(start: 1677-09-22T00:00:00Z, stop: 2262-04-11T00:00:00Z)"
 
 
+# What a query of an organisation that is gone is answered with: as a 400, the status of bad Flux.
+NO_ORG = re.compile(r"organization\b.*\bnot found")
+REMEDY = "if InfluxDB or a bucket was made anew, iot-center setup makes what is missing; iot-center check tells what is"
+
+
 class Influx:
-    """One client for both stores. Thread-safe. Raises StoreError for what goes wrong."""
+    """One client for both stores. Thread-safe. Raises StoreError for what goes wrong.
+
+    It remembers no ids: a bucket or an organisation that is made anew has another one, and for a bucket that is gone
+    InfluxDB issues tokens without a word.
+    """
 
     def __init__(self, settings: InfluxSettings) -> None:
         self.settings = settings
@@ -37,38 +48,59 @@ class Influx:
             connection_pool_maxsize=32,
         )
         self._write = WriteService(self.client.api_client)
-        self._org_id = ""
+        self._faults = Faults()
 
-    @property
+    @contextlib.contextmanager
+    def call(self, what: str, *, refused: Sequence[int] = ()) -> Iterator[None]:
+        """Around calls of the client: errors in words, as `explained`, and a fault in the log once while it lasts."""
+        with self._faults.noted(what), explained(self.settings.url, refused=refused):
+            yield
+
     def org_id(self) -> str:
         """The organisation's id; the settings name it by name or id."""
-        if not self._org_id:
-            self._org_id = find_org(self.client, self.settings.org, self.settings.bucket)
-        return self._org_id
+        with self._faults.noted("organisation"):
+            return find_org(self.client, self.settings.org, self.settings.bucket)
+
+    def find_buckets(self, **wanted: Any) -> list[Any]:
+        """The client's records of buckets of the organisation that the token may see; each has its `org_id`.
+
+        By organisation always: a search by name alone can return another one's bucket.
+        """
+        with self.call("buckets"):
+            for org in named(self.settings.org):
+                with _none_seen():
+                    if found := self.client.buckets_api().find_buckets(**wanted, **org).buckets:
+                        return list(found)
+        return []
 
     def find_bucket(self, name: str) -> Any:
-        """The client's record of a bucket, by the organisation's id: a search by name alone can return another
-        organisation's. None: there is none, or none that the token may see.
-        """
-        org_id = self.org_id
-        with explained(self.settings.url), _none_seen():
-            for bucket in self.client.buckets_api().find_buckets(name=name, org_id=org_id).buckets or ():
-                if bucket.name == name and bucket.org_id == org_id:
-                    return bucket
-        return None
+        """The client's record of a bucket. None: there is none, or none that the token may see."""
+        return next((bucket for bucket in self.find_buckets(name=name) if bucket.name == name), None)
+
+    def needed_bucket(self, name: str) -> Any:
+        """As find_bucket; StoreError if there is none."""
+        with self._faults.noted(f"bucket {name}"):
+            found = self.find_bucket(name)
+            if found is None:
+                raise StoreError(
+                    f"{self.settings.url}: there is no bucket {name!r} in organisation {self.settings.org!r} that the "
+                    f"center's token can see: {REMEDY}"
+                )
+        return found
 
     def rows(self, flux: str, params: Mapping[str, Any] | None = None) -> list[Row]:
         """The rows of all tables. Values reach Flux as parameters (names starting with `_`), never as text in it."""
-        with explained(self.settings.url):
-            answer = self.client.query_api().query_raw(flux, self.org_id, DIALECT, dict(params or {}))
+        asked = dict(params or {})
+        with self.call(f"query {asked.get('_bucket', '')}", refused=(400,)):
+            answer = self.client.query_api().query_raw(flux, self.settings.org, DIALECT, asked)
             text = answer.data.decode("utf-8", "replace")
         return list(decode(text))
 
     def write(self, bucket: str, lines: Sequence[str]) -> None:
         """Write line protocol. Raises RefusedError for what InfluxDB refuses, with its reason."""
-        with explained(self.settings.url, refused=(400, 413, 422)):
+        with self.call(f"write {bucket}", refused=(400, 413, 422)):
             self._write.post_write(
-                org=self.org_id,
+                org=self.settings.org,
                 bucket=bucket,
                 body="\n".join(lines).encode(),
                 precision="ns",
@@ -85,7 +117,7 @@ def explained(url: str, *, refused: Sequence[int] = (400,)) -> Iterator[None]:
     try:
         yield
     except ApiException as error:
-        if error.status in refused:
+        if error.status in refused and not NO_ORG.search(_said(error)):
             raise RefusedError(_said(error)) from error
         raise StoreError(f"{url}: {_message(error)}") from error
     except HTTPError as error:
@@ -103,12 +135,17 @@ def _said(error: ApiException) -> str:
 
 def _message(error: ApiException) -> str:
     """What InfluxDB said, and where to look for the usual reasons."""
-    hint = {
-        401: ": is the center's token right? See iot-center check",
-        403: ": see iot-center check",
-        404: ": see iot-center check",
-    }
-    return f"{error.status} {_said(error)}{hint.get(int(error.status or 0), '')}"
+    said = _said(error)
+    if error.status == 404 or NO_ORG.search(said):
+        return f"{error.status} {said}: {REMEDY}"
+    hint = {401: ": is the center's token right? See iot-center check", 403: ": see iot-center check"}
+    return f"{error.status} {said}{hint.get(int(error.status or 0), '')}"
+
+
+def named(org: str) -> list[dict[str, str]]:
+    """An organisation as requests name it: by its name, or first by its id if it looks like one."""
+    by_id: list[dict[str, str]] = [{"org_id": org}] if re.fullmatch("[0-9a-f]{16}", org) else []
+    return [*by_id, {"org": org}]
 
 
 def find_org(client: InfluxDBClient, org: str, bucket: str = "") -> str:
@@ -117,7 +154,7 @@ def find_org(client: InfluxDBClient, org: str, bucket: str = "") -> str:
     A token with the least permissions cannot list organisations, but the search for its bucket tells.
     """
     service = OrganizationsService(client.api_client)
-    by = {"org": org}, {"org_id": org}
+    by = named(org)
     with explained(client.url):
         for asked in by:
             with _none_seen():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from influxdb_client.domain.authorization import Authorization
 from influxdb_client.domain.permission import Permission
@@ -13,7 +15,7 @@ from influxdb_client.rest import ApiException
 from agent.util.secret import Secret
 from center.errors import ConflictError, EnrollmentError, RefusedError, StoreError
 from center.influx.claims import Claim, Settled, claims_of, settle
-from center.influx.client import ALL_TIME, Influx, explained
+from center.influx.client import ALL_TIME, Influx
 from center.influx.rows import Row
 from center.line_protocol import encode
 from center.stores.registry import (
@@ -46,6 +48,15 @@ KEYS = '|> last() |> keep(columns: ["_time", "_field", "_value", "keyId"])'
 USES = '|> keep(columns: ["_time", "_value", "keyId", "deviceId"])'
 
 
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """An authorization of a device. `writes`: to the telemetry bucket as it is now, and nothing else."""
+
+    created_ns: int
+    writes: bool
+    active: bool
+
+
 class InfluxRegistry:
     """Implements Registry. One process or many: what they do at once is decided by center.influx.claims."""
 
@@ -53,17 +64,17 @@ class InfluxRegistry:
         self.influx = influx
         self.bucket = bucket
         self.bucket_auth = bucket_auth
-        self._bucket_id = ""
         self._password: tuple[float, str | None] = (float("-inf"), None)
 
     def _rows(self, measurement: str, pipeline: str, **tags: str) -> list[Row]:
         """Of the points of a measurement in the auth bucket, those with these tags."""
         where = "".join(f" and r.{tag} == _{tag}" for tag in tags)
-        return self.influx.rows(
-            f"from(bucket: _bucket) |> {ALL_TIME} "
-            f'|> filter(fn: (r) => r._measurement == "{measurement}"{where}) {pipeline}',
-            {"_bucket": self.bucket_auth} | {f"_{tag}": value for tag, value in tags.items()},
-        )
+        with _never_refused():
+            return self.influx.rows(
+                f"from(bucket: _bucket) |> {ALL_TIME} "
+                f'|> filter(fn: (r) => r._measurement == "{measurement}"{where}) {pipeline}',
+                {"_bucket": self.bucket_auth} | {f"_{tag}": value for tag, value in tags.items()},
+            )
 
     def _claims(self, device_id: str) -> list[Claim]:
         return claims_of(self._rows(MEASUREMENT, CLAIMS, deviceId=device_id)).get(device_id, [])
@@ -95,9 +106,9 @@ class InfluxRegistry:
                 MEASUREMENT, {"deviceId": device_id}, {"key": key, "secretHash": kept, "createdAt": iso(created)}
             )
             after = settle(self._claims(device_id))
-        except (StoreError, RefusedError) as error:
+        except StoreError:
             self.delete(key)
-            raise StoreError(str(error)) from error
+            raise
         self._clear(after, before, key)
         if after is None or after.key != key:
             same = after is None or after.owner_hash == kept
@@ -121,19 +132,14 @@ class InfluxRegistry:
 
     def authorize(self, device_id: str) -> tuple[str, Secret]:
         """A new authorization that may write to the telemetry bucket and nothing else. Its token is known only now."""
-        if not self._bucket_id:
-            found = self.influx.find_bucket(self.bucket)
-            if found is None:
-                raise StoreError(f"there is no bucket {self.bucket!r}: iot-center setup makes it")
-            self._bucket_id = found.id
-        org_id = self.influx.org_id
-        resource = PermissionResource(type="buckets", id=self._bucket_id, org_id=org_id)
+        bucket = self.influx.needed_bucket(self.bucket)
+        resource = PermissionResource(type="buckets", id=bucket.id, org_id=bucket.org_id)
         wanted = Authorization(
-            org_id=org_id,
+            org_id=bucket.org_id,
             description=f"{DESCRIPTION}{device_id}",
             permissions=[Permission(action="write", resource=resource)],
         )
-        with explained(self.influx.settings.url):
+        with self.influx.call("authorizations"):
             made = self.influx.client.authorizations_api().create_authorization(authorization=wanted)
         key, token = str(made.id), Secret(made.token)
         del made  # its repr() shows the token
@@ -141,7 +147,7 @@ class InfluxRegistry:
 
     def delete(self, key: str) -> None:
         """Delete an authorization; one that is gone already is fine."""
-        with explained(self.influx.settings.url):
+        with self.influx.call("authorizations"):
             try:
                 self.influx.client.authorizations_api().delete_authorization(key)
             except ApiException as error:
@@ -150,7 +156,8 @@ class InfluxRegistry:
 
     def _write(self, measurement: str, tags: dict[str, str], fields: dict[str, str]) -> None:
         """A point of the auth bucket. Without a time: the order is the server's."""
-        self.influx.write(self.bucket_auth, [encode(Point(measurement, tags, dict(fields)))])
+        with _never_refused():
+            self.influx.write(self.bucket_auth, [encode(Point(measurement, tags, dict(fields)))])
 
     def remove(self, device_id: str) -> bool:
         before = self._claims(device_id)
@@ -272,19 +279,25 @@ class InfluxRegistry:
         self._write("center", {"setting": "password"}, {"hash": password_hash or ""})
         self._password = (float("-inf"), None)
 
-    def live(self) -> dict[str, int]:
-        """The authorizations in the form this center makes them, with the time each was made."""
-        bucket = self.influx.find_bucket(self.bucket)
-        with explained(self.influx.settings.url):
-            found = self.influx.client.authorizations_api().find_authorizations(org_id=self.influx.org_id)
+    def issued(self) -> dict[str, Issued]:
+        """The authorizations that centers made for devices of this organisation, by id."""
+        bucket = self.influx.needed_bucket(self.bucket)
+        with self.influx.call("authorizations"):
+            found = self.influx.client.authorizations_api().find_authorizations(org_id=bucket.org_id)
         return {
-            str(authorization.id): round(made.timestamp()) * 1_000_000_000 if (made := authorization.created_at) else 0
+            str(authorization.id): Issued(
+                round(made.timestamp()) * 1_000_000_000 if (made := authorization.created_at) else 0,
+                [(p.action, p.resource.type, p.resource.id) for p in authorization.permissions or ()]
+                == [("write", "buckets", bucket.id)],
+                authorization.status != "inactive",
+            )
             for authorization in found
             if (authorization.description or "").startswith(DESCRIPTION)
-            and bucket is not None
-            and [(p.action, p.resource.type, p.resource.id) for p in authorization.permissions or ()]
-            == [("write", "buckets", bucket.id)]
         }
+
+    def live(self) -> dict[str, int]:
+        """The authorizations in the form this center makes them, with the time each was made."""
+        return {key: issued.created_ns for key, issued in self.issued().items() if issued.writes}
 
     def orphans(self, *, older_than_s: float) -> Sequence[str]:
         """Authorizations that no registration refers to. Nobody has the token of one: a registration was cut short."""
@@ -300,6 +313,15 @@ class InfluxRegistry:
         for key in swept:
             self.delete(key)
         return swept
+
+
+@contextlib.contextmanager
+def _never_refused() -> Iterator[None]:
+    """What the registry asks and writes is its own: where InfluxDB refuses it, that is no fault of the caller."""
+    try:
+        yield
+    except RefusedError as error:
+        raise StoreError(f"InfluxDB refuses the center's own request: {error}; see iot-center check") from error
 
 
 def _device(device_id: str, settled: Settled) -> Device:

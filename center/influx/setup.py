@@ -19,6 +19,7 @@ from center.influx.client import Influx, explained, retention
 from center.influx.registry import InfluxRegistry
 from center.settings import Settings
 
+NAMED = 10  # devices in one finding
 PERMISSIONS = (
     "read and write authorizations, read and write its own user, read and write the two buckets; "
     "setup also needs to write buckets and to read the organisation"
@@ -84,7 +85,7 @@ def make_buckets(registry: InfluxRegistry, retention_s: int) -> Iterator[str]:
             continue
         rules = BucketRetentionRules(type="expire", every_seconds=kept)
         with explained(influx.settings.url):
-            influx.client.buckets_api().create_bucket(bucket_name=name, org=influx.org_id, retention_rules=rules)
+            influx.client.buckets_api().create_bucket(bucket_name=name, org=influx.org_id(), retention_rules=rules)
         yield f"bucket {name} is made"
 
 
@@ -96,7 +97,7 @@ def check(registry: InfluxRegistry) -> Iterator[Finding]:
         with explained(url):
             version = influx.client.version()
         yield Finding(f"InfluxDB {version} answers at {url}")
-        yield Finding(f"organisation {influx.settings.org} is {influx.org_id}")
+        yield Finding(f"organisation {influx.settings.org} is {influx.org_id()}")
     except StoreError as error:
         yield Finding(str(error), "mend influxdb.url, token and org, or run iot-center setup")
         return
@@ -129,27 +130,37 @@ def _touch(influx: Influx, bucket: str) -> None:
 
 
 def _probe(registry: InfluxRegistry) -> str | None:
-    influx = registry.influx
     key, _ = registry.authorize("check")
     try:
-        with explained(influx.settings.url):
-            seen = {found.id for found in influx.client.authorizations_api().find_authorizations(org_id=influx.org_id)}
-        return None if key in seen else "what it made is not in its list: it cannot read its own user"
+        return None if key in registry.issued() else "what it made is not in its list: it cannot read its own user"
     finally:
         registry.delete(key)
 
 
+AGAIN = "nothing, if it runs and has its device secret: it registers again by itself; else"
+
+
 def devices(registry: InfluxRegistry) -> Iterator[Finding]:
-    """Registrations whose authorization is gone, and authorizations that no registration refers to."""
+    """Registrations whose authorization cannot write, and authorizations that no registration refers to."""
     registered = registry.devices().devices
-    live = registry.live()
+    issued = registry.issued()
     yield Finding(f"{len(registered)} devices are registered")
-    for device in registered:
-        if device.key not in live:
-            yield Finding(
-                f"{device.id}: its authorization was deleted",
-                "nothing, if it has its device secret: it registers again by itself; else remove it",
-            )
+    deleted = [device.id for device in registered if device.key not in issued]
+    held = {device.id: issued[device.key] for device in registered if device.key in issued}
+    inactive = [device_id for device_id, found in held.items() if not found.active]
+    elsewhere = [device_id for device_id, found in held.items() if found.active and not found.writes]
+    for ids, what, remedy in (
+        (deleted, "the authorization was deleted", f"{AGAIN} remove it"),
+        (inactive, "the authorization is set to inactive in InfluxDB", "set it to active there, or remove the device"),
+        (
+            elsewhere,
+            f"the authorization is alive, but not for the bucket {registry.bucket} that is there now: it was made anew",
+            f"{AGAIN} give it a new token on its page",
+        ),
+    ):
+        if ids:
+            shown = ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED} more" if len(ids) > NAMED else "")
+            yield Finding(f"{shown}: {what}", remedy)
     if keys := registry.orphans(older_than_s=600):
         yield Finding(
             f"{len(keys)} authorizations belong to no registration (a registration was cut short)",

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from influxdb_client.domain.dialect import Dialect
 
 from center.errors import RefusedError
-from center.influx.client import Influx, explained, retention
+from center.influx.client import Influx, retention
 from center.influx.rows import Row, curves_of, devices_of, numbers_of, shared, summaries, tags_of, uniform
 from center.line_protocol import encode
 from center.stores.telemetry import (
@@ -213,15 +213,13 @@ class InfluxTelemetry:
 
     def buckets(self) -> Sequence[Bucket]:
         roles: dict[str, Literal["telemetry", "auth"]] = {self.bucket: "telemetry", self.bucket_auth: "auth"}
-        with explained(self.influx.settings.url):
-            found = self.influx.client.buckets_api().find_buckets(limit=100, org_id=self.influx.org_id).buckets
-        ours = [bucket for bucket in found or () if not bucket.name.startswith("_")]
+        ours = [bucket for bucket in self.influx.find_buckets(limit=100) if not bucket.name.startswith("_")]
         return [Bucket(b.id, b.name, retention(b), roles.get(b.name, "other")) for b in ours]
 
     def raw_flux(self, text: str) -> str:
         dialect = Dialect(annotations=["datatype", "group", "default"], header=True, date_time_format="RFC3339Nano")
-        with explained(self.influx.settings.url, refused=(400, 404)):
-            answer = self.influx.client.query_api().query_raw(text, org=self.influx.org_id, dialect=dialect)
+        with self.influx.call("raw query", refused=(400, 404)):
+            answer = self.influx.client.query_api().query_raw(text, org=self.influx.settings.org, dialect=dialect)
             return str(answer.data.decode("utf-8", "replace"))
 
 

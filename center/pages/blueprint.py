@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -14,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from center import answers
 from center.context import current_center
 from center.errors import StoreError
+from center.faults import log_once
 from center.pages import presentation
 from center.pages.assets import PLOTLY_STYLE_HASHES, asset_url, icon
 from center.security import is_administrator, is_open, store_down
@@ -21,7 +21,6 @@ from center.stores.registry import check_device_id
 from center.tables import ordered
 from center.times import now_ns
 
-log = logging.getLogger(__name__)
 pages = Blueprint("pages", __name__, template_folder="templates")
 csrf = CSRFProtect()
 
@@ -112,7 +111,7 @@ def _not_found(error: HTTPException) -> Any:
 
 @pages.errorhandler(StoreError)
 def _store_down(error: StoreError) -> Any:
-    log.warning("store: %s", error)
+    log_once(error)
     store_down()
     return problem("The store does not answer", str(error), 503)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 from click.testing import CliRunner
+from pytest_httpserver import HTTPServer
 
 from center.app import FILE, serve
 from center.cli import main
@@ -353,6 +354,19 @@ def test_setup_makes_what_is_missing_and_check_says_what_is(tmp_path, influx):
     made = run(tmp_path, "setup", "--retention", "30d", env=influx)
     assert made.returncode == 0
     assert "is there" in made.stdout
+
+
+def test_setup_without_a_terminal_takes_no_empty_password(tmp_path):
+    """Asked of an InfluxDB that waits for its onboarding: nothing is sent to it."""
+    with HTTPServer(host="127.0.0.1") as server:
+        server.expect_request("/api/v2/setup", method="GET").respond_with_json({"allowed": True})
+        env = environment(INFLUX_URL=server.url_for(""), INFLUX_ORG="my-org")
+        for text in ("", "\n", "\r\n"):
+            answer = run(tmp_path, "setup", text=text, env=env)
+            assert answer.returncode == 78
+            assert "no terminal" in answer.stderr
+            assert answer.stderr.count("\n") == 1
+        assert {request.method for request, _ in server.log} == {"GET"}
 
 
 @pytest.mark.parametrize("mode", ["embedded", pytest.param("influxdb", marks=pytest.mark.influxdb)])

@@ -122,3 +122,25 @@ def test_the_example_documents_every_setting_with_its_default(tmp_path):
                 assert getattr(given, field.name) == getattr(default, field.name), f"{name}.{field.name}"
     assert format_duration(Settings().devices.silent_after) == "5m"
     assert format_size(Settings().server.max_body) == "50MB"
+
+
+def test_a_file_with_a_token_that_others_can_read_is_said_once_and_never_shown(tmp_path, caplog):
+    toml = '[influxdb]\nurl = "http://x"\ntoken = "top-secret"\n'
+    (tmp_path / "center.toml").write_text(toml)
+    (tmp_path / "center.toml").chmod(0o644)
+    loaded(tmp_path)
+    assert len(caplog.messages) == 1
+    assert "center.toml holds a token and others can read it: chmod 600" in caplog.text
+    assert "top-secret" not in caplog.text
+    caplog.clear()
+    (tmp_path / "center.toml").chmod(0o600)
+    loaded(tmp_path)
+    assert not caplog.messages
+    (tmp_path / "center.toml").chmod(0o644)
+    (tmp_path / "token").write_text("top-secret\n")
+    (tmp_path / "token").chmod(0o640)
+    loaded(tmp_path, f'[influxdb]\ntoken_file = "{tmp_path}/token"\n')
+    assert "token holds a token and others" in caplog.text
+    caplog.clear()
+    loaded(tmp_path, "[server]\nport = 1\n", INI)
+    assert "config.ini holds a token" in caplog.text
