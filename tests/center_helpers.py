@@ -47,9 +47,11 @@ def influx_settings(**server):
                 server=ServerSettings(port=0, threads=4, session_key=Secret("test"), **server),
             )
         finally:
-            for bucket in buckets:
-                client.buckets_api().delete_bucket(bucket)
             ids = {bucket.id for bucket in buckets}
+            for name in names:  # by name: a test may have made them anew
+                for bucket in client.buckets_api().find_buckets(name=name, org_id=org_id).buckets:
+                    ids.add(bucket.id)
+                    client.buckets_api().delete_bucket(bucket)
             for found in client.authorizations_api().find_authorizations():
                 if any(p.resource.id in ids for p in found.permissions):
                     client.authorizations_api().delete_authorization(found.id)

@@ -14,7 +14,7 @@ from influxdb_client.rest import ApiException
 
 from agent.util.secret import Secret
 from center.errors import ConflictError, EnrollmentError, RefusedError, StoreError
-from center.influx.claims import Claim, Settled, claims_of, settle
+from center.influx.claims import NONE, Claim, Settled, claims_of, settle
 from center.influx.client import ALL_TIME, Influx
 from center.influx.rows import Row
 from center.line_protocol import encode
@@ -103,7 +103,9 @@ class InfluxRegistry:
         key, token = self.authorize(device_id)
         try:
             self._write(
-                MEASUREMENT, {"deviceId": device_id}, {"key": key, "secretHash": kept, "createdAt": iso(created)}
+                MEASUREMENT,
+                {"deviceId": device_id},
+                {"key": key, "secretHash": kept or NONE, "createdAt": iso(created)},
             )
             after = settle(self._claims(device_id))
         except StoreError:
@@ -164,7 +166,7 @@ class InfluxRegistry:
         settled = settle(before)
         if settled is None:
             return False
-        self._write(MEASUREMENT, {"deviceId": device_id}, {"key": "", "secretHash": "", "createdAt": iso(now_ns())})
+        self._write(MEASUREMENT, {"deviceId": device_id}, {"key": NONE, "secretHash": NONE, "createdAt": iso(now_ns())})
         after = self._claims(device_id)
         recent = max(claim.time_ns for claim in after) - UNSETTLED_NS
         alive = settle(after)
