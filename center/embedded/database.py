@@ -13,7 +13,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -109,6 +109,16 @@ class Database:
             for _, old in ended:
                 old.close()
         return connection
+
+    @contextlib.contextmanager
+    def moment(self) -> Iterator[sqlite3.Connection]:
+        """The calling thread's connection, on which all queries within see the file as it is now. Not to be nested."""
+        connection = self.read()
+        connection.execute("BEGIN")
+        try:
+            yield connection
+        finally:
+            connection.execute("ROLLBACK")  # nothing was written
 
     def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """The job's result once its changes are synced to the disk. What the job raises undoes the job alone."""

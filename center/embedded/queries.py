@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ POINTS = {
     "count": "count({f}), 0",
     "min": "min({f}), 0",
     "max": "max({f}), 0",
+    "median": "{f}, t",
     "first": "{f}, min(t)",
     "last": "{f}, max(t)",
 }
@@ -34,17 +35,21 @@ HOURS = {
     "count": "sum(count), 0",
     "min": "min(low), 0",
     "max": "max(high), 0",
-    "first": "first, min(hour)",
-    "last": "last, max(hour)",
+    "first": f"first, min(hour) * {HOUR_NS}",
+    "last": f"last, max(hour) * {HOUR_NS}",
 }
-MERGE: dict[str, Callable[[Any, Any], Any]] = {
+# By window; the first and last values of each series by themselves, because several can have one at the same time.
+GROUPED = {"median": "", "first": "GROUP BY w, series", "last": "GROUP BY w, series"}
+Part = tuple[Any, Any]
+MERGE: dict[str, Callable[[Part, Part], Part]] = {
     "mean": lambda a, b: (a[0] + b[0], a[1] + b[1]),
     "sum": lambda a, b: (a[0] + b[0], 0),
     "count": lambda a, b: (a[0] + b[0], 0),
     "min": min,
     "max": max,
-    "first": lambda a, _: a,
-    "last": lambda _, b: b,
+    # Of several values at one time the smallest is the first and the largest the last, in both stores.
+    "first": lambda a, b: min(a, b, key=lambda part: (part[1], part[0])),
+    "last": lambda a, b: max(a, b, key=lambda part: (part[1], part[0])),
 }
 
 
@@ -94,12 +99,30 @@ def last_of(
             if value is not None and field.name not in found:
                 found[field.name] = LastValue(field.value(value), t, kind_of(series.tags, field.name))
     for field in fields if len(rows) == RECENT else ():
-        if field.name not in found:
-            hour = "SELECT max(hour) FROM hours WHERE series = ? AND field = ?"
-            start = (connection.execute(hour, (series.n, field.n)).fetchone()[0] or 0) * HOUR_NS
-            if last := newest(connection, series, field, start, start + HOUR_NS):
-                found[field.name] = last
+        if field.name not in found and (last := _older(connection, series, field)):
+            found[field.name] = last
     return found
+
+
+def _older(connection: sqlite3.Connection, series: StoredSeries, field: StoredField) -> LastValue | None:
+    """The newest value of a field by the hours: those that are summed up, and those that were written to since."""
+    row = connection.execute(
+        f"SELECT hour FROM dirty CROSS JOIN points USING (series) WHERE series = ? "  # noqa: S608 - numbers
+        f"AND t >= hour * {HOUR_NS} AND t < (hour + 1) * {HOUR_NS} AND f{field.n} IS NOT NULL "
+        "ORDER BY hour DESC LIMIT 1",
+        (series.n,),
+    ).fetchone()
+    (summed_up,) = connection.execute(
+        "SELECT max(hour) FROM hours WHERE series = ? AND field = ?", (series.n, field.n)
+    ).fetchone()
+    hours = [hour for hour in (row and row[0], summed_up) if hour is not None]
+    start = max(hours, default=0) * HOUR_NS
+    return newest(connection, series, field, start, min(start + HOUR_NS, now_ns() + AHEAD_NS))
+
+
+def from_hours(fn: str, series: Sequence[int]) -> bool:
+    """Whether hourly sums can tell this: not the order of several series within an hour, nor a median."""
+    return fn != "median" and (len(series) == 1 or fn not in {"first", "last"})
 
 
 def windows(
@@ -110,47 +133,48 @@ def windows(
     *,
     fn: str,
     every_ns: int | None = None,
-    rolled_to: int | None = None,
+    by_hours: bool = False,
 ) -> list[tuple[int, Any]]:
     """(end of the window or of the span, value) for each window that has values of some series in one column.
 
-    `every_ns` None: one window of all. `rolled_to`: take whole hours before this one from the hourly sums; windows are
-    then multiples of an hour.
+    `every_ns` None: one window of all. `by_hours`: take whole hours from the hourly sums, and from their points only
+    those that were written to since; windows are then multiples of an hour. One statement: it sees one moment.
     """
     start_ns, stop_ns = span
     width = every_ns or stop_ns - start_ns
     base = start_ns - start_ns % width if every_ns else start_ns
-    marks = ", ".join("?" * len(series))
-    first_hour = -(-start_ns // HOUR_NS)
-    last_hour = first_hour if rolled_to is None else min(rolled_to, stop_ns // HOUR_NS)
-    found: dict[int, Any] = {}
+    # Numbers of the center's own throughout: the series', the column's, times.
+    marks = ", ".join(map(str, series))
+    what, grouped = POINTS[fn].format(f=f"f{column}"), GROUPED.get(fn, "GROUP BY w")
 
-    def points(what: str, low: int, high: int) -> Iterable[Any]:
-        """The window of each row, counted from `base`, and what is selected of it."""
-        return connection.execute(
-            f"SELECT (t - ?) / ? AS w, {what.format(f=f'f{column}')} FROM points "  # noqa: S608 - numbers
-            f"WHERE series IN ({marks}) AND t >= ? AND t < ? AND f{column} IS NOT NULL "
-            + ("" if fn == "median" else "GROUP BY w ORDER BY w"),
-            (base, width, *series, low, high),
+    def points(low: int, high: int) -> str:
+        return (
+            f"SELECT (t - {base}) / {width} AS w, {what} FROM points "  # noqa: S608
+            f"WHERE series IN ({marks}) AND t >= {low} AND t < {high} AND f{column} IS NOT NULL {grouped}"
         )
 
+    first, last = -(-start_ns // HOUR_NS), stop_ns // HOUR_NS
+    parts = [points(start_ns, stop_ns)]
+    if by_hours and from_hours(fn, series) and first < last:
+        hours = (
+            f"SELECT (hour * {HOUR_NS} - {base}) / {width} AS w, {HOURS[fn]} FROM hours "  # noqa: S608
+            f"WHERE series IN ({marks}) AND field = {column} AND hour >= {first} AND hour < {last} AND NOT EXISTS "
+            f"(SELECT 1 FROM dirty WHERE dirty.series = hours.series AND dirty.hour = hours.hour) {grouped}"
+        )
+        written = (
+            f"SELECT (t - {base}) / {width} AS w, {what} FROM dirty CROSS JOIN points USING (series) "  # noqa: S608
+            f"WHERE series IN ({marks}) AND hour >= {first} AND hour < {last} "
+            f"AND t >= hour * {HOUR_NS} AND t < (hour + 1) * {HOUR_NS} AND f{column} IS NOT NULL {grouped}"
+        )
+        parts = [points(start_ns, first * HOUR_NS), hours, written, points(last * HOUR_NS, stop_ns)]
+    rows = connection.execute(" UNION ALL ".join(f"SELECT * FROM ({part})" for part in parts))  # noqa: S608
+    found: dict[int, Any] = {}
     if fn == "median":
-        for w, value in points("{f}", start_ns, stop_ns):
+        for w, value, _ in rows:
             found.setdefault(w, []).append(value)
         return [(min(base + (w + 1) * width, stop_ns), float(statistics.median(found[w]))) for w in sorted(found)]
-    if first_hour < last_hour:
-        hours = connection.execute(
-            f"SELECT (hour * {HOUR_NS} - ?) / ? AS w, {HOURS[fn]} FROM hours "  # noqa: S608 - numbers
-            f"WHERE series IN ({marks}) AND field = ? AND hour >= ? AND hour < ? GROUP BY w ORDER BY w",
-            (base, width, *series, column, first_hour, last_hour),
-        )
-        before = points(POINTS[fn], start_ns, first_hour * HOUR_NS)
-        parts = [before, hours, points(POINTS[fn], last_hour * HOUR_NS, stop_ns)]
-    else:
-        parts = [points(POINTS[fn], start_ns, stop_ns)]
-    for part in parts:
-        for w, *value in part:
-            found[w] = MERGE[fn](found[w], value) if w in found else value
+    for w, *value in rows:
+        found[w] = MERGE[fn](found[w], value) if w in found else value
     return [
         (min(base + (w + 1) * width, stop_ns), value / weight if fn == "mean" else value)
         for w, (value, weight) in sorted(found.items())

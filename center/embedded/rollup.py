@@ -1,13 +1,12 @@
 """Hourly sums of the embedded store, for long ranges; and its retention.
 
-An hour that was written to is noted as dirty in the same transaction and computed anew before it is next read, so what
-arrives late, twice or changed is counted once.
+An hour that was written to is noted as dirty in the same transaction; until it is computed anew it is read from its
+points. So what arrives late, twice or changed is counted once, and reading writes nothing.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 from typing import Any
 
 from center.embedded.points import PointWriter
@@ -19,28 +18,16 @@ HOURS_AT_ONCE = 1000
 COLUMNS_AT_ONCE = 400
 
 
-def dirty(
-    connection: sqlite3.Connection, series: Sequence[int] | None, hours: tuple[int, int], limit: int
-) -> list[tuple[int, int]]:
-    """At most `limit` hours within [first, stop) that were written to, of some series (None: of all)."""
-    where = "" if series is None else f"series IN ({', '.join('?' * len(series))}) AND"
-    return connection.execute(
-        f"SELECT series, hour FROM dirty WHERE {where} hour >= ? AND hour < ? ORDER BY series, hour LIMIT ?",  # noqa: S608 - placeholders
-        (*(series or ()), *hours, limit),
+def roll_up(connection: sqlite3.Connection, writer: PointWriter) -> None:
+    """Compute the hours that were written to, some at once. Those that are over, and were a while ago: the newest are
+    written to all the time.
+    """
+    closed = now_ns() // HOUR_NS - 1
+    found = connection.execute(
+        "SELECT series, hour FROM dirty WHERE hour < ? ORDER BY series, hour LIMIT ?", (closed, HOURS_AT_ONCE)
     ).fetchall()
-
-
-def closed_hours() -> tuple[int, int]:
-    """All hours that are over, and were a while ago: the newest are written to all the time."""
-    return -(2**62), now_ns() // HOUR_NS - 1
-
-
-def roll_up(
-    connection: sqlite3.Connection, writer: PointWriter, series: Sequence[int] | None, hours: tuple[int, int]
-) -> None:
-    """Compute the hours within [first, stop) that were written to, of some series (None: of all): some at once."""
     shapes: dict[int, list[tuple[range, str]]] = {}
-    for number, hour in dirty(connection, series, hours, HOURS_AT_ONCE):
+    for number, hour in found:
         if number not in shapes:
             shapes[number] = _shape(connection, number)
         connection.execute("DELETE FROM dirty WHERE series = ? AND hour = ?", (number, hour))
@@ -48,8 +35,8 @@ def roll_up(
         span = (number, hour * HOUR_NS, (hour + 1) * HOUR_NS)
         for columns, sums in shapes[number]:
             query = f"SELECT {sums} FROM points WHERE series = ? AND t >= ? AND t < ?"  # noqa: S608 - numbers
-            found = iter(connection.execute(query, span).fetchone())
-            for n, (count, total, low, high) in zip(columns, zip(found, found, found, found, strict=True), strict=True):
+            row = iter(connection.execute(query, span).fetchone())
+            for n, (count, total, low, high) in zip(columns, zip(row, row, row, row, strict=True), strict=True):
                 if count:
                     (first, _), (last, _) = (edge(connection, n, span, order) for order in ("ASC", "DESC"))
                     connection.execute(
@@ -93,15 +80,16 @@ def edge(connection: sqlite3.Connection, n: int, span: tuple[int, int, int], ord
 
 
 def expire(connection: sqlite3.Connection, bucket: int, before_ns: int) -> None:
-    """Delete points of a bucket older than that, in a chunk for each series at most."""
+    """Delete the hours of a bucket that are over before that, points and sums together, so that both tell the same: of
+    each series a chunk of points at most.
+    """
+    before = before_ns // HOUR_NS
     for (number,) in connection.execute("SELECT n FROM series WHERE bucket = ?", (bucket,)).fetchall():
-        cursor = connection.execute(
+        connection.execute(
             "DELETE FROM points WHERE series = ?1 AND t IN "
             "(SELECT t FROM points WHERE series = ?1 AND t < ?2 ORDER BY t LIMIT ?3)",
-            (number, before_ns, CHUNK),
+            (number, before * HOUR_NS, CHUNK),
         )
-        if cursor.rowcount:
-            connection.execute(
-                "DELETE FROM hours WHERE series = ? AND field IN (SELECT n FROM field) AND hour < ?",
-                (number, before_ns // HOUR_NS),
-            )
+        connection.execute(
+            "DELETE FROM hours WHERE series = ? AND field IN (SELECT n FROM field) AND hour < ?", (number, before)
+        )

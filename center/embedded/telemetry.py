@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -28,8 +29,7 @@ from center.stores.telemetry import (
 )
 from center.times import now_ns
 
-ROLL_UP_FROM_NS = 6 * HOUR_NS
-MAX_DIRTY = 3  # hours
+BY_HOURS_FROM_NS = 6 * HOUR_NS
 
 
 class EmbeddedTelemetry:
@@ -47,10 +47,7 @@ class EmbeddedTelemetry:
         found = self.find_bucket(bucket)
         assert found is not None
         self._bucket = found
-        database.on_idle(
-            "summing up by hours",
-            lambda connection: rollup.roll_up(connection, self.writer, None, rollup.closed_hours()),
-        )
+        database.on_idle("summing up by hours", lambda connection: rollup.roll_up(connection, self.writer))
         if retention_s:
             database.on_idle(
                 "deleting what is older than the retention",
@@ -132,78 +129,38 @@ class EmbeddedTelemetry:
             groups.setdefault(series.tags.get("sensor"), []).append(series)
         return groups
 
-    def _rolled_to(self, series: Sequence[StoredSeries], start_ns: int, stop_ns: int) -> int:
-        """The hour to which the hourly sums of these series are up to date, within a range.
-
-        The newest hours are always being written to: those are summed up from their points. More of them, or older
-        ones (after an outage or an import), are rolled up first.
-        """
-        numbers = [s.n for s in series]
-        hours = (start_ns // HOUR_NS, -(-stop_ns // HOUR_NS))
-        while True:
-            found = rollup.dirty(self.database.read(), numbers, hours, MAX_DIRTY * len(numbers))
-            first = min((hour for _, hour in found), default=hours[1])
-            if hours[1] - first <= MAX_DIRTY:
-                return first
-            self.database.run(lambda connection: rollup.roll_up(connection, self.writer, numbers, hours))
-
     def summary(self, device_id: str, *, start_ns: int, stop_ns: int) -> Sequence[FieldSummary]:
         found = []
-        connection, fields = self.database.read(), self._fields()
-        rolled = stop_ns - start_ns > ROLL_UP_FROM_NS
-        for sensor, group in self._groups(device_id).items():
-            rolled_to = self._rolled_to(group, start_ns, stop_ns) if rolled else None
-            numbers = [s.n for s in group]
-            for field in fields:
-                whole = partial(windows, connection, numbers, field.n, (start_ns, stop_ns), rolled_to=rolled_to)
-                count = whole(fn="count")
-                if not count:
-                    continue
-                lasts = [newest(connection, series, field, start_ns, stop_ns) for series in group]
-                last = max(filter(None, lasts), key=lambda last: last.time_ns, default=None)
-                if last is None:  # they went away while they were counted
-                    continue
-                low = high = None
-                if field.kind in {"float", "integer"}:
-                    low, high = (whole(fn=fn)[0][1] for fn in ("min", "max"))
-                found.append(
-                    FieldSummary(field.name, sensor, last.kind, low, high, last.value, last.time_ns, count[0][1])
-                )
+        span, by_hours = (start_ns, stop_ns), stop_ns - start_ns > BY_HOURS_FROM_NS
+        with self.database.moment() as connection:
+            fields = self._fields()
+            for sensor, group in self._groups(device_id).items():
+                for field in fields:
+                    whole = partial(windows, connection, [s.n for s in group], field.n, span, by_hours=by_hours)
+                    lasts = [newest(connection, series, field, start_ns, stop_ns) for series in group]
+                    last = max(filter(None, lasts), key=lambda last: last.time_ns, default=None)
+                    count = whole(fn="count")
+                    if last is None or not count:
+                        continue
+                    low = high = None
+                    if field.kind in {"float", "integer"}:
+                        low, high = (whole(fn=fn)[0][1] for fn in ("min", "max"))
+                    found.append(
+                        FieldSummary(field.name, sensor, last.kind, low, high, last.value, last.time_ns, count[0][1])
+                    )
         return sorted(found, key=lambda summary: (summary.field, summary.sensor or ""))
 
     def series(self, query: SeriesQuery) -> Sequence[Curve]:
-        wanted = [f for f in self._fields() if not query.fields or f.name in query.fields]
         curves = []
-        every = query.every_ns
-        long = query.stop_ns - query.start_ns > ROLL_UP_FROM_NS
-        rolled = long and every is not None and every % HOUR_NS == 0 and query.fn != "median"
-        for sensor, group in self._groups(query.device_id).items():
-            rolled_to = self._rolled_to(group, query.start_ns, query.stop_ns) if rolled else None
-            for field in wanted:
-                rows = self._curve(query, field, group, rolled_to)
-                if rows:
-                    times, values = zip(*rows, strict=True)
-                    curves.append(Curve(field.name, sensor, times, values))
+        with self.database.moment() as connection:
+            wanted = [f for f in self._fields() if not query.fields or f.name in query.fields]
+            for sensor, group in self._groups(query.device_id).items():
+                for field in wanted:
+                    rows = _curve(connection, query, field, [s.n for s in group])
+                    if rows:
+                        times, values = zip(*rows, strict=True)
+                        curves.append(Curve(field.name, sensor, times, values))
         return sorted(curves, key=lambda curve: (curve.field, curve.sensor or ""))
-
-    def _curve(
-        self, query: SeriesQuery, field: StoredField, group: Sequence[StoredSeries], rolled_to: int | None
-    ) -> Sequence[tuple[int, Value]]:
-        connection = self.database.read()
-        numbers = [s.n for s in group]
-        if query.every_ns is None:
-            marks = ", ".join("?" * len(numbers))
-            raw = connection.execute(
-                f"SELECT t, f{field.n} FROM points WHERE series IN ({marks}) AND t >= ? AND t < ? "  # noqa: S608 - numbers and placeholders
-                f"AND f{field.n} IS NOT NULL ORDER BY t LIMIT {MAX_VALUES}",
-                (*numbers, query.start_ns, query.stop_ns),
-            )
-            return [(t, field.value(value)) for t, value in raw]
-        if field.kind in {"string", "boolean"} and query.fn not in {"first", "last", "count"}:
-            return []
-        span = (query.start_ns, query.stop_ns)
-        rows = windows(connection, numbers, field.n, span, fn=query.fn, every_ns=query.every_ns, rolled_to=rolled_to)
-        return rows if query.fn == "count" else [(t, field.value(value)) for t, value in rows]
 
     def count(self, device_id: str) -> int:
         rows = (self.database.row("SELECT count(*) FROM points WHERE series = ?", s.n) for s in self._series(device_id))
@@ -215,3 +172,23 @@ class EmbeddedTelemetry:
 
     def raw_flux(self, text: str) -> str:  # noqa: ARG002 - the interface's
         raise NotSupportedError("the embedded store knows no Flux: this needs InfluxDB")
+
+
+def _curve(
+    connection: sqlite3.Connection, query: SeriesQuery, field: StoredField, series: Sequence[int]
+) -> Sequence[tuple[int, Value]]:
+    """One field of the series of one sensor."""
+    span, every = (query.start_ns, query.stop_ns), query.every_ns
+    if every is None:
+        marks = ", ".join("?" * len(series))
+        raw = connection.execute(
+            f"SELECT t, max(f{field.n}) FROM points WHERE series IN ({marks}) AND t >= ? AND t < ? "  # noqa: S608 - numbers and placeholders
+            f"AND f{field.n} IS NOT NULL GROUP BY t ORDER BY t LIMIT {MAX_VALUES}",
+            (*series, *span),
+        )
+        return [(t, field.value(value)) for t, value in raw]
+    if field.kind in {"string", "boolean"} and query.fn not in {"first", "last", "count"}:
+        return []
+    by_hours = query.stop_ns - query.start_ns > BY_HOURS_FROM_NS and every % HOUR_NS == 0
+    rows = windows(connection, series, field.n, span, fn=query.fn, every_ns=every, by_hours=by_hours)
+    return rows if query.fn == "count" else [(t, field.value(value)) for t, value in rows]

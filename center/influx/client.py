@@ -26,6 +26,8 @@ ALL_TIME = "range(start: 1677-09-22T00:00:00Z, stop: 2262-04-11T00:00:00Z)"
 
 # What a query of an organisation that is gone is answered with: as a 400, the status of bad Flux.
 NO_ORG = re.compile(r"organization\b.*\bnot found")
+# What the minimum of a measurement is answered with, if a device has a boolean in it: as a 500.
+NO_NUMBER = "unsupported for aggregate"
 REMEDY = "if InfluxDB or a bucket was made anew, iot-center setup makes what is missing; iot-center check tells what is"
 
 
@@ -117,8 +119,9 @@ def explained(url: str, *, refused: Sequence[int] = (400,)) -> Iterator[None]:
     try:
         yield
     except ApiException as error:
-        if error.status in refused and not NO_ORG.search(_said(error)):
-            raise RefusedError(_said(error)) from error
+        said = _said(error)
+        if refused and (NO_NUMBER in said or (error.status in refused and not NO_ORG.search(said))):
+            raise RefusedError(said) from error
         raise StoreError(f"{url}: {_message(error)}") from error
     except HTTPError as error:
         raise StoreError(f"InfluxDB does not answer at {url}: is it running, and the address right?") from error

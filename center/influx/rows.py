@@ -6,24 +6,27 @@ import csv
 import functools
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from center.errors import RefusedError
-from center.stores.telemetry import DAY_NS, Curve, FieldSummary, Value, kind_of
+from center.stores.telemetry import DAY_NS, Curve, FieldSummary, kind_of
 from center.times import parse_time
 
 Row = dict[str, Any]
 Span = tuple[int, int]
 RESERVED = {"_start", "_stop", "_time", "_value", "_field", "_measurement", "result"}
-MERGE: dict[str, Callable[[Any, Any], Any]] = {
-    "mean": lambda a, b: (a + b) / 2,  # near enough for a sparkline
-    "median": lambda a, b: (a + b) / 2,
-    "sum": lambda a, b: a + b,
-    "count": lambda a, b: a + b,
+Part = tuple[Any, Any]  # a value, and its weight in a mean or its time
+MERGE: dict[str, Callable[[Part, Part], Part]] = {
+    "mean": lambda a, b: (a[0] + b[0], a[1] + b[1]),
+    "sum": lambda a, b: (a[0] + b[0], 0),
+    "count": lambda a, b: (a[0] + b[0], 0),
     "min": min,
     "max": max,
-    "first": lambda a, _: a,
-    "last": lambda _, b: b,
+    # Of several values at one time the smallest is the first and the largest the last, in both stores.
+    "first": lambda a, b: min(a, b, key=lambda part: (part[1], part[0])),
+    "last": lambda a, b: max(a, b, key=lambda part: (part[1], part[0])),
+    "median": lambda a, b: ((a[0] + b[0]) / 2, 0),  # only of a window within which a type changes
 }
 
 
@@ -75,11 +78,6 @@ _READ: dict[str, Callable[[str], Any]] = {
 }
 
 
-def shared(rows: Sequence[Row]) -> bool:
-    """Whether several series of one sensor have values in one window."""
-    return len({(row["_field"], row.get("sensor"), row["_time"]) for row in rows}) < len(rows)
-
-
 def numbers_of(rows: Iterable[Row]) -> list[str]:
     """The fields all of whose last values are numbers."""
     kinds: dict[str, bool] = {}
@@ -116,15 +114,59 @@ def devices_of(row: Row) -> set[str]:
     return {row[tag] for tag in ("clientId", "device") if tag in row}
 
 
-def curves_of(rows: Iterable[Row], fn: str) -> list[Curve]:
-    """Rows of several series as one curve for each field and sensor, in the order of time."""
-    groups: dict[tuple[str, str], dict[int, Value]] = {}
-    for row in rows:
+def points_of(rows: Iterable[Row]) -> list[Curve]:
+    """Points of several series as one curve for each field and sensor."""
+    return _curves(((row, row["_time"], (row.get("_value", ""), row["_time"])) for row in rows), "last")
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Windows of a range, in nanoseconds; they start at the epoch, and the last one ends with the range."""
+
+    every_ns: int
+    stop_ns: int
+
+    def end(self, time_ns: int) -> int:
+        """The stamp of the window that ends at this time, or was cut there because the range was asked for in parts."""
+        return min(-(-time_ns // self.every_ns) * self.every_ns, self.stop_ns)
+
+    def shared(self, rows: Sequence[Row]) -> bool:
+        """Whether several rows are of one window of one sensor: of several series, or of parts of the range."""
+        windows = {(row["_field"], row.get("sensor"), self.end(row["_time"]), *sorted(devices_of(row))) for row in rows}
+        return len(windows) < len(rows)
+
+    def curves(self, rows: Iterable[Row], fn: str) -> list[Curve]:
+        """One curve for each field and sensor, of rows that tell of one series each. `result` names what: `sum` and
+        `count`, of which a mean is made; `moment`, a value with its own time (the window's end is `_stop`); else the
+        value of the window that ends at `_time`.
+        """
+
+        def end(row: Row) -> int:
+            return self.end(row["_stop" if row["result"] == "moment" else "_time"])
+
+        return _curves(((row, end(row), _part(row, fn)) for row in rows), fn)
+
+
+def _part(row: Row, fn: str) -> Part:
+    value = row.get("_value", "")
+    if fn != "mean":
+        return value, row["_time"]
+    return {"sum": (value, 0), "count": (0, value)}.get(row["result"], (value, 1))
+
+
+def _curves(parts: Iterable[tuple[Row, int, Part]], fn: str) -> list[Curve]:
+    """Parts with their row and time as one curve for each field and sensor, in the order of time."""
+    groups: dict[tuple[str, str], dict[int, Part]] = {}
+    for row, t, part in parts:
         values = groups.setdefault((row["_field"], row.get("sensor", "")), {})
-        t, value = row["_time"], row.get("_value", "")
-        values[t] = MERGE[fn](values[t], value) if t in values else value
+        values[t] = MERGE[fn](values[t], part) if t in values else part
     return [
-        Curve(field, sensor or None, tuple(times), tuple(values[t] for t in times))
+        Curve(
+            field,
+            sensor or None,
+            tuple(times),
+            tuple(values[t][0] / values[t][1] if fn == "mean" else values[t][0] for t in times),
+        )
         for (field, sensor), values in sorted(groups.items())
         for times in (sorted(values),)
     ]

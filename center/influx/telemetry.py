@@ -7,6 +7,7 @@ the storage engine from doing the work. The series of one sensor are brought tog
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from influxdb_client.domain.dialect import Dialect
 
 from center.errors import RefusedError
 from center.influx.client import Influx, retention
-from center.influx.rows import Row, curves_of, devices_of, numbers_of, shared, summaries, tags_of, uniform
+from center.influx.rows import Row, Windows, devices_of, numbers_of, points_of, summaries, tags_of, uniform
 from center.line_protocol import encode
 from center.stores.telemetry import (
     AHEAD_NS,
@@ -44,9 +45,10 @@ NEWEST = " ".join(
     for sign, name in (("!~", "floats"), ("=~", "integers"))
 )
 NUMERIC = {"mean", "min", "max", "median", "sum"}
-KEEP = '|> keep(columns: ["_time", "_value", "_field", "sensor", "clientId", "device"])'
-APART = {"mean", "median", "first", "last"}  # what cannot be told from the values of several series in one window
-BY_SENSOR = '|> group(columns: ["_field", "sensor"]) |> sort(columns: ["_time"])'  # slow: for those alone
+KEEP = '|> keep(columns: ["_time", "_stop", "_value", "_field", "sensor", "clientId", "device"])'
+# What cannot be told from the values of several series in one window.
+APART = {"mean", "median", "first", "last"}
+BY_SENSOR = '|> toFloat() |> group(columns: ["_field", "sensor"])'  # slow: for medians alone
 
 
 class InfluxTelemetry:
@@ -135,12 +137,16 @@ class InfluxTelemetry:
         if not device_ids:
             return {}
         head, params = self._from(device_ids, ENVIRONMENT, start_ns, stop_ns, (field,))
-        rows = self.influx.rows(f"{head} {_window('mean')}", params | {"_every": every_ns})
+        params["_every"] = every_ns
+        windows = Windows(every_ns, stop_ns)
+        rows = self.influx.rows(f"{head} {_window('mean')}", params)
+        if windows.shared(rows):
+            rows = self.influx.rows(_named(head, _exactly("mean")), params)
         by_device: dict[str, list[Row]] = {}
         for row in rows:
             for device in devices_of(row) & set(device_ids):
                 by_device.setdefault(device, []).append(row)
-        return {device: curves_of(found, "mean")[0] for device, found in by_device.items()}
+        return {device: windows.curves(found, "mean")[0] for device, found in by_device.items()}
 
     def _uniform(self, device_id: str, start_ns: int, stop_ns: int) -> list[tuple[int, int]]:
         """The range, cut where a field changes its type."""
@@ -157,6 +163,10 @@ class InfluxTelemetry:
         for span in self._uniform(device_id, start_ns, stop_ns):
             head, params = self._from((device_id,), ENVIRONMENT, *span)
             found = self.influx.rows(_yields(head, "count", "last"), params)
+            if hidden := {row["_field"] for row in found} - {row["_field"] for row in found if row["result"] == "last"}:
+                # last() leaves out what has another type in the shard that the range ends at.
+                newest, params = self._from((device_id,), ENVIRONMENT, *span, sorted(hidden))
+                found += self.influx.rows(f'{newest} |> max(column: "_time") |> yield(name: "last")', params)
             rows += found
             if numbers := numbers_of(row for row in found if row["result"] == "last"):
                 head, params = self._from((device_id,), ENVIRONMENT, *span, numbers)
@@ -164,34 +174,41 @@ class InfluxTelemetry:
         return summaries(rows)
 
     def series(self, query: SeriesQuery) -> Sequence[Curve]:
-        rows: list[Row] = []
-        for span in self._uniform(query.device_id, query.start_ns, query.stop_ns):
-            rows += self._rows(query, *span)
-        return curves_of(rows, query.fn if query.every_ns is not None else "last")
-
-    def _rows(self, query: SeriesQuery, start_ns: int, stop_ns: int) -> list[Row]:
-        asked = ((query.device_id,), ENVIRONMENT, start_ns, stop_ns)
-        head, params = self._from(*asked, query.fields)
+        spans = self._uniform(query.device_id, query.start_ns, query.stop_ns)
         if query.every_ns is None:
-            return self.influx.rows(f"{head} |> limit(n: {MAX_VALUES})", params)
-        params["_every"] = query.every_ns
+            return points_of(row for span in spans for row in self._points(query, *span))
+        windows = Windows(query.every_ns, query.stop_ns)
+        rows = [row for span in spans for row in self._rows(query, span, {query.fn: _window(query.fn)})]
+        if query.fn in APART and windows.shared(rows):
+            there = replace(query, fields=tuple(sorted({row["_field"] for row in rows})))
+            rows = [row for span in spans for row in self._rows(there, span, _exactly(query.fn))]
+        return windows.curves(rows, query.fn)
+
+    def _points(self, query: SeriesQuery, start_ns: int, stop_ns: int) -> list[Row]:
+        head, params = self._from((query.device_id,), ENVIRONMENT, start_ns, stop_ns, query.fields)
+        return self.influx.rows(f"{head} |> limit(n: {MAX_VALUES})", params)
+
+    def _rows(self, query: SeriesQuery, span: tuple[int, int], tails: Mapping[str, str]) -> list[Row]:
+        """What the pipelines with these ends give, each named in `result`."""
+        asked = (query.device_id,), ENVIRONMENT, *span
+        every = {"_every": query.every_ns}
+        head, params = self._from(*asked, query.fields)
         try:
-            rows = self.influx.rows(f"{head} {_window(query.fn)} {KEEP}", params)
-            if query.fn in APART and shared(rows):
-                rows = self.influx.rows(f"{head} {BY_SENSOR} {_window(query.fn)}", params)
-            return rows  # noqa: TRY300 - the answer of either
+            return self.influx.rows(
+                _named(head, {name: f"{tail} {KEEP}" for name, tail in tails.items()}), params | every
+            )
         except RefusedError as error:
             if "schema collision" in str(error):  # series of one device differ in a field's type
-                return self.influx.rows(f"{head} {_window(query.fn)}", params)
+                return self.influx.rows(_named(head, tails), params | every)
             head, params = self._from(*asked)  # InfluxDB refuses the mean of a text, and with it the query
-            numbers = numbers_of(self.influx.rows(f"{head} |> last()", params))
+            numbers = numbers_of(self.influx.rows(f"{head} |> first()", params))
             fields = [f for f in numbers if not query.fields or f in query.fields]
             if query.fn not in NUMERIC or set(fields) == set(query.fields):
                 raise
         if not fields:
             return []
         head, params = self._from(*asked, fields)
-        return self.influx.rows(f"{head} {_window(query.fn)}", params | {"_every": query.every_ns})
+        return self.influx.rows(_named(head, tails), params | every)
 
     def count(self, device_id: str) -> int:
         spans = self._uniform(device_id, -MAX_TIME, MAX_TIME)
@@ -227,5 +244,19 @@ def _window(fn: str) -> str:
     return f"|> aggregateWindow(every: duration(v: _every), fn: {fn}, createEmpty: false)"
 
 
+def _exactly(fn: str) -> dict[str, str]:
+    """The ends of the pipelines that tell this of several series."""
+    if fn == "mean":
+        return {part: _window(part) for part in ("sum", "count")}
+    if fn == "median":
+        return {fn: f"{BY_SENSOR} {_window(fn)}"}
+    return {"moment": f"|> window(every: duration(v: _every)) |> {fn}()"}
+
+
 def _yields(head: str, *functions: str) -> str:
-    return " ".join(f'{head} |> {fn}() |> yield(name: "{fn}")' for fn in functions)
+    return _named(head, {fn: f"|> {fn}()" for fn in functions})
+
+
+def _named(head: str, tails: Mapping[str, str]) -> str:
+    """A pipeline for each end: one variable with several yields takes many times as long."""
+    return " ".join(f'{head} {tail} |> yield(name: "{name}")' for name, tail in tails.items())

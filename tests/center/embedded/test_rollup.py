@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from center.embedded.rollup import closed_hours, roll_up
+from center.embedded.rollup import roll_up
 from center.stores.telemetry import Point, SeriesQuery
 from tests.center_helpers import DAY, HOUR, SECOND, embedded_settings, stores
 
@@ -63,5 +63,5 @@ def test_hourly_sums_are_the_sums_of_the_points_whatever_arrives_late_twice_or_c
             key: {end: pytest.approx(pure(values)) for end, values in windows.items()}
             for key, windows in expected.items()
         }
-    telemetry.database.run(lambda connection: roll_up(connection, telemetry.writer, None, closed_hours()))
+    telemetry.database.run(lambda connection: roll_up(connection, telemetry.writer))
     assert {(c.field, c.sensor): dict(zip(c.times_ns, c.values, strict=True)) for c in telemetry.series(query)} == found

@@ -1,10 +1,13 @@
 """One suite for the telemetry of both stores."""
 
+import random
+import statistics
 import time
 
 import pytest
 
 from agent.util.secret import Secret
+from center.embedded.rollup import roll_up
 from center.errors import RefusedError
 from center.stores.telemetry import Point, SeriesQuery
 from tests.center_helpers import DAY, HOUR, SECOND, environment, points_of
@@ -35,8 +38,9 @@ def test_last_values_name_the_newest_of_each_field_and_the_kind_of_sensor(teleme
 def test_a_field_that_has_been_silent_for_long_still_has_its_last_value(telemetry, device):
     old = environment(device, NOW - 3 * HOUR, Temperature=1.0, CO2=400)
     telemetry.write([old, *(environment(device, NOW + n * SECOND, Temperature=20.0) for n in range(100))])
+    assert telemetry.last_values([device])[device]["CO2"].value == 400
     if hasattr(telemetry, "database"):  # what the writing thread does every half minute
-        telemetry.series(SeriesQuery(device, NOW - 60 * DAY, NOW + HOUR, every_ns=HOUR))
+        telemetry.database.run(lambda connection: roll_up(connection, telemetry.writer))
     assert telemetry.last_values([device])[device]["CO2"].value == 400
 
 
@@ -137,8 +141,6 @@ def test_long_ranges_give_what_the_points_give(telemetry, device, fn):
     for t, value in points:
         if lower <= t < stop:
             windows.setdefault(min((t // (12 * HOUR) + 1) * 12 * HOUR, stop), []).append(value)
-    import statistics
-
     pure = {
         "mean": statistics.fmean, "min": min, "max": max, "sum": sum, "count": len, "median": statistics.median,
         "first": lambda v: v[0], "last": lambda v: v[-1],
@@ -327,3 +329,85 @@ def test_10000_devices_are_listed_in_under_a_second(opened):
     assert len(in_under_a_second(lambda: telemetry.sparklines(ids[-50:], "Temperature", **span))) == 50
     assert len(telemetry.last_values(ids[-400:])) == 50
     assert len(telemetry.last_values(ids)) == 50
+
+
+PURE = {
+    "count": len, "mean": statistics.fmean, "min": min, "max": max,
+    "first": lambda values: values[0], "last": lambda values: values[-1],
+}  # fmt: skip
+DAYS = 18
+
+
+def scattered(device):
+    """What one sensor of a device left: four series by its tags, gaps of hours and days, an integer that became a float
+    with a week, many points in one series and few in the others. Also as time → field → its values in order.
+    """
+    chance = random.Random(18)
+    monday = NOW - (NOW - 4 * DAY) % (7 * DAY)  # types hold per shard, which is a week
+    series = [{"TemperatureSensor": "virtual"}, {"TemperatureSensor": "bme280"}, {"clientId": ""}, {"room": "a"}]
+    points = []
+    for minute in sorted(chance.sample(range(DAYS * 1440), 1500)):
+        if minute // 1440 in {3, 4, 11} or minute // 60 % 24 in {2, 3}:
+            continue
+        t = NOW - DAYS * DAY + minute * 60 * SECOND + chance.randrange(SECOND)
+        tags = chance.choices(series, (100, 10, 5, 1))[0]
+        moved = float if t >= monday else int
+        fields = {"Warmth": chance.uniform(-5, 40), "Parts": chance.randrange(400, 900)}
+        fields["Odd"] = moved(chance.randrange(99))
+        if chance.random() < 0.3:
+            del fields["Parts"]
+        points.append(environment(device, t, tags=tags, **fields))
+    return points
+
+
+@pytest.mark.parametrize("every", [HOUR // 4, 3 * HOUR, DAY, 7 * DAY])
+def test_both_stores_agree_over_several_series_types_and_gaps(telemetry, device, every):
+    points = scattered(device)
+    telemetry.write(points)
+    telemetry.write([environment(f"{device}-other", NOW - n * DAY, Open=True) for n in range(DAYS)])
+    monday = NOW - (NOW - 4 * DAY) % (7 * DAY)
+    for start, stop in (
+        (NOW - DAYS * DAY, NOW),
+        (NOW - 13 * DAY + 1234 * SECOND, NOW - 2 * DAY - 77 * SECOND),
+        (monday - 2 * DAY, monday),
+    ):
+        expected = {}
+        for point in points:
+            if start <= point.time_ns < stop:
+                end = min((point.time_ns // every + 1) * every, stop)
+                for field, value in point.fields.items():
+                    expected.setdefault(field, {}).setdefault(end, []).append(value)
+        for fn, pure in PURE.items():
+            curves = {c.field: c for c in telemetry.series(SeriesQuery(device, start, stop, (), every, fn))}
+            assert set(curves) == {"Warmth", "Parts", "Odd"}
+            for field, windows in expected.items():
+                assert list(curves[field].times_ns) == sorted(windows), (fn, field)
+                wanted = [pure(windows[end]) for end in sorted(windows)]
+                assert list(curves[field].values) == [pytest.approx(value) for value in wanted], (fn, field)
+        found = telemetry.summary(device, start_ns=start, stop_ns=stop)
+        assert [summary.field for summary in found] == ["Odd", "Parts", "Warmth"]
+        for summary in found:
+            values = [v for end in sorted(expected[summary.field]) for v in expected[summary.field][end]]
+            found = (summary.count, summary.minimum, summary.maximum, summary.last)
+            assert found == pytest.approx((len(values), min(values), max(values), values[-1]))
+
+
+@pytest.mark.parametrize("every", [60 * SECOND, DAY])
+def test_of_values_of_several_series_at_one_time_the_smallest_is_first_and_the_largest_last(telemetry, device, every):
+    for kind, value in (("a", 3.0), ("b", 1.0), ("c", 2.0)):
+        telemetry.write([environment(device, NOW, tags={"TemperatureSensor": kind}, Temperature=value)])
+    start = NOW - 3 * DAY if every == DAY else NOW
+    for fn, expected in (("first", 1.0), ("last", 3.0), ("count", 3), ("mean", 2.0)):
+        (curve,) = telemetry.series(SeriesQuery(device, start, NOW + HOUR, (), every, fn))
+        assert list(curve.values) == [expected], fn
+    (curve,) = telemetry.series(SeriesQuery(device, start, NOW + HOUR))
+    assert (list(curve.times_ns), list(curve.values)) == ([NOW], [3.0])
+
+
+def test_a_sparkline_of_several_series_is_the_mean_of_their_points(telemetry, device):
+    values = {"a": [40.0, 20.0, 20.0], "b": [40.0]}
+    for kind, found in values.items():
+        tags = {"TemperatureSensor": kind}
+        telemetry.write([environment(device, NOW + n * SECOND, tags=tags, Temperature=v) for n, v in enumerate(found)])
+    lines = telemetry.sparklines([device], "Temperature", start_ns=NOW, stop_ns=NOW + HOUR, every_ns=HOUR)
+    assert list(lines[device].values) == [30.0]
