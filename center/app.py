@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import resource
@@ -60,6 +61,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.register_blueprint(write_api.blueprint)
     else:
         app.add_url_rule("/health", "health", _health)
+        threading.Thread(target=_read_ahead, args=(center,), name="center-ahead", daemon=True).start()
     try:
         security.check_bind(settings, center.registry.password_hash())
     except Exception:
@@ -89,6 +91,12 @@ def _health() -> tuple[Response, int]:
         log_once(error)
         return jsonify(name="iot-center", status="fail", message=str(error)), 503
     return jsonify(name="iot-center", status="pass", message="ready"), 200
+
+
+def _read_ahead(center: Center) -> None:
+    """All registrations, before the first page that lists devices is asked for."""
+    with contextlib.suppress(StoreError):
+        center.registry.devices()
 
 
 def open_stores(settings: Settings) -> Center:

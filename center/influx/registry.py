@@ -16,6 +16,7 @@ from agent.util.secret import Secret
 from center.errors import ConflictError, EnrollmentError, RefusedError, StoreError
 from center.influx.claims import NONE, Claim, Settled, claims_of, settle
 from center.influx.client import ALL_TIME, Influx
+from center.influx.roll import Roll, device_of
 from center.influx.rows import Row
 from center.line_protocol import encode
 from center.stores.registry import (
@@ -64,20 +65,25 @@ class InfluxRegistry:
         self.influx = influx
         self.bucket = bucket
         self.bucket_auth = bucket_auth
+        self._roll = Roll(self._claims_since, lambda: str(influx.needed_bucket(bucket_auth).id))
         self._password: tuple[float, str | None] = (float("-inf"), None)
 
-    def _rows(self, measurement: str, pipeline: str, **tags: str) -> list[Row]:
+    def _rows(self, measurement: str, pipeline: str, span: str = ALL_TIME, **tags: str) -> list[Row]:
         """Of the points of a measurement in the auth bucket, those with these tags."""
         where = "".join(f" and r.{tag} == _{tag}" for tag in tags)
         with _never_refused():
             return self.influx.rows(
-                f"from(bucket: _bucket) |> {ALL_TIME} "
+                f"from(bucket: _bucket) |> {span} "
                 f'|> filter(fn: (r) => r._measurement == "{measurement}"{where}) {pipeline}',
                 {"_bucket": self.bucket_auth} | {f"_{tag}": value for tag, value in tags.items()},
             )
 
     def _claims(self, device_id: str) -> list[Claim]:
         return claims_of(self._rows(MEASUREMENT, CLAIMS, deviceId=device_id)).get(device_id, [])
+
+    def _claims_since(self, time_ns: int | None) -> list[Row]:
+        span = ALL_TIME if time_ns is None else f"range(start: time(v: {time_ns}), stop: 2262-04-11T00:00:00Z)"
+        return self._rows(MEASUREMENT, CLAIMS, span)
 
     def register(
         self,
@@ -120,7 +126,7 @@ class InfluxRegistry:
                 else not_yours(device_id, bool(after and after.owner_hash)),
                 raced=same,
             )
-        return Registered(_device(device_id, after), token, before is None)
+        return Registered(device_of(device_id, after), token, before is None)
 
     def _clear(self, after: Settled | None, before: Settled | None, mine: str) -> None:
         """Delete every authorization that does not stay. Claims older than some minutes were cleared by their time."""
@@ -178,14 +184,10 @@ class InfluxRegistry:
 
     def device(self, device_id: str) -> Device | None:
         settled = settle(self._claims(device_id))
-        return _device(device_id, settled) if settled else None
+        return device_of(device_id, settled) if settled else None
 
     def devices(self, *, offset: int = 0, limit: int | None = None, search: str = "") -> DevicePage:
-        found = []
-        for device_id, claims in claims_of(self._rows(MEASUREMENT, CLAIMS)).items():
-            if search.lower() in device_id.lower() and (settled := settle(claims)):
-                found.append(_device(device_id, settled))
-        found.sort(key=lambda device: device.id)
+        found = [device for device in self._roll.devices() if search.lower() in device.id.lower()]
         return DevicePage(found[offset : None if limit is None else offset + limit], len(found))
 
     def owns(self, device_id: str, secret: Secret | None) -> bool:
@@ -324,10 +326,6 @@ def _never_refused() -> Iterator[None]:
         yield
     except RefusedError as error:
         raise StoreError(f"InfluxDB refuses the center's own request: {error}; see iot-center check") from error
-
-
-def _device(device_id: str, settled: Settled) -> Device:
-    return Device(device_id, settled.key, settled.created_ns, settled.updated_ns, bool(settled.owner_hash))
 
 
 def _mine(used: Sequence[tuple[int, str]], device_id: str, removed_ns: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from center.pages import admin, dashboard, data, devices, home, virtual  # noqa: F401 - they add routes
+from center.pages import admin, dashboard, data, devices, home, live, virtual  # noqa: F401 - they add routes
 from center.pages.assets import assets
 from center.pages.blueprint import csrf, pages
 
@@ -14,5 +14,6 @@ def init_app(app: Flask) -> None:
     app.config.setdefault("WTF_CSRF_CHECK_DEFAULT", False)  # the API has no session: pages check in _protect()
     app.config.setdefault("WTF_CSRF_TIME_LIMIT", None)  # as long as the session: dashboards stay open for days
     csrf.init_app(app)
+    live.init_app(app)
     app.register_blueprint(assets)
     app.register_blueprint(pages)

@@ -11,7 +11,7 @@ from typing import Any, cast
 from flask import abort, redirect, render_template, request, url_for
 
 from center.context import current_center
-from center.pages import presentation
+from center.pages import live, presentation
 from center.pages.blueprint import pages
 from center.pages.forms import RANGES
 from center.pages.states import is_number, newest, state_of
@@ -112,12 +112,9 @@ def drawn(query: SeriesQuery, curves: Sequence[Curve]) -> dict[str, Any]:
 @pages.get("/dashboards/<device_id>/live.json")
 def live_json(device_id: str) -> Any:
     """The last values if they are recent, when they were measured (Unix ms), and the device's state."""
-    center, now = current_center(), now_ns()
-    recent = now - max(round(center.settings.devices.silent_after), 60) * SECOND_NS  # asked for every two seconds
-    last = center.telemetry.last_values([device_id], since_ns=recent).get(device_id, {})
+    last, registered = live.look(device_id)
     seen = newest(last)
-    registered = center.registry.device(device_id) is not None
-    state = state_of(seen if seen is not None else 0, now, registered=registered)
+    state = state_of(seen if seen is not None else 0, now_ns(), registered=registered)
     return {
         "last": {
             f: {"value": v.value, "text": presentation.number(v.value, f), "time": v.time_ns // MS_NS}

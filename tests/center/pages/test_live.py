@@ -1,0 +1,80 @@
+"""What open pages ask for every two seconds is asked of the store once for all of them."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from center.errors import StoreError
+from center.pages import live
+from center.settings import Settings
+from center.stores.registry import Device, DevicePage
+from center.stores.telemetry import LastValue
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    return now
+
+
+class Store:
+    """Values and registrations; `asked` holds the devices of each query for values."""
+
+    def __init__(self):
+        self.asked, self.listed, self.down = [], 0, False
+        self.center = SimpleNamespace(telemetry=self, registry=self, settings=Settings())
+
+    def last_values(self, device_ids, *, since_ns):
+        self.asked.append(sorted(device_ids))
+        if self.down:
+            raise StoreError("down")
+        return {i: {"Temperature": LastValue(live.time.monotonic(), since_ns)} for i in device_ids if i != "silent"}
+
+    def devices(self):
+        self.listed += 1
+        return DevicePage([Device("pi-0", "k", 0, 0, True)], 1)
+
+
+def test_fifty_pages_are_one_query_every_two_seconds(clock):
+    store, looked = Store(), live.Live()
+    ids = sorted(f"pi-{n}" for n in range(50))
+    for device_id in ids:
+        looked.look(store.center, device_id)
+    opened = len(store.asked)
+    assert opened == 50
+    for tick in range(100):  # each asks every two seconds, at any moment
+        clock[0] += 2 / 5
+        for device_id in ids[tick % 5 :: 5]:
+            values, registered = looked.look(store.center, device_id)
+            assert clock[0] - values["Temperature"].value < 2
+            assert registered == (device_id == "pi-0")
+    assert len(store.asked) - opened <= 100 * 2 / 5 / 2 + 1
+    assert all(asked == ids for asked in store.asked[opened:])
+    assert store.listed <= 3
+
+
+def test_a_page_that_is_closed_is_asked_for_no_longer_and_silence_is_no_old_value(clock):
+    store, looked = Store(), live.Live()
+    looked.look(store.center, "pi-0")
+    for _ in range(10):
+        clock[0] += 2
+        looked.look(store.center, "pi-1")
+    assert store.asked[-1] == ["pi-1"]
+    assert looked.look(store.center, "silent")[0] == {}
+
+
+def test_a_fault_is_everybodys_and_asked_about_once_every_two_seconds(clock):
+    store, looked = Store(), live.Live()
+    looked.look(store.center, "pi-0")
+    store.down = True
+    clock[0] += 2
+    for n in range(20):
+        with pytest.raises(StoreError):
+            looked.look(store.center, f"pi-{n}")
+    assert len(store.asked) == 2
+    store.down = False
+    clock[0] += 2
+    assert looked.look(store.center, "pi-3")[0]["Temperature"].value == clock[0]
+    assert looked.look(store.center, "pi-0")[0]["Temperature"].value == clock[0]
+    assert len(store.asked) == 3
