@@ -61,7 +61,6 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.register_blueprint(write_api.blueprint)
     else:
         app.add_url_rule("/health", "health", _health)
-        threading.Thread(target=_read_ahead, args=(center,), name="center-ahead", daemon=True).start()
     try:
         security.check_bind(settings, center.registry.password_hash())
     except Exception:
@@ -116,7 +115,7 @@ def open_stores(settings: Settings) -> Center:
 
     influx = Influx(settings.influxdb)
     buckets = settings.influxdb.bucket, settings.influxdb.bucket_auth
-    return Center(settings, InfluxRegistry(influx, *buckets), InfluxTelemetry(influx, *buckets), influx.client.close)
+    return Center(settings, InfluxRegistry(influx, *buckets), InfluxTelemetry(influx, *buckets), influx.close)
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -168,6 +167,9 @@ class Running:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="center-http", daemon=True)
         self._thread.start()
+        center = app.extensions[EXTENSION]
+        self._ahead = threading.Thread(target=_read_ahead, args=(center,), name="center-ahead", daemon=True)
+        self._ahead.start()
 
     @property
     def url(self) -> str:
@@ -195,6 +197,7 @@ class Running:
             return
         self._stop.set()
         self._thread.join()
+        self._ahead.join(timeout=GRACE_S)
         self._server.task_dispatcher.shutdown(timeout=10)
         wasyncore.close_all(self._map)
         self.app.extensions[EXTENSION].close()

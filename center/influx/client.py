@@ -52,6 +52,12 @@ class Influx:
         self._write = WriteService(self.client.api_client)
         self._faults = Faults()
 
+    def close(self) -> None:
+        """End its connections, which the client leaves open until their pool is forgotten. Twice is fine."""
+        if self.client.api_client is not None:
+            self.client.api_client.rest_client.pool_manager.clear()
+        self.client.close()
+
     @contextlib.contextmanager
     def call(self, what: str, *, refused: Sequence[int] = ()) -> Iterator[None]:
         """Around calls of the client: errors in words, as `explained`, and a fault in the log once while it lasts."""

@@ -40,8 +40,10 @@ def answers(influxdb, status, body):
     text = body if isinstance(body, str) else json.dumps(body)
     for path in ("/api/v2/query", "/api/v2/write"):
         influxdb.expect_request(path, method="POST").respond_with_data(text, status=status)
+    gone = {"code": "not found", "message": 'organization name "my-org" not found'}
+    there = {"id": "b1", "orgID": "o1", "name": "iot_center_devices", "retentionRules": []}
     influxdb.expect_request("/api/v2/buckets").respond_with_json(
-        {"code": "not found", "message": 'organization name "my-org" not found'}, status=404
+        {"buckets": [there]} if status == 200 else gone, status=200 if status == 200 else 404
     )
 
 

@@ -319,7 +319,8 @@ def test_10000_devices_are_listed_in_under_a_second(opened):
         registry.database.run(lambda c: c.executemany("INSERT INTO device VALUES (?, ?, ?, ?, ?)", rows) and None)
     else:
         fields = 'key="0a",secretHash="h",createdAt="2026-11-24T06:31:00Z"'
-        registry.influx.write(registry.bucket_auth, [f"deviceauth,deviceId={name} {fields}" for name in ids])
+        lines = [f"deviceauth,deviceId={name} {fields} {NOW - n * SECOND}" for n, name in enumerate(ids)]
+        registry.influx.write(registry.bucket_auth, lines)
     page = in_under_a_second(lambda: registry.devices(offset=9950, limit=50, search="many-"))
     assert page.total == 10_000
     assert [device.id for device in page.devices] == ids[-50:]
