@@ -10,7 +10,7 @@ from agent.delivery.trial import try_out
 from agent.doctor.config import device_id
 from agent.doctor.finding import Finding, Patient, failed, failed_by, ok, skipped, warning
 from agent.doctor.network import host_and_port
-from agent.registration.answers import IndistinctError, NotRegisteredError, RegistrationError
+from agent.registration.answers import UNKNOWN_HERE, IndistinctError, NotRegisteredError, RegistrationError
 from agent.registration.client import CenterClient
 from agent.registration.credentials import SECRET_FILE, CredentialsError, read_private
 from agent.registration.dialects import rehearse
@@ -34,6 +34,10 @@ def registration(patient: Patient) -> Iterator[Finding]:
         yield skipped(name, patient.hidden or "the device's id is not known")
         return
     has_token = patient.target is not None
+    said = ((patient.running or {}).get("registration") or {}).get("error")
+    if said:
+        yield failed(name, f"the running agent says: {said}", "this comes before all else below")
+        return
     try:
         with contextlib.closing(_client(patient, settings.center)) as center:
             known = rehearse(center, device, settings.center.api, patient.dialect)
@@ -51,8 +55,24 @@ def registration(patient: Patient) -> Iterator[Finding]:
     except (RegistrationError, CredentialsError) as error:
         yield failed_by(name, error, "is this the address of the center?")
     else:
-        url = settings.center.url
-        yield ok(name, f"{url} knows {device}" if known else f"{url} answers; it cannot be asked about a device")
+        yield _answered(patient, settings.center.url, device, known=known)
+
+
+def _answered(patient: Patient, url: str, device: str, *, known: bool) -> Finding:
+    """A center answers: whether that is worth anything depends on what is here."""
+    name = "registration"
+    if patient.target is not None:
+        return ok(name, f"{url} knows {device}" if known else f"{url} answers; it cannot be asked about a device")
+    if not known:
+        seen = f"{url} answers, and nothing says that it is a center"
+        return warning(name, seen, "are its address and port right? iot-agent register tells")
+    if (patient.state_dir / SECRET_FILE).exists():
+        return warning(
+            name, f"{url} knows {device}, whose token is not here", "start the agent, or: iot-agent register"
+        )
+    return failed(
+        name, f"{url} knows {device}, and nothing here is of that registration", UNKNOWN_HERE.format(id=device)
+    )
 
 
 def _client(patient: Patient, settings: CenterSettings) -> CenterClient:

@@ -341,6 +341,25 @@ class TestCenter:
         influx.token = "revoked"
         assert setup.only_failure()["remedy"] == "iot-agent register --force gets a new one"
 
+    def test_a_device_that_another_board_registered_is_failed_where_nothing_of_it_is_here(self, setup, center, influx):
+        self.point_to(setup, center)
+        subprocess.run([sys.executable, "-m", "agent.cli", "register", *setup.where], check=True, capture_output=True)
+        shutil.rmtree(setup.state)
+        setup.state.mkdir(mode=0o700)
+        found = {finding["check"]: finding for finding in setup.doctor()}["registration"]
+        assert found["verdict"] == "failed"
+        assert "another board has the same id" in found["remedy"]
+
+    def test_a_web_server_that_is_no_center_is_not_called_well(self, setup, httpserver):
+        httpserver.expect_request("/").respond_with_data("<html>welcome", content_type="text/html")
+        httpserver.expect_request("/api/env/pi-7").respond_with_data("not found", status=404)
+        setup.config.write_text(
+            f'[device]\nid = "pi-7"\n[[sensor]]\ndriver="virtual"\n[center]\nurl = "{httpserver.url_for("")}"\n'
+        )
+        found = {finding["check"]: finding for finding in setup.doctor()}["registration"]
+        assert found["verdict"] == "warning"
+        assert "nothing says that it is a center" in found["seen"]
+
     def test_a_center_that_cannot_tell_it_from_another_device_is_failed_as_by_register(self, setup):
         with HTTPServer(port=0) as server:
             center = FakeCenter(server, "iot-center-v2")
