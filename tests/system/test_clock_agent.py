@@ -232,8 +232,8 @@ def exact(agent, server, within_s, begun_with=1):
     return len(errors)
 
 
-@pytest.mark.parametrize("portal_s", [-3600, 3600], ids=["-1h", "+1h"])
-@pytest.mark.parametrize("wall_s", [0, -40 * DAY_S], ids=["right", "slow"])
+@pytest.mark.parametrize("portal_s", [-3600, pytest.param(3600, marks=pytest.mark.slow)], ids=["-1h", "+1h"])
+@pytest.mark.parametrize("wall_s", [0, pytest.param(-40 * DAY_S, marks=pytest.mark.slow)], ids=["right", "slow"])
 def test_promise_5_the_date_of_a_captive_portal_dates_nothing(tmp_path, agent, portal_s, wall_s):
     wall = WallClock(tmp_path, shift_s=wall_s, max_error_us=EPERM)
     with InfluxServer() as server:
@@ -248,7 +248,8 @@ def test_promise_5_the_date_of_a_captive_portal_dates_nothing(tmp_path, agent, p
     assert points > 60
 
 
-@pytest.mark.parametrize("late_s", [6, pytest.param(25, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("late_s", [6, 25])
 def test_promise_5_a_server_that_comes_late_has_the_first_points_within_10_s(tmp_path, agent, late_s):
     wall = WallClock(tmp_path, max_error_us=EPERM)
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -268,6 +269,7 @@ def test_promise_5_a_server_that_comes_late_has_the_first_points_within_10_s(tmp
     assert points > late_s * 8
 
 
+@pytest.mark.slow
 def test_promise_5_a_server_that_hangs_for_14_s_has_the_first_points_10_s_later(tmp_path, agent):
     wall = WallClock(tmp_path, max_error_us=EPERM)
     with InfluxServer() as server:
@@ -285,6 +287,7 @@ def test_promise_5_a_server_that_hangs_for_14_s_has_the_first_points_10_s_later(
     assert points > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skew_s", [300_000_000, -300_000_000, 3600, -3600], ids=["2036", "2017", "+1h", "-1h"])
 def test_promise_5_dates_that_are_wrong_for_8_s_date_nothing_and_hold_nothing_up(tmp_path, agent, skew_s):
     wall = WallClock(tmp_path, max_error_us=EPERM)

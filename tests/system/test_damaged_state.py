@@ -156,7 +156,7 @@ def killed(folder, center, readings, earlier=None):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, PARTS))])
 def test_promise_3_whatever_is_damaged_in_its_folder_it_starts_delivers_and_ends(tmp_path, httpserver, part):
     with InfluxServer() as database:
         center = Center(httpserver, database)
