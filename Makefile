@@ -28,7 +28,7 @@ format: $(VENV)/check.stamp
 
 # A flipped bit at every byte of a buffer, a thousand random corruptions, 200 whole agents on damaged folders: some 45 min.
 soak: $(VENV)/test.stamp
-	SOAK=1 $(BIN)/python -m pytest -s --timeout 7200 tests/buffer/test_flips.py tests/buffer/test_recovery.py \
+	SOAK=1 MARKED=1 $(BIN)/python -m pytest -s --timeout 7200 tests/buffer/test_flips.py tests/buffer/test_recovery.py \
 		tests/system/test_damaged_state.py $(ARGS)
 
 bench: $(VENV)/test.stamp
