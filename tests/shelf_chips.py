@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 from drivers.chip import Chip, Image
@@ -35,15 +36,16 @@ def words(*values):
     return b"".join(v.to_bytes(2) + bytes([crc8(v.to_bytes(2))]) for v in values)
 
 
-class Emulated:
+class Emulated(ABC):
     """`conversions` counts; `clock` gives seconds; `raw` is what the next conversion gives, `later` something else."""
 
     def __init__(self, clock=time.monotonic):
         self.clock, self.conversions = clock, 0
         self.power_on()
 
+    @abstractmethod
     def power_on(self):
-        raise NotImplementedError
+        """What its registers hold after that."""
 
 
 class Sht4x(Emulated):

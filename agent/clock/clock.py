@@ -16,12 +16,10 @@ from threading import Event, Lock
 
 from agent.clock.boots import Boot, Boots, current_boot_id
 from agent.clock.kernel import KernelClock, kernel_clock
+from agent.clock.servers import Servers
 from agent.clock.sources import (
-    BUILT_NS,
     DAY,
     DISAGREE_NS,
-    LONG_NS,
-    OBSERVED_AGE_NS,
     SECOND,
     VOUCHER,
     Anchor,
@@ -29,7 +27,6 @@ from agent.clock.sources import (
     Observation,
     Trust,
     aged,
-    joined,
     judge,
 )
 from agent.clock.timeline import (
@@ -47,10 +44,6 @@ from drivers.base import boot_ns
 
 log = logging.getLogger(__name__)
 
-PROBE_EVERY_S = 0.55  # three answers in 1.1 s: far enough apart to agree, within the 2 s of promise 5
-PROBE_SLOWLY_S = 5.0
-_QUICKLY_NS = 15 * SECOND
-_ENOUGH_NS = 5 * SECOND
 _READ_WITHIN_NS = 2 * MILLISECOND
 
 
@@ -93,16 +86,13 @@ class Clock:
         self._boot_ns, self._wall_ns, self._kernel = boot_ns, wall_ns, kernel
         self._polling = Lock()  # one look at a time; held while a child process or the disk is waited for
         self._lock = Lock()
-        self._observations: tuple[Observation, ...] = ()
-        self._proven: set[str] = set()  # servers that gave what nobody else gives
+        self._servers = Servers()
         self._anchor: Anchor | None = None
         self._since: int | None = None
         self._warning: str | None = None
         self._confirmed: int | None = None  # the kernel's offset that a server last agreed with, to the day
         self._agreed: int | None = None  # and to the second
-        self._apart: tuple[int, int] | None = None  # when a server contradicted another, and by how much
         self._era_ns = 0  # what was dated before this moment is right, whatever turns out
-        self._past: int | None = None  # when a server last gave a date that cannot be
         self._segments: tuple[Segment, ...] = ()  # none exactly while there is no anchor
         self._unsure_since: int | None = None  # the anchor is too old for max_error: nothing is dated from then on
         self._undated_offset_ns = 0
@@ -196,23 +186,11 @@ class Clock:
         ignored.
         """
         with self._lock:
-            if written:
-                self._proven.add(source)
-            elif source not in self._proven and not source.startswith("https:"):
+            known = self._anchor is not None
+            resolution_ns = max(resolution_ns, MILLISECOND)
+            seen = Observation(date_ns, resolution_ns, sent_boot_ns, received_boot_ns, source, written)
+            if not self._servers.hear(seen, self._max_error_ns, known=known):
                 return
-            if date_ns < BUILT_NS or received_boot_ns < sent_boot_ns:
-                self._past = received_boot_ns
-            else:
-                resolution_ns = max(resolution_ns, MILLISECOND)
-                seen = Observation(date_ns, resolution_ns, sent_boot_ns, received_boot_ns, source, written)
-                last = self._observations[-1] if self._observations else None
-                soon = last is not None and 0 <= received_boot_ns - last.received_boot_ns < _ENOUGH_NS
-                if self._anchor is not None and last is not None and soon and not last.apart_ns(seen):
-                    return
-                if last is not None and last.apart_ns(seen) > self._max_error_ns:
-                    self._apart = received_boot_ns, last.apart_ns(seen)
-                recent = [o for o in self._observations if received_boot_ns - o.received_boot_ns < OBSERVED_AGE_NS]
-                self._observations = joined(recent, seen, self._max_error_ns)
         self.poll()
 
     def close(self) -> None:
@@ -226,7 +204,7 @@ class Clock:
     @property
     def proven(self) -> bool:
         """Whether a server has been heard in this run: what it contradicts by over a day is not believed."""
-        return bool(self._observations)
+        return bool(self._servers.observations)
 
     def probe_in(self) -> float | None:
         """Seconds until delivery should ask a server for its date by an empty write; None: no need to ask.
@@ -235,16 +213,10 @@ class Clock:
         servers' answers settle whether the clock is good.
         """
         with self._lock:
-            seen, good = self._observations, self._anchor is not None and self._unsure_since is None
-        if self._trust == "always":
-            return None
-        if not seen:
-            return 0.0
-        if good:
-            return None
-        span = seen[-1].received_boot_ns - seen[0].received_boot_ns
-        every = PROBE_EVERY_S if span < _QUICKLY_NS else PROBE_SLOWLY_S
-        return max(0.0, every - (self._boot_ns() - seen[-1].received_boot_ns) / SECOND)
+            good = self._anchor is not None and self._unsure_since is None
+            if self._trust == "always" or (good and self._servers.observations):
+                return None
+            return self._servers.ask_in(self._boot_ns())
 
     def _known(self, now: int) -> Boot | None:
         """What there is to remember of this boot."""
@@ -287,7 +259,7 @@ class Clock:
             now_boot_ns=now,
             wall_offset_ns=wall_offset_ns,
             kernel=kernel,
-            observations=[o for o in self._observations if now - o.received_boot_ns < OBSERVED_AGE_NS],
+            observations=self._servers.recent(now),
             held=self._anchor,
             trust=self._trust,
             known_ns=self.boots.known_ns,
@@ -295,16 +267,12 @@ class Clock:
             confirmed_ns=self._confirmed,
         )
         was, anchor = self._anchor, verdict.anchor
-        newest = self._observations[-1] if self._observations else None
+        newest = self._servers.newest
         if anchor is not None and anchor.evidence == "kernel" and not anchor.stored and newest is not None:
             away = abs(newest.away_ns(anchor.offset_ns, now))
             self._confirmed = anchor.offset_ns if away <= DAY else self._confirmed
             self._agreed = anchor.offset_ns if away <= DISAGREE_NS else self._agreed
-        warning = verdict.warning
-        if warning is None and self._past is not None and now - self._past < OBSERVED_AGE_NS:
-            warning = "a server's date is in the past: it is ignored"
-        if anchor is None and warning is None and self._apart is not None and now - self._apart[0] < LONG_NS:
-            warning = f"the servers' dates are {self._apart[1] / SECOND:.0f} s apart: points wait until they agree"
+        warning = verdict.warning or self._servers.warning(now, known=anchor is not None)
         self._say(was, anchor, warning)
         self._warning = warning
         wrong: tuple[Stretch, ...] = ()
@@ -338,15 +306,13 @@ class Clock:
             self._tell()
 
     def _turn(self, anchor: Anchor, now: int) -> None:
-        """The kernel's time moved by more than it stated, and servers had said that it was right before: a virtual
-        machine was halted, or the kernel errs now. What was dated before stays.
+        """The time moved by more than was stated, and servers had said that it was right before: a virtual machine was
+        halted, or somebody errs now. What was dated before stays.
         """
-        log.warning("The kernel's clock moved by %.1f s: what was dated before stays", self._moved_s(anchor))
+        moved_s = (anchor.offset_ns - self._segments[-1].offset_ns) / SECOND
+        log.warning("The time moved by %.1f s: what was dated before stays", moved_s)
         lane = self._free_lane(now, now + anchor.offset_ns)
         self._segments, self._era_ns = (Segment(now, anchor.offset_ns, lane, 0, anchor),), now
-
-    def _moved_s(self, anchor: Anchor) -> float:
-        return (anchor.offset_ns - self._segments[-1].offset_ns) / SECOND
 
     def _free_lane(self, now: int, from_ns: int) -> int:
         """A lane other than the present one, on which no stamp is as late as this Unix time."""

@@ -248,19 +248,14 @@ def aged(anchor: Anchor, boot_ns: int) -> Anchor:
     return replace(anchor, error_ns=anchor.error_ns + drift_ns(boot_ns - anchor.boot_ns), boot_ns=boot_ns)
 
 
-def _disputed(offset_ns: int, now_boot_ns: int, observations: Sequence[Observation]) -> bool:
-    """Whether a server's date is over a day from this."""
-    return bool(observations) and abs(observations[-1].away_ns(offset_ns, now_boot_ns)) > DAY
-
-
 def _absurd(offset_ns: int, now_boot_ns: int, observations: Sequence[Observation], *, confirmed: bool) -> str | None:
     at = offset_ns + now_boot_ns
     if at < BUILT_NS:
         return f"the wall clock counts as synchronised but shows {shown(at)}: it is not believed"
-    if confirmed and observations[-1:] and now_boot_ns - observations[0].received_boot_ns < LONG_NS:
+    if not observations or (confirmed and now_boot_ns - observations[0].received_boot_ns < LONG_NS):
         return None
-    if _disputed(offset_ns, now_boot_ns, observations):
-        away = observations[-1].away_ns(offset_ns, now_boot_ns)
+    away = observations[-1].away_ns(offset_ns, now_boot_ns)
+    if abs(away) > DAY:
         return f"the wall clock counts as synchronised but is {_span(away)} the server's date: it is not believed"
     return None
 
