@@ -1,16 +1,14 @@
 """Reading rows straight from the pages of a damaged database and its log, where SQLite itself gives up.
 
-SQLite file format, sections 1.6 (b-tree pages), 2.1 (records) and 4.1 (the write-ahead log). Every row carries a CRC,
-so a guess that is wrong does no harm.
+SQLite file format, sections 1.6 (b-tree pages) and 2.1 (records). Every row carries a CRC, so a guess that is wrong
+does no harm.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import struct
 from bisect import bisect_left, bisect_right
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -20,11 +18,8 @@ from agent.buffer.dead_letters import BASE
 from agent.buffer.ledger import Saved
 from agent.buffer.rows import LAST_KEY, DamagedRow, Header, Kind, check, pack, read_header, recovered
 from agent.buffer.store import DATABASE
+from agent.buffer.wal import LOST_LOG, SIZES, File, frames
 
-_WAL_HEADER, _FRAME_HEADER = 32, 24
-_WAL_MAGIC = 0x377F0682
-_MAX_PAGE = 2**32 - 2
-"""SQLite's own limit; 2**32 - 1 is what an erased block of a card says."""
 _LEAF = 0x0D
 _COLUMNS = 12
 _KEY, _TAG, _VALUE = 1, 7, 11
@@ -33,110 +28,15 @@ _SLICE = 256
 """Pages that are looked at in one go."""
 
 
-class Frame(NamedTuple):
-    """A page in the log. `commits`: a transaction ends here."""
-
-    page: int
-    commits: bool
-    offset: int
-
-
-class File:
-    """A file that may be large, read where it is asked for: what the card does not give, or is not there, is zeros.
-
-    Not mapped into memory: there, a sector that cannot be read ends the process.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._number = -1
-        self._size = 0
-        with contextlib.suppress(OSError):
-            self._number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-            self._size = os.fstat(self._number).st_size
-
-    def __del__(self) -> None:
-        if self._number >= 0:
-            os.close(self._number)
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, part: slice) -> bytes:
-        start, stop, _ = part.indices(self._size)
-        try:
-            data = os.pread(self._number, max(stop - start, 0), start)
-        except OSError:
-            data = b""
-        return data.ljust(max(stop - start, 0), b"\0")
-
-
-def frames(wal: bytes | File, page_size: int) -> list[Frame]:
-    """The frames of the log's present round, up to the last complete transaction. Checksums are not asked for."""
-    found: list[Frame] = []
-    salts = _salts(wal, page_size)
-    for offset, page, size, of in _headers(wal, page_size):
-        if of == salts:
-            found.append(Frame(page, size != 0, offset + _FRAME_HEADER))
-    last = max((n for n, frame in enumerate(found) if frame.commits), default=-1)
-    return found[: last + 1]
-
-
-def _headers(wal: bytes | File, page_size: int) -> Iterator[tuple[int, int, int, bytes]]:
-    """Of all that can be a frame: where it is, its page, the size of the database if it commits, and its salts."""
-    for offset in range(_WAL_HEADER, len(wal) - _FRAME_HEADER - page_size + 1, _FRAME_HEADER + page_size):
-        head = wal[offset : offset + 16]
-        page, size = struct.unpack_from(">II", head)
-        if 0 < page <= _MAX_PAGE:
-            yield offset, page, size, head[8:]
-
-
-def _salts(wal: bytes | File, page_size: int) -> bytes:
-    """What marks the frames of the present round. Where the header is lost, maybe with what follows it: a round begins
-    at the beginning, so the first that stands in two frames; noise repeats nothing.
-    """
-    if _header_is_sound(wal[:_WAL_HEADER]):
-        return wal[16:24]
-    found = Counter(salts for _, _, _, salts in _headers(wal, page_size))
-    return next((salts for salts, number in found.items() if number > 1), next(iter(found), b""))
-
-
-def _header_is_sound(header: bytes) -> bool:
-    """Whether the header of a log has the checksum that is written in it."""
-    magic = int.from_bytes(header[:4], "big")
-    if len(header) < _WAL_HEADER or magic & ~1 != _WAL_MAGIC:
-        return False
-    first = second = 0
-    words = struct.unpack(f"{'>' if magic & 1 else '<'}6I", header[:24])
-    for one, other in zip(words[::2], words[1::2], strict=True):
-        first = (first + one + second) & 0xFFFFFFFF
-        second = (second + other + first) & 0xFFFFFFFF
-    return struct.pack(">II", first, second) == header[24:]
-
-
-def transactions(wal: bytes | File) -> list[int]:
-    """By which frame of the log, counted from 1, each of its whole transactions ends.
-
-    A power cut leaves at most the one that was being written behind what SQLite accepts. More means that something in
-    the middle was damaged, and SQLite would silently go on without them.
-    """
-    size = int.from_bytes(wal[8:12], "big")
-    size = size if size in _sizes() else PAGE_BYTES
-    return [frame.offset // (_FRAME_HEADER + size) + 1 for frame in frames(wal, size) if frame.commits]
-
-
-def _sizes() -> set[int]:
-    return {2**n for n in range(9, 17)}
-
-
 class Pages:
     """The newest version of each page: from the log, else from the database file."""
 
     def __init__(self, home: Path) -> None:
         self._data = File(home / DATABASE)
-        lost, wal = File(home / (DATABASE + "-wal.lost")), File(home / (DATABASE + "-wal"))
+        lost, wal = File(home / LOST_LOG), File(home / (DATABASE + "-wal"))
         wal = lost if len(lost) else wal
         sizes = (int.from_bytes(self._data[16:18], "big"), int.from_bytes(wal[8:12], "big"), PAGE_BYTES)
-        self.size = next(size for size in sizes if size in _sizes())
+        self.size = next(size for size in sizes if size in SIZES)
         self._wal = wal
         self._newest = {frame.page: frame.offset for frame in frames(wal, self.size)}
         self._in_file = len(self._data) // self.size

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from agent.buffer.rows import Ranges
 from agent.clock.timeline import Stretch
 
 SAVE_EVERY_S = 900.0
@@ -111,7 +112,7 @@ class Saved:
     """The ledger row. `generation` rises with each transaction of whatever process; `last_key` and `last_dead` are
     the greatest keys given out; `last_ns` is the latest stamp given to a live point (Unix); `dating` are the boots
     whose undated rows are being dated: clock offset (ns) and 1 if estimated; `withdrawn` those whose rows had a wrong
-    time: how they were dated; `sent` the keys of rows that the server may have, without having said so; `recovering`
+    time: how they were dated; `fixed` the rows whose stamps stay (pins.py), as ranges of keys; `recovering`
     are the damaged sets that are being read, and the key up to which that is done; boot_id, boot_ns and wall_s say when
     it was saved.
     """
@@ -127,7 +128,7 @@ class Saved:
     last_ns: int = 0
     dating: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     withdrawn: Mapping[str, tuple[Stretch, ...]] = field(default_factory=dict)
-    sent: tuple[int, ...] = ()
+    fixed: Ranges = ()
     recovering: Mapping[str, int] = field(default_factory=dict)
 
     def encode(self) -> bytes:
@@ -162,7 +163,7 @@ class Saved:
                 saved,
                 dating=dating,
                 withdrawn=withdrawn,
-                sent=tuple(int(key) for key in saved.sent),
+                fixed=tuple((int(first), int(last)) for first, last in saved.fixed),
                 recovering=recovering,
                 wall_s=float(saved.wall_s),
                 boot_id=str(saved.boot_id),

@@ -14,9 +14,10 @@ from agent.buffer import folder as folders
 from agent.buffer import ledger as counters
 from agent.buffer.batch import BufferStatus, DeadLetter, UndatedBoot
 from agent.buffer.ledger import Counters, Saved
-from agent.buffer.recovery import LEDGER, LOST_LOG, scan
-from agent.buffer.rows import DamagedRow, Header, Kind, Row, count_health, pack, read_header, unpack
+from agent.buffer.recovery import LEDGER, scan
+from agent.buffer.rows import DamagedRow, Header, Kind, Row, count_health, joined, pack, read_header, unpack
 from agent.buffer.store import DATABASE, DiskError, Store
+from agent.buffer.wal import LOST_LOG
 from agent.util.errors import AgentError
 
 CHECK_S = 5.0
@@ -177,7 +178,8 @@ class OfflineBuffer:
                 key += 1
                 self._put(key, row, saved)
                 counted += counters.measured(row.header.count, row.header.health)
-            return replace(saved, last_key=key), counted
+            fixed = joined([*saved.fixed, (saved.last_key + 1, key)]) if rows else saved.fixed
+            return replace(saved, last_key=key, fixed=fixed), counted
 
         self._change(change)
 

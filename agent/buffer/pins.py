@@ -41,7 +41,8 @@ class Pins:
     """A part of the queue, guarded by its lock: hold() takes it, the caller of all else has it.
 
     `out`: rows in batches that are given out. `flown`: points in memory that were committed while they were in flight
-    (id of the block → row, which is out). `sent`: rows that the server may have, without having said so. `bad`: rows
+    (id of the block → row, which is out). `fixed`: rows whose stamps stay whatever the
+    clock was: the server may have them, or they came with a time of their own. `bad`: rows
     that cannot be read, until they are set aside.
     """
 
@@ -50,7 +51,7 @@ class Pins:
         self._held: set[int] = set()
         self.out: set[int] = set()
         self.flown: dict[int, int] = {}
-        self.sent: set[int] = set()
+        self.fixed: set[int] = set()
         self.bad: set[int] = set()
 
     def free(self, key: int) -> bool:
@@ -88,7 +89,7 @@ class Pins:
     def found(self, present: Container[int], bad: set[int]) -> None:
         """The rows as they are found on disk."""
         self.out = {key for key in self.out if key in present}
-        self.sent = {key for key in self.sent if key in present}
+        self.fixed = {key for key in self.fixed if key in present}
         self.bad = bad
 
     @contextmanager

@@ -19,7 +19,7 @@ from agent.buffer.batch import Batch, DeadLetter, Part
 from agent.buffer.index import Entry, RowIndex
 from agent.buffer.ledger import Counters, Saved
 from agent.buffer.plan import Plan, Stored
-from agent.buffer.rows import Kind, count_health
+from agent.buffer.rows import Kind, Ranges, count_health, joined
 from agent.buffer.tail import Block, Group
 from agent.buffer.times import QueueTimes
 from agent.clock.timeline import stamp_offset
@@ -139,7 +139,7 @@ class Queue(QueueTimes):
             if self._pins.has_out(batch):
                 rows, blocks = self._pins.give_back(batch)
                 if sent:
-                    self._pins.sent.update(rows)
+                    self._pins.fixed.update(rows)
                     for block in blocks:
                         block.sent = True
                 else:
@@ -219,7 +219,7 @@ class Queue(QueueTimes):
     def _drop_row(self, key: int) -> Entry | None:
         """Out of the index now, off the disk with the next commit."""
         entry = self._rows.remove(key)
-        self._pins.sent.discard(key)
+        self._pins.fixed.discard(key)
         self._wrong.rows.pop(key, None)
         if entry is not None:
             self._gone.add(key, self._clock.boot_ns())
@@ -265,6 +265,9 @@ class Queue(QueueTimes):
         """
         with self._lock:
             for rewrite in plan.rewrites:
+                if not self._pins.fixed.isdisjoint(rewrite.keys):
+                    self._pins.fixed.difference_update(rewrite.keys)
+                    self._pins.fixed.add(rewrite.keys[0])
                 for key in rewrite.keys:
                     self._rows.remove(key)
                 self._rows.add(rewrite.keys[0], rewrite.row.header, len(rewrite.row.value))
@@ -297,7 +300,7 @@ class Queue(QueueTimes):
                 continue
             self._tail.remove(block)
             if block.sent:
-                self._pins.sent.add(key)
+                self._pins.fixed.add(key)
             if block.in_flight:
                 self._pins.flown[block.id] = key
                 self._pins.give_out([key])
@@ -315,7 +318,6 @@ class Queue(QueueTimes):
             self._ledger.count(Counters(uncounted_s=lost_s))
             self.join(saved)
             self._tail.stamps.latest_ns = max(self._tail.stamps.latest_ns, saved.last_ns)
-            self._pins.sent.update(saved.sent)
 
     def join(self, saved: Saved) -> None:
         """Go on, too, from the ledger of a database that was damaged, whose counters a transaction takes over."""
@@ -348,8 +350,14 @@ class Queue(QueueTimes):
                 last_ns=max(found.last_ns, self._tail.stamps.latest_ns),
                 dating=dict(self._dating),
                 withdrawn=dict(self._wrong.stretches),
-                sent=tuple(sorted(self._pins.sent)),
+                fixed=self._fixed(found),
             )
+
+    def _fixed(self, found: Saved) -> Ranges:
+        """The rows whose stamps stay, with those that another process has added since it was known last."""
+        known = self._ledger.base.last_key
+        added = [(max(first, known + 1), last) for first, last in found.fixed if last > known]
+        return joined([*((key, key) for key in self._pins.fixed), *added])
 
     def adopt(self, rows: RowIndex, bad: set[int], saved: Saved) -> int:
         """The same of a disk that was just opened. What does not add up is damage, and is balanced: returns how many
@@ -368,6 +376,7 @@ class Queue(QueueTimes):
             self._gone.elsewhere |= self._gone.keys - there
             self._gone.keys = there
             self._rows = rows
+            self._pins.fixed.update(key for first, last in saved.fixed for key in range(first, last + 1))
             self._pins.found(rows, bad - there)
             self._wrong.rows = {}
             for entry in rows.by_kind[Kind.PENDING] if self._wrong.stretches else ():

@@ -13,19 +13,17 @@ import sqlite3
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent.buffer import carving, dead_letters, mapped
+from agent.buffer import dead_letters, mapped, wal
 from agent.buffer import folder as folders
 from agent.buffer.index import RowIndex
 from agent.buffer.ledger import Saved
 from agent.buffer.rows import LAST_KEY, DamagedRow, read_header, recovered
 from agent.buffer.store import DATABASE, FILES, DiskError, Store
+from agent.buffer.wal import LOST_LOG
 
 log = logging.getLogger(__name__)
 
 LEDGER = "ledger"
-LOST_LOG = DATABASE + "-wal.lost"
-"""The log as it was, when SQLite would have gone on without part of it."""
-_WAL_HEADER = 32
 _A_SET = 2**32
 """Keys that a database gives out, at most: the next one begins above, so that old rows keep their keys."""
 
@@ -149,7 +147,7 @@ def cut_short(folder: Path) -> bool:
     a checkpoint that a full or failing disk broke off writes the header first, and the log has the rest.
     """
     try:
-        if (folder / f"{DATABASE}-wal").exists() and (folder / f"{DATABASE}-wal").stat().st_size > _WAL_HEADER:
+        if (folder / f"{DATABASE}-wal").exists() and (folder / f"{DATABASE}-wal").stat().st_size > wal.HEADER:
             return False
         with (folder / DATABASE).open("rb") as file:
             head = file.read(100)
@@ -172,7 +170,7 @@ def broken_log(folder: Path) -> bool:
         if os.path.lexists(lost) and not os.path.lexists(path):
             lost.rename(path)  # the start before this one did not come to its end
         lost.unlink(missing_ok=True)
-        if path.stat().st_size <= _WAL_HEADER:
+        if path.stat().st_size <= wal.HEADER:
             return False
         try:
             os.link(path, lost, follow_symlinks=False)
@@ -181,15 +179,15 @@ def broken_log(folder: Path) -> bool:
         folders.sync_folder(folder)
         if (folder / DATABASE).stat().st_size < 512:
             return True  # SQLite would delete the log of an empty database
-        wal = carving.File(lost)
-        header, transactions = wal[:_WAL_HEADER], carving.transactions(wal)
+        kept = wal.File(lost)
+        header, transactions = kept[: wal.HEADER], wal.transactions(kept)
         with (
             mapped.reserved(folder / DATABASE),
             contextlib.closing(sqlite3.connect(folder / DATABASE, timeout=5)) as connection,
         ):
             _, read, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             with path.open("rb") as file:  # gone, or begun anew: a command beside the agent is at work
-                if file.read(_WAL_HEADER) != header:
+                if file.read(wal.HEADER) != header:
                     return False
     except Exception:  # noqa: BLE001 - then opening it fails too, and says why
         return False

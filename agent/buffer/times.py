@@ -57,7 +57,7 @@ class QueueTimes(QueueViews):
 
     def _may_be_there(self, key: int) -> bool:
         """Whether the server may have a row."""
-        return key in self._pins.out or key in self._pins.sent
+        return key in self._pins.out or key in self._pins.fixed
 
     def _forget_dated(self) -> None:
         """Boots of which all points have their time."""

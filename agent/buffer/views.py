@@ -65,7 +65,7 @@ class QueueViews:
     def mergeable(self) -> list[list[Entry]]:
         """Runs of pending rows that had better be one row each."""
         with self._lock:
-            unsure = self._pins.sent
+            unsure = self._pins.fixed
             return compaction.runs(
                 reversed(self._rows.by_kind[Kind.PENDING]), lambda key: self._pins.free(key) and key not in unsure
             )

@@ -4,8 +4,11 @@ from shutil import copytree
 
 import pytest
 
+from agent.buffer.offline import OfflineBuffer
+from agent.buffer.rows import Kind, pack
 from agent.clock.timeline import Stretch
-from tests.buffers import BOOT, SECOND, UNIX_NS, HandClock, accounted, drain, measure, open_at
+from agent.points.schema import Line
+from tests.buffers import BOOT, SECOND, UNIX_NS, HandClock, accounted, drain, measure, open_at, store
 
 AHEAD_NS = 7200 * SECOND
 
@@ -165,4 +168,31 @@ def test_a_second_withdrawal_before_the_disk_is_open_adds_to_the_first(tmp_path)
     for _ in range(3):
         buffer.commit_all()
     assert rights(drain(buffer), clock)
+    accounted(buffer)
+
+
+@pytest.mark.parametrize("when", ["at once", "after a restart", "before the agent noticed", "thinned"])
+def test_points_that_were_imported_keep_the_time_that_they_came_with(tmp_path, when):
+    clock = HandClock(offset_ns=UNIX_NS + AHEAD_NS)
+    buffer = open_at(tmp_path, clock)
+    measure(buffer, clock, 3)
+    buffer.commit_all()
+    theirs = Line(b"environment,clientId=other Temperature=1", 0, UNIX_NS + AHEAD_NS + clock.now_ns - SECOND)
+    if when == "before the agent noticed":
+        with OfflineBuffer(buffer.folder) as beside:
+            beside.add([pack([theirs.encode()], Kind.PENDING)])
+        measure(buffer, clock, 1)
+        buffer.commit_all()
+    else:
+        store(buffer, [theirs])
+    if when == "after a restart":
+        buffer.close()
+        buffer = open_at(tmp_path, clock)
+    if when == "thinned":
+        buffer._commits._thin()
+    corrected(buffer, clock)
+    for _ in range(3):
+        buffer.commit_all()
+    lines = drain(buffer)
+    assert theirs.encode() in lines
     accounted(buffer)
