@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-# Possessive quantifiers: a line that is not one is refused in one pass. Not of groups: Python 3.11.2, that of Debian 12,
+# Possessive quantifiers: a line that is not one is refused in one pass. Not of groups: Python 3.11.2, as in Debian 12,
 # matches too much with those, and here a group can be repeated in one way only.
 _CHARS = rb"[^,= \\\x00-\x1f\x7f]*+"
 _NAME = rb"(?=[^,= ])" + _CHARS + rb"(?:\\[^\x00-\x1f]" + _CHARS + b")*"
