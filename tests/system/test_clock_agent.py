@@ -338,7 +338,7 @@ def test_promise_5_after_a_step_back_all_points_have_their_true_time_after_one_f
     true, found = running.true_times(), stored(server)
     after = {n: s for n, s in found.items() if n > stepped}
     print(f"{len(after)} points delivered after the step back")
-    assert len(after) >= 30
+    assert len(after) >= 20  # of over 30; the kill takes those of a loss window of 1 s at most
     assert all(len(stamps) == 1 for stamps in found.values())
     assert max(abs(s[0] - true[n]) for n, s in after.items()) < 50 * MS
     assert re.search(r"\d+ were delivered with a wrong time, from ", running.log.read_text())
