@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from flask import Response
 
-from center.stores.telemetry import Curve, Value
+from center.stores.telemetry import Curve, FieldSummary, Value, labels
 from center.times import iso
 from drivers.base import QUANTITIES
 
@@ -33,20 +33,28 @@ def ordered(fields: Iterable[str]) -> list[str]:
 
 
 def rows_of(curves: Sequence[Curve], fields: Sequence[str]) -> dict[tuple[int, str], list[Value | None]]:
-    """A row for each time and sensor (or ""), with a cell for each field."""
+    """A row for each time with a cell for each field; where a field is told by several sensors, one for each sensor,
+    by its label; else under "".
+    """
     place = {f: i for i, f in enumerate(fields)}
+    named = labels(c.sensor for c in curves) if several_sensors(curves) else {}
     rows: dict[tuple[int, str], list[Value | None]] = {}
     for curve in curves:
         for at, value in zip(curve.times_ns, curve.values, strict=True):
-            rows.setdefault((at, curve.sensor or ""), [None] * len(fields))[place[curve.field]] = value
+            rows.setdefault((at, named.get(curve.sensor, "")), [None] * len(fields))[place[curve.field]] = value
     return rows
+
+
+def several_sensors(curves: Sequence[Curve | FieldSummary]) -> bool:
+    """Whether a field has more than one curve, so that it must be said whose each is."""
+    return len({curve.field for curve in curves}) < len(curves)
 
 
 def _lines(curves: Sequence[Curve], unit: Callable[[str], str]) -> Iterator[str]:
     """The rows in their order, in pieces."""
     fields = ordered(c.field for c in curves)
     rows = rows_of(curves, fields)
-    several = any(sensor for _, sensor in rows)
+    several = several_sensors(curves)
     piece = io.StringIO()
     writer = csv.writer(piece, lineterminator="\n")
     names = [_cell(f"{f} ({unit(f)})" if unit(f) else f) for f in fields]

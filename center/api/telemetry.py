@@ -10,7 +10,7 @@ from center.api.registration import administrators_only, device_or_administrator
 from center.context import current_center
 from center.errors import RefusedError
 from center.stores.registry import check_device_id
-from center.stores.telemetry import DAY_NS, Function, SeriesQuery, finite
+from center.stores.telemetry import DAY_NS, Function, SeriesQuery, finite, labels
 from center.tables import csv_answer
 from center.times import iso, now_ns, parse_every, parse_time
 
@@ -26,6 +26,7 @@ def measurements(device_id: str) -> Response:
     wants_csv = request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv"
     if request.args.get("format") == "csv" or wants_csv:
         return csv_answer(device_id, curves)
+    named = labels(curve.sensor for curve in curves)
     return jsonify(
         deviceId=device_id,
         start=iso(query.start_ns),
@@ -34,7 +35,9 @@ def measurements(device_id: str) -> Response:
         series=[
             {
                 "field": curve.field,
-                "sensor": curve.sensor,
+                "sensor": named[curve.sensor] or None,
+                "sensorName": curve.sensor.name or None,
+                "sensorKind": curve.sensor.kind or None,
                 "times": [iso(t) for t in curve.times_ns],
                 "values": finite(curve.values),
             }

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from center.embedded.rollup import edge, summed
-from center.stores.telemetry import AHEAD_NS, HOUR_NS, LastValue, Value, kind_of
+from center.stores.telemetry import AHEAD_NS, HOUR_NS, LastValue, Sensor, Value, sensor_of
 from center.times import now_ns
 
 RECENT = 20  # points
@@ -70,23 +70,32 @@ class StoredSeries:
     n: int
     tags: Mapping[str, str]
 
+    def last(self, field: StoredField, stored: Value, time_ns: int) -> LastValue:
+        return LastValue(field.name, sensor_of(self.tags, field.name), field.value(stored), time_ns)
+
+
+def by_sensor(series: Sequence[StoredSeries], field: StoredField) -> list[tuple[Sensor, list[StoredSeries]]]:
+    """The series that each sensor of a field may have written to, in the order of the sensors."""
+    groups: dict[Sensor, list[StoredSeries]] = {}
+    for one in series:
+        groups.setdefault(sensor_of(one.tags, field.name), []).append(one)
+    return sorted(groups.items(), key=lambda group: group[0])
+
 
 def newest(
     connection: sqlite3.Connection, series: StoredSeries, field: StoredField, start_ns: int, stop_ns: int
 ) -> LastValue | None:
     """The newest value of a field of a series in [start, stop)."""
     row = edge(connection, field.n, (series.n, start_ns, stop_ns), "DESC")
-    return LastValue(field.value(row[0]), row[1], kind_of(series.tags, field.name)) if row else None
+    return series.last(field, *row) if row else None
 
 
-def last_of(
-    connection: sqlite3.Connection, series: StoredSeries, fields: Sequence[StoredField]
-) -> dict[str, LastValue]:
+def last_of(connection: sqlite3.Connection, series: StoredSeries, fields: Sequence[StoredField]) -> list[LastValue]:
     """The newest value of each field of a series: from its last points, or else its last hours, so that no series is
     read from its start.
     """
     if not fields:
-        return {}
+        return []
     columns = ", ".join(f"f{f.n}" for f in fields)
     found: dict[str, LastValue] = {}
     rows = connection.execute(
@@ -97,11 +106,11 @@ def last_of(
     for t, *values in rows:
         for field, value in zip(fields, values, strict=True):
             if value is not None and field.name not in found:
-                found[field.name] = LastValue(field.value(value), t, kind_of(series.tags, field.name))
+                found[field.name] = series.last(field, value, t)
     for field in fields if len(rows) == RECENT else ():
         if field.name not in found and (last := _older(connection, series, field)):
             found[field.name] = last
-    return found
+    return list(found.values())
 
 
 def _older(connection: sqlite3.Connection, series: StoredSeries, field: StoredField) -> LastValue | None:

@@ -11,7 +11,7 @@ from functools import partial
 from center.embedded import rollup
 from center.embedded.database import Database
 from center.embedded.points import PointWriter, StoredBucket
-from center.embedded.queries import StoredField, StoredSeries, last_of, newest, windows
+from center.embedded.queries import StoredField, StoredSeries, by_sensor, last_of, newest, windows
 from center.errors import NotSupportedError, RefusedError
 from center.line_protocol import encode
 from center.stores.telemetry import (
@@ -26,6 +26,7 @@ from center.stores.telemetry import (
     Point,
     SeriesQuery,
     Value,
+    newest_of,
 )
 from center.times import now_ns
 
@@ -90,17 +91,18 @@ class EmbeddedTelemetry:
 
     def last_values(
         self, device_ids: Sequence[str], *, measurement: str = ENVIRONMENT, since_ns: int = 0
-    ) -> Mapping[str, Mapping[str, LastValue]]:
+    ) -> Mapping[str, Sequence[LastValue]]:
         fields = self._fields(measurement)
-        found: dict[str, dict[str, LastValue]] = {}
+        found = {}
         for device_id in device_ids:
-            values: dict[str, LastValue] = {}
-            for series in self._series(device_id, measurement):
-                for field, last in last_of(self.database.read(), series, fields).items():
-                    if last.time_ns >= since_ns and (field not in values or last.time_ns > values[field].time_ns):
-                        values[field] = last
-            if values:
-                found[device_id] = dict(sorted(values.items()))
+            lasts = [
+                last
+                for series in self._series(device_id, measurement)
+                for last in last_of(self.database.read(), series, fields)
+                if last.time_ns >= since_ns
+            ]
+            if lasts:
+                found[device_id] = newest_of(lasts)
         return found
 
     def last_seen(self, *, since_ns: int) -> Mapping[str, int]:
@@ -114,53 +116,41 @@ class EmbeddedTelemetry:
 
     def sparklines(
         self, device_ids: Sequence[str], field: str, *, start_ns: int, stop_ns: int, every_ns: int
-    ) -> Mapping[str, Curve]:
-        found = {}
-        for device_id in device_ids:
-            curves = self.series(SeriesQuery(device_id, start_ns, stop_ns, (field,), every_ns))
-            if curves:
-                found[device_id] = curves[0]
-        return found
-
-    def _groups(self, device_id: str) -> dict[str | None, list[StoredSeries]]:
-        """A device's series by the name of their sensor."""
-        groups: dict[str | None, list[StoredSeries]] = {}
-        for series in self._series(device_id):
-            groups.setdefault(series.tags.get("sensor"), []).append(series)
-        return groups
+    ) -> Mapping[str, Sequence[Curve]]:
+        found = {i: self.series(SeriesQuery(i, start_ns, stop_ns, (field,), every_ns)) for i in device_ids}
+        return {device_id: curves for device_id, curves in found.items() if curves}
 
     def summary(self, device_id: str, *, start_ns: int, stop_ns: int) -> Sequence[FieldSummary]:
         found = []
         span, by_hours = (start_ns, stop_ns), stop_ns - start_ns > BY_HOURS_FROM_NS
         with self.database.moment() as connection:
-            fields = self._fields()
-            for sensor, group in self._groups(device_id).items():
-                for field in fields:
-                    whole = partial(windows, connection, [s.n for s in group], field.n, span, by_hours=by_hours)
-                    lasts = [newest(connection, series, field, start_ns, stop_ns) for series in group]
-                    last = max(filter(None, lasts), key=lambda last: last.time_ns, default=None)
-                    count = whole(fn="count")
-                    if last is None or not count:
-                        continue
-                    low = high = None
-                    if field.kind in {"float", "integer"}:
-                        low, high = (whole(fn=fn)[0][1] for fn in ("min", "max"))
-                    found.append(
-                        FieldSummary(field.name, sensor, last.kind, low, high, last.value, last.time_ns, count[0][1])
-                    )
-        return sorted(found, key=lambda summary: (summary.field, summary.sensor or ""))
+            fields, series = self._fields(), self._series(device_id)
+            for field, sensor, group in ((f, sensor, group) for f in fields for sensor, group in by_sensor(series, f)):
+                whole = partial(windows, connection, [s.n for s in group], field.n, span, by_hours=by_hours)
+                lasts = [newest(connection, one, field, start_ns, stop_ns) for one in group]
+                last = max(filter(None, lasts), key=lambda last: last.time_ns, default=None)
+                count = whole(fn="count")
+                if last is None or not count:
+                    continue
+                low = high = None
+                if field.kind in {"float", "integer"}:
+                    low, high = (whole(fn=fn)[0][1] for fn in ("min", "max"))
+                found.append(FieldSummary(field.name, sensor, low, high, last.value, last.time_ns, count[0][1]))
+        return found
 
     def series(self, query: SeriesQuery) -> Sequence[Curve]:
         curves = []
         with self.database.moment() as connection:
-            wanted = [f for f in self._fields() if not query.fields or f.name in query.fields]
-            for sensor, group in self._groups(query.device_id).items():
-                for field in wanted:
+            series = self._series(query.device_id)
+            for field in self._fields():
+                if query.fields and field.name not in query.fields:
+                    continue
+                for sensor, group in by_sensor(series, field):
                     rows = _curve(connection, query, field, [s.n for s in group])
                     if rows:
                         times, values = zip(*rows, strict=True)
                         curves.append(Curve(field.name, sensor, times, values))
-        return sorted(curves, key=lambda curve: (curve.field, curve.sensor or ""))
+        return curves
 
     def count(self, device_id: str) -> int:
         rows = (self.database.row("SELECT count(*) FROM points WHERE series = ?", s.n) for s in self._series(device_id))

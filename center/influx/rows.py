@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from center.errors import RefusedError
-from center.stores.telemetry import DAY_NS, Curve, FieldSummary, kind_of
+from center.stores.telemetry import DAY_NS, Curve, FieldSummary, Sensor, sensor_of
 from center.times import parse_time
 
 Row = dict[str, Any]
@@ -26,7 +27,6 @@ MERGE: dict[str, Callable[[Part, Part], Part]] = {
     # Of several values at one time the smallest is the first and the largest the last, in both stores.
     "first": lambda a, b: min(a, b, key=lambda part: (part[1], part[0])),
     "last": lambda a, b: max(a, b, key=lambda part: (part[1], part[0])),
-    "median": lambda a, b: ((a[0] + b[0]) / 2, 0),  # only of a window within which a type changes
 }
 
 
@@ -88,9 +88,9 @@ def numbers_of(rows: Iterable[Row]) -> list[str]:
 
 def summaries(rows: Iterable[Row]) -> list[FieldSummary]:
     """Rows of count, last, min and max of series and parts of the range, brought together by field and sensor."""
-    groups: dict[tuple[str, str], dict[str, list[Row]]] = {}
+    groups: dict[tuple[str, Sensor], dict[str, list[Row]]] = {}
     for row in rows:
-        groups.setdefault((row["_field"], row.get("sensor", "")), {}).setdefault(row["result"], []).append(row)
+        groups.setdefault(of(row), {}).setdefault(row["result"], []).append(row)
     found = []
     for (field, sensor), by_name in sorted(groups.items()):
         last = max(by_name["last"], key=lambda row: int(row["_time"]))
@@ -98,8 +98,7 @@ def summaries(rows: Iterable[Row]) -> list[FieldSummary]:
         found.append(
             FieldSummary(
                 field,
-                sensor or None,
-                kind_of(last, field),
+                sensor,
                 min(values["min"], default=None),
                 max(values["max"], default=None),
                 last.get("_value", ""),
@@ -108,6 +107,11 @@ def summaries(rows: Iterable[Row]) -> list[FieldSummary]:
             )
         )
     return found
+
+
+def of(row: Row) -> tuple[str, Sensor]:
+    """The field and the sensor that a row tells of."""
+    return row["_field"], sensor_of(row, row["_field"])
 
 
 def devices_of(row: Row) -> set[str]:
@@ -132,7 +136,7 @@ class Windows:
 
     def shared(self, rows: Sequence[Row]) -> bool:
         """Whether several rows are of one window of one sensor: of several series, or of parts of the range."""
-        windows = {(row["_field"], row.get("sensor"), self.end(row["_time"]), *sorted(devices_of(row))) for row in rows}
+        windows = {(*of(row), self.end(row["_time"]), *sorted(devices_of(row))) for row in rows}
         return len(windows) < len(rows)
 
     def curves(self, rows: Iterable[Row], fn: str) -> list[Curve]:
@@ -146,6 +150,17 @@ class Windows:
 
         return _curves(((row, end(row), _part(row, fn)) for row in rows), fn)
 
+    def medians(self, points: Iterable[Row]) -> list[Curve]:
+        """One curve for each field and sensor, of all their points, several series' ones among them."""
+        groups: dict[tuple[str, Sensor], dict[int, list[float]]] = {}
+        for row in points:
+            end = min((row["_time"] // self.every_ns + 1) * self.every_ns, self.stop_ns)
+            groups.setdefault(of(row), {}).setdefault(end, []).append(row["_value"])
+        return [
+            Curve(*key, tuple(sorted(found)), tuple(float(statistics.median(found[end])) for end in sorted(found)))
+            for key, found in sorted(groups.items())
+        ]
+
 
 def _part(row: Row, fn: str) -> Part:
     value = row.get("_value", "")
@@ -156,14 +171,14 @@ def _part(row: Row, fn: str) -> Part:
 
 def _curves(parts: Iterable[tuple[Row, int, Part]], fn: str) -> list[Curve]:
     """Parts with their row and time as one curve for each field and sensor, in the order of time."""
-    groups: dict[tuple[str, str], dict[int, Part]] = {}
+    groups: dict[tuple[str, Sensor], dict[int, Part]] = {}
     for row, t, part in parts:
-        values = groups.setdefault((row["_field"], row.get("sensor", "")), {})
+        values = groups.setdefault(of(row), {})
         values[t] = MERGE[fn](values[t], part) if t in values else part
     return [
         Curve(
             field,
-            sensor or None,
+            sensor,
             tuple(times),
             tuple(values[t][0] / values[t][1] if fn == "mean" else values[t][0] for t in times),
         )

@@ -15,7 +15,7 @@ from influxdb_client.domain.dialect import Dialect
 
 from center.errors import RefusedError
 from center.influx.client import Influx, retention
-from center.influx.rows import Row, Windows, devices_of, numbers_of, points_of, summaries, tags_of, uniform
+from center.influx.rows import Row, Windows, devices_of, numbers_of, of, points_of, summaries, tags_of, uniform
 from center.line_protocol import encode
 from center.stores.telemetry import (
     AHEAD_NS,
@@ -28,7 +28,7 @@ from center.stores.telemetry import (
     LastValue,
     Point,
     SeriesQuery,
-    kind_of,
+    newest_of,
 )
 from center.times import MAX_TIME, now_ns
 from drivers.base import QUANTITIES
@@ -45,10 +45,10 @@ NEWEST = " ".join(
     for sign, name in (("!~", "floats"), ("=~", "integers"))
 )
 NUMERIC = {"mean", "min", "max", "median", "sum"}
-KEEP = '|> keep(columns: ["_time", "_stop", "_value", "_field", "sensor", "clientId", "device"])'
+# Of the tags only those that tell sensors and devices apart.
+KEEP = "|> keep(fn: (column) => column =~ /Sensor$|^(_time|_stop|_value|_field|sensor|clientId|device)$/)"
 # What cannot be told from the values of several series in one window.
 APART = {"mean", "median", "first", "last"}
-BY_SENSOR = '|> toFloat() |> group(columns: ["_field", "sensor"])'  # slow: for medians alone
 
 
 class InfluxTelemetry:
@@ -82,12 +82,12 @@ class InfluxTelemetry:
 
     def last_values(
         self, device_ids: Sequence[str], *, measurement: str = ENVIRONMENT, since_ns: int = 0
-    ) -> Mapping[str, Mapping[str, LastValue]]:
+    ) -> Mapping[str, Sequence[LastValue]]:
         wanted = set(device_ids)
         chunks: list[Sequence[str]] = [()]  # of very many: all, sorted out here
         if len(device_ids) <= 10 * FILTERED:
             chunks = [device_ids[n : n + FILTERED] for n in range(0, len(device_ids), FILTERED)]
-        found: dict[str, dict[str, LastValue]] = {}
+        found: dict[str, list[LastValue]] = {}
         now = now_ns()
 
         def ask(devices: Sequence[str], tail: str, fields: Sequence[str] = ()) -> list[Row]:
@@ -96,25 +96,23 @@ class InfluxTelemetry:
 
         def take(rows: Iterable[Row]) -> None:
             for row in rows:
-                last = LastValue(row.get("_value", ""), row["_time"], kind_of(row, row["_field"]))
+                last = LastValue(*of(row), row.get("_value", ""), row["_time"])
                 for device in devices_of(row) & wanted:
-                    values = found.setdefault(device, {})
-                    if row["_field"] not in values or last.time_ns > values[row["_field"]].time_ns:
-                        values[row["_field"]] = last
+                    found.setdefault(device, []).append(last)
 
         for chunk in chunks:
             take(ask(chunk, "last()"))
-            quiet = [d for d in chunk if all(last.time_ns < now - DAY_NS for last in found.get(d, {}).values())]
+            quiet = [d for d in chunk if all(last.time_ns < now - DAY_NS for last in found.get(d, ()))]
             if quiet and since_ns < now - DAY_NS:  # last() leaves out what had another type in an older shard
                 hidden = [
                     (device, row["_field"])
                     for row in ask(quiet, "first()")
                     for device in devices_of(row) & wanted
-                    if row["_field"] not in found.get(device, {})
+                    if of(row) not in {(last.field, last.sensor) for last in found.get(device, ())}
                 ]
                 if hidden:
                     take(ask(sorted({d for d, _ in hidden}), 'max(column: "_time")', sorted({f for _, f in hidden})))
-        return {device: dict(sorted(values.items())) for device, values in found.items()}
+        return {device: newest_of(lasts) for device, lasts in found.items()}
 
     def last_seen(self, *, since_ns: int) -> Mapping[str, int]:
         head, params = self._from((), ENVIRONMENT, since_ns, now_ns() + AHEAD_NS)
@@ -133,7 +131,7 @@ class InfluxTelemetry:
 
     def sparklines(
         self, device_ids: Sequence[str], field: str, *, start_ns: int, stop_ns: int, every_ns: int
-    ) -> Mapping[str, Curve]:
+    ) -> Mapping[str, Sequence[Curve]]:
         if not device_ids:
             return {}
         head, params = self._from(device_ids, ENVIRONMENT, start_ns, stop_ns, (field,))
@@ -146,7 +144,7 @@ class InfluxTelemetry:
         for row in rows:
             for device in devices_of(row) & set(device_ids):
                 by_device.setdefault(device, []).append(row)
-        return {device: windows.curves(found, "mean")[0] for device, found in by_device.items()}
+        return {device: windows.curves(found, "mean") for device, found in by_device.items()}
 
     def _uniform(self, device_id: str, start_ns: int, stop_ns: int) -> list[tuple[int, int]]:
         """The range, cut where a field changes its type."""
@@ -163,9 +161,9 @@ class InfluxTelemetry:
         for span in self._uniform(device_id, start_ns, stop_ns):
             head, params = self._from((device_id,), ENVIRONMENT, *span)
             found = self.influx.rows(_yields(head, "count", "last"), params)
-            if hidden := {row["_field"] for row in found} - {row["_field"] for row in found if row["result"] == "last"}:
+            if hidden := {of(row) for row in found} - {of(row) for row in found if row["result"] == "last"}:
                 # last() leaves out what has another type in the shard that the range ends at.
-                newest, params = self._from((device_id,), ENVIRONMENT, *span, sorted(hidden))
+                newest, params = self._from((device_id,), ENVIRONMENT, *span, sorted({field for field, _ in hidden}))
                 found += self.influx.rows(f'{newest} |> max(column: "_time") |> yield(name: "last")', params)
             rows += found
             if numbers := numbers_of(row for row in found if row["result"] == "last"):
@@ -181,6 +179,8 @@ class InfluxTelemetry:
         rows = [row for span in spans for row in self._rows(query, span, {query.fn: _window(query.fn)})]
         if query.fn in APART and windows.shared(rows):
             there = replace(query, fields=tuple(sorted({row["_field"] for row in rows})))
+            if query.fn == "median":  # no way to tell it from less than all points
+                return windows.medians(row for span in spans for row in self._points(there, *span))
             rows = [row for span in spans for row in self._rows(there, span, _exactly(query.fn))]
         return windows.curves(rows, query.fn)
 
@@ -248,8 +248,6 @@ def _exactly(fn: str) -> dict[str, str]:
     """The ends of the pipelines that tell this of several series."""
     if fn == "mean":
         return {part: _window(part) for part in ("sum", "count")}
-    if fn == "median":
-        return {fn: f"{BY_SENSOR} {_window(fn)}"}
     return {"moment": f"|> window(every: duration(v: _every)) |> {fn}()"}
 
 

@@ -14,8 +14,8 @@ from center.context import current_center
 from center.pages import live, presentation
 from center.pages.blueprint import pages
 from center.pages.forms import RANGES
-from center.pages.states import is_number, newest, state_of
-from center.stores.telemetry import DAY_NS, SECOND_NS, Curve, Function, SeriesQuery, Value, finite
+from center.pages.states import is_number, newest, shown, state_of
+from center.stores.telemetry import DAY_NS, SECOND_NS, Curve, Function, SeriesQuery, Value, finite, labels
 from center.tables import csv_answer, ordered
 from center.times import now_ns
 
@@ -69,11 +69,12 @@ def dashboards() -> Any:
 @pages.get("/dashboards/<device_id>")
 def dashboard(device_id: str) -> str:
     center, now = current_center(), now_ns()
-    values = center.telemetry.last_values([device_id], since_ns=now - LOOK_BACK_NS).get(device_id, {})
+    values = center.telemetry.last_values([device_id], since_ns=now - LOOK_BACK_NS).get(device_id, ())
     registered = center.registry.device(device_id)
     if registered is None and not values:
         abort(404)
-    seen = newest(values)
+    seen, lasts = newest(values), shown(values, now)
+    drawable = [v for v in lasts if presentation.charted(v.field) and is_number(v.value)]
     chosen = request.args.get("range", "24h")
     others = [d.id for d in center.registry.devices(limit=100).devices]
     return render_template(
@@ -81,9 +82,9 @@ def dashboard(device_id: str) -> str:
         device_id=device_id,
         state=state_of(seen, now, registered=registered is not None),
         seen=seen,
-        values=values,
-        fields=[f for f in ordered(values) if presentation.charted(f) and is_number(values[f].value)],
-        place={f: values[f] for f in ("Lat", "Lon") if f in values},
+        values=drawable,
+        fields=ordered(v.field for v in drawable),
+        place={v.field: v for v in reversed(lasts) if v.field in {"Lat", "Lon"}},
         ranges=RANGES,
         chosen=chosen if chosen in RANGES else "24h",
         devices=others if device_id in others else [device_id, *others],
@@ -100,12 +101,13 @@ def series_json(device_id: str) -> Any:
 def drawn(query: SeriesQuery, curves: Sequence[Curve]) -> dict[str, Any]:
     """These curves for the script that draws them."""
     every_s = query.every_ns // SECOND_NS if query.every_ns else None
+    named = labels(c.sensor for c in curves)
     return {
         "start": query.start_ns // MS_NS,
         "stop": query.stop_ns // MS_NS,
         "every": every_s,
         "every_text": presentation.span(every_s) if every_s else None,
-        "curves": [_drawn(c, (every_s or 0) * 1000) for c in curves],
+        "curves": [_drawn(c, named[c.sensor], (every_s or 0) * 1000) for c in curves],
     }
 
 
@@ -116,10 +118,16 @@ def live_json(device_id: str) -> Any:
     seen = newest(last)
     state = state_of(seen if seen is not None else 0, now_ns(), registered=registered)
     return {
-        "last": {
-            f: {"value": v.value, "text": presentation.number(v.value, f), "time": v.time_ns // MS_NS}
-            for f, v in last.items()
-        },
+        "last": [
+            {
+                "field": v.field,
+                "sensor": v.whose,
+                "value": v.value,
+                "text": presentation.number(v.value, v.field),
+                "time": v.time_ns // MS_NS,
+            }
+            for v in shown(last, now_ns())
+        ],
         "seen": seen // MS_NS if seen is not None else None,
         "state": {"name": state.name, "label": state.label},
     }
@@ -158,12 +166,12 @@ def with_gaps(times: Sequence[int], values: Sequence[Value], every: int) -> tupl
     return out_times, out_values
 
 
-def _drawn(curve: Curve, every_ms: int) -> dict[str, Any]:
+def _drawn(curve: Curve, whose: str, every_ms: int) -> dict[str, Any]:
     times, values = with_gaps([t // MS_NS for t in curve.times_ns], curve.values, every_ms)
     digits = presentation.look(curve.field).decimals + 1
     return {
         "field": curve.field,
-        "sensor": curve.sensor,
+        "sensor": whose,
         "t": times,
         "v": [round(v, digits) if isinstance(v, float) else v for v in finite(values)],
     }

@@ -20,7 +20,7 @@ from center.pages.flux import pipeline
 from center.pages.forms import MEASURED, RANGES, Query, RawFlux, Write, WriteLines
 from center.pages.states import is_number
 from center.stores.telemetry import ENVIRONMENT, SECOND_NS, Curve, Point, SeriesQuery, Value
-from center.tables import csv_answer, ordered, rows_of
+from center.tables import csv_answer, ordered, rows_of, several_sensors
 from center.times import now_ns, parse_every, parse_time
 from drivers.base import QUANTITIES
 
@@ -66,7 +66,7 @@ def query() -> Any:
         flux=text,
         rows=rows,
         total=total,
-        several=any(c.sensor for c in curves),
+        several=several_sensors(curves),
         found=fields,
         drawable=[f for f in fields if any(c.field == f and c.values and is_number(c.values[0]) for c in curves)],
         csv_url=_again("csv"),

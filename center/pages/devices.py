@@ -14,10 +14,10 @@ from center.pages import presentation
 from center.pages.blueprint import administrators_only, pages, problem
 from center.pages.dashboard import LOOK_BACK_NS
 from center.pages.forms import CreateDevice
-from center.pages.states import health_alerts, is_number, newest, spark, state_of, temperature_sparks
+from center.pages.states import health_alerts, is_number, newest, shown, spark, state_of, temperature_sparks
 from center.stores.registry import Registered
-from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, SeriesQuery
-from center.tables import ordered
+from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, SeriesQuery, labels
+from center.tables import ordered, several_sensors
 from center.times import now_ns
 
 PER_PAGE = 50
@@ -35,10 +35,10 @@ def devices() -> str:
     return render_template(
         "devices.html",
         devices=found.devices,
-        values=values,
+        values={i: shown(v, now) for i, v in values.items()},
         states={i: state_of(newest(values.get(i)), now) for i in ids},
         seen={i: newest(values.get(i)) for i in ids},
-        kinds={i: sorted({v.kind for v in values.get(i, {}).values() if v.kind}) for i in ids},
+        kinds={i: sorted({v.sensor.kind for v in values.get(i, ()) if v.sensor.kind}) for i in ids},
         sparks=temperature_sparks(ids, now),
         total=found.total,
         page=page,
@@ -52,7 +52,7 @@ def device(device_id: str) -> Any:
     """What a device is, its last values, the last 24 hours and a summary of every field."""
     center, now = current_center(), now_ns()
     registered = center.registry.device(device_id)
-    values = center.telemetry.last_values([device_id], since_ns=now - LOOK_BACK_NS).get(device_id, {})
+    values = center.telemetry.last_values([device_id], since_ns=now - LOOK_BACK_NS).get(device_id, ())
     if registered is None and not values:
         return problem(
             f"No device {device_id}",
@@ -63,22 +63,24 @@ def device(device_id: str) -> Any:
     curves = center.telemetry.series(SeriesQuery(device_id, start, now, every_ns=HOUR_NS // 4)) if values else ()
     health = center.telemetry.last_values([device_id], measurement=HEALTH, since_ns=now - DAY_NS)
     summary = center.telemetry.summary(device_id, start_ns=start, stop_ns=now) if values else ()
-    fields = ordered([*values, *(row.field for row in summary)])
+    lasts = shown(values, now)
+    fields = ordered([*(v.field for v in values), *(row.field for row in summary)])
     seen = newest(values)
+    sparks = {(c.field, c.sensor): spark(c, start, now) for c in curves if presentation.charted(c.field)}
     return render_template(
         "device.html",
         device_id=device_id,
         device=registered,
         state=state_of(seen, now, registered=registered is not None),
         seen=seen,
-        values=values,
+        place={v.field: v.value for v in reversed(lasts) if v.field in {"Lat", "Lon"}},
         fields=fields,
-        drawable=[f for f in fields if presentation.charted(f) and f in values and is_number(values[f].value)],
-        tiles=[f for f in fields if presentation.charted(f) and f in values],
-        # of the sensor that comes first, where there are several
-        sparks={c.field: spark(c, start, now) for c in reversed(curves) if presentation.charted(c.field)},
-        summary=sorted(summary, key=lambda row: fields.index(row.field)),
-        health=presentation.health({name: v.value for name, v in health.get(device_id, {}).items()}),
+        drawable=ordered(v.field for v in lasts if presentation.charted(v.field) and is_number(v.value)),
+        tiles=[v for v in lasts if presentation.charted(v.field)],
+        sparks=sparks,
+        summary=sorted(summary, key=lambda row: (fields.index(row.field), row.sensor)),
+        named=labels(row.sensor for row in summary) if several_sensors(summary) else {},
+        health=presentation.health({v.field: v.value for v in health.get(device_id, ())}),
         health_at=newest(health.get(device_id)),
         alerts=health_alerts(health),
         settings=center.settings,

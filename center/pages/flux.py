@@ -29,5 +29,5 @@ def pipeline(query: SeriesQuery, bucket: str) -> str:
     if query.every_ns is not None:
         every = format_duration(query.every_ns / SECOND_NS)
         lines.append(f"  |> aggregateWindow(every: {every}, fn: {query.fn}, createEmpty: false)")
-    lines.append('  |> keep(columns: ["_time", "_value", "_field", "sensor"])')
+    lines.append("  |> keep(fn: (column) => column =~ /Sensor$|^(_time|_value|_field|sensor)$/)")
     return "\n".join(lines)

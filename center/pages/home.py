@@ -6,7 +6,7 @@ from flask import render_template, request
 
 from center.context import current_center
 from center.pages.blueprint import pages
-from center.pages.states import Alert, health_alerts, state_of, temperature_sparks
+from center.pages.states import Alert, health_alerts, shown, state_of, temperature_sparks
 from center.stores.telemetry import DAY_NS, HEALTH
 from center.times import now_ns
 from drivers.base import QUANTITIES
@@ -33,7 +33,7 @@ def home() -> str:
         counts={name: sum(s.name == name for s in states.values()) for name in ("live", "silent", "waiting")},
         alerts=health_alerts(health) + sorted(silent, key=lambda a: -(a.since_ns or 0)),
         recent=[(i, states[i], seen[i]) for i in recent],
-        values=center.telemetry.last_values(recent, since_ns=now - 30 * DAY_NS),
+        values={i: shown(v, now) for i, v in center.telemetry.last_values(recent, since_ns=now - 30 * DAY_NS).items()},
         sparks=temperature_sparks(recent, now),
         strangers=sorted(strangers.items(), key=lambda item: -item[1])[:RECENT],
         silent_after=center.settings.devices.silent_after,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import cast
 
 from flask import Flask, current_app
@@ -26,12 +26,12 @@ class Live:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._looked_at: dict[str, float] = {}
-        self._values: dict[str, Mapping[str, LastValue]] = {}
+        self._values: dict[str, Sequence[LastValue]] = {}
         self._registered: frozenset[str] = frozenset()
         self._read_at = self._registered_at = float("-inf")
         self._fault: StoreError | None = None
 
-    def look(self, center: Center, device_id: str) -> tuple[Mapping[str, LastValue], bool]:
+    def look(self, center: Center, device_id: str) -> tuple[Sequence[LastValue], bool]:
         """The recent values of a device, and whether it is registered. Raises StoreError."""
         with self._lock:
             now = time.monotonic()
@@ -45,7 +45,7 @@ class Live:
                 self._read(center, [device_id], now)
             if self._fault is not None:
                 raise self._fault
-            return self._values.get(device_id, {}), device_id in self._registered
+            return self._values.get(device_id, ()), device_id in self._registered
 
     def _read(self, center: Center, device_ids: list[str], now: float) -> None:
         recent = now_ns() - max(round(center.settings.devices.silent_after), 60) * SECOND_NS
@@ -59,7 +59,7 @@ class Live:
             self._fault = error
 
 
-def look(device_id: str) -> tuple[Mapping[str, LastValue], bool]:
+def look(device_id: str) -> tuple[Sequence[LastValue], bool]:
     """As Live.look, of this application."""
     return cast("Live", current_app.extensions[EXTENSION]).look(current_center(), device_id)
 

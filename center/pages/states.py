@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -10,7 +10,11 @@ from markupsafe import Markup
 
 from center.context import current_center
 from center.pages import presentation
-from center.stores.telemetry import DAY_NS, HOUR_NS, SECOND_NS, Curve, LastValue, Value
+from center.stores.telemetry import DAY_NS, HOUR_NS, SECOND_NS, Curve, LastValue, Sensor, Value, labels
+from center.tables import ordered
+
+STALE_INTERVALS = 3
+REPLACED_NS = 30 * DAY_NS
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,20 @@ class Alert:
     text: str
     kind: str
     since_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The last value of a field of one sensor on a page. `whose` is the sensor's label, "" where no field has several
+    sensors; `stale`: older than three reporting intervals.
+    """
+
+    field: str
+    sensor: Sensor
+    whose: str
+    value: Value
+    time_ns: int
+    stale: bool
 
 
 def judge(last_ns: int | None, now: int, silent_after_s: float, *, registered: bool = True) -> State:
@@ -50,12 +68,26 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def newest(values: Mapping[str, LastValue] | None) -> int | None:
+def newest(values: Sequence[LastValue] | None) -> int | None:
     """The time of the newest of these values."""
-    return max((v.time_ns for v in values.values()), default=None) if values else None
+    return max((v.time_ns for v in values or ()), default=None)
 
 
-def health_alerts(health: Mapping[str, Mapping[str, LastValue]]) -> list[Alert]:
+def shown(lasts: Sequence[LastValue], now: int) -> list[Shown]:
+    """The values of a device in the order of pages, without those of a sensor that another one has long replaced."""
+    newest_of = {last.field: newest([other for other in lasts if other.field == last.field]) or 0 for last in lasts}
+    kept = [last for last in lasts if last.time_ns > newest_of[last.field] - REPLACED_NS]
+    several = len({last.field for last in kept}) < len(kept)
+    named = labels(last.sensor for last in kept) if several else {}
+    places = ordered(newest_of)
+    stale = now - round(STALE_INTERVALS * current_center().settings.devices.measurement_interval * SECOND_NS)
+    return [
+        Shown(last.field, last.sensor, named.get(last.sensor, ""), last.value, last.time_ns, last.time_ns < stale)
+        for last in sorted(kept, key=lambda last: (places.index(last.field), last.sensor))
+    ]
+
+
+def health_alerts(health: Mapping[str, Sequence[LastValue]]) -> list[Alert]:
     """What the agents' own health points say went wrong, for each device."""
     words = {
         "rejected": "{} points refused by the server and kept as dead letters: iot-agent rejected lists them",
@@ -63,7 +95,8 @@ def health_alerts(health: Mapping[str, Mapping[str, LastValue]]) -> list[Alert]:
         "unaccounted": "{} points unaccounted for",
     }
     alerts = []
-    for device_id, values in health.items():
+    for device_id, lasts in health.items():
+        values = {last.field: last for last in lasts}
         for field, text in words.items():
             value: Value | None = values[field].value if field in values else None
             if is_number(value) and value > 0:
@@ -79,7 +112,7 @@ def temperature_sparks(device_ids: list[str], now: int) -> dict[str, Markup]:
     curves = current_center().telemetry.sparklines(
         device_ids, "Temperature", start_ns=start, stop_ns=now, every_ns=HOUR_NS // 2
     )
-    return {i: spark(curve, start, now) for i, curve in curves.items()}
+    return {i: Markup("").join(spark(curve, start, now) for curve in found) for i, found in curves.items()}
 
 
 def spark(curve: Curve, start: int, stop: int) -> Markup:

@@ -59,7 +59,7 @@
       const range = banded ? ` (%{customdata[0]:${format}} to %{customdata[1]:${format}})` : "";
       return [...(banded ? [band(curve, x, paint)] : []), {
         type: "scatter", mode: curve.t.length < 3 ? "lines+markers" : "lines",
-        name: (curve.sensor ?? chart.dataset.label).replaceAll("<", "‹"), // plotly reads tags in names
+        name: (curve.sensor || chart.dataset.label).replaceAll("<", "‹"), // plotly reads tags in names
         x, y: curve.v, connectgaps: false, customdata: banded ? curve.low.map((low, k) => [low, curve.high[k]]) : undefined,
         line: { color: paint, width: 1.75 },
         hovertemplate: `%{y:${format}}${range}${unit}<extra>${chart.curves.length > 1 ? "%{fullData.name}" : ""}</extra>`,
@@ -215,11 +215,11 @@
     }
 
     show(data) {
-      for (const [field, last] of Object.entries(data.last)) {
-        for (const element of this.root.querySelectorAll(`[data-last="${CSS.escape(field)}"]`)) if (element.textContent !== last.text) element.textContent = last.text;
+      for (const last of data.last) {
+        for (const element of this.root.querySelectorAll(`[data-last="${CSS.escape(last.field)}"][data-sensor="${CSS.escape(last.sensor)}"]`)) if (element.textContent !== last.text) element.textContent = last.text;
       }
       for (const gauge of this.gauges) {
-        const last = data.last[gauge.dataset.field];
+        const last = data.last.find((l) => l.field === gauge.dataset.field && l.sensor === gauge.dataset.sensor);
         if (last && last.value !== gauge.value) { gauge.value = last.value; this.draw(gauge); }
       }
       const state = this.root.querySelector("[data-state] .state");

@@ -8,12 +8,14 @@ StoreError.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 from center.errors import RefusedError
 from center.times import MAX_TIME
+from drivers.quantities import QUANTITIES
 
 ENVIRONMENT = "environment"
 HEALTH = "agent"
@@ -29,22 +31,37 @@ MAX_VALUES = 1_000_000
 AHEAD_NS = DAY_NS  # points stamped further ahead are stored, and not taken for the newest
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Sensor:
+    """What told a value, by all tags that name a sensor: `name` is the tag `sensor`, `kind` the field's own
+    (TemperatureSensor: `bme280`); "" where a point has none. Values of two sensors are never brought together.
+    """
+
+    name: str = ""
+    kind: str = ""
+
+    @property
+    def label(self) -> str:
+        """For people; unique in most answers: see labels()."""
+        return self.name or self.kind
+
+
 @dataclass(frozen=True, slots=True)
 class LastValue:
-    """The newest value of a field. `kind` is the sensor's kind (`bme280`), where a tag says so."""
+    """The newest value of a field of one sensor."""
 
+    field: str
+    sensor: Sensor
     value: Value
     time_ns: int
-    kind: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FieldSummary:
-    """A field of a device over a range. `sensor` is the configured name, where there are several of a kind."""
+    """A field of one sensor over a range."""
 
     field: str
-    sensor: str | None
-    kind: str | None
+    sensor: Sensor
     minimum: float | None
     maximum: float | None
     last: Value
@@ -85,7 +102,7 @@ class Curve:
     """The values of one field of one sensor in the order of time; both sequences have one length."""
 
     field: str
-    sensor: str | None
+    sensor: Sensor
     times_ns: Sequence[int]
     values: Sequence[Value]
 
@@ -116,9 +133,43 @@ def finite(values: Sequence[Value | None]) -> list[Value | None]:
     return [None if isinstance(v, float) and not math.isfinite(v) else v for v in values]
 
 
-def kind_of(tags: Mapping[str, str], field: str) -> str | None:
-    """The kind of sensor that measured a field: the value of its tag (TemperatureSensor; GPSSensor for Lat, Lon)."""
-    return tags.get(f"{field}Sensor") or (tags.get("GPSSensor") if field in {"Lat", "Lon"} else None)
+def sensor_of(tags: Mapping[str, str], field: str) -> Sensor:
+    """The sensor that measured a field of a series.
+
+    The kind is in the tag of the field's quantity (Temperature_min: TemperatureSensor; Lat: GPSSensor). A field without
+    one of its own (a location that is configured, a field of another writer) is of the kinds that the series names, so
+    that what two sensors wrote beside their own quantities stays apart as well.
+    """
+    stem = field.removesuffix("_min").removesuffix("_max")
+    quantity = QUANTITIES.get(stem)
+    kind = tags.get((quantity and quantity.sensor_tag) or f"{stem}Sensor")
+    if not kind:
+        kind = ", ".join(sorted({value for name, value in tags.items() if name.endswith("Sensor") and value}))
+    return Sensor(tags.get("sensor", ""), kind)
+
+
+def newest_of(lasts: Iterable[LastValue]) -> list[LastValue]:
+    """The newest of these values for each field and sensor, ordered by both."""
+    found: dict[tuple[str, Sensor], LastValue] = {}
+    for last in lasts:
+        known = found.setdefault((last.field, last.sensor), last)
+        if last.time_ns > known.time_ns:
+            found[last.field, last.sensor] = last
+    return [found[key] for key in sorted(found)]
+
+
+def labels(sensors: Iterable[Sensor]) -> dict[Sensor, str]:
+    """A text for each of these sensors that tells it from the others: its label, and where two have the same one, all
+    that is known.
+    """
+    distinct = sorted(set(sensors))
+    taken = Counter(sensor.label for sensor in distinct)
+    return {
+        sensor: sensor.label
+        if taken[sensor.label] == 1
+        else f"{sensor.name} ({sensor.kind})".removesuffix(" ()").strip()
+        for sensor in distinct
+    }
 
 
 class Telemetry(Protocol):
@@ -134,8 +185,9 @@ class Telemetry(Protocol):
 
     def last_values(
         self, device_ids: Sequence[str], *, measurement: str = ENVIRONMENT, since_ns: int = 0
-    ) -> Mapping[str, Mapping[str, LastValue]]:
-        """Device → field → newest value, of at most some hundred devices. A device without points has no entry.
+    ) -> Mapping[str, Sequence[LastValue]]:
+        """The newest value of each field of each sensor, ordered by field and sensor, for at most some hundred devices.
+        A device without points has no entry.
 
         The health points of the agent are measurement `agent`. Over InfluxDB a `since_ns` near now is much faster.
         """
@@ -145,8 +197,10 @@ class Telemetry(Protocol):
 
     def sparklines(
         self, device_ids: Sequence[str], field: str, *, start_ns: int, stop_ns: int, every_ns: int
-    ) -> Mapping[str, Curve]:
-        """The mean of one field for each of a page's devices, in windows. A device without points has no entry."""
+    ) -> Mapping[str, Sequence[Curve]]:
+        """The mean of one field in windows, a curve for each sensor of a page's devices. A device without points has no
+        entry.
+        """
 
     def summary(self, device_id: str, *, start_ns: int, stop_ns: int) -> Sequence[FieldSummary]:
         """Every field of measurement `environment`, ordered by field and sensor."""

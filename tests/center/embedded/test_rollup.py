@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from center.embedded.rollup import roll_up
-from center.stores.telemetry import Point, SeriesQuery
+from center.stores.telemetry import Point, Sensor, SeriesQuery
 from tests.center_helpers import DAY, HOUR, SECOND, embedded_settings, stores
 
 NOW = time.time_ns() // HOUR * HOUR
@@ -57,7 +57,7 @@ def test_hourly_sums_are_the_sums_of_the_points_whatever_arrives_late_twice_or_c
         for (field, sensor, t), value in sorted(kept.items(), key=lambda item: item[0][2]):
             if query.start_ns <= t < query.stop_ns:
                 end = min((t // every + 1) * every, query.stop_ns)
-                expected.setdefault((field, sensor or None), {}).setdefault(end, []).append(value)
+                expected.setdefault((field, Sensor(sensor)), {}).setdefault(end, []).append(value)
         found = {(c.field, c.sensor): dict(zip(c.times_ns, c.values, strict=True)) for c in telemetry.series(query)}
         assert found == {
             key: {end: pytest.approx(pure(values)) for end, values in windows.items()}

@@ -59,11 +59,44 @@ def test_several_sensors_of_a_kind_have_a_curve_each(client, center):
     assert "Temperature window" in page
 
 
+def test_two_sensors_of_different_kinds_are_told_apart_everywhere(client, center):
+    """One wrote 6.84 °C and one 14.14 °C: nowhere is anything between them."""
+    second = 10**9
+    now = now_ns() // second * second
+    for kind, value in (("bme280", 6.84), ("sht4x", 14.14)):
+        tags = {"clientId": "pi-7", "device": "pi-7", "TemperatureSensor": kind}
+        center.telemetry.write(
+            [Point("environment", tags, {"Temperature": value}, now - n * 60 * second) for n in range(30)]
+        )
+    both = {("bme280", 6.84), ("sht4x", 14.14)}
+    series = client.get("/dashboards/pi-7/series.json?range=24h&width=200&field=Temperature").get_json()
+    assert {(c["sensor"], *{v for v in c["v"] if v is not None}) for c in series["curves"]} == both
+    live = client.get("/dashboards/pi-7/live.json").get_json()
+    assert {(last["sensor"], last["value"]) for last in live["last"]} == both
+    for path in ("/dashboards/pi-7/data.csv?range=24h", "/query?device=pi-7&range=24h&window=5m&format=csv"):
+        rows = [line.split(",") for line in client.get(path).text.splitlines()]
+        assert rows[0] == ["time", "sensor", "Temperature (°C)"]
+        assert {(sensor, round(float(value), 9)) for _, sensor, value in rows[1:]} == both
+    found = client.get("/api/devices/pi-7/measurements?every=1h").get_json()["series"]
+    assert {(s["sensor"], s["sensorKind"], *{round(v, 9) for v in s["values"]}) for s in found} == {
+        ("bme280", "bme280", 6.84),
+        ("sht4x", "sht4x", 14.14),
+    }
+    for path in ("/", "/devices", "/devices/pi-7", "/dashboards/pi-7"):
+        if path in {"/", "/devices"}:
+            center.registry.register("pi-7", administrator=True)
+        said = text_of(client.get(path))
+        assert re.search(r"bme280 6\.84", said), path
+        assert re.search(r"sht4x 14\.14", said), path
+
+
 def test_live_values_come_with_their_decimals_and_the_state(client, pi_7):
     live = client.get("/dashboards/pi-7/live.json").get_json()
     assert live["state"] == {"name": "live", "label": "Live"}
-    assert re.fullmatch(r"\u2212?\d+\.\d\d", live["last"]["Temperature"]["text"])
-    assert re.fullmatch(r"\d+", live["last"]["CO2"]["text"])
+    texts = {last["field"]: last["text"] for last in live["last"]}
+    assert re.fullmatch(r"\u2212?\d+\.\d\d", texts["Temperature"])
+    assert re.fullmatch(r"\d+", texts["CO2"])
+    assert {last["sensor"] for last in live["last"]} == {""}
 
 
 def test_the_csv_has_a_column_for_each_field_with_its_unit(client, pi_7):

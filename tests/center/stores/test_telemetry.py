@@ -9,11 +9,16 @@ import pytest
 from agent.util.secret import Secret
 from center.embedded.rollup import roll_up
 from center.errors import RefusedError
-from center.stores.telemetry import Point, SeriesQuery
+from center.stores.telemetry import Point, Sensor, SeriesQuery, labels, sensor_of
 from tests.center_helpers import DAY, HOUR, SECOND, environment, points_of
 
 A, B = Secret("a" * 32), Secret("b" * 32)
 NOW = time.time_ns() // HOUR * HOUR - 2 * HOUR
+
+
+def last_of(telemetry, device, field):
+    (last,) = [last for last in telemetry.last_values([device])[device] if last.field == field]
+    return last
 
 
 def test_last_values_name_the_newest_of_each_field_and_the_kind_of_sensor(telemetry, device):
@@ -27,21 +32,22 @@ def test_last_values_name_the_newest_of_each_field_and_the_kind_of_sensor(teleme
     )
     values = telemetry.last_values([device, "nobody"])
     assert list(values) == [device]
-    found = values[device]
+    found = {last.field: last for last in values[device]}
+    assert [last.field for last in values[device]] == ["Humidity", "Lat", "Temperature"]
     assert (found["Temperature"].value, found["Temperature"].time_ns) == (21.25, NOW + SECOND)
     assert (found["Humidity"].value, found["Humidity"].time_ns) == (40.0, NOW)
-    assert (found["Temperature"].kind, found["Lat"].kind) == ("bme280", "neo")
-    assert telemetry.last_values([device], since_ns=NOW + SECOND)[device].keys() == {"Temperature"}
+    assert (found["Temperature"].sensor, found["Lat"].sensor) == (Sensor("", "bme280"), Sensor("", "neo"))
+    assert [v.field for v in telemetry.last_values([device], since_ns=NOW + SECOND)[device]] == ["Temperature"]
     assert telemetry.last_values([]) == {}
 
 
 def test_a_field_that_has_been_silent_for_long_still_has_its_last_value(telemetry, device):
     old = environment(device, NOW - 3 * HOUR, Temperature=1.0, CO2=400)
     telemetry.write([old, *(environment(device, NOW + n * SECOND, Temperature=20.0) for n in range(100))])
-    assert telemetry.last_values([device])[device]["CO2"].value == 400
+    assert last_of(telemetry, device, "CO2").value == 400
     if hasattr(telemetry, "database"):  # what the writing thread does every half minute
         telemetry.database.run(lambda connection: roll_up(connection, telemetry.writer))
-    assert telemetry.last_values([device])[device]["CO2"].value == 400
+    assert last_of(telemetry, device, "CO2").value == 400
 
 
 def test_points_of_other_writers_are_seen(telemetry, device):
@@ -52,7 +58,7 @@ def test_points_of_other_writers_are_seen(telemetry, device):
             environment(device, NOW + 2 * SECOND, tags={"clientId": ""}, CO2=500),
         ]
     )
-    assert telemetry.last_values([device])[device]["Temperature"].value == 22.0
+    assert last_of(telemetry, device, "Temperature").value == 22.0
     curves = {curve.field: curve for curve in telemetry.series(SeriesQuery(device, NOW, NOW + HOUR))}
     assert list(curves["Temperature"].values) == [20.0, 22.0]
     assert list(curves["CO2"].values) == [500]
@@ -62,7 +68,7 @@ def test_points_of_other_writers_are_seen(telemetry, device):
 
 def test_a_field_that_was_an_integer_and_became_a_float_is_seen_whole(telemetry, device):
     """A device of the tutorial that became one of ours. InfluxDB answers with the first type only, if simply asked."""
-    tutorial, ours = {"clientId": ""}, {"TemperatureSensor": "bme280"}
+    tutorial, ours = {"clientId": "", "TemperatureSensor": "bme280"}, {"TemperatureSensor": "bme280"}
     week = 7 * DAY
     telemetry.write(
         [environment(device, NOW - 3 * week + n * HOUR, tags=tutorial, Temperature=20 + n) for n in range(24)]
@@ -77,7 +83,7 @@ def test_a_field_that_was_an_integer_and_became_a_float_is_seen_whole(telemetry,
     assert sum(count.values) == 48
     (summary,) = telemetry.summary(device, start_ns=whole[0], stop_ns=whole[1])
     assert (summary.minimum, summary.maximum, summary.last, summary.count) == (10.5, 43, 10.5, 48)
-    assert summary.kind == "bme280"
+    assert summary.sensor == Sensor("", "bme280")
     assert telemetry.count(device) == 48
 
 
@@ -90,10 +96,10 @@ def test_a_device_that_fell_silent_as_an_integer_has_its_last_values_when_others
     telemetry.write([environment(device, NOW - 4 * week, tags={"clientId": ""}, Humidity=40.0)])
     telemetry.write([environment(other, NOW, **{name: 1.5})])
     for asked in ([device], [device, other]):
-        values = telemetry.last_values(asked, since_ns=NOW - 60 * DAY)[device]
+        values = {last.field: last for last in telemetry.last_values(asked, since_ns=NOW - 60 * DAY)[device]}
         assert {field: last.value for field, last in values.items()} == {name: 22, "Humidity": 40.0}
         assert values[name].time_ns == NOW - 4 * week + 2
-    assert telemetry.last_values([other])[other][name].value == 1.5
+    assert last_of(telemetry, other, name).value == 1.5
 
 
 def test_windows_are_aligned_and_stamped_with_their_end(telemetry, device):
@@ -170,20 +176,74 @@ def test_several_sensors_have_a_curve_each(telemetry, device):
     )
     curves = telemetry.series(SeriesQuery(device, NOW, NOW + HOUR, (), HOUR))
     assert [(curve.field, curve.sensor, list(curve.values)) for curve in curves] == [
-        ("Temperature", None, [10.0]),
-        ("Temperature", "bench", [20.0]),
-        ("Temperature", "roof", [5.0]),
+        ("Temperature", Sensor(), [10.0]),
+        ("Temperature", Sensor("bench"), [20.0]),
+        ("Temperature", Sensor("roof"), [5.0]),
     ]
     summary = telemetry.summary(device, start_ns=NOW, stop_ns=NOW + HOUR)
     assert [(s.field, s.sensor, s.last) for s in summary] == [
-        ("Temperature", None, 10.0), ("Temperature", "bench", 20.0), ("Temperature", "roof", 5.0)
+        ("Temperature", Sensor(), 10.0), ("Temperature", Sensor("bench"), 20.0), ("Temperature", Sensor("roof"), 5.0)
     ]  # fmt: skip
 
 
-def test_one_sensor_whose_tags_changed_has_one_curve(telemetry, device):
+def test_two_sensors_of_different_kinds_on_one_board_are_never_brought_together(telemetry, device):
+    """Named or not, at the same moments and not, over points, windows and hourly sums, and in what goes beside them."""
+    inside = {"TemperatureSensor": "bme280", "HumiditySensor": "bme280"}
+    outside = {"TemperatureSensor": "sht4x", "HumiditySensor": "sht4x", "room": "garden"}
+    for n in range(48):
+        telemetry.write([environment(device, NOW - n * HOUR, tags=inside, Temperature=6.84, Humidity=50.0, Lat=1.0)])
+        telemetry.write([environment(device, NOW - n * HOUR, tags=outside, Temperature=14.14, Temperature_min=14.0)])
+    telemetry.write([environment(device, NOW, tags={**inside, "sensor": "attic"}, Temperature=30.0)])
+    attic, bme, sht = Sensor("attic", "bme280"), Sensor("", "bme280"), Sensor("", "sht4x")
+    expected = [
+        ("Humidity", bme, 50.0),
+        ("Lat", bme, 1.0),
+        ("Temperature", bme, 6.84),
+        ("Temperature", sht, 14.14),
+        ("Temperature", attic, 30.0),
+        ("Temperature_min", sht, 14.0),
+    ]
+    assert [(v.field, v.sensor, v.value) for v in telemetry.last_values([device])[device]] == expected
+    found = telemetry.summary(device, start_ns=NOW - 3 * DAY, stop_ns=NOW + HOUR)
+    assert [(s.field, s.sensor, s.minimum) for s in found] == expected
+    assert [s.count for s in found] == [48, 48, 48, 48, 1, 48]
+    for every, fn in ((None, "mean"), (HOUR, "mean"), (6 * HOUR, "median"), (6 * HOUR, "last"), (6 * HOUR, "max")):
+        curves = telemetry.series(SeriesQuery(device, NOW - 3 * DAY, NOW + HOUR, (), every, fn))
+        assert [(c.field, c.sensor, *{round(v, 9) for v in c.values}) for c in curves] == expected, fn
+    span = {"start_ns": NOW - DAY, "stop_ns": NOW + HOUR, "every_ns": HOUR}
+    lines = telemetry.sparklines([device], "Temperature", **span)[device]
+    assert [(c.sensor, c.values[-1]) for c in lines] == [(s, pytest.approx(v)) for _, s, v in expected[2:5]]
+
+
+@pytest.mark.parametrize(
+    ("field", "tags", "sensor"),
+    [
+        ("Temperature", {"TemperatureSensor": "a", "HumiditySensor": "b"}, Sensor("", "a")),
+        ("Temperature_max", {"TemperatureSensor": "a", "HumiditySensor": "b"}, Sensor("", "a")),
+        ("DewPoint", {"TemperatureSensor": "a", "HumiditySensor": "b"}, Sensor("", "b")),
+        ("Lon", {"GPSSensor": "neo", "sensor": "mast"}, Sensor("mast", "neo")),
+        ("Colour", {"ColourSensor": "tcs", "TemperatureSensor": "a"}, Sensor("", "tcs")),
+        ("Colour", {"TemperatureSensor": "b", "HumiditySensor": "a", "PressureSensor": "a"}, Sensor("", "a, b")),
+        ("Temperature", {"device": "pi-1"}, Sensor()),
+    ],
+)
+def test_the_sensor_of_a_field_by_the_tags_of_its_series(field, tags, sensor):
+    assert sensor_of(tags, field) == sensor
+
+
+def test_sensors_are_told_apart_by_their_labels():
+    plain, other, named, renewed = Sensor(), Sensor("", "sht4x"), Sensor("attic", "bme280"), Sensor("attic", "sht4x")
+    assert labels([plain, other, named, named]) == {plain: "", other: "sht4x", named: "attic"}
+    odd = Sensor("sht4x")
+    found = labels([plain, other, named, renewed, odd])
+    assert (found[named], found[renewed]) == ("attic (bme280)", "attic (sht4x)")
+    assert len(set(found.values())) == 5
+
+
+def test_one_sensor_whose_other_tags_changed_has_one_curve(telemetry, device):
     telemetry.write(
         [
-            environment(device, NOW, tags={"TemperatureSensor": "virtual"}, Temperature=1.0),
+            environment(device, NOW, tags={"TemperatureSensor": "bme280", "room": "a"}, Temperature=1.0),
             environment(device, NOW + SECOND, tags={"TemperatureSensor": "bme280"}, Temperature=2.0),
         ]
     )
@@ -211,10 +271,10 @@ def test_the_summary_of_each_field(telemetry, device, length):
         ]
     )
     co2, temperature = telemetry.summary(device, start_ns=NOW + HOUR - length, stop_ns=NOW + HOUR)
-    assert (temperature.field, temperature.kind, temperature.sensor) == ("Temperature", "bme280", None)
+    assert (temperature.field, temperature.sensor) == ("Temperature", Sensor("", "bme280"))
     assert (temperature.minimum, temperature.maximum, temperature.last, temperature.count) == (20.0, 22.0, 22.0, 3)
     assert temperature.last_ns == NOW + 2 * SECOND
-    assert (co2.minimum, co2.maximum, co2.last, co2.count, co2.kind) == (398, 400, 398, 3, None)
+    assert (co2.minimum, co2.maximum, co2.last, co2.count) == (398, 400, 398, 3)
     assert telemetry.summary("nobody", start_ns=NOW, stop_ns=NOW + HOUR) == []
 
 
@@ -253,7 +313,7 @@ def test_sparklines_are_made_for_a_whole_page(telemetry, device):
     ids = [f"{device}-{d}" for d in range(4)]
     lines = telemetry.sparklines(ids, "Temperature", start_ns=NOW, stop_ns=NOW + HOUR, every_ns=300 * SECOND)
     assert set(lines) == set(ids[:3])
-    assert list(lines[ids[2]].values) == [2.0, 2.0]
+    assert [list(line.values) for line in lines[ids[2]]] == [[2.0, 2.0]]
     assert telemetry.sparklines([], "Temperature", start_ns=NOW, stop_ns=NOW + HOUR, every_ns=HOUR) == {}
 
 
@@ -274,7 +334,7 @@ def test_last_seen_tells_who_is_silent(telemetry, device):
     seen = telemetry.last_seen(since_ns=NOW - HOUR)
     assert (seen[f"{device}-text"], seen[f"{device}-new"]) == (NOW + SECOND, NOW + SECOND)
     health = telemetry.last_values([f"{device}-health"], measurement="agent")
-    assert health[f"{device}-health"]["rejected"].value == 1
+    assert [(v.field, v.value) for v in health[f"{device}-health"]] == [("rejected", 1)]
 
 
 @pytest.mark.parametrize("name", ['q"uote', "back\\slash", "${x}", "$${x}", "new\nline", "ünï", "a,b=c d", "' or true"])
@@ -287,7 +347,7 @@ def test_any_text_is_looked_for_as_it_is(telemetry, device, name):
         telemetry.write([Point("environment", {"clientId": odd}, {name: 1.5}, NOW)])
         (curve,) = telemetry.series(SeriesQuery(odd, NOW, NOW + HOUR, (name,)))
         assert (curve.field, list(curve.values)) == (name, [1.5])
-        assert telemetry.last_values([odd])[odd][name].value == 1.5
+        assert last_of(telemetry, odd, name).value == 1.5
 
 
 def test_a_query_that_asks_for_too_much_or_nonsense_is_refused():
@@ -345,7 +405,7 @@ def scattered(device):
     """
     chance = random.Random(18)
     monday = NOW - (NOW - 4 * DAY) % (7 * DAY)  # types hold per shard, which is a week
-    series = [{"TemperatureSensor": "virtual"}, {"TemperatureSensor": "bme280"}, {"clientId": ""}, {"room": "a"}]
+    series = [{"room": "b"}, {"room": "c"}, {"clientId": ""}, {"room": "a"}]
     points = []
     for minute in sorted(chance.sample(range(DAYS * 1440), 1500)):
         if minute // 1440 in {3, 4, 11} or minute // 60 % 24 in {2, 3}:
@@ -396,7 +456,7 @@ def test_both_stores_agree_over_several_series_types_and_gaps(telemetry, device,
 @pytest.mark.parametrize("every", [60 * SECOND, DAY])
 def test_of_values_of_several_series_at_one_time_the_smallest_is_first_and_the_largest_last(telemetry, device, every):
     for kind, value in (("a", 3.0), ("b", 1.0), ("c", 2.0)):
-        telemetry.write([environment(device, NOW, tags={"TemperatureSensor": kind}, Temperature=value)])
+        telemetry.write([environment(device, NOW, tags={"room": kind}, Temperature=value)])
     start = NOW - 3 * DAY if every == DAY else NOW
     for fn, expected in (("first", 1.0), ("last", 3.0), ("count", 3), ("mean", 2.0)):
         (curve,) = telemetry.series(SeriesQuery(device, start, NOW + HOUR, (), every, fn))
@@ -408,7 +468,7 @@ def test_of_values_of_several_series_at_one_time_the_smallest_is_first_and_the_l
 def test_a_sparkline_of_several_series_is_the_mean_of_their_points(telemetry, device):
     values = {"a": [40.0, 20.0, 20.0], "b": [40.0]}
     for kind, found in values.items():
-        tags = {"TemperatureSensor": kind}
+        tags = {"room": kind}
         telemetry.write([environment(device, NOW + n * SECOND, tags=tags, Temperature=v) for n, v in enumerate(found)])
     lines = telemetry.sparklines([device], "Temperature", start_ns=NOW, stop_ns=NOW + HOUR, every_ns=HOUR)
-    assert list(lines[device].values) == [30.0]
+    assert [list(line.values) for line in lines[device]] == [[30.0]]
