@@ -28,6 +28,7 @@ POINTS = {
     "median": "{f}, t",
     "first": "{f}, min(t)",
     "last": "{f}, max(t)",
+    "band": "total({f}), count({f}), min({f}), max({f})",
 }
 HOURS = {
     "mean": "total(total), sum(count)",
@@ -37,12 +38,14 @@ HOURS = {
     "max": "max(high), 0",
     "first": f"first, min(hour) * {HOUR_NS}",
     "last": f"last, max(hour) * {HOUR_NS}",
+    "band": "total(total), sum(count), min(low), max(high)",
 }
 # By window; the first and last values of each series by themselves, because several can have one at the same time.
 GROUPED = {"median": "", "first": "GROUP BY w, series", "last": "GROUP BY w, series"}
-Part = tuple[Any, Any]
+Part = tuple[Any, ...]
 MERGE: dict[str, Callable[[Part, Part], Part]] = {
     "mean": lambda a, b: (a[0] + b[0], a[1] + b[1]),
+    "band": lambda a, b: (a[0] + b[0], a[1] + b[1], min(a[2], b[2]), max(a[3], b[3])),
     "sum": lambda a, b: (a[0] + b[0], 0),
     "count": lambda a, b: (a[0] + b[0], 0),
     "min": min,
@@ -144,7 +147,8 @@ def windows(
     every_ns: int | None = None,
     by_hours: bool = False,
 ) -> list[tuple[int, Any]]:
-    """(end of the window or of the span, value) for each window that has values of some series in one column.
+    """(end of the window or of the span, value) for each window that has values of some series in one column; of a
+    `band` the value is (mean, minimum, maximum, count).
 
     `every_ns` None: one window of all. `by_hours`: take whole hours from the hourly sums, and from their points only
     those that were written to since; windows are then multiples of an hour. One statement: it sees one moment.
@@ -184,7 +188,11 @@ def windows(
         return [(min(base + (w + 1) * width, stop_ns), float(statistics.median(found[w]))) for w in sorted(found)]
     for w, *value in rows:
         found[w] = MERGE[fn](found[w], value) if w in found else value
-    return [
-        (min(base + (w + 1) * width, stop_ns), value / weight if fn == "mean" else value)
-        for w, (value, weight) in sorted(found.items())
-    ]
+    return [(min(base + (w + 1) * width, stop_ns), _value(fn, *found[w])) for w in sorted(found)]
+
+
+def _value(fn: str, value: Any, weight: Any, *edges: Any) -> Any:
+    """What a window's part says."""
+    if fn == "band":
+        return value / weight, *edges, weight
+    return value / weight if fn == "mean" else value

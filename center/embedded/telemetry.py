@@ -149,7 +149,8 @@ class EmbeddedTelemetry:
                     rows = _curve(connection, query, field, [s.n for s in group])
                     if rows:
                         times, values = zip(*rows, strict=True)
-                        curves.append(Curve(field.name, sensor, times, values))
+                        edges = zip(*values, strict=True) if query.band else (values,)
+                        curves.append(Curve(field.name, sensor, times, *edges))
         return curves
 
     def count(self, device_id: str) -> int:
@@ -180,5 +181,6 @@ def _curve(
     if field.kind in {"string", "boolean"} and query.fn not in {"first", "last", "count"}:
         return []
     by_hours = query.stop_ns - query.start_ns > BY_HOURS_FROM_NS and every % HOUR_NS == 0
-    rows = windows(connection, series, field.n, span, fn=query.fn, every_ns=every, by_hours=by_hours)
-    return rows if query.fn == "count" else [(t, field.value(value)) for t, value in rows]
+    fn = "band" if query.band else query.fn
+    rows = windows(connection, series, field.n, span, fn=fn, every_ns=every, by_hours=by_hours)
+    return rows if fn in {"count", "band"} else [(t, field.value(value)) for t, value in rows]

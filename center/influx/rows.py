@@ -7,8 +7,8 @@ import functools
 import io
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from center.errors import RefusedError
 from center.stores.telemetry import DAY_NS, Curve, FieldSummary, Sensor, sensor_of
@@ -149,6 +149,17 @@ class Windows:
             return self.end(row["_stop" if row["result"] == "moment" else "_time"])
 
         return _curves(((row, end(row), _part(row, fn)) for row in rows), fn)
+
+    def bands(self, rows: Sequence[Row]) -> list[Curve]:
+        """As curves(), of rows of `sum`, `count`, `min` and `max`: means with their edges and counts."""
+        parts = (
+            self.curves([row for row in rows if row["result"] in results], fn)
+            for results, fn in (({"sum", "count"}, "mean"), ({"min"}, "min"), ({"max"}, "max"), ({"count"}, "count"))
+        )
+        return [
+            replace(mean, low=low.values, high=high.values, counts=cast("Sequence[int]", counts.values))
+            for mean, low, high, counts in zip(*parts, strict=True)
+        ]
 
     def medians(self, points: Iterable[Row]) -> list[Curve]:
         """One curve for each field and sensor, of all their points, several series' ones among them."""

@@ -176,7 +176,10 @@ class InfluxTelemetry:
         if query.every_ns is None:
             return points_of(row for span in spans for row in self._points(query, *span))
         windows = Windows(query.every_ns, query.stop_ns)
-        rows = [row for span in spans for row in self._rows(query, span, {query.fn: _window(query.fn)})]
+        tails: Mapping[str, str] = BAND if query.band else {query.fn: _window(query.fn)}
+        rows = [row for span in spans for row in self._rows(query, span, tails)]
+        if query.band:
+            return windows.bands(rows)
         if query.fn in APART and windows.shared(rows):
             there = replace(query, fields=tuple(sorted({row["_field"] for row in rows})))
             if query.fn == "median":  # no way to tell it from less than all points
@@ -242,6 +245,9 @@ class InfluxTelemetry:
 
 def _window(fn: str) -> str:
     return f"|> aggregateWindow(every: duration(v: _every), fn: {fn}, createEmpty: false)"
+
+
+BAND = {part: _window(part) for part in ("sum", "count", "min", "max")}
 
 
 def _exactly(fn: str) -> dict[str, str]:

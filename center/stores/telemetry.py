@@ -74,7 +74,8 @@ class SeriesQuery:
     """Fields of measurement `environment` of a device (none named: all of them) over [start, stop).
 
     With `every_ns` windows aligned to the epoch, each stamped with its end (or `stop`, if that is earlier), as
-    InfluxDB's aggregateWindow does; without it the points as they are.
+    InfluxDB's aggregateWindow does; without it the points as they are. `band`: with the mean of each window also its
+    minimum, its maximum and the number of its points, in one question.
     """
 
     device_id: str
@@ -83,6 +84,7 @@ class SeriesQuery:
     fields: tuple[str, ...] = ()
     every_ns: int | None = None
     fn: Function = "mean"
+    band: bool = False
 
     def __post_init__(self) -> None:
         if self.stop_ns <= self.start_ns:
@@ -91,6 +93,8 @@ class SeriesQuery:
             raise RefusedError("the range is longer than time: choose years from 1678 to 2261")
         if self.fn not in FUNCTIONS:
             raise RefusedError(f"fn is one of {', '.join(FUNCTIONS)}")
+        if self.band and (self.fn != "mean" or self.every_ns is None):
+            raise RefusedError("a band is of the means of windows")
         if self.every_ns is not None and self.every_ns <= 0:
             raise RefusedError("every is longer than nothing")
         if self.every_ns is not None and (self.stop_ns - self.start_ns) / self.every_ns > MAX_WINDOWS:
@@ -99,12 +103,17 @@ class SeriesQuery:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The values of one field of one sensor in the order of time; both sequences have one length."""
+    """The values of one field of one sensor in the order of time; all sequences have one length. `low`, `high` and
+    `counts` are empty unless a band was asked for.
+    """
 
     field: str
     sensor: Sensor
     times_ns: Sequence[int]
     values: Sequence[Value]
+    low: Sequence[Value] = ()
+    high: Sequence[Value] = ()
+    counts: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -284,6 +284,8 @@ def test_texts_and_truths_are_kept_and_left_out_of_the_means(telemetry, device):
     assert raw == {"Temperature": 20.0, "Note": 'say "a\\b" $x\nend', "Door": True}
     means = telemetry.series(SeriesQuery(device, NOW, NOW + HOUR, (), HOUR))
     assert [(curve.field, list(curve.values)) for curve in means] == [("Temperature", [20.0])]
+    bands = telemetry.series(SeriesQuery(device, NOW, NOW + HOUR, (), HOUR, band=True))
+    assert [(curve.field, *curve.low, *curve.counts) for curve in bands] == [("Temperature", 20.0, 1)]
     summary = {s.field: s for s in telemetry.summary(device, start_ns=NOW, stop_ns=NOW + HOUR)}
     assert (summary["Note"].minimum, summary["Note"].count) == (None, 1)
     assert summary["Door"].last is True
@@ -354,6 +356,9 @@ def test_a_query_that_asks_for_too_much_or_nonsense_is_refused():
     for start, stop, every, fn in ((2, 1, None, "mean"), (0, DAY, 1, "mean"), (0, DAY, 0, "mean"), (0, 1, 1, "rm -rf")):
         with pytest.raises(RefusedError):
             SeriesQuery("pi-1", start, stop, (), every, fn)
+    for every, fn in ((None, "mean"), (HOUR, "max")):
+        with pytest.raises(RefusedError, match="band"):
+            SeriesQuery("pi-1", 0, DAY, (), every, fn, band=True)
 
 
 def test_the_buckets_are_listed_with_their_role(telemetry):
@@ -445,6 +450,12 @@ def test_both_stores_agree_over_several_series_types_and_gaps(telemetry, device,
                 assert list(curves[field].times_ns) == sorted(windows), (fn, field)
                 wanted = [pure(windows[end]) for end in sorted(windows)]
                 assert list(curves[field].values) == [pytest.approx(value) for value in wanted], (fn, field)
+        for curve in telemetry.series(SeriesQuery(device, start, stop, (), every, band=True)):
+            windows = expected[curve.field]
+            assert list(curve.times_ns) == sorted(windows)
+            parts = {"mean": curve.values, "min": curve.low, "max": curve.high, "count": curve.counts}
+            for fn, found in parts.items():
+                assert list(found) == [pytest.approx(PURE[fn](windows[end])) for end in sorted(windows)], fn
         found = telemetry.summary(device, start_ns=start, stop_ns=stop)
         assert [summary.field for summary in found] == ["Odd", "Parts", "Warmth"]
         for summary in found:
