@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import compress
 
 from flask import Response
 
-from center.stores.telemetry import Curve, FieldSummary, Value, labels
+from center.stores.telemetry import Curve, Value, labels, several
 from center.times import iso
 from drivers.base import QUANTITIES
 
 _ORDER = {name: place for place, name in enumerate(QUANTITIES)}
 
 
-def csv_answer(device_id: str, curves: Sequence[Curve], unit: Callable[[str], str] = lambda _: "") -> Response:
+Curves = Mapping[str, Sequence[Curve]]
+"""The curves of each device."""
+
+
+def csv_answer(curves: Curves, unit: Callable[[str], str] = lambda _: "") -> Response:
     """A file of the curves; `unit` of a field stands behind its name."""
     response = Response(_lines(curves, unit), content_type="text/csv; charset=utf-8")
-    response.headers["Content-Disposition"] = f'attachment; filename="{device_id}.csv"'
+    name = next(iter(curves)) if len(curves) == 1 else "devices"
+    response.headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
     return response
 
 
@@ -32,36 +38,37 @@ def ordered(fields: Iterable[str]) -> list[str]:
     return sorted(set(fields), key=lambda f: (f in {"Lat", "Lon"}, _ORDER.get(f, len(_ORDER)), f))
 
 
-def rows_of(curves: Sequence[Curve], fields: Sequence[str]) -> dict[tuple[int, str], list[Value | None]]:
-    """A row for each time with a cell for each field; where a field is told by several sensors, one for each sensor,
-    by its label; else under "".
+def rows_of(curves: Curves, fields: Sequence[str]) -> dict[tuple[int, str, str], list[Value | None]]:
+    """A row for each time and device with a cell for each field; where a field of a device is of several sensors, one
+    for each of them, by its label; else under "".
     """
     place = {f: i for i, f in enumerate(fields)}
-    named = labels(c.sensor for c in curves) if several_sensors(curves) else {}
-    rows: dict[tuple[int, str], list[Value | None]] = {}
-    for curve in curves:
-        for at, value in zip(curve.times_ns, curve.values, strict=True):
-            rows.setdefault((at, named.get(curve.sensor, "")), [None] * len(fields))[place[curve.field]] = value
+    rows: dict[tuple[int, str, str], list[Value | None]] = {}
+    for device_id, found in curves.items():
+        named = labels(found) if several(found) else {}
+        for curve in found:
+            whose, cell = named.get((curve.field, curve.sensor), ""), place[curve.field]
+            for at, value in zip(curve.times_ns, curve.values, strict=True):
+                rows.setdefault((at, device_id, whose), [None] * len(fields))[cell] = value
     return rows
 
 
-def several_sensors(curves: Sequence[Curve | FieldSummary]) -> bool:
-    """Whether a field has more than one curve, so that it must be said whose each is."""
-    return len({curve.field for curve in curves}) < len(curves)
+def columns_of(curves: Curves) -> tuple[bool, bool]:
+    """Whether rows say the device, and the sensor."""
+    return len(curves) > 1, any(several(found) for found in curves.values())
 
 
-def _lines(curves: Sequence[Curve], unit: Callable[[str], str]) -> Iterator[str]:
+def _lines(curves: Curves, unit: Callable[[str], str]) -> Iterator[str]:
     """The rows in their order, in pieces."""
-    fields = ordered(c.field for c in curves)
-    rows = rows_of(curves, fields)
-    several = several_sensors(curves)
+    fields = ordered(c.field for found in curves.values() for c in found)
+    said = columns_of(curves)
     piece = io.StringIO()
     writer = csv.writer(piece, lineterminator="\n")
     names = [_cell(f"{f} ({unit(f)})" if unit(f) else f) for f in fields]
-    writer.writerow(["time", *(["sensor"] if several else []), *names])
-    for count, ((at, sensor), row) in enumerate(sorted(rows.items())):
+    writer.writerow(["time", *compress(("device", "sensor"), said), *names])
+    for count, ((at, *whose), row) in enumerate(sorted(rows_of(curves, fields).items())):
         cells = [_cell(v) if isinstance(v, str) else v for v in row]
-        writer.writerow([iso(at), *([_cell(sensor)] if several else []), *cells])
+        writer.writerow([iso(at), *map(_cell, compress(whose, said)), *cells])
         if count % 1000 == 999:
             yield piece.getvalue()
             piece.seek(0)

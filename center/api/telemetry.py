@@ -25,8 +25,8 @@ def measurements(device_id: str) -> Response:
     curves = current_center().telemetry.series(query)
     wants_csv = request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv"
     if request.args.get("format") == "csv" or wants_csv:
-        return csv_answer(device_id, curves)
-    named = labels(curve.sensor for curve in curves)
+        return csv_answer({device_id: curves})
+    named = labels(curves)
     return jsonify(
         deviceId=device_id,
         start=iso(query.start_ns),
@@ -35,7 +35,7 @@ def measurements(device_id: str) -> Response:
         series=[
             {
                 "field": curve.field,
-                "sensor": named[curve.sensor] or None,
+                "sensor": named[curve.field, curve.sensor] or None,
                 "sensorName": curve.sensor.name or None,
                 "sensorKind": curve.sensor.kind or None,
                 "times": [iso(t) for t in curve.times_ns],

@@ -15,12 +15,12 @@ from center.context import current_center
 from center.errors import NotSupportedError, RefusedError
 from center.pages import presentation
 from center.pages.blueprint import administrators_only, pages
-from center.pages.dashboard import drawn, window_s
 from center.pages.flux import pipeline
 from center.pages.forms import MEASURED, RANGES, Query, RawFlux, Write, WriteLines
+from center.pages.series import Found, bounded, drawn, window_s
 from center.pages.states import is_number
-from center.stores.telemetry import ENVIRONMENT, SECOND_NS, Curve, Point, SeriesQuery, Value
-from center.tables import csv_answer, ordered, rows_of, several_sensors
+from center.stores.telemetry import ENVIRONMENT, SECOND_NS, Point, SeriesQuery, Value
+from center.tables import Curves, columns_of, csv_answer, ordered, rows_of
 from center.times import now_ns, parse_every, parse_time
 from drivers.base import QUANTITIES
 
@@ -40,21 +40,23 @@ def query() -> Any:
     ids = _ids()
     asked = "device" in request.args
     form = Query(request.args if asked else None, device=ids[0] if ids else "")
-    asking: SeriesQuery | None = None
-    curves: Sequence[Curve] = ()
+    asking: list[SeriesQuery] = []
+    found: Found = ()
     if asked and form.validate():
         try:
             asking = _asked(form, now)
-            curves = center.telemetry.series(asking)
+            found = [(query, center.telemetry.series(query)) for query in asking]
         except RefusedError as error:
-            asking = None
+            asking = []
             form.window.errors = [f"{error}."]
-    if asking is not None and request.args.get("format") == "csv":
-        return csv_answer(form.device.data, curves, presentation.unit)
-    if asking is not None and request.args.get("format") == "json":
-        return drawn(asking, curves)
-    fields = ordered(c.field for c in curves)
-    text = pipeline(asking, center.telemetry.bucket) if asking else None
+    curves = {query.device_id: curves for query, curves in found}
+    if asking and request.args.get("format") == "csv":
+        return csv_answer(curves, presentation.unit)
+    if asking and request.args.get("format") == "json":
+        return drawn(bounded(found))
+    every = [curve for device in curves.values() for curve in device]
+    fields = ordered(c.field for c in every)
+    text = pipeline(asking[0], center.telemetry.bucket, *list(curves)[1:]) if asking else None
     rows, total = _rows(curves, fields)
     return render_template(
         "query.html",
@@ -62,13 +64,13 @@ def query() -> Any:
         raw=RawFlux(formdata=None, flux=text),
         devices=ids,
         fields=list(QUANTITIES),
-        asking=asking,
+        asking=asking[0] if asking else None,
         flux=text,
         rows=rows,
         total=total,
-        several=several_sensors(curves),
+        said=columns_of(curves),
         found=fields,
-        drawable=[f for f in fields if any(c.field == f and c.values and is_number(c.values[0]) for c in curves)],
+        drawable=[f for f in fields if any(c.field == f and c.values and is_number(c.values[0]) for c in every)],
         csv_url=_again("csv"),
         json_url=_again("json"),
     )
@@ -79,25 +81,26 @@ def _again(form: str) -> str:
     return f"{url_for('pages.query')}?{urlencode({**request.args.to_dict(), 'format': form})}"
 
 
-def _rows(curves: Sequence[Curve], fields: list[str]) -> tuple[list[tuple[int, str, list[Value | None]]], int]:
+def _rows(curves: Curves, fields: list[str]) -> tuple[list[tuple[int, str, str, list[Value | None]]], int]:
     """The newest rows, and how many there are in all."""
     rows = rows_of(curves, fields)
-    newest = sorted(rows, key=lambda key: (-key[0], key[1]))[:ROWS_SHOWN]
-    return [(at, sensor, rows[at, sensor]) for at, sensor in newest], len(rows)
+    newest = sorted(rows, key=lambda key: (-key[0], *key[1:]))[:ROWS_SHOWN]
+    return [(*key, rows[key]) for key in newest], len(rows)
 
 
-def _asked(form: Query, now: int) -> SeriesQuery:
+def _asked(form: Query, now: int) -> list[SeriesQuery]:
+    """A query for each device."""
     _, seconds = RANGES[form.range.data]
+    stop = parse_time(form.to.data, now) if form.to.data else now
+    start = parse_time(form.since.data, now) if form.since.data else stop - seconds * SECOND_NS
     window = form.window.data
     if window == "auto":
-        every = window_s(seconds, 600)
+        every = window_s((stop - start) / SECOND_NS, 600)
         every_ns = every * SECOND_NS if every else None
     else:
         every_ns = None if window == "none" else parse_every(window)
     fields = tuple(name.strip() for name in (form.field.data or "").split(",") if name.strip())
-    return SeriesQuery(
-        form.device.data, now - seconds * SECOND_NS, now, fields=fields, every_ns=every_ns, fn=form.fn.data
-    )
+    return [SeriesQuery(i, start, stop, fields=fields, every_ns=every_ns, fn=form.fn.data) for i in form.device_ids()]
 
 
 @pages.post("/query/flux")

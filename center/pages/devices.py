@@ -16,8 +16,8 @@ from center.pages.dashboard import LOOK_BACK_NS
 from center.pages.forms import CreateDevice
 from center.pages.states import health_alerts, is_number, newest, shown, spark, state_of, temperature_sparks
 from center.stores.registry import Registered
-from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, SeriesQuery, labels
-from center.tables import ordered, several_sensors
+from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, SeriesQuery, labels, several
+from center.tables import ordered
 from center.times import now_ns
 
 PER_PAGE = 50
@@ -79,7 +79,7 @@ def device(device_id: str) -> Any:
         tiles=[v for v in lasts if presentation.charted(v.field)],
         sparks=sparks,
         summary=sorted(summary, key=lambda row: (fields.index(row.field), row.sensor)),
-        named=labels(row.sensor for row in summary) if several_sensors(summary) else {},
+        named=labels(summary) if several(summary) else {},
         health=presentation.health({v.field: v.value for v in health.get(device_id, ())}),
         health_at=newest(health.get(device_id)),
         alerts=health_alerts(health),

@@ -14,14 +14,16 @@ def literal(text: str) -> str:
     return '"' + "".join(_ESCAPES.get(character, character) for character in text) + '"'
 
 
-def pipeline(query: SeriesQuery, bucket: str) -> str:
-    """The query as one pipeline of Flux."""
-    device = literal(query.device_id)
+def pipeline(query: SeriesQuery, bucket: str, *others: str) -> str:
+    """The query, of its device and these others, as one pipeline of Flux."""
+    devices = " or ".join(
+        f"r.{tag} == {literal(i)}" for i in (query.device_id, *others) for tag in ("clientId", "device")
+    )
     lines = [
         f"from(bucket: {literal(bucket)})",
         f"  |> range(start: {iso(query.start_ns)}, stop: {iso(query.stop_ns)})",
         f"  |> filter(fn: (r) => r._measurement == {literal(ENVIRONMENT)})",
-        f"  |> filter(fn: (r) => r.clientId == {device} or r.device == {device})",
+        f"  |> filter(fn: (r) => {devices})",
     ]
     if query.fields:
         wanted = " or ".join(f"r._field == {literal(field)}" for field in query.fields)  # contains(): 300 times slower
@@ -29,5 +31,5 @@ def pipeline(query: SeriesQuery, bucket: str) -> str:
     if query.every_ns is not None:
         every = format_duration(query.every_ns / SECOND_NS)
         lines.append(f"  |> aggregateWindow(every: {every}, fn: {query.fn}, createEmpty: false)")
-    lines.append("  |> keep(fn: (column) => column =~ /Sensor$|^(_time|_value|_field|sensor)$/)")
+    lines.append("  |> keep(fn: (column) => column =~ /Sensor$|^(_time|_value|_field|sensor|clientId|device)$/)")
     return "\n".join(lines)

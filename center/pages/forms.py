@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 from flask_wtf import FlaskForm
@@ -25,6 +26,7 @@ RANGES = {
     "90d": ("90 days", 90 * 86_400),
     "1y": ("1 year", 365 * 86_400),
 }
+MAX_DEVICES = 8  # in one question
 MEASURED = [name for name, quantity in QUANTITIES.items() if not quantity.derived]
 WINDOWS = {
     "auto": "Automatic",
@@ -44,13 +46,27 @@ def _stripped(value: str | None) -> str | None:
     return value.strip() if value else value
 
 
-def a_device_id(_: Any, field: StringField) -> None:
+def a_device_id(_: Any, field: Any) -> None:
     try:
         check_device_id(field.data or "")
     except ValueError as error:
         raise ValidationError(
             "Use 1 to 64 letters, digits, dots, hyphens or underscores, and not dots alone."
         ) from error
+
+
+def device_ids(_: Any, field: StringField) -> None:
+    """One device or several, with commas between."""
+    names = split(field.data)
+    if not 0 < len(names) <= MAX_DEVICES:
+        raise ValidationError(f"Name 1 to {MAX_DEVICES} devices.")
+    for name in names:
+        a_device_id(_, SimpleNamespace(data=name))
+
+
+def split(text: str | None) -> list[str]:
+    """The names in a list with commas, each once."""
+    return list(dict.fromkeys(name.strip() for name in (text or "").split(",") if name.strip()))
 
 
 def a_time(_: Any, field: StringField) -> None:
@@ -93,11 +109,26 @@ class Query(FlaskForm):  # type: ignore[misc]
     class Meta:
         csrf = False
 
-    device = StringField("Device", [InputRequired("Name the device to query."), a_device_id], filters=[_stripped])
+    device = StringField(
+        "Device",
+        [InputRequired("Name the device to query."), device_ids],
+        description="Several: commas between them.",
+        filters=[_stripped],
+    )
     field = StringField("Field", [Optional(), Length(max=200)], description="Empty: all fields.", filters=[_stripped])
+    since = StringField(
+        "From",
+        [Optional(), a_time],
+        description="Empty: by the range. Or -2h, or 2026-11-24T06:30:00Z (UTC unless it says otherwise).",
+        filters=[_stripped],
+    )
+    to = StringField("To", [Optional(), a_time], description="Empty: now.", filters=[_stripped])
     range = SelectField("Range", choices=[SelectChoice(k, f"Last {v[0]}") for k, v in RANGES.items()], default="24h")
     window = SelectField("Window", choices=[SelectChoice(k, v) for k, v in WINDOWS.items()], default="auto")
     fn = SelectField("Function", choices=[SelectChoice(f, f) for f in FUNCTIONS], default="mean")
+
+    def device_ids(self) -> list[str]:
+        return split(self.device.data)
 
 
 class RawFlux(FlaskForm):  # type: ignore[misc]

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from center.context import current_center
 from center.pages import presentation
-from center.stores.telemetry import DAY_NS, HOUR_NS, SECOND_NS, Curve, LastValue, Sensor, Value, labels
+from center.stores.telemetry import DAY_NS, HOUR_NS, SECOND_NS, Curve, LastValue, Sensor, Value, labels, several
 from center.tables import ordered
 
 STALE_INTERVALS = 3
@@ -77,12 +77,18 @@ def shown(lasts: Sequence[LastValue], now: int) -> list[Shown]:
     """The values of a device in the order of pages, without those of a sensor that another one has long replaced."""
     newest_of = {last.field: newest([other for other in lasts if other.field == last.field]) or 0 for last in lasts}
     kept = [last for last in lasts if last.time_ns > newest_of[last.field] - REPLACED_NS]
-    several = len({last.field for last in kept}) < len(kept)
-    named = labels(last.sensor for last in kept) if several else {}
+    named = labels(kept) if several(kept) else {}
     places = ordered(newest_of)
     stale = now - round(STALE_INTERVALS * current_center().settings.devices.measurement_interval * SECOND_NS)
     return [
-        Shown(last.field, last.sensor, named.get(last.sensor, ""), last.value, last.time_ns, last.time_ns < stale)
+        Shown(
+            last.field,
+            last.sensor,
+            named.get((last.field, last.sensor), ""),
+            last.value,
+            last.time_ns,
+            last.time_ns < stale,
+        )
         for last in sorted(kept, key=lambda last: (places.index(last.field), last.sensor))
     ]
 

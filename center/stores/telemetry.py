@@ -42,8 +42,12 @@ class Sensor:
 
     @property
     def label(self) -> str:
-        """For people; unique in most answers: see labels()."""
+        """For people; nearly always unique: see labels()."""
         return self.name or self.kind
+
+    @property
+    def in_full(self) -> str:
+        return f"{self.name} ({self.kind})".removesuffix(" ()").strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,18 +171,22 @@ def newest_of(lasts: Iterable[LastValue]) -> list[LastValue]:
     return [found[key] for key in sorted(found)]
 
 
-def labels(sensors: Iterable[Sensor]) -> dict[Sensor, str]:
-    """A text for each of these sensors that tells it from the others: its label, and where two have the same one, all
-    that is known.
+def labels(told: Iterable[Curve | LastValue | FieldSummary]) -> dict[tuple[str, Sensor], str]:
+    """For each field and sensor of a device a text that tells it from the field's others: the sensor's label, and where
+    two have the same one, all that is known.
     """
-    distinct = sorted(set(sensors))
-    taken = Counter(sensor.label for sensor in distinct)
+    distinct = {(one.field, one.sensor) for one in told}
+    taken = Counter((field, sensor.label) for field, sensor in distinct)
     return {
-        sensor: sensor.label
-        if taken[sensor.label] == 1
-        else f"{sensor.name} ({sensor.kind})".removesuffix(" ()").strip()
-        for sensor in distinct
+        (field, sensor): sensor.label if taken[field, sensor.label] == 1 else sensor.in_full
+        for field, sensor in distinct
     }
+
+
+def several(told: Iterable[Curve | LastValue | FieldSummary]) -> bool:
+    """Whether a field of a device is of several sensors, so that it must be said which."""
+    distinct = {(one.field, one.sensor) for one in told}
+    return len({field for field, _ in distinct}) < len(distinct)
 
 
 class Telemetry(Protocol):

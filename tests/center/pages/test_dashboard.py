@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from center.pages.dashboard import window_s, with_gaps
+from center.pages.series import gaps, window_s, with_gaps
 from center.stores.telemetry import Point
 from center.times import now_ns
 from tests.center_helpers import measured, text_of
@@ -123,5 +123,6 @@ def test_windows_fit_the_screen():
 
 
 def test_a_line_breaks_where_points_are_missing():
-    assert with_gaps([0, 10, 20, 100], [1, 2, 3, 4], 10) == ([0, 10, 20, 21, 100], [1, 2, 3, None, 4])
-    assert with_gaps([], [], 10) == ([], [])
+    assert gaps([0, 10, 20, 100], 10) == {3}
+    assert with_gaps([1, 2, 3, 4], {3}) == [1, 2, 3, None, 4]
+    assert gaps([], 10) == gaps([5], 10) == set()

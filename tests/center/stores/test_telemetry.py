@@ -9,7 +9,7 @@ import pytest
 from agent.util.secret import Secret
 from center.embedded.rollup import roll_up
 from center.errors import RefusedError
-from center.stores.telemetry import Point, Sensor, SeriesQuery, labels, sensor_of
+from center.stores.telemetry import LastValue, Point, Sensor, SeriesQuery, labels, sensor_of
 from tests.center_helpers import DAY, HOUR, SECOND, environment, points_of
 
 A, B = Secret("a" * 32), Secret("b" * 32)
@@ -233,11 +233,15 @@ def test_the_sensor_of_a_field_by_the_tags_of_its_series(field, tags, sensor):
 
 def test_sensors_are_told_apart_by_their_labels():
     plain, other, named, renewed = Sensor(), Sensor("", "sht4x"), Sensor("attic", "bme280"), Sensor("attic", "sht4x")
-    assert labels([plain, other, named, named]) == {plain: "", other: "sht4x", named: "attic"}
-    odd = Sensor("sht4x")
-    found = labels([plain, other, named, renewed, odd])
-    assert (found[named], found[renewed]) == ("attic (bme280)", "attic (sht4x)")
-    assert len(set(found.values())) == 5
+
+    def told(*sensors):
+        found = labels([*(LastValue("Temperature", s, 1.0, 1) for s in sensors), LastValue("CO2", renewed, 1, 1)])
+        assert found["CO2", renewed] == "attic"
+        return [found["Temperature", sensor] for sensor in sensors]
+
+    assert told(plain, other, named, named) == ["", "sht4x", "attic", "attic"]
+    assert told(plain, other, named, renewed) == ["", "sht4x", "attic (bme280)", "attic (sht4x)"]
+    assert len(set(told(plain, other, named, renewed, Sensor("sht4x")))) == 5
 
 
 def test_one_sensor_whose_other_tags_changed_has_one_curve(telemetry, device):
