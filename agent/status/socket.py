@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -72,7 +73,7 @@ class ControlServer:
                 listener.bind(short)
             path.chmod(0o600)
             listener.listen(8)
-            listener.settimeout(LOOK_S)
+            listener.setblocking(False)
             self._inode = path.stat().st_ino
         except OSError as error:
             listener.close()
@@ -105,10 +106,14 @@ class ControlServer:
             return False
 
     def _answer(self, listener: socket.socket) -> None:
+        asked = select.poll()
+        asked.register(listener, select.POLLIN)
+        if not asked.poll(LOOK_S * 1000) or self._stop.is_set():
+            return  # accept() with a timeout would spin for it once the socket is shut down
         try:
             connection, _ = listener.accept()
         except OSError:
-            return  # nobody asked, or it is closed
+            return  # whoever asked is gone
         with connection, contextlib.suppress(OSError):
             connection.settimeout(_TIMEOUT_S)
             try:

@@ -1,6 +1,7 @@
 """The socket through which `iot-agent status` sees the running agent."""
 
 import socket
+import threading
 import time
 
 import pytest
@@ -38,6 +39,11 @@ def test_none_runs_is_told_apart_from_one_that_was_killed_only_by_the_file(tmp_p
     left.close()
     assert ask(tmp_path) is None
     ControlServer(tmp_path, dict).close()
+
+
+def test_it_ends_at_once_and_does_not_wait_for_its_next_look(tmp_path):
+    ControlServer(tmp_path, dict).close()
+    assert "control" not in {thread.name for thread in threading.enumerate()}
 
 
 @pytest.fixture
