@@ -13,8 +13,10 @@ from center.stores.registry import check_device_id
 from center.stores.telemetry import DAY_NS, Function, SeriesQuery, finite, labels
 from center.tables import csv_answer
 from center.times import iso, now_ns, parse_every, parse_time
+from center.transfer import lighter
 
 blueprint = Blueprint("telemetry", __name__, url_prefix="/api")
+blueprint.after_request(lighter)
 
 
 @blueprint.get("/devices/<device_id>/measurements")

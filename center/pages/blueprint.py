@@ -20,8 +20,10 @@ from center.security import is_administrator, is_open, store_down
 from center.stores.registry import check_device_id
 from center.tables import ordered
 from center.times import now_ns
+from center.transfer import lighter
 
 pages = Blueprint("pages", __name__, template_folder="templates")
+pages.after_request(lighter)
 csrf = CSRFProtect()
 
 POLICY = "; ".join(
