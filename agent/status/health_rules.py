@@ -3,9 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from agent.config.units import rough_duration
+
+WORDS = {
+    "failing": "Sensor {sensor} fails for {time}",
+    "silent": "Sensor {sensor}: no reading for {time}",
+    "refused": "Sensor {sensor}: {quantity} refused for {time}",
+    "stuck": "Sensor {sensor}: {quantity} has the very same raw value again and again: it seems to be stuck",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What is wrong with a sensor, a key of WORDS, for `seconds`; with one quantity of it, or with all (""). The center
+    has it from the agent's health points and says it in these words.
+    """
+
+    sensor: str
+    kind: str
+    seconds: float
+    quantity: str = ""
+    why: str = ""
+
+    @property
+    def words(self) -> str:
+        said = WORDS[self.kind].format(sensor=self.sensor, quantity=self.quantity, time=rough_duration(self.seconds))
+        return f"{said}: {self.why}" if self.why else said
 
 
 def failing(snapshot: Mapping[str, Any], limit_s: float) -> list[str]:
@@ -16,11 +42,7 @@ def failing(snapshot: Mapping[str, Any], limit_s: float) -> list[str]:
 
 def stuck(snapshot: Mapping[str, Any]) -> list[str]:
     """Quantities that do not move. They are delivered, as they may be true: no failure, and worth a look."""
-    return [
-        f"Sensor {sensor['name']}: {quantity} has the very same raw value again and again: it seems to be stuck"
-        for sensor in snapshot.get("sensors", [])
-        for quantity in sensor.get("stuck") or {}
-    ]
+    return [trouble.words for trouble in troubles(snapshot) if trouble.kind == "stuck"]
 
 
 def problems(snapshot: Mapping[str, Any]) -> list[str]:
@@ -40,18 +62,24 @@ def problems(snapshot: Mapping[str, Any]) -> list[str]:
 
 def _sensors(snapshot: Mapping[str, Any]) -> Iterator[tuple[float, str]]:
     """For how many seconds a sensor or a quantity has failed, and how."""
+    return ((trouble.seconds, trouble.words) for trouble in troubles(snapshot) if trouble.kind != "stuck")
+
+
+def troubles(snapshot: Mapping[str, Any]) -> Iterator[Trouble]:
+    """What is wrong with sensors and their quantities."""
     now = snapshot.get("boot_ns", 0)
     for sensor in snapshot.get("sensors", []):
-        name, since = f"Sensor {sensor['name']}", sensor.get("failing_since_boot_ns")
+        name, since = sensor["name"], sensor.get("failing_since_boot_ns")
         last = sensor.get("boot_ns") or sensor.get("alive_boot_ns")  # a driver may hang before the first reading
         seconds = (now - (since or last or now)) / 1e9
         if since is not None:
-            yield seconds, f"{name} fails for {rough_duration(seconds)}: {sensor.get('problem')}"
+            yield Trouble(name, "failing", seconds, why=str(sensor.get("problem")))
         elif seconds > 3 * float(sensor.get("interval") or 0):
-            yield seconds, f"{name}: no reading for {rough_duration(seconds)}"
+            yield Trouble(name, "silent", seconds)
         for quantity, refusal in (sensor.get("refused") or {}).items():
-            seconds = (now - refusal["since_boot_ns"]) / 1e9
-            yield seconds, f"{name}: {quantity} refused for {rough_duration(seconds)}: {refusal['why']}"
+            yield Trouble(name, "refused", (now - refusal["since_boot_ns"]) / 1e9, quantity, refusal["why"])
+        for quantity, stuck_since in (sensor.get("stuck") or {}).items():
+            yield Trouble(name, "stuck", (now - stuck_since) / 1e9, quantity)
 
 
 def _delivery(snapshot: Mapping[str, Any], *states: str) -> Iterator[tuple[float, str]]:

@@ -10,9 +10,12 @@ from typing import Any
 from agent.config.settings import HealthSettings
 from agent.points.schema import HEALTH_MEASUREMENT, Line, written
 from agent.status.board import Board, read_board
+from agent.status.health_rules import troubles
 from agent.status.snapshot import LEDGER
 from agent.util.loops import Loop
 from drivers.base import boot_ns
+
+WHY = 200  # characters of an error
 
 
 def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_ns: int) -> Line:
@@ -20,8 +23,10 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
 
     Integers: measured, delivered, pending, rejected, dropped, unaccounted (points), buffer_bytes, memory_available,
     memory_process, disk_free (bytes), throttled (flags, see board.py), clock_good (0 or 1), refused, stuck (quantities
-    of all sensors, at this moment). Floats: uptime, board_uptime, clock_error_s (s), cpu_temperature (°C), load.
+    of all sensors, at this moment). Floats: uptime, board_uptime, clock_error_s (s), cpu_temperature (°C), load,
+    interval (s: of the sensor that reports least often; left out while a deadband holds reports back).
     """
+    sensors = snapshot.get("sensors", [])
     ledger = snapshot.get("ledger", {})
     integers: dict[str, Any] = {
         **{name: ledger.get(name) for name in LEDGER},
@@ -31,8 +36,8 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
         "disk_free": board.disk_free,
         "throttled": board.throttled,
         "clock_good": snapshot.get("clock", {}).get("good"),
-        "refused": sum(len(sensor["refused"]) for sensor in snapshot.get("sensors", [])),
-        "stuck": sum(len(sensor["stuck"]) for sensor in snapshot.get("sensors", [])),
+        "refused": sum(len(sensor["refused"]) for sensor in sensors),
+        "stuck": sum(len(sensor["stuck"]) for sensor in sensors),
     }
     floats = {
         "uptime": snapshot.get("uptime_s"),
@@ -40,10 +45,28 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
         "clock_error_s": snapshot.get("clock", {}).get("clock_error_s"),
         "cpu_temperature": board.cpu_temperature,
         "load": board.load,
+        "interval": None
+        if any(sensor.get("suppressed") for sensor in sensors)
+        else max((sensor["interval"] for sensor in sensors), default=None),
     }
     fields: dict[str, float | int] = {name: int(value) for name, value in integers.items() if value is not None}
     fields |= {name: round(float(value), 3) for name, value in floats.items() if value is not None}
     return Line(written(HEALTH_MEASUREMENT, {"clientId": device_id, "device": device_id}, fields), boot_ns)
+
+
+def trouble_lines(device_id: str, snapshot: Mapping[str, Any], boot_ns: int) -> list[Line]:
+    """A point more for each sensor with which something is wrong, tagged `sensor`: for how many seconds (an integer) it
+    is failing or silent, or one of its quantities is refused or stuck (refused_Temperature, stuck_Humidity), and `why`,
+    where the agent knows more. A sensor without a point of this moment is well.
+    """
+    found: dict[str, dict[str, int | str]] = {}
+    for trouble in troubles(snapshot):
+        fields = found.setdefault(trouble.sensor, {})
+        fields["_".join(filter(None, (trouble.kind, trouble.quantity)))] = round(trouble.seconds)
+        if trouble.why:
+            fields["why"] = trouble.why[:WHY]
+    tags = {"clientId": device_id, "device": device_id}
+    return [Line(written(HEALTH_MEASUREMENT, {**tags, "sensor": s}, fields), boot_ns) for s, fields in found.items()]
 
 
 class Health(Loop):
@@ -67,6 +90,12 @@ class Health(Loop):
     def step(self) -> float:
         """A point, but for the first time: a new agent has nothing to tell yet."""
         if self._begun:
-            self._put([health_line(self._device_id, self._snapshot(), read_board(self._folder), boot_ns())])
+            device_id, snapshot, now = self._device_id, self._snapshot(), boot_ns()
+            self._put(
+                [
+                    health_line(device_id, snapshot, read_board(self._folder), now),
+                    *trouble_lines(device_id, snapshot, now),
+                ]
+            )
         self._begun = True
         return self._settings.interval

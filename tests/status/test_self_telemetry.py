@@ -9,8 +9,8 @@ from agent.config.settings import HealthSettings
 from agent.config.units import Seconds
 from agent.status import board
 from agent.status.board import Board
-from agent.status.self_telemetry import Health, health_line
-from tests.snapshots import snapshot
+from agent.status.self_telemetry import Health, health_line, trouble_lines
+from tests.snapshots import SECOND, sensor, snapshot
 
 
 def point(**board_values):
@@ -46,6 +46,42 @@ def test_the_point_is_dated_later_by_its_boot_clock():
     line = health_line("d", snapshot(), Board(), 77)
     assert (line.boot_ns, line.time_ns) == (77, None)
     assert line.series.startswith(b"agent,")  # by which the ledger counts it apart
+
+
+def test_a_sensor_with_which_something_is_wrong_has_a_point_of_its_own_at_the_same_moment():
+    boot = 10**15
+    wrong = [
+        sensor(boot),
+        sensor(boot, name="attic", failing_since_boot_ns=boot - 90 * SECOND, problem="No I2C device " * 20),
+        sensor(
+            boot,
+            name="cellar",
+            stuck={"Humidity": boot - 7200 * SECOND},
+            refused={"Pressure": {"since_boot_ns": boot - 600 * SECOND, "why": "never measured"}},
+        ),
+        sensor(boot, name="roof", boot_ns=boot - 300 * SECOND),
+    ]
+    lines = trouble_lines("d", snapshot(boot, sensors=wrong), 5)
+    assert {line.boot_ns for line in lines} == {5}
+    found = [parse_line(replace(line, time_ns=1).encode().decode()) for line in lines]
+    assert {point["measurement"] for point in found} == {"agent"}
+    fields = {point["tags"]["sensor"]: point["fields"] for point in found}
+    assert fields == {
+        "attic": {"failing": 90, "why": ("No I2C device " * 20)[:200]},
+        "cellar": {"refused_Pressure": 600, "stuck_Humidity": 7200, "why": "never measured"},
+        "roof": {"silent": 300},
+    }
+    assert trouble_lines("d", snapshot(boot), 5) == []
+
+
+def test_the_interval_of_the_sensor_that_reports_least_often_is_told_unless_a_deadband_holds_reports_back():
+    def interval(*sensors):
+        line = health_line("d", snapshot(10**15, sensors=list(sensors)), Board(), 5)
+        return parse_line(replace(line, time_ns=1).encode().decode())["fields"].get("interval")
+
+    assert interval(sensor(10**15), sensor(10**15, interval=60.0)) == 60.0
+    assert interval(sensor(10**15), sensor(10**15, suppressed=3)) is None
+    assert interval() is None
 
 
 def test_a_point_every_interval_but_none_at_the_start():
