@@ -36,6 +36,7 @@ _SOURCES: dict[str, tuple[Traversable, str]] = {
     "theme.js": (_own("theme.js"), _JS),
     "app.js": (_own("app.js"), _JS),
     "charts.js": (_own("charts.js"), _JS),
+    "live.js": (_own("live.js"), _JS),
     "backfill.js": (_own("backfill.js"), _JS),
     "icon.svg": (_own("icon.svg"), "image/svg+xml"),
 }

@@ -118,11 +118,25 @@ def _store_down(error: StoreError) -> Any:
     return problem("The store does not answer", str(error), 503)
 
 
+def is_part() -> bool:
+    """Whether the script of a page asks only for what changes in it: the `live` block, without the courses of a day."""
+    return request.headers.get("X-Part") == "live"
+
+
+def live_page(template: str, **values: Any) -> str:
+    """A page, or its `live` block alone for static/live.js, which puts that into the page that is open."""
+    if not is_part():
+        return render_template(template, **values)
+    found = current_app.jinja_env.get_template(template)
+    current_app.update_template_context(values)
+    return "".join(found.blocks["live"](found.new_context(values)))
+
+
 def problem(title: str, text: str, status: int, *, said: str | None = None) -> Any:
     """A page that says what is wrong and what to do; JSON for a program, with what was `said`."""
     if answers.is_api() or wants_json():
         return answers.answer(status, said or text)
-    return render_template("problem.html", title=title, text=text), status
+    return render_template("problem.html", title=title, text=text, retry=status == 503), status
 
 
 @pages.app_context_processor
@@ -130,6 +144,8 @@ def _shared() -> dict[str, Any]:
     now, center = now_ns(), current_center()
     return {
         "asset_url": asset_url,
+        "is_part": is_part,
+        "now_ms": now // 1_000_000,
         "icon": icon,
         "csrf_token": generate_csrf,
         "embedded": center.settings.embedded,

@@ -10,8 +10,8 @@ from center.context import current_center
 from center.pages import live, presentation, series
 from center.pages.blueprint import pages
 from center.pages.forms import RANGES
-from center.pages.states import is_number, newest, shown, state_of
-from center.stores.telemetry import DAY_NS
+from center.pages.states import is_number, newest, shown, stale_after_s, state_of
+from center.stores.telemetry import DAY_NS, HEALTH
 from center.tables import ordered
 from center.times import now_ns
 
@@ -36,7 +36,9 @@ def dashboard(device_id: str) -> str:
     registered = center.registry.device(device_id)
     if registered is None and not values:
         abort(404)
-    seen, lasts = newest(values), shown(values, now)
+    health = center.telemetry.last_values([device_id], measurement=HEALTH, since_ns=now - DAY_NS).get(device_id, ())
+    stale_after = stale_after_s(health)
+    seen, lasts = newest(values), shown(values, now, stale_after)
     drawable = [v for v in lasts if presentation.charted(v.field) and is_number(v.value)]
     chosen = request.args.get("range", "24h")
     others = [d.id for d in center.registry.devices(limit=100).devices]
@@ -46,6 +48,7 @@ def dashboard(device_id: str) -> str:
         state=state_of(seen, now, registered=registered is not None),
         seen=seen,
         values=drawable,
+        stale_after=stale_after,
         fields=ordered(v.field for v in drawable),
         place={v.field: v for v in reversed(lasts) if v.field in {"Lat", "Lon"}},
         ranges=RANGES,
@@ -62,9 +65,8 @@ def series_json(device_id: str) -> Any:
 @pages.get("/dashboards/<device_id>/live.json")
 def live_json(device_id: str) -> Any:
     """The last values if they are recent, when they were measured (Unix ms), and the device's state."""
-    last, registered = live.look(device_id)
-    seen = newest(last)
-    state = state_of(seen if seen is not None else 0, now_ns(), registered=registered)
+    last, seen, registered = live.look(device_id)
+    state = state_of(seen, now_ns(), registered=registered)
     return {
         "last": [
             {
@@ -74,7 +76,7 @@ def live_json(device_id: str) -> Any:
                 "text": presentation.number(v.value, v.field),
                 "time": v.time_ns // MS_NS,
             }
-            for v in shown(last, now_ns())
+            for v in shown(last, now_ns(), stale_after_s())
         ],
         "seen": seen // MS_NS if seen is not None else None,
         "state": {"name": state.name, "label": state.label},

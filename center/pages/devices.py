@@ -11,12 +11,21 @@ from center.api.registration import configuration
 from center.context import current_center
 from center.errors import ConflictError
 from center.pages import presentation
-from center.pages.blueprint import administrators_only, pages, problem
+from center.pages.blueprint import administrators_only, is_part, live_page, pages, problem
 from center.pages.dashboard import LOOK_BACK_NS
 from center.pages.forms import CreateDevice
-from center.pages.states import health_alerts, is_number, newest, shown, spark, state_of, temperature_sparks
+from center.pages.states import (
+    health_alerts,
+    is_number,
+    newest,
+    shown,
+    spark,
+    stale_after_s,
+    state_of,
+    temperature_sparks,
+)
 from center.stores.registry import Registered
-from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, SeriesQuery, labels, several
+from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, Sensor, SeriesQuery, labels, several
 from center.tables import ordered
 from center.times import now_ns
 
@@ -32,14 +41,17 @@ def devices() -> str:
     found = center.registry.devices(offset=(page - 1) * PER_PAGE, limit=PER_PAGE, search=search)
     ids = [d.id for d in found.devices]
     values = center.telemetry.last_values(ids, since_ns=now - LOOK_BACK_NS)
-    return render_template(
+    health = center.telemetry.last_values(ids, measurement=HEALTH, since_ns=now - DAY_NS)
+    stale_after = {i: stale_after_s(health.get(i, ())) for i in ids}
+    return live_page(
         "devices.html",
         devices=found.devices,
-        values={i: shown(v, now) for i, v in values.items()},
+        values={i: shown(v, now, stale_after[i]) for i, v in values.items()},
+        stale_after=stale_after,
         states={i: state_of(newest(values.get(i)), now) for i in ids},
         seen={i: newest(values.get(i)) for i in ids},
         kinds={i: sorted({v.sensor.kind for v in values.get(i, ()) if v.sensor.kind}) for i in ids},
-        sparks=temperature_sparks(ids, now),
+        sparks=temperature_sparks(ids, now) if not is_part() else {},
         total=found.total,
         page=page,
         last_page=max((found.total + PER_PAGE - 1) // PER_PAGE, 1),
@@ -63,7 +75,8 @@ def device(device_id: str) -> Any:
     curves = center.telemetry.series(SeriesQuery(device_id, start, now, every_ns=HOUR_NS // 4)) if values else ()
     health = center.telemetry.last_values([device_id], measurement=HEALTH, since_ns=now - DAY_NS)
     summary = center.telemetry.summary(device_id, start_ns=start, stop_ns=now) if values else ()
-    lasts = shown(values, now)
+    stale_after = stale_after_s(health.get(device_id, ()))
+    lasts = shown(values, now, stale_after)
     fields = ordered([*(v.field for v in values), *(row.field for row in summary)])
     seen = newest(values)
     sparks = {(c.field, c.sensor): spark(c, start, now) for c in curves if presentation.charted(c.field)}
@@ -80,7 +93,8 @@ def device(device_id: str) -> Any:
         sparks=sparks,
         summary=sorted(summary, key=lambda row: (fields.index(row.field), row.sensor)),
         named=labels(summary) if several(summary) else {},
-        health=presentation.health({v.field: v.value for v in health.get(device_id, ())}),
+        stale_after=stale_after,
+        health=presentation.health({v.field: v.value for v in health.get(device_id, ()) if v.sensor == Sensor()}),
         health_at=newest(health.get(device_id)),
         alerts=health_alerts(health),
         settings=center.settings,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import render_template, request
 
 from center.context import current_center
-from center.pages.blueprint import pages
-from center.pages.states import Alert, health_alerts, shown, state_of, temperature_sparks
+from center.pages import live
+from center.pages.blueprint import is_part, live_page, pages
+from center.pages.states import Alert, health_alerts, shown, stale_after_s, state_of, temperature_sparks
 from center.stores.telemetry import DAY_NS, HEALTH
 from center.times import now_ns
 from drivers.base import QUANTITIES
@@ -23,21 +26,32 @@ def home() -> str:
     seen = center.telemetry.last_seen(since_ns=now - 30 * DAY_NS)
     states = {i: state_of(seen.get(i), now) for i in registered}
     strangers = {i: at for i, at in seen.items() if i not in registered}
-    recent = sorted((i for i in registered if i in seen), key=lambda i: -seen[i])[:RECENT]
+    recent = sorted(sorted((i for i in registered if i in seen), key=lambda i: -seen[i])[:RECENT])  # in a lasting order
     silent = [Alert(i, "Silent", "warning", seen.get(i)) for i, state in states.items() if state.name == "silent"]
     talking = sorted((i for i in registered if seen.get(i, 0) > now - DAY_NS), key=lambda i: -seen[i])[:ASKED]
     health = center.telemetry.last_values(talking, measurement=HEALTH, since_ns=now - DAY_NS)
-    return render_template(
+    values = center.telemetry.last_values(recent, since_ns=now - 30 * DAY_NS)
+    return live_page(
         "home.html",
         total=len(registered),
         counts={name: sum(s.name == name for s in states.values()) for name in ("live", "silent", "waiting")},
         alerts=health_alerts(health) + sorted(silent, key=lambda a: -(a.since_ns or 0)),
         recent=[(i, states[i], seen[i]) for i in recent],
-        values={i: shown(v, now) for i, v in center.telemetry.last_values(recent, since_ns=now - 30 * DAY_NS).items()},
-        sparks=temperature_sparks(recent, now),
+        values={i: shown(v, now, stale_after_s(health.get(i, ()))) for i, v in values.items()},
+        stale_after={i: stale_after_s(health.get(i, ())) for i in recent},
+        sparks=temperature_sparks(recent, now) if not is_part() else {},
         strangers=sorted(strangers.items(), key=lambda item: -item[1])[:RECENT],
         silent_after=center.settings.devices.silent_after,
     )
+
+
+@pages.get("/live.json")
+def heartbeat() -> Any:
+    """Whether all is well, for the script of every page: the time (Unix ms) by the center's clock. 401 once the session
+    is over, 503 while the store is away.
+    """
+    live.look("")
+    return {"now": now_ns() // 1_000_000}
 
 
 @pages.get("/help")

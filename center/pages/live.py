@@ -11,13 +11,14 @@ from flask import Flask, current_app
 
 from center.context import Center, current_center
 from center.errors import StoreError
-from center.stores.telemetry import SECOND_NS, LastValue
+from center.stores.telemetry import DAY_NS, SECOND_NS, LastValue
 from center.times import now_ns
 
 EXTENSION = "iot-center-live"
 EVERY_S = 2.0
-FORGET_S = 10.0  # a page asks every two seconds
+FORGET_S = 20.0  # a page asks every two seconds, or every fifteen whether all is well
 REGISTERED_EVERY_S = 30.0
+LOOK_BACK_NS = 400 * DAY_NS
 
 
 class Live:
@@ -27,12 +28,13 @@ class Live:
         self._lock = threading.Lock()
         self._looked_at: dict[str, float] = {}
         self._values: dict[str, Sequence[LastValue]] = {}
+        self._seen: dict[str, int | None] = {}  # the newest time of each, also if that is long ago
         self._registered: frozenset[str] = frozenset()
         self._read_at = self._registered_at = float("-inf")
         self._fault: StoreError | None = None
 
-    def look(self, center: Center, device_id: str) -> tuple[Sequence[LastValue], bool]:
-        """The recent values of a device, and whether it is registered. Raises StoreError."""
+    def look(self, center: Center, device_id: str) -> tuple[Sequence[LastValue], int | None, bool]:
+        """The recent values of a device, when it was last heard of, and whether it is registered. Raises StoreError."""
         with self._lock:
             now = time.monotonic()
             due = now - self._read_at >= EVERY_S
@@ -45,12 +47,18 @@ class Live:
                 self._read(center, [device_id], now)
             if self._fault is not None:
                 raise self._fault
-            return self._values.get(device_id, ()), device_id in self._registered
+            return self._values.get(device_id, ()), self._seen.get(device_id), device_id in self._registered
 
     def _read(self, center: Center, device_ids: list[str], now: float) -> None:
         recent = now_ns() - max(round(center.settings.devices.silent_after), 60) * SECOND_NS
         try:
-            self._values |= center.telemetry.last_values(device_ids, since_ns=recent)
+            found = center.telemetry.last_values(device_ids, since_ns=recent)
+            silent = [d for d in device_ids if d not in found and d not in self._seen]
+            before = center.telemetry.last_values(silent, since_ns=now_ns() - LOOK_BACK_NS) if silent else {}
+            newest = {d: max(last.time_ns for last in lasts) for d, lasts in (*found.items(), *before.items())}
+            self._seen = {d: at for d, at in self._seen.items() if d in self._looked_at}
+            self._seen |= {d: newest.get(d, self._seen.get(d)) for d in device_ids}
+            self._values |= found
             if now - self._registered_at >= REGISTERED_EVERY_S:
                 self._registered = frozenset(device.id for device in center.registry.devices().devices)
                 self._registered_at = now
@@ -59,7 +67,7 @@ class Live:
             self._fault = error
 
 
-def look(device_id: str) -> tuple[Sequence[LastValue], bool]:
+def look(device_id: str) -> tuple[Sequence[LastValue], int | None, bool]:
     """As Live.look, of this application."""
     return cast("Live", current_app.extensions[EXTENSION]).look(current_center(), device_id)
 

@@ -37,6 +37,7 @@ _HEALTH = {
     "throttled": ("Power or heat trouble", "yes"),
     "refused": ("Quantities refused", ""),
     "stuck": ("Quantities that seem stuck", ""),
+    "interval": ("Reports every", "seconds"),
 }
 
 

@@ -8,12 +8,14 @@ from typing import TypeGuard
 
 from markupsafe import Markup
 
+from agent.status.health_rules import WORDS, Trouble
 from center.context import current_center
 from center.pages import presentation
 from center.stores.telemetry import DAY_NS, HOUR_NS, SECOND_NS, Curve, LastValue, Sensor, Value, labels, several
 from center.tables import ordered
 
 STALE_INTERVALS = 3
+STALE_AT_LEAST_S = 15.0  # a point is on its way for some seconds
 REPLACED_NS = 30 * DAY_NS
 
 
@@ -73,13 +75,13 @@ def newest(values: Sequence[LastValue] | None) -> int | None:
     return max((v.time_ns for v in values or ()), default=None)
 
 
-def shown(lasts: Sequence[LastValue], now: int) -> list[Shown]:
+def shown(lasts: Sequence[LastValue], now: int, stale_after_s: float) -> list[Shown]:
     """The values of a device in the order of pages, without those of a sensor that another one has long replaced."""
     newest_of = {last.field: newest([other for other in lasts if other.field == last.field]) or 0 for last in lasts}
     kept = [last for last in lasts if last.time_ns > newest_of[last.field] - REPLACED_NS]
     named = labels(kept) if several(kept) else {}
     places = ordered(newest_of)
-    stale = now - round(STALE_INTERVALS * current_center().settings.devices.measurement_interval * SECOND_NS)
+    stale = now - round(stale_after_s * SECOND_NS)
     return [
         Shown(
             last.field,
@@ -93,8 +95,18 @@ def shown(lasts: Sequence[LastValue], now: int) -> list[Shown]:
     ]
 
 
+def stale_after_s(health: Sequence[LastValue] = ()) -> float:
+    """How old a value of a device may be: three of the intervals that its agent reports at. One of which that is not
+    known is stale when the device is called silent.
+    """
+    interval = next((v.value for v in health if v.field == "interval" and v.sensor == Sensor()), None)
+    if is_number(interval) and interval > 0:
+        return max(STALE_INTERVALS * interval, STALE_AT_LEAST_S)
+    return current_center().settings.devices.silent_after
+
+
 def health_alerts(health: Mapping[str, Sequence[LastValue]]) -> list[Alert]:
-    """What the agents' own health points say went wrong, for each device."""
+    """What the agents' own health points say is wrong, for each device."""
     words = {
         "rejected": "{} points refused by the server and kept as dead letters: iot-agent rejected lists them",
         "dropped": "{} points dropped for want of room",
@@ -102,7 +114,8 @@ def health_alerts(health: Mapping[str, Sequence[LastValue]]) -> list[Alert]:
     }
     alerts = []
     for device_id, lasts in health.items():
-        values = {last.field: last for last in lasts}
+        alerts += [Alert(device_id, trouble.words, "danger") for trouble in troubles(lasts)]
+        values = {last.field: last for last in lasts if last.sensor == Sensor()}
         for field, text in words.items():
             value: Value | None = values[field].value if field in values else None
             if is_number(value) and value > 0:
@@ -110,6 +123,22 @@ def health_alerts(health: Mapping[str, Sequence[LastValue]]) -> list[Alert]:
         if "clock_good" in values and values["clock_good"].value == 0:
             alerts.append(Alert(device_id, "The clock is not synchronised: points wait for their time", "danger"))
     return alerts
+
+
+def troubles(health: Sequence[LastValue]) -> list[Trouble]:
+    """What is wrong with a device's sensors: a point of a sensor beside the newest one of the agent says so
+    (agent/status/self_telemetry.py). One that is older is over.
+    """
+    now = newest([last for last in health if last.sensor == Sensor()]) or 0
+    current = [last for last in health if last.sensor != Sensor() and last.time_ns >= now]
+    why = {last.sensor: last.value for last in current if last.field == "why" and isinstance(last.value, str)}
+    found = []
+    for last in current:
+        kind, _, quantity = last.field.partition("_")
+        if kind in WORDS and is_number(last.value):
+            known = str(why.get(last.sensor, "")) if kind in {"failing", "refused"} else ""
+            found.append(Trouble(last.sensor.name, kind, last.value, quantity, known))
+    return found
 
 
 def temperature_sparks(device_ids: list[str], now: int) -> dict[str, Markup]:

@@ -1,5 +1,6 @@
 """What open pages ask for every two seconds is asked of the store once for all of them."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,9 @@ from center.pages import live
 from center.settings import Settings
 from center.stores.registry import Device, DevicePage
 from center.stores.telemetry import LastValue, Sensor
+from tests.center_helpers import DAY
+
+LONG_AGO = time.time_ns() - 30 * DAY
 
 
 @pytest.fixture
@@ -30,7 +34,9 @@ class Store:
         if self.down:
             raise StoreError("down")
         last = LastValue("Temperature", Sensor(), live.time.monotonic(), since_ns)
-        return {i: [last] for i in device_ids if i != "silent"}
+        if since_ns < LONG_AGO and "long ago" in device_ids:
+            return {"long ago": [LastValue("Temperature", Sensor(), 1.0, LONG_AGO)]}
+        return {i: [last] for i in device_ids if i not in {"silent", "long ago"}}
 
     def devices(self):
         self.listed += 1
@@ -47,7 +53,8 @@ def test_fifty_pages_are_one_query_every_two_seconds(clock):
     for tick in range(100):  # each asks every two seconds, at any moment
         clock[0] += 2 / 5
         for device_id in ids[tick % 5 :: 5]:
-            values, registered = looked.look(store.center, device_id)
+            values, seen, registered = looked.look(store.center, device_id)
+            assert seen == values[0].time_ns
             assert clock[0] - values[0].value < 2
             assert registered == (device_id == "pi-0")
     assert len(store.asked) - opened <= 100 * 2 / 5 / 2 + 1
@@ -63,6 +70,16 @@ def test_a_page_that_is_closed_is_asked_for_no_longer_and_silence_is_no_old_valu
         looked.look(store.center, "pi-1")
     assert store.asked[-1] == ["pi-1"]
     assert looked.look(store.center, "silent")[0] == ()
+
+
+def test_a_device_that_is_silent_for_long_is_told_from_one_that_never_wrote(clock):
+    """Its last point is looked for once, and remembered while the page is open."""
+    store, looked = Store(), live.Live()
+    for _ in range(5):
+        clock[0] += 2
+        assert looked.look(store.center, "long ago")[:2] == ((), LONG_AGO)
+        assert looked.look(store.center, "silent")[:2] == ((), None)
+    assert [asked for asked in store.asked if asked == ["long ago"]] == [["long ago"]] * 2  # recent, and ever
 
 
 def test_a_fault_is_everybodys_and_asked_about_once_every_two_seconds(clock):

@@ -1,0 +1,123 @@
+"""What pages say of a device: how old its values are, what its agent says is wrong, that nothing was heard of it yet;
+and what an open page asks for again.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from agent.status.board import Board
+from agent.status.health_rules import problems
+from agent.status.self_telemetry import health_line, trouble_lines
+from center.context import EXTENSION
+from center.errors import StoreError
+from center.line_protocol import parse
+from center.times import now_ns
+from tests.center_helpers import DAY, SECOND, code, environment, measured, text_of
+from tests.snapshots import sensor, snapshot
+
+PART = {"X-Part": "live", "Accept": "text/html"}
+
+
+def report(center, device, snapshot, at):
+    """The health points of an agent with this snapshot, stored."""
+    lines = [health_line(device, snapshot, Board(), 5), *trouble_lines(device, snapshot, 5)]
+    points, errors = parse(b"\n".join(b"%s %d" % (line.head, at) for line in lines))
+    assert not errors
+    center.telemetry.write(points)
+
+
+@pytest.mark.parametrize("path", ["/devices/pi-7", "/dashboards/pi-7", "/devices"])
+def test_a_value_tells_its_age_and_fades_after_three_intervals(client, center, path):
+    center.registry.register("pi-7", administrator=True)
+    now = now_ns()
+    report(center, "pi-7", snapshot(), now)
+    center.telemetry.write([environment("pi-7", now - 40 * SECOND, Humidity=50.0)])
+    center.telemetry.write([environment("pi-7", now, Temperature=20.0)])
+    page = client.get(path).text
+    if path == "/devices":
+        assert re.findall(r'data-time-ns="(\d+)"( data-stale)?', page) == [
+            (str(now), ""),
+            (str(now - 40 * SECOND), " data-stale"),
+        ]
+    assert 'data-stale-after="30' in page
+
+
+def test_what_the_agent_says_of_its_sensors_is_an_alert_on_home_and_on_the_device(client, center):
+    center.registry.register("pi-7", administrator=True)
+    measured(center, "pi-7")
+    boot = 10**15
+    wrong = [
+        sensor(boot, name="attic", failing_since_boot_ns=boot - 90 * SECOND, problem="No I2C device at address: 0x77"),
+        sensor(
+            boot,
+            name="cellar",
+            stuck={"Humidity": boot - 7200 * SECOND},
+            refused={"Pressure": {"since_boot_ns": boot - 600 * SECOND, "why": "never measured"}},
+        ),
+        sensor(boot, name="roof", boot_ns=boot - 300 * SECOND),
+    ]
+    told = snapshot(boot, sensors=wrong)
+    at = now_ns()
+    report(center, "pi-7", told, at)
+    said = [problem for problem in problems(told) if problem.startswith("Sensor")]
+    assert len(said) == 4
+    for path in ("/", "/devices/pi-7"):
+        page = text_of(client.get(path))
+        for problem in said:
+            assert problem in page, path
+    report(center, "pi-7", snapshot(), at + SECOND)
+    for path in ("/", "/devices/pi-7"):
+        assert "Sensor attic" not in text_of(client.get(path))
+
+
+def test_a_device_without_data_waits_on_every_page(client, center):
+    center.registry.register("pi-7", administrator=True)
+    for path in ("/devices", "/devices/pi-7", "/dashboards/pi-7"):
+        page = text_of(client.get(path))
+        assert "Waiting for data" in page, path
+        assert "Silent" not in page
+    live = client.get("/dashboards/pi-7/live.json").json
+    assert live["state"]["name"] == "waiting"
+    center.telemetry.write([environment("pi-7", now_ns() - DAY, Temperature=20.0)])
+    client.application.extensions["iot-center-live"].__init__()
+    live = client.get("/dashboards/pi-7/live.json").json
+    assert (live["state"]["name"], live["last"]) == ("silent", [])
+
+
+@pytest.mark.parametrize("path", ["/", "/devices"])
+def test_an_open_list_asks_for_what_changed_and_gets_nothing_twice(client, pi_7, center, path):
+    whole, part = client.get(path), client.get(path, headers=PART)
+    keys = re.findall(r'data-part="([^"]+)"', whole.text)
+    assert keys == re.findall(r'data-part="([^"]+)"', part.text)
+    assert "pi-7 values" in keys
+    assert "<svg" in whole.text
+    assert "<html" not in part.text
+    assert "csrf" not in part.text
+    assert 'class="spark' not in part.text
+    again = client.get(path, headers={**PART, "If-None-Match": part.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+    measured(center, pi_7, minutes=1, ago_s=-2)
+    changed = client.get(path, headers={**PART, "If-None-Match": part.headers["ETag"]})
+    assert changed.status_code == 200
+
+
+def test_every_page_hears_whether_all_is_well(client, app, center, monkeypatch):
+    page = client.get("/help").text
+    (url,) = re.findall(r'data-heartbeat="([^"]+)"', page)
+    assert abs(client.get(url).json["now"] - now_ns() // 10**6) < 60_000
+
+    def away(*_, **__):
+        raise StoreError("InfluxDB does not answer at http://influx.local:8086")
+
+    class Down:
+        last_values = away
+
+    app.extensions[EXTENSION] = replace(center, telemetry=Down())
+    app.extensions["iot-center-live"].__init__()
+    answer = client.get(url, headers={"Accept": "application/json"})
+    assert code(answer) == (503, "unavailable")
+    assert "influx.local" in answer.json["message"]
