@@ -6,7 +6,6 @@ buffer, then what delivers. Order of stop: sensors, then everything is committed
 
 from __future__ import annotations
 
-import errno
 import logging
 import time
 from collections.abc import Callable
@@ -33,8 +32,8 @@ from agent.status.self_telemetry import Health
 from agent.status.snapshot import build, ledger_of
 from agent.status.socket import ControlServer
 from agent.util import systemd
-from agent.util.errors import AgentError
 from agent.util.loops import LoopThread, Running, Spawn
+from agent.util.state_folder import DiskFull, prepare
 from drivers.base import Driver, boot_ns
 
 log = logging.getLogger(__name__)
@@ -283,18 +282,3 @@ def _end(loops: list[Running]) -> None:
     deadline = time.monotonic() + _STOP_S
     for loop in loops:
         loop.join(max(0.0, deadline - time.monotonic()))
-
-
-class DiskFull(AgentError):  # noqa: N818 - says what is the case
-    """There is no room for the state folder."""
-
-
-def prepare(state_dir: Path) -> None:
-    """The state folder, for its owner only. Raises AgentError saying what to do."""
-    try:
-        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else AgentError
-        raise kind(
-            f"the state folder {state_dir} cannot be made ({error.strerror}): name another with --state-dir"
-        ) from error

@@ -40,13 +40,15 @@ def sync_folder(folder: Path) -> None:
 
 
 def make(folder: Path) -> None:
-    """The folder, for its owner only, synced together with its parent. A file in its place is set aside.
+    """The folder, for its owner only, synced together with its parent. A file in its place is set aside, and what a
+    stranger put there.
 
     Raises OSError where it cannot be made, ValueError for a path that diskcache would not take as it is.
     """
     if os.path.expandvars(os.path.expanduser(str(folder))) != str(folder):  # noqa: PTH111 - what diskcache does
         raise ValueError(f"{folder}: the path of the buffer must not contain $NAME or begin with ~")
-    if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
+    there = os.path.lexists(folder)
+    if there and (not folder.is_dir() or atomic.is_strangers(folder.lstat(), folder.parent)):
         folder.rename(_free(folder.with_name(f"{folder.name}.{DAMAGED}")))
     if not folder.is_dir():
         if not folder.parent.exists():  # a full disk may have had no room for it

@@ -25,6 +25,7 @@ from agent.config.units import format_time
 from agent.points import line_protocol as protocol
 from agent.points.export import write_csv, write_jsonl
 from agent.util.errors import AgentError, printable
+from agent.util.state_folder import prepare
 
 _READ_BYTES = 2**20
 _ROWS = 10
@@ -125,6 +126,7 @@ def import_(context: Context, file: Path, precision: str, dry_run: bool) -> None
             bad += len(wrong)
             yield lines
 
+    prepare(context.state_dir)
     with OfflineBuffer(context.buffer, create=True) as beside, _pieces(file) as pieces:
         lines = chain.from_iterable(good(pieces))
         while chunk := list(islice(lines, MAX_LINES * _ROWS)):

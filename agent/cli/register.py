@@ -82,10 +82,12 @@ def unregister(context: Context) -> None:
 
 def _center(context: Context) -> tuple[CenterSettings, str, CredentialStore]:
     from agent.registration.device_id import device_id  # noqa: PLC0415 - not for --help
+    from agent.util.state_folder import prepare  # noqa: PLC0415 - not for --help
 
     settings = context.settings()
     if settings.center is None:
         raise ConfigError(f"{context.config} has no [center]: with [influxdb] there is nothing to register")
+    prepare(context.state_dir)
     return settings.center, device_id(settings.device.id, context.state_dir), CredentialStore(context.state_dir)
 
 

@@ -26,6 +26,7 @@ from agent.registration.policy import target_of
 from agent.registration.static_token import CREDENTIAL, target_by_hand
 from agent.registration.target import client_cert
 from agent.status.socket import ask
+from agent.util.atomic import read_regular
 from agent.util.errors import AgentError
 
 SUDO = "run it as that user: sudo iot-agent doctor"
@@ -145,7 +146,7 @@ def device_id(patient: Patient) -> str | None:
     if patient.running:
         return str(patient.running["device_id"])
     try:
-        return check_id((patient.state_dir / ID_FILE).read_text("ascii").strip())
+        return check_id(read_regular(patient.state_dir / ID_FILE, 1000).decode("ascii").strip())
     except (FileNotFoundError, ValueError):
         return derive()
     except OSError:

@@ -12,7 +12,7 @@ from agent.buffer.rows import MAX_LINES, Kind, pack
 from agent.config.settings import SensorSettings, Settings
 from agent.points.schema import line_for
 from agent.registration.device_id import device_id
-from agent.service import prepare
+from agent.util.state_folder import prepare
 from drivers.base import load, options_for
 from drivers.virtual import Virtual
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.registration.remote_config import RemoteConfiguration, accept
-from agent.util.atomic import set_aside, sweep_temporaries, write_atomic
+from agent.util.atomic import is_strangers, set_aside, sweep_temporaries, write_atomic
 from agent.util.errors import AgentError
 from agent.util.secret import TOKEN, Secret
 
@@ -110,7 +110,7 @@ class CredentialStore:
         try:
             with contextlib.suppress(OSError):
                 self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                handle = os.open(self.folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                handle = os.open(self.folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             if handle is not None:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 sweep_temporaries(self.path)
@@ -227,7 +227,7 @@ class CredentialStore:
         try:
             return read_private(path)
         except CredentialsError as error:
-            if not (isinstance(error, NoSecretFileError) or path.is_symlink()):
+            if not isinstance(error, NoSecretFileError):
                 raise
             self._set_aside(path, str(error))
             return None
@@ -239,13 +239,21 @@ class CredentialStore:
             raise CredentialsError(f"{path} is damaged ({why}) and cannot be moved: {error.strerror}") from None
 
 
-def read_private(path: Path, forbidden: int = 0o077, mode: str = "600") -> bytes | None:
-    """The content of a secret's file, None if there is none. CredentialsError when `forbidden` mode bits are set.
+def read_private(path: Path) -> bytes | None:
+    """The content of a secret's file of the state folder, None if there is none.
 
-    Also for what is not readable by this user; NoSecretFileError for what is not a regular file, or too large for one.
+    CredentialsError when others can read it or this user cannot; NoSecretFileError for what was never one of ours: a
+    link, what is not a regular file, is a stranger's or too large.
     """
+    if path.is_symlink():  # in words; O_NOFOLLOW keeps to it
+        raise NoSecretFileError(f"{path} is a link, not a file")
+    return _read_secret(path, 0o077, "600", own=True)
+
+
+def _read_secret(path: Path, forbidden: int, mode: str, *, own: bool = False) -> bytes | None:
+    """As read_private. `forbidden` are mode bits. Unless it is `own`, a link is followed, and anybody's file taken."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if own else 0))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -254,6 +262,8 @@ def read_private(path: Path, forbidden: int = 0o077, mode: str = "600") -> bytes
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
             raise NoSecretFileError(f"{path} is not a file")
+        if own and is_strangers(found, path.parent):
+            raise NoSecretFileError(f"{path} is a file of user {found.st_uid}")
         if found.st_mode & forbidden:
             raise CredentialsError(f"{path} can be read by others: chmod {mode} {path}, and consider a new secret")
         data = os.read(handle, MAX_FILE + 1)
@@ -276,7 +286,7 @@ def read_secret_file(named: str | None, credential: str, environ: Mapping[str, s
     if named is None and not folder:
         return None
     path = Path(named) if named is not None else Path(folder or "") / credential
-    data = read_private(path, 0o007, "o-rwx")
+    data = _read_secret(path, 0o007, "o-rwx")
     if data is None and named is not None:
         raise CredentialsError(f"{path} is not there: put the secret in it, chmod 640, readable for the agent")
     if data is None:

@@ -47,7 +47,7 @@ def device_id(
     derived = derive(board_files)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(path, f"{derived}\n".encode(), 0o644)
+        write_atomic(path, f"{derived}\n".encode())
     except OSError as error:
         log.warning("the device id %s could not be kept in %s: %s", derived, path, error)
     return derived

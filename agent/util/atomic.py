@@ -42,12 +42,24 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600, owner: tuple[int, i
 
 
 def read_regular(path: Path, limit: int = 1_000_000) -> bytes:
-    """What is in a file. OSError also where something else stands in its place, which could be read for ever."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    """What is in a file of the state folder. OSError also where something else stands in its place: a link leads to
+    what is not ours, a pipe could be read for ever, and a file of a stranger's was planted.
+    """
+    if path.is_symlink():  # in words; O_NOFOLLOW keeps to it
+        raise OSError(errno.ELOOP, "a link, not a file", str(path))
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     with open(handle, "rb") as file:  # noqa: PTH123 - a descriptor
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a file", str(path))
+        if is_strangers(found, path.parent):
+            raise OSError(errno.EPERM, f"a file of user {found.st_uid}", str(path))
         return file.read(limit)
+
+
+def is_strangers(found: os.stat_result, folder: Path) -> bool:
+    """Whether somebody put it into the folder who is neither this user, nor root, nor the folder's owner."""
+    return found.st_uid not in (os.geteuid(), 0, folder.stat().st_uid)
 
 
 def set_aside(path: Path, why: object) -> None:

@@ -145,12 +145,36 @@ def a_link(path):
     path.symlink_to("/proc/self/mounts")
 
 
+def a_link_to_a_good_one(path):
+    """Of another device, where nobody else can read it."""
+    other = CredentialStore(path.parent.parent / "other")
+    other.device_secret()
+    other.save(credentials(token=Secret("another-token")))
+    path.symlink_to(other.folder / path.name)
+
+
+def a_strangers(path):
+    path.touch(0o600)
+    path.write_bytes(b"A" * 43)
+    os.chown(path, 12345, -1)
+
+
 def too_large(path):
     path.touch(0o600)
     path.write_bytes(b"x" * 100_000)
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, a_link, too_large], ids=["folder", "pipe", "link", "large"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        Path.mkdir,
+        os.mkfifo,
+        a_link,
+        a_link_to_a_good_one,
+        pytest.param(a_strangers, marks=pytest.mark.skipif(os.geteuid() != 0, reason="needs root")),
+        too_large,
+    ],
+)
 def test_promise_3_what_is_no_file_of_ours_is_set_aside_however_often(store, make, caplog):
     store.folder.mkdir(exist_ok=True)
     for before in (None, Path.mkdir, Path.touch):
@@ -167,6 +191,15 @@ def test_promise_3_what_is_no_file_of_ours_is_set_aside_however_often(store, mak
         assert store.load() == credentials()
         assert CredentialStore(store.folder).device_secret() == store.device_secret()
     assert caplog.text.count("set aside as device.secret.damaged") == 3
+    assert "another-token" not in caplog.text
+
+
+def test_a_secret_that_a_person_put_somewhere_may_be_behind_a_link(tmp_path):
+    """As container platforms mount them."""
+    (tmp_path / "..data").write_text("a-key\n")
+    (tmp_path / "..data").chmod(0o640)
+    (tmp_path / "key").symlink_to(tmp_path / "..data")
+    assert read_secret_file(str(tmp_path / "key"), "unused") == Secret("a-key")
 
 
 def test_a_disk_that_cannot_be_written_is_an_error_with_the_files_name(store, monkeypatch):

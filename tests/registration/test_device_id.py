@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
@@ -30,6 +31,16 @@ def board(tmp_path):
 def test_promise_3_a_pipe_in_the_place_of_the_kept_id_is_not_waited_for(tmp_path, board):
     os.mkfifo(tmp_path / "device.id")
     assert device_id(None, tmp_path, board_files=board) == derive(board)
+
+
+def test_promise_7_a_link_in_the_place_of_the_kept_id_tells_nothing_of_another_file(tmp_path, board, caplog):
+    """The id is sent: what a link leads to would be."""
+    (tmp_path / "other").write_text("somebody-elses")
+    (tmp_path / "device.id").symlink_to(tmp_path / "other")
+    assert device_id(None, tmp_path, board_files=board) == derive(board)
+    assert "device.id is not usable ([Errno 40] a link, not a file" in caplog.text
+    assert (tmp_path / "other").read_text() == "somebody-elses"
+    assert stat.S_IMODE((tmp_path / "device.id").lstat().st_mode) == 0o600
 
 
 def test_the_configured_id_wins(tmp_path, board):
