@@ -49,6 +49,8 @@ def stored(url: str, device_id: str) -> int:
         if error.code == 404:  # it does not know the device, so it has nothing of it
             return 0
         raise AgentError(f"{url} does not tell what it holds of {device_id}: {error.code} {error.reason}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise AgentError(f"{url} does not tell what it holds of {device_id}: its answer is no count") from error
 
 
 def _get(url: str, timeout_s: float) -> Any:

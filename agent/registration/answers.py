@@ -61,19 +61,28 @@ class Reply:
     hidden: tuple[Secret, ...] = ()
     key_problem: str | None = None
 
-    def json(self) -> Any:
-        """The body as JSON. RegistrationError that says what came instead."""
+    def record(self) -> Mapping[str, Any]:
+        """The body as a JSON object."""
+        found = self._json()
+        if not isinstance(found, dict):
+            raise NotThisApiError(f"{self.what}: {self.status} with {_named(found)}, not an object")
+        return found
+
+    def records(self) -> list[Mapping[str, Any]]:
+        """The body as a JSON list of objects."""
+        found = self._json()
+        if not isinstance(found, list):
+            raise NotThisApiError(f"{self.what}: {self.status} with {_named(found)}, not a list of objects")
+        if strange := [item for item in found if not isinstance(item, dict)]:
+            raise NotThisApiError(f"{self.what}: {self.status} with {_named(strange[0])} in its list, not an object")
+        return found
+
+    def _json(self) -> Any:
+        """The body as JSON. RegistrationError that says what came instead. What it may be, its callers say."""
         try:
             return json.loads(self.answer.body)
         except (ValueError, RecursionError):
             raise RegistrationError(f"{self.what}: {self.status} with {self._kind()}") from None
-
-    def record(self) -> Mapping[str, Any]:
-        """The body as a JSON object."""
-        found = self.json()
-        if not isinstance(found, dict):
-            raise NotThisApiError(f"{self.what}: {self.status} with a JSON {type(found).__name__}, not an object")
-        return found
 
     def own(self, name: str, device_id: str) -> Mapping[str, Any]:
         """The body as a JSON object that is about this device by its field `name`."""
@@ -117,6 +126,12 @@ class Reply:
 
     def retry_after_s(self) -> float | None:
         return self.answer.retry_after_s(time.time_ns(), MAX_RETRY_AFTER_S)
+
+
+def _named(value: object) -> str:
+    """What stands in JSON in the place of something else."""
+    kind = {type(None): "null", bool: "true or false", str: "text", list: "a list", dict: "an object"}
+    return f"JSON: {kind.get(type(value), 'a number')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +189,7 @@ def token_of(reply: Reply, value: object, name: str) -> Secret:
     if value is None or value == "":
         raise TokenWithheldError(f"{reply.what}: {reply.status} with an empty {name}: registered, but not handed out")
     if not isinstance(value, str):
-        raise RegistrationError(f"{reply.what}: {name} is a JSON {type(value).__name__}, not a string")
+        raise RegistrationError(f"{reply.what}: {name} is {_named(value)}, not text")
     if value.startswith(PLACEHOLDER):
         raise RegistrationError(
             f"{reply.what}: {name} is a placeholder (fake_auth_token_…): this server issues no tokens to write with. "

@@ -107,8 +107,8 @@ class IotCenterV2(Dialect):
         """That server finds authorizations by prefix: removing pi-1 could remove pi-10's. So it is asked first."""
         listed = center.ask("GET", "/api/devices")
         if listed.status == 200 and not listed.is_html():
-            for item in listed.json():
-                other = item.get("deviceId") if isinstance(item, dict) else None
+            for item in listed.records():
+                other = item.get("deviceId")
                 if isinstance(other, str) and other != device_id and other.startswith(device_id):
                     raise IndistinctError(
                         f"the center cannot tell {device_id} from {other[:64]!r}, which begins the same: removing the "
@@ -127,9 +127,7 @@ class IotApi(Dialect):
             check_status(made, device_id)
         reply = center.ask("GET", f"/api/devices/{device_id}")
         check_status(reply, device_id)
-        found = reply.json()
-        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-            raise NotThisApiError(f"{reply.what}: {reply.status} with JSON that is no list of devices")
+        found = reply.records()
         own = [item for item in found if item.get("deviceId") == device_id]
         if not own:
             raise RegistrationError(f"{reply.what}: a list of {len(found)} devices without {device_id}")

@@ -13,7 +13,7 @@ from agent.registration.answers import RegistrationError, Told
 from agent.registration.credentials import Credentials
 from agent.registration.device_id import state_folder_warning
 from agent.registration.remote_config import RemoteConfiguration, accept
-from agent.registration.target import Target, client_cert, is_local, plain_http_warning
+from agent.registration.target import Target, client_cert, has_private_authority, plain_http_warning
 from agent.util.backoff import BASE_S, CAP_S, full_jitter
 from agent.util.proxy import is_loopback
 
@@ -67,10 +67,11 @@ def failure_wait_s(error: Exception, attempts: int, renewing: bool, rng: Random)
 
 
 def target_of(settings: CenterSettings, credentials: Credentials) -> Target:
-    """Where to write: what agent.toml names wins, unless `remote = "prefer"`. RegistrationError for what is missing.
+    """Where to write: what agent.toml names wins, unless `remote = "prefer"`.
 
-    The CA and the client certificate for the center are used for an InfluxDB on the same host or a private network;
-    public ones have public CAs.
+    RegistrationError for what is missing, and for plain http that neither agent.toml nor a center without TLS names.
+    The CA and the client certificate for the center are used for an InfluxDB on the same host or one that no public CA
+    certifies.
     """
     chosen: dict[str, str] = {}
     for name in ("url", "org", "bucket"):
@@ -81,13 +82,19 @@ def target_of(settings: CenterSettings, credentials: Credentials) -> Target:
                 f"registered, but the center does not say influx_{name}: set it in [center] of agent.toml"
             )
         chosen[name] = value
-    there, center = urlsplit(chosen["url"]).hostname or "", urlsplit(settings.url).hostname
-    if settings.require_tls and not chosen["url"].startswith("https:"):
+    there, center = urlsplit(chosen["url"]), urlsplit(settings.url)
+    allowed = (settings.influx_url or "").rstrip("/") == chosen["url"].rstrip("/")
+    if settings.require_tls and there.scheme != "https":
         raise RegistrationError(
             f"{chosen['url']} is plain http, and [center] require_tls is set: nothing is sent there"
         )
+    if center.scheme == "https" and there.scheme != "https" and not allowed:
+        raise RegistrationError(
+            f"the center has https and says to write to {chosen['url']}, where the token could be read on the way: "
+            f'nothing is sent there. Have it name an https address, or set influx_url = "{chosen["url"]}" in [center]'
+        )
     target = Target(chosen["url"], chosen["org"], chosen["bucket"], credentials.token)
-    if there == center or is_local(there):
+    if there.hostname == center.hostname or has_private_authority(there.hostname or ""):
         target = replace(target, ca_file=settings.ca_file, client_cert=client_cert(settings))
     return target
 

@@ -11,6 +11,9 @@ from agent.config.settings import CenterSettings, InfluxSettings
 from agent.util.secret import Secret
 
 LOCAL_SUFFIXES = (".local", ".localhost", ".lan", ".internal", ".home.arpa", ".home", ".intranet")
+"""Under which routers know a host, and no stranger can have a name, nor a certificate of a public authority."""
+_PRIVATE_SUFFIXES = (".local", ".localhost", ".home.arpa")
+_PRIVATE_NETWORKS = [ipaddress.ip_network(n) for n in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")]
 DEBIAN_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -35,14 +38,24 @@ def client_cert(section: CenterSettings | InfluxSettings) -> tuple[str, str] | N
     return section.client_cert, section.client_key or section.client_cert
 
 
-def is_local(host: str) -> bool:
-    """Whether a host's name or address says that it is this machine or on a private network. Asks no name server."""
+def is_private(host: str) -> bool:
+    """Whether a host's address says that it is this machine or on a private network: loopback, RFC 1918, RFC 4193,
+    link-local; or its name, by RFC 6761, 6762 or 8375. What other names lead to, also those without a dot, depends on
+    the network, and no name server is asked.
+    """
     host = host.lower().rstrip(".")
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return "." not in host or host.endswith(LOCAL_SUFFIXES)
-    return address.is_private or address.is_loopback or address.is_link_local
+        return host == "localhost" or host.endswith(_PRIVATE_SUFFIXES)
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_link_local or any(address in network for network in _PRIVATE_NETWORKS)
+
+
+def has_private_authority(host: str) -> bool:
+    """Whether no public authority certifies such a host."""
+    name = host.lower().rstrip(".")
+    return is_private(name) or "." not in name or name.endswith(LOCAL_SUFFIXES)
 
 
 def origin(url: str) -> str:
@@ -52,9 +65,9 @@ def origin(url: str) -> str:
 
 
 def plain_http_warning(url: str) -> str | None:
-    """What to say about secrets going over http to a host that is neither local nor private; None if all is well."""
+    """What to say about secrets going over http to a host that is not private; None if all is well."""
     parts = urlsplit(url)
-    if parts.scheme == "https" or is_local(parts.hostname or ""):
+    if parts.scheme == "https" or is_private(parts.hostname or ""):
         return None
     return f"{url} is plain http and not on a private network: tokens and secrets can be read on the way; use https"
 

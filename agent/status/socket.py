@@ -151,7 +151,9 @@ def ask(folder: Path) -> dict[str, Any] | None:
     except TimeoutError:
         raise AgentError("an agent runs, but gives no answer: is it stopped, or its machine very busy?") from None
     try:
-        answer: dict[str, Any] = json.loads(b"".join(chunks))
-    except ValueError:
+        answer = json.loads(b"".join(chunks))
+    except (ValueError, RecursionError):
         raise AgentError("an agent runs, but its answer broke off: its log says why") from None
+    if not isinstance(answer, dict):
+        raise AgentError(f"{folder / NAME} does not answer as an agent does: which program made it?")
     return answer

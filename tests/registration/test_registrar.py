@@ -79,14 +79,14 @@ TRAPS = {
     "html": ((200, HTML), ["200 with HTML", "<!doctype html>"]),
     "nothing": ((200, ""), ["empty body"]),
     "not json": ((200, "{broken"), ["bytes that are not JSON"]),
-    "a list": ((200, []), ["a JSON list"]),
-    "a number": ((200, 7), ["a JSON int"]),
-    "null": ((200, None), ["a JSON NoneType"]),
+    "a list": ((200, []), ["with JSON: a list, not an object"]),
+    "a number": ((200, 7), ["with JSON: a number, not an object"]),
+    "null": ((200, None), ["with JSON: null, not an object"]),
     "deep": ((200, "[" * 30_000), ["not JSON"]),
     "no id": ((200, {"token": "t"}), ["without deviceId"]),
     "another device": ((200, GOOD | {"deviceId": "pi-70"}), ["'pi-70'", "not for pi-7"]),
     "id is a number": ((200, GOOD | {"deviceId": 7}), ["not for pi-7"]),
-    "token is a number": ((200, GOOD | {"token": 12345}), ["token is a JSON int"]),
+    "token is a number": ((200, GOOD | {"token": 12345}), ["token is JSON: a number, not text"]),
     "token with a newline": ((200, GOOD | {"token": "abc\nX-Evil: 1"}), ["holds what no token holds"]),
     "token without end": ((200, GOOD | {"token": "a" * 2000}), ["holds what no token holds"]),
     "placeholder": ((200, GOOD | {"token": "fake_auth_token_pi-7"}), ["placeholder", "[influxdb]"]),
@@ -111,6 +111,40 @@ def test_an_answer_that_is_no_registration_is_an_error_that_says_what_came(https
     scripted, words = TRAPS[trap]
     center.scripted = [answer(*scripted)] * 9
     fails_with(registrar(center, api="iot-center"), *words)
+
+
+STRANGE = [5, True, None, {}, [None], "[" * 30_000]
+"""JSON, and text that is none, in the place of any answer."""
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize(
+    "wrong", list(itertools.product(STRANGE, range(3))), ids=lambda wrong: f"{wrong[1]}: {wrong[0]!r:.9}"
+)
+def test_whatever_a_center_of_any_kind_answers_at_any_place_is_an_error_in_words(
+    httpserver, registrar, clock, api, wrong
+):
+    """The device is registered and has lost its token: so each request of the dialect is made. Then it is refreshed."""
+    strange, place = wrong
+    center = FakeCenter(httpserver, api)
+    center._issue("pi-7")
+    center.scripted = [None] * place + [answer(200, strange)]
+    device = registrar(center, api=api)
+    settle(device, clock)
+    clock.now += 7200
+    center.scripted = [answer(200, strange)]
+    device.step()
+    for problem in (device.snapshot().error, *device.snapshot().refused):
+        assert problem is None or "JSON" in problem or "without" in problem, problem
+
+
+def test_iot_center_v2_with_something_else_than_its_list_of_devices_says_so(httpserver, registrar):
+    for strange, words in ((5, "a number"), (True, "true or false"), (None, "null"), ([None], "null in its list")):
+        center = FakeCenter(httpserver, "iot-center-v2")
+        center.scripted = [answer(200, AGAIN | {"id": "pi-7"}), answer(200, strange)]
+        fails_with(registrar(center, api="iot-center-v2"), "GET", f"/api/devices: 200 with JSON: {words}")
+        assert "DELETE" not in dict(center.asked())
+        httpserver.clear()
 
 
 @pytest.mark.parametrize("trap", ["html", "no such api"])

@@ -4,8 +4,11 @@ import pytest
 
 from agent.config.limits import check_url
 from agent.config.settings import CenterSettings, InfluxSettings
+from agent.registration.answers import RegistrationError
+from agent.registration.credentials import Credentials
+from agent.registration.policy import target_of
 from agent.registration.static_token import StaticToken
-from agent.registration.target import is_local, plain_http_warning, trust_store
+from agent.registration.target import has_private_authority, is_private, plain_http_warning, trust_store
 from agent.util.loops import LoopThread
 from agent.util.secret import Secret
 
@@ -20,19 +23,61 @@ from agent.util.secret import Secret
         ("10.0.0.1", True),
         ("fe80::1%eth0", True),
         ("fd00::1", True),
-        ("center", True),
-        ("center.local", True),
-        ("Center.LAN.", True),
+        ("172.31.255.255", True),
+        ("169.254.1.1", True),
+        ("::ffff:10.1.2.3", True),
+        ("Center.LOCAL.", True),
+        ("center.home.arpa", True),
+        ("center", False),
+        ("center.lan", False),
+        ("center.internal", False),
+        ("172.32.0.1", False),
+        ("192.0.2.1", False),  # for documentation, as the next two
+        ("198.51.100.1", False),
+        ("2001:db8::1", False),
+        ("198.18.0.1", False),
+        ("0.0.0.0", False),
+        ("100.64.0.1", False),  # a provider's
+        ("::ffff:8.8.8.8", False),
         ("8.8.8.8", False),
         ("example.com", False),
         ("local.example.com", False),
         ("2001:4860::1", False),
     ],
 )
-def test_what_counts_as_local(host, local):
-    assert is_local(host) is local
+def test_what_counts_as_private(host, local):
+    assert is_private(host) is local
     assert (plain_http_warning(f"http://[{host}]:1" if ":" in host else f"http://{host}:1") is None) is local
     assert plain_http_warning("https://example.com") is None
+
+
+def test_a_name_that_no_public_authority_certifies_is_taken_with_the_centers_own():
+    assert all(map(has_private_authority, ("center", "Center.LAN.", "db.internal", "10.0.0.1", "db.local")))
+    assert not any(map(has_private_authority, ("example.com", "8.8.8.8", "lan.example.com")))
+
+
+def of_center(named, **settings):
+    """What target_of() says: the target's URL, or the error."""
+    told = Credentials("https://c.example", "pi-7", "iot-center", Secret("abc"), url=named, org="o", bucket="b")
+    try:
+        return target_of(CenterSettings(**{"url": "https://c.example"} | settings), told).url
+    except RegistrationError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("url", ["http://c.example:8086", "http://127.0.0.1:8086", "http://10.0.0.1:8086"])
+def test_promise_7_a_center_with_tls_cannot_have_the_token_sent_without(url):
+    assert "nothing is sent there" in of_center(url)
+    assert f'influx_url = "{url}"' in of_center(url)
+    assert "nothing is sent there" in of_center(url, remote="prefer", influx_url="https://db.example")
+    assert of_center(url, url="http://c.example") == url
+
+
+@pytest.mark.parametrize("remote", ["local", "prefer"])
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_the_configuration_can_allow_it(remote, slash):
+    url = "http://db.example:8086"
+    assert of_center(url, remote=remote, influx_url=url + slash).rstrip("/") == url
 
 
 @pytest.mark.parametrize(

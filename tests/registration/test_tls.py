@@ -42,6 +42,7 @@ def test_a_center_that_asks_for_a_certificate_gets_it_and_so_does_its_influxdb(r
 
 
 def test_an_authority_of_ones_own_is_trusted_when_it_is_named(center, registrar, certificate):
+    center.place["influx_url"] = "https://localhost:8086"
     device = registrar(center, api="iot-center", require_tls=False, ca_file=str(certificate / "cert.pem"))
     device.step()
     assert device.target().token.reveal() in center.tokens["pi-7"]

@@ -46,6 +46,16 @@ def test_it_ends_at_once_and_does_not_wait_for_its_next_look(tmp_path):
     assert "control" not in {thread.name for thread in threading.enumerate()}
 
 
+@pytest.mark.parametrize("strange", [5, None, ["x"]])
+def test_what_is_no_agent_s_answer_is_an_error(tmp_path, strange):
+    server = ControlServer(tmp_path, lambda: strange)
+    try:
+        with pytest.raises(AgentError, match="does not answer as an agent does"):
+            ask(tmp_path)
+    finally:
+        server.close()
+
+
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     monkeypatch.setattr(status_socket, "LOOK_S", 0.05)
