@@ -12,8 +12,10 @@ import logging
 import socket
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
@@ -28,8 +30,10 @@ from drivers.base import boot_ns
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 5.0
-CONNECTIONS = 16
-TIMEOUT_S = 10.0
+CONNECTIONS, OF_ONE_ADDRESS = 16, 8
+"""At once. One that has not asked yet makes room for the next: whoever only holds connections keeps nobody out."""
+HEADERS_S, ANSWER_S = 5.0, 10.0
+"""Of a connection: until it has asked, and until it has its answer."""
 STATIC = {"/static/page.css": "text/css; charset=utf-8", "/static/page.js": "text/javascript; charset=utf-8"}
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
@@ -115,6 +119,24 @@ class StatusPage(Loop):
         return LOOK_EVERY_S
 
 
+@dataclass(slots=True)
+class Held:
+    """A connection. `asked` once its headers are complete; `since` is seconds of time.monotonic()."""
+
+    request: socket.socket
+    address: str
+    since: float
+    asked: bool = False
+
+
+def crowd_of(held: Sequence[Held], address: str) -> Sequence[Held]:
+    """The connections of which one has to end before there is another from `address`; none where there is room."""
+    own = [one for one in held if one.address == address]
+    if len(own) >= OF_ONE_ADDRESS:
+        return own
+    return held if len(held) >= CONNECTIONS else ()
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
@@ -124,7 +146,8 @@ class _Server(ThreadingHTTPServer):
         self.page = page
         self.hostname = socket.gethostname()
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._slots = threading.BoundedSemaphore(CONNECTIONS)
+        self._lock = threading.Lock()
+        self._held: dict[socket.socket, Held] = {}  # oldest first
         super().__init__((host, port), _Handler)
 
     def server_bind(self) -> None:
@@ -135,16 +158,46 @@ class _Server(ThreadingHTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._slots.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
+        address = client_address[0]
+        with self._lock:
+            crowd = crowd_of(list(self._held.values()), address)
+            silent = next((held for held in crowd if not held.asked), None)
+            if crowd and silent is None:
+                self.shutdown_request(request)
+                return
+            if silent is not None:
+                self._end(silent)
+            self._held[request] = Held(request, address, time.monotonic())
         super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """From serve_forever(), several times a second: what takes too long ends, however busily it goes on."""
+        now = time.monotonic()
+        with self._lock:
+            for held in list(self._held.values()):
+                if now - held.since > (ANSWER_S if held.asked else HEADERS_S):
+                    self._end(held)
+
+    def _end(self, held: Held) -> None:
+        """Its thread finds that out; one at work is counted until then. The lock is held."""
+        if not held.asked:
+            self._held.pop(held.request, None)
+        with suppress(OSError):
+            held.request.shutdown(socket.SHUT_RDWR)
+
+    def has_asked(self, request: socket.socket) -> None:
+        """Raises ConnectionAbortedError where it was too late."""
+        with self._lock:
+            if request not in self._held:
+                raise ConnectionAbortedError
+            self._held[request].asked = True
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._slots.release()
+            with self._lock:
+                self._held.pop(request, None)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - socketserver's signature
         log.debug("a request to the status page failed: %s", sys.exception())
@@ -152,12 +205,13 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
-    timeout = TIMEOUT_S
+    timeout = ANSWER_S
     server_version, sys_version = "iot-agent", ""
     protocol_version = "HTTP/1.0"  # a connection a request: none is held
     paths: ClassVar[dict[str, str]] = {"/": "_page", "/metrics": "_metrics", "/healthz": "_healthz"}
 
     def do_GET(self) -> None:
+        self.server.has_asked(self.connection)
         page = self.server.page
         path = self.path.partition("?")[0]
         if not own_host(self.headers.get("Host", ""), page.settings.public, self.server.hostname):

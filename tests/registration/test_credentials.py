@@ -171,7 +171,7 @@ def too_large(path):
         os.mkfifo,
         a_link,
         a_link_to_a_good_one,
-        pytest.param(a_strangers, marks=pytest.mark.skipif(os.geteuid() != 0, reason="needs root")),
+        pytest.param(a_strangers, marks=pytest.mark.root),
         too_large,
     ],
 )

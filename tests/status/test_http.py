@@ -1,9 +1,14 @@
 """The local page, /metrics and /healthz: what is shown, to whom, and what never is."""
 
+import contextlib
 import http.client
 import json
 import logging
+import os
 import socket
+import subprocess
+import sys
+import threading
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,7 +17,7 @@ from agent.config.settings import StatusSettings
 from agent.status import http as status_http
 from agent.status.health_rules import failing, problems
 from agent.status.history import MINUTE_NS, History
-from agent.status.http import StatusPage, cross_site, own_host
+from agent.status.http import StatusPage, cross_site, crowd_of, own_host
 from agent.status.page import limits, runs, svg
 from drivers.base import boot_ns
 from tests.snapshots import SECOND, sensor, snapshot
@@ -51,6 +56,24 @@ def metrics(page):
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
+
+
+FETCH = """
+import http.client, socket, sys, urllib.parse
+url, host, hold = urllib.parse.urlsplit(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+try:
+    held = [socket.create_connection((url.hostname, url.port), 10) for _ in range(hold)]
+    asked = http.client.HTTPConnection(url.netloc, timeout=10)
+    asked.request("GET", url.path, headers={"Host": host} if host else {})
+    print(asked.getresponse().status)
+except OSError as error:
+    print(type(error).__name__)
+"""
+"""Prints the status of an answer, or why there is none, while it holds connections itself."""
+
+
+def run(command, url, host="", hold=0):
+    return subprocess.run([*command, url, host, str(hold)], capture_output=True, text=True, check=True).stdout.strip()
 
 
 class TestPage:
@@ -169,17 +192,95 @@ class TestListening:
         assert page.address is None
         page.close()
 
-    def test_idle_connections_do_not_add_up(self, serve):
+    def test_whoever_only_holds_connections_keeps_nobody_out(self, serve):
         page = serve()
-        idle = [socket.create_connection(page.address, timeout=10) for _ in range(status_http.CONNECTIONS)]
+        idle = [socket.create_connection(page.address, timeout=10) for _ in range(40)]
         try:
-            idle[0].sendall(b"GET / HTTP/1.0\r\n")
-            further = socket.create_connection(page.address, timeout=10)
-            assert further.recv(1) == b""  # closed at once: no thread for it
-            further.close()
+            for connection in idle[::2]:
+                with contextlib.suppress(OSError):  # some were closed for those that came after them
+                    connection.sendall(b"GET / HTTP/1.0\r\nHost: local")
+            assert ask(page)[0] == 200
+            closed = [connection.recv(1) == b"" for connection in idle[: -status_http.OF_ONE_ADDRESS]]
+            assert all(closed)
         finally:
             for connection in idle:
                 connection.close()
+
+    def test_headers_that_trickle_in_end_at_a_deadline_of_their_own(self, serve, monkeypatch):
+        monkeypatch.setattr(status_http, "HEADERS_S", 0.1)
+        with socket.create_connection(serve().address, timeout=10) as slow:
+            slow.sendall(b"GET / HTTP/1.0\r\nHo")
+            assert slow.recv(1) == b""
+
+    def test_an_address_has_its_share_of_the_connections_and_one_that_has_asked_is_not_ended(self):
+        def held(address, count, asked=False):
+            return [status_http.Held(None, address, 0.0, asked) for _ in range(count)]
+
+        mine, others = held("10.0.0.1", 8), held("10.0.0.2", 7)
+        assert crowd_of(mine, "10.0.0.1") == mine
+        assert not crowd_of(mine + others, "10.0.0.2")
+        full = [*mine, *others, *held("10.0.0.3", 1)]
+        assert crowd_of(full, "10.0.0.2") == full
+
+    def test_a_request_beyond_those_at_work_is_closed_at_once(self, serve):
+        entered, go_on = threading.Semaphore(0), threading.Event()
+
+        def slow():
+            entered.release()
+            assert go_on.wait(10)
+            return snapshot()
+
+        page = serve()
+        page.snapshot = slow
+        busy = [socket.create_connection(page.address, timeout=10) for _ in range(status_http.OF_ONE_ADDRESS)]
+        try:
+            for connection in busy:
+                connection.sendall(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                assert entered.acquire(timeout=10)
+            with socket.create_connection(page.address, timeout=10) as further:
+                assert further.recv(1) == b""
+            go_on.set()
+            assert all(connection.recv(12) == b"HTTP/1.0 200" for connection in busy)
+        finally:
+            go_on.set()
+            for connection in busy:
+                connection.close()
+
+
+@pytest.fixture
+def neighbour():
+    """How to run something on another machine of this network, and this one's address there: a network namespace."""
+    name, here = f"iot{os.getpid()}", f"v{os.getpid()}"
+
+    def ip(*words):
+        subprocess.run(["ip", *words], check=True)
+
+    ip("netns", "add", name)
+    try:
+        ip("link", "add", here, "type", "veth", "peer", "name", "eth0", "netns", name)
+        ip("address", "add", "198.18.77.1/30", "dev", here)
+        ip("link", "set", here, "up")
+        ip("-n", name, "address", "add", "198.18.77.2/30", "dev", "eth0")
+        ip("-n", name, "link", "set", "eth0", "up")
+        yield ["ip", "netns", "exec", name], "198.18.77.1"
+    finally:
+        ip("netns", "del", name)
+
+
+@pytest.mark.root
+def test_another_machine_sees_the_page_only_where_it_is_public_also_while_connections_are_held(serve, neighbour):
+    there, address = neighbour
+    fetch = [*there, sys.executable, "-c", FETCH]
+    port = serve(listen=f"{address}:0", public=True).address[1]
+    assert run(fetch, f"http://{address}:{port}/healthz") == "200"
+    assert run(fetch, f"http://{address}:{port}/", "evil.example") == "400"
+    assert run(fetch, f"http://{address}:{port}/", hold=40) == "200"
+    with contextlib.ExitStack() as held:
+        for _ in range(40):
+            held.enter_context(socket.create_connection((address, port), timeout=10))
+        assert run(fetch, f"http://{address}:{port}/") == "200"
+    port = serve(listen="127.0.0.1:0").address[1]
+    assert run(fetch, f"http://{address}:{port}/healthz") == "ConnectionRefusedError"
 
 
 class TestHealthz:

@@ -15,7 +15,6 @@ from agent.util.atomic import read_regular
 from agent.util.errors import AgentError
 from agent.util.state_folder import prepare
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to have files of two users")
 STRANGER = 12345
 
 
@@ -78,7 +77,7 @@ def test_a_shared_folder_is_refused_and_stays_shared(tmp_path):
     assert mode(tmp_path) == 0o1777
 
 
-@as_root
+@pytest.mark.root
 def test_somebody_elses_folder_that_all_can_write_to_is_refused(tmp_path):
     tmp_path.chmod(0o777)
     os.chown(tmp_path, STRANGER, -1)
@@ -87,7 +86,7 @@ def test_somebody_elses_folder_that_all_can_write_to_is_refused(tmp_path):
     assert mode(tmp_path) == 0o777
 
 
-@as_root
+@pytest.mark.root
 def test_what_a_stranger_left_in_the_folder_is_not_read_and_what_its_owner_or_root_left_is(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"content")
@@ -101,7 +100,7 @@ def test_what_a_stranger_left_in_the_folder_is_not_read_and_what_its_owner_or_ro
                 read_regular(path)
 
 
-@as_root
+@pytest.mark.root
 @pytest.mark.parametrize("planted", ["folder", "link"])
 def test_a_buffer_that_a_stranger_planted_is_set_aside(tmp_path, planted):
     there, elsewhere = tmp_path / "buffer", tmp_path / "elsewhere"
