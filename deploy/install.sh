@@ -52,6 +52,13 @@ write() { # target mode: its standard input, all of it or nothing
   (umask 077; cat >"$new"); chmod "$2" "$new"; mv "$new" "$1"
 }
 
+edits=()
+set_key() { # pattern key text: in the sed program `edits`, the first line that matches becomes key = "text"
+  local text
+  text=$(printf '%s' "$3" | sed 's/[\\&|]/\\&/g')
+  edits+=(-e "s|^$1|$2 = \"$text\"|")
+}
+
 while [ $# -gt 0 ]; do
   case $1 in
     --center | --device-id | --config | --enrollment-key | --wheelhouse | --python | --ready-timeout)
@@ -80,7 +87,7 @@ done
 [ -z "$config" ] || [ -r "$config" ] || fail "--config $config cannot be read"
 [ -z "$enrollment_key" ] || [ -r "$enrollment_key" ] || fail "--enrollment-key $enrollment_key cannot be read"
 case $center in '' | http://?* | https://?*) ;; *) fail "--center $center: must be a URL like http://center.local:5000" ;; esac
-case $center in *[\"\\[:space:]]*) fail "--center: no quotes or spaces in a URL" ;; esac
+case $center in *[\"\\[:space:][:cntrl:]]*) fail "--center: no quotes or spaces in a URL" ;; esac
 case $device_id in *[!A-Za-z0-9._-]*) fail "--device-id $device_id: only A-Z a-z 0-9 . _ -" ;; esac
 case $ready_timeout in '' | *[!0-9]*) fail "--ready-timeout $ready_timeout: must be whole seconds" ;; esac
 [ -n "$wheelhouse" ] || [ ! -d "$source_dir/wheelhouse" ] || wheelhouse=$source_dir/wheelhouse
@@ -204,14 +211,14 @@ else
   if [ "$start$config$center" = no ]; then
     say "no $etc/agent.toml yet: it is taken from the boot partition when the agent starts"
   elif [ ! -e "$etc/agent.toml" ] || [ -n "$config" ]; then
-    edits=()
-    [ -z "$center" ] || edits+=(-e "s|^url = \"http://center.local:5000\"|url = \"${center//&/\\&}\"|")
+    [ -z "$center" ] || set_key 'url = "http://center.local:5000"' url "$center"
     read -r sensor others <<<"$sensors"
-    [ -z "$sensor" ] || edits+=(-e "s|^driver = \"bme280\"|driver = \"$sensor\"|")
+    [ -z "$sensor" ] || set_key 'driver = "bme280"' driver "$sensor"
     [ -z "$others" ] || [ -n "$config" ] || warn "agent.toml names $sensor alone: sudo iot-agent scan --write puts the others into it"
-    [ -z "$device_id" ] || edits+=(-e "s|^# id = .*|id = \"$device_id\"|")
-    [ ! -e "$etc/enrollment.key" ] && [ -z "$enrollment_key" ] ||
-      edits+=(-e "s|^# enrollment_key_file = .*|enrollment_key_file = \"$etc/enrollment.key\"|")
+    [ -z "$device_id" ] || set_key '# id = .*' id "$device_id"
+    if [ -e "$etc/enrollment.key" ] || [ -n "$enrollment_key" ]; then
+      set_key '# enrollment_key_file = .*' enrollment_key_file "$etc/enrollment.key"
+    fi
     if [ -n "$config" ]; then cat "$config"; else sed "${edits[@]:--e;}" "$source_dir/agent.toml.example"; fi |
       write "$etc/agent.toml" 640
     run chgrp iot-agent "$etc/agent.toml"

@@ -157,6 +157,19 @@ def test_install_refuses_what_cannot_work_with_a_reason(arguments, said):
     assert said in result.stderr
 
 
+@pytest.mark.parametrize("url", ["http://c:5000/a|b", "http://c/&/x", r"http://c/'$(id)`id`", "http://c/[.*]^#/\\2"])
+def test_whatever_stands_in_a_url_is_in_agent_toml_as_it_was_given(url):
+    result = sh(DEPLOY / "install.sh", "--dry-run", "--no-i2c", "--center", url.replace("\\", ""))
+    assert result.returncode == 0, result.stderr
+    (function,) = re.findall(r"(?ms)^set_key\(\) .*?^}$", (DEPLOY / "install.sh").read_text())
+    script = f"""edits=(); {function}
+      set_key 'url = "http://center.local:5000"' url "$1"; set_key '# id = .*' id "a&b|c"
+      sed "${{edits[@]}}" {ROOT}/agent.toml.example"""
+    written = sh("bash", "-euc", script, "bash", url).stdout.replace("\\", "\\\\")
+    assert tomllib.loads(written)["center"]["url"] == url
+    assert tomllib.loads(written)["device"]["id"] == "a&b|c"
+
+
 class TestBootPartition:
     def take(self, tmp_path):
         return sh(
@@ -182,6 +195,38 @@ class TestBootPartition:
         (tmp_path / "boot/iot-agent.toml").write_text("other")
         assert self.take(tmp_path).returncode == 0
         assert (tmp_path / "etc/agent.toml").read_text() == "mine"
+
+    @pytest.mark.parametrize("broken", ["no folder", "no file", "full"])
+    def test_promise_3_a_configuration_that_cannot_be_kept_is_said_and_no_failure(self, tmp_path, broken):
+        (tmp_path / "boot").mkdir()
+        (tmp_path / "boot/iot-agent.toml").write_text("x")
+        (tmp_path / "boot/iot-agent-enrollment.key").write_text("k3y")
+        if broken == "no folder":
+            (tmp_path / "etc").write_text("a file")
+        else:
+            (tmp_path / "etc").mkdir()
+            for name in ("agent.toml", "enrollment.key"):
+                if broken == "no file":
+                    (tmp_path / f"etc/{name}.new").mkdir()
+                else:
+                    (tmp_path / f"etc/{name}.boot").symlink_to("/dev/full")
+        result = self.take(tmp_path)
+        assert result.returncode == 0
+        assert result.stdout.count("was not taken: ") == 2
+        assert (tmp_path / "boot/iot-agent-enrollment.key").read_text() == "k3y"
+        assert not (tmp_path / "etc/agent.toml").exists()
+        assert unit()["Service"]["ExecStartPre"].startswith("-+")
+
+    def test_what_is_too_large_to_be_a_configuration_or_a_key_is_not_taken(self, tmp_path):
+        (tmp_path / "boot").mkdir()
+        for name, most in (("iot-agent.toml", 1_000_000), ("iot-agent-enrollment.key", 65_536)):
+            with (tmp_path / "boot" / name).open("wb") as file:
+                file.truncate(most + 1)
+        result = self.take(tmp_path)
+        assert result.returncode == 0
+        assert "larger than 1000000 bytes" in result.stdout
+        assert "larger than 65536 bytes" in result.stdout
+        assert list((tmp_path / "etc").iterdir()) == []
 
     def test_nothing_on_it_is_no_failure(self, tmp_path):
         result = self.take(tmp_path)
