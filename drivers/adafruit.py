@@ -7,7 +7,7 @@ it is in drivers/adafruit_session.py.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -57,6 +57,10 @@ class OfAdafruit(Driver):
         if options.address != "auto" and addresses and options.address not in addresses:
             allowed = ", ".join(f"0x{address:02x}" for address in addresses)
             raise OptionError(f"option 'address' is {options.address:#x}: allowed are \"auto\", {allowed}", "address")
+
+    @classmethod
+    def quantities(cls, options: Any) -> Collection[str]:  # noqa: ARG003 - the row says it
+        return cls.row.fields
 
     def describe(self) -> str:
         place = "" if self._address is None else f" at 0x{self._address:02x}"
@@ -165,6 +169,10 @@ class Adafruit(OfAdafruit):
         super().__init__(options, **more)
         self.row = _row_of(self.options)
         self.sensor = self.row.name  # type: ignore[misc] # as a BMP280 is tagged as what it is
+
+    @classmethod
+    def quantities(cls, options: AnyOptions) -> Collection[str]:
+        return options.fields
 
     @classmethod
     def check(cls, options: AnyOptions) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -115,13 +115,16 @@ class Driver(ABC):
         """
         validate(options)
 
+    @classmethod
+    def quantities(cls, options: Any) -> Collection[str]:  # noqa: ARG003 - for those whose options decide
+        """What it may measure with these options, by the fields of QUANTITIES. All of them where a driver says nothing:
+        beside it no other sensor of a device may go without a name.
+        """
+        return QUANTITIES
+
     def describe(self) -> str:
         """What and where it is, for messages: `BME280 at 0x77 on /dev/i2c-1`."""
         return self.sensor
-
-    def kinds(self) -> tuple[str, ...]:
-        """What `sensor` may turn out to be once it is open; asked before."""
-        return (self.sensor,)
 
     @abstractmethod
     def open(self) -> None:

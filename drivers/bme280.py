@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
@@ -94,14 +94,14 @@ class Bme280(Driver):
         self._address: int | None = None if self.options.address == "auto" else self.options.address
         self._conversions: Conversions | None = None
 
+    @classmethod
+    def quantities(cls, options: Any) -> Collection[str]:
+        return [name for name in MEASURED if options.humidity or name != "Humidity"]
+
     def describe(self) -> str:
         if self._address is None:
             return f"{self._name} on {self._bus_name()} at 0x76 or 0x77"
         return f"{self._name} at 0x{self._address:02x} on {self._bus_name()}"
-
-    def kinds(self) -> tuple[str, ...]:
-        may_be_another = type(self).sensor == "bme280" and not self.options.humidity
-        return (self.sensor, "bmp280") if may_be_another else (self.sensor,)
 
     def _bus_name(self) -> str:
         return f"/dev/i2c-{self.options.bus}"

@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import fnmatch
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from drivers.base import (
     Driver,
@@ -55,6 +56,10 @@ class Ds18b20(Driver):
         super().__init__(options)
         self.options: Ds18b20Options
         self._file: Path | None = None
+
+    @classmethod
+    def quantities(cls, options: Any) -> Collection[str]:  # noqa: ARG003 - the contract's
+        return ("Temperature",)
 
     def describe(self) -> str:
         return f"DS18B20 {self._file.parent.name if self._file else self.options.id}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -63,6 +63,10 @@ class Virtual(Driver):
     def check(cls, options: Any) -> None:
         super().check(options)
         _moment(options.time)
+
+    @classmethod
+    def quantities(cls, options: Any) -> Collection[str]:  # noqa: ARG003 - the contract's
+        return ("Temperature", "Humidity", "Pressure", "CO2", "TVOC", "Lat", "Lon")
 
     def describe(self) -> str:
         return f"virtual weather (seed {self.options.seed})"

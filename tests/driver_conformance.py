@@ -78,6 +78,7 @@ def readings_are_fresh_values_of_the_data_model(kind, make):
             assert reading.raw is None or isinstance(reading.raw, bytes)
             assert {*reading.registers} <= {*reading.values, *reading.refused}
             assert not {*reading.refused} & {*reading.values}, "refused, and given"
+            assert {*reading.values} <= {*kind.quantities(driver.options)}, "more than it says it may measure"
             values_fit(reading.values)
             assert line_for("device", driver.sensor, reading.values, boot_ns=reading.boot_ns).head
 

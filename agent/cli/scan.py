@@ -7,7 +7,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,10 +109,21 @@ def _number(value: Any) -> int | None:
 
 
 def with_sensors(text: str, new: Sequence[Sensor]) -> tuple[str, list[str]]:
-    """agent.toml with these sensors at its end, and their tables. One that has no name yet gets that of its driver."""
+    """agent.toml with these sensors at its end, and their tables.
+
+    One that has no name yet gets that of its driver where another measures the same: only then, since its points have
+    another tag from then on.
+    """
     tables = _tables(text)
-    taken = {str(table["name"]) for table in tables if "name" in table}
-    unnamed = iter([_free(table.get("driver", "bme280"), taken) if "name" not in table else None for table in tables])
+    measured = [_measured(table) for table in (*tables, *({"driver": sensor.driver} for sensor in new))]
+    taken, names = {str(table["name"]) for table in tables if "name" in table}, []
+    for number, table in enumerate(tables):
+        others = measured[:number] + measured[number + 1 :]
+        alone = "name" in table or all(measured[number].isdisjoint(other) for other in others)
+        driver = str(table.get("driver", "bme280"))
+        names.append(None if alone else _free(driver, taken))
+        taken.add(driver)  # what one without a name is called elsewhere
+    unnamed = iter(names)
 
     def named(header: re.Match[str]) -> str:
         name = next(unnamed, None)
@@ -122,6 +133,19 @@ def with_sensors(text: str, new: Sequence[Sensor]) -> tuple[str, list[str]]:
         text = _HEADER.sub(named, text)
     added = [sensor.table(_free(sensor.driver, taken)) for sensor in new]
     return text.rstrip("\n") + "\n\n" + "\n".join(added) if text else "\n".join(added), added
+
+
+def _measured(table: Mapping[str, Any]) -> set[str]:
+    """What a sensor may measure: anything, where the table is not right, which is the business of `check`."""
+    from agent.config.settings import SensorSettings  # noqa: PLC0415 - with the drivers
+    from drivers.base import QUANTITIES, OptionError, load, options_for  # noqa: PLC0415
+
+    ours = {field.name for field in fields(SensorSettings)}
+    try:
+        driver = load(str(table.get("driver", "bme280")))
+        return set(driver.quantities(options_for(driver, {k: v for k, v in table.items() if k not in ours})))
+    except OptionError:
+        return set(QUANTITIES)
 
 
 def _free(driver: str, taken: set[str]) -> str:

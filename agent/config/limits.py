@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -135,17 +135,15 @@ def contradictions(settings: s.Settings) -> Iterator[str]:
 def _sensor_contradictions(sensors: tuple[s.SensorSettings, ...]) -> Iterator[str]:
     if not sensors:
         yield "sensor = []: at least one [[sensor]] is needed"
-    names: set[str] = set()
+    nameless = {sensor.driver for sensor in sensors if sensor.name is None}
+    measured: list[Collection[str]] = []
     for index, sensor in enumerate(sensors):
         where = f"sensor[{index}]"
-        if len(sensors) > 1 and not sensor.name:
-            yield f'{where}: with several sensors each needs a name, like name = "bench"'
         if sensor.name is not None:
             if wrong(check_id, sensor.name):
                 yield f"{where}.name = {sensor.name!r}: must be {ID_RULE}"
-            if sensor.name in names:
+            if sensor.name in {other.name for other in sensors[:index]} | nameless:
                 yield f"{where}.name = {sensor.name!r}: another sensor has this name"
-            names.add(sensor.name)
         if sensor.sample_every and sensor.sample_every > sensor.interval:
             yield f"{where}.sample_every = {sensor.sample_every:g} s: must be at most the interval"
         for table in ("deadband", "max_rate"):
@@ -155,18 +153,66 @@ def _sensor_contradictions(sensors: tuple[s.SensorSettings, ...]) -> Iterator[st
                 elif not value > 0:
                     yield f"{where}.{table}.{field} = {value:g}: must be above 0"
         yield from _calibration_contradictions(sensor, where)
+        measured.append(())
         try:
-            options_for(load_driver(sensor.driver), sensor.options)
+            measured[-1] = may_deliver(sensor)
+            yield from _underivable(sensor, where)
         except OptionError as error:
             ours = get_close_matches(error.key or "", [f.name for f in fields(s.SensorSettings)], 1, 0.8)
             hint = f"; did you mean {ours[0]}?" if ours and ours[0] != "options" else ""
             yield f"{where}: {error}{hint}"
+    for index, sensor in enumerate(sensors):
+        if sensor.name is None and (said := _mistaken_for(index, sensors, measured)):
+            yield f"sensor[{index}]: {said}"
+
+
+def may_deliver(sensor: s.SensorSettings) -> Collection[str]:
+    """The quantities that it may measure, and those derived. Raises OptionError."""
+    return {*_may_measure(sensor), *_derived(sensor)}
+
+
+def _may_measure(sensor: s.SensorSettings) -> Collection[str]:
+    driver = load_driver(sensor.driver)
+    return driver.quantities(options_for(driver, sensor.options))
+
+
+def _derived(sensor: s.SensorSettings) -> Mapping[str, str]:
+    """What is computed, and by which key."""
+    found = dict.fromkeys(sensor.derive, "derive") | ({"DewPoint": "dew_point"} if sensor.dew_point else {})
+    return found | ({"PressureSeaLevel": "altitude"} if sensor.altitude is not None else {})
+
+
+def _underivable(sensor: s.SensorSettings, where: str) -> Iterator[str]:
+    """What is to be computed from quantities that the sensor does not measure. Raises OptionError."""
+    measured = _may_measure(sensor)
+    for field, key in _derived(sensor).items():
+        needs = ("Temperature", "Pressure" if key == "altitude" else "Humidity")
+        if lacking := [name for name in needs if name not in measured]:
+            text = f"{field} needs {' and '.join(lacking)}, which {sensor.driver} does not measure"
+            yield f"{where}.{key}: {text}{' with these options' if sensor.options else ''}"
+
+
+def _mistaken_for(index: int, sensors: Sequence[s.SensorSettings], measured: Sequence[Collection[str]]) -> str | None:
+    """Why a sensor cannot do without a name: there is another whose points would be taken for its own."""
+    for number, other in enumerate(sensors):
+        shared = [name for name in QUANTITIES if name in measured[index] and name in measured[number]]
+        alike = other.name is None and other.driver == sensors[index].driver
+        if number != index and (shared or alike):
+            what = f"measures {shared[0]}" if len(shared) == 1 else f"may measure {', '.join(shared[:3])}"
+            what = f"{what}, …" if len(shared) > 3 else what
+            called = f"{other.name or other.driver}, the {number + 1}. [[sensor]]"
+            return (
+                f"another ({called}) {what if shared else 'is read by the same driver'} as well, so each needs a name, "
+                'like name = "bench": it is the tag sensor of its points, by which they are told apart'
+            )
+    return None
 
 
 def sensor_problems(sensor: s.SensorSettings) -> Iterator[str]:
     """What a sensor that stands alone, without a file, must satisfy."""
     yield from out_of_limits(sensor, "sensor.")
-    yield from (text.removeprefix(".") for text in _calibration_contradictions(sensor, ""))
+    found = [*_calibration_contradictions(sensor, ""), *_underivable(sensor, "")]
+    yield from (text.removeprefix(".") for text in found)
 
 
 def _calibration_contradictions(sensor: s.SensorSettings, where: str) -> Iterator[str]:
@@ -192,8 +238,6 @@ def _calibration_contradictions(sensor: s.SensorSettings, where: str) -> Iterato
         if field not in derivable:
             hint = "; set altitude for it" if field == "PressureSeaLevel" else nearest(field, derivable)
             yield f"{where}.derive: {field!r} is nothing that can be derived{hint}"
-    if (sensor.derive or sensor.dew_point) and sensor.options.get("humidity") is False:
-        yield f"{where}.{'derive' if sensor.derive else 'dew_point'}: needs humidity, and humidity = false"
 
 
 def missing_files(settings: s.Settings) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
@@ -18,6 +19,8 @@ from agent.util.errors import ConfigError
 from agent.util.secret import TOKEN, Secret
 
 _Section = TypeVar("_Section", s.CenterSettings | None, s.InfluxSettings | None)
+_NAMED = re.compile(r"(?P<section>\w+)(?:\[(?P<index>\d+)\])?(?:\.(?P<key>\w+))?")
+_TABLE = re.compile(r"\s*\[\[?\s*([\w.]+)\s*\]")
 MAX_FILE = 1_000_000
 """Bytes: more is no configuration."""
 
@@ -48,21 +51,21 @@ def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> s.Sett
     except RecursionError as error:
         raise ConfigError(f"{path}: not valid TOML: brackets within brackets without end") from error
     readable = bool(mode & 0o004)  # its group may be the agent's: root:iot-agent 0640
-    return parse_settings(data, str(path), environ, readable_by_others=readable)
+    return parse_settings(data, str(path), environ, readable_by_others=readable, text=text.decode("utf-8-sig"))
 
 
 def parse_settings(
-    data: dict[str, Any], name: str, environ: Mapping[str, str], *, readable_by_others: bool = False
+    data: dict[str, Any], name: str, environ: Mapping[str, str], *, readable_by_others: bool = False, text: str = ""
 ) -> s.Settings:
-    """Settings from the tables of a TOML file. Raises ConfigError."""
+    """Settings from the tables of a TOML file, whose `text` tells where what is wrong stands. Raises ConfigError."""
     data = _overridden(data, environ)
     try:
         settings = _CONVERTER.structure(data, s.Settings)
     except VALIDATION as error:
-        raise ConfigError("\n".join(f"{name}: {line}" for line in problems(error))) from None
+        raise ConfigError("\n".join(_placed(line, name, text, data) for line in problems(error))) from None
     lines = [*out_of_limits(settings), *contradictions(settings)]
     if lines:
-        raise ConfigError("\n".join(f"{name}: {line}" for line in lines))
+        raise ConfigError("\n".join(_placed(line, name, text, data) for line in lines))
     warnings = []
     if readable_by_others and settings.influxdb and settings.influxdb.token:
         warnings.append(f"{name} holds a token and others can read it: chmod 600 {name}, or use token_file")
@@ -73,6 +76,38 @@ def parse_settings(
         warnings=tuple(warnings),
         named=frozenset(_named(data)),
     )
+
+
+def _placed(problem: str, name: str, text: str, data: Mapping[str, Any]) -> str:
+    """A problem with its file and line; a sensor by its number, from 1, and its name."""
+    found = _NAMED.match(problem)
+    if found is None:
+        return f"{name}: {problem}"
+    section, index, key = found["section"], int(found["index"] or 0), found["key"]
+    if (line := _line_of(text, section, index, key)) is not None:
+        name = f"{name}:{line}"
+    if found["index"] is None:
+        return f"{name}: {problem}"
+    table = data["sensor"][index] if isinstance(data.get("sensor"), list) else {}
+    called = f" ({table['name']})" if isinstance(table, dict) and isinstance(table.get("name"), str) else ""
+    return f"{name}: [[sensor]] {index + 1}{called}: {problem[found.end('index') + 1 :].lstrip('.: ')}"
+
+
+def _line_of(text: str, section: str, index: int, key: str | None) -> int | None:
+    """The line of a key in the table of this name, the one with this index; that of the table where the key is not."""
+    header: int | None = None
+    for number, line in enumerate(text.splitlines(), 1):
+        if table := _TABLE.match(line):
+            if header is not None and table[1] == f"{section}.{key}":
+                return number
+            if header is not None and not table[1].startswith(f"{section}."):
+                break
+            if table[1] == section:
+                index -= 1
+                header = number if index < 0 else None
+        elif header is not None and key and re.match(rf"\s*{re.escape(key)}\s*[.=]", line):
+            return number
+    return header
 
 
 def sensor_of_texts(table: Mapping[str, str]) -> s.SensorSettings:

@@ -32,7 +32,6 @@ def write_past(settings: Settings, state_dir: Path, *, since_s: float, every_s: 
     """
     prepare(state_dir)
     identity = device_id(settings.device.id, state_dir)
-    kinds = [load(sensor.driver).sensor for sensor in settings.sensor]
     place = settings.device.location
     location = (place.lat, place.lon) if place else None
     step, now = max(1, round(every_s * _NS)), time.time_ns()
@@ -40,14 +39,13 @@ def write_past(settings: Settings, state_dir: Path, *, since_s: float, every_s: 
     with OfflineBuffer(state_dir / "buffer", create=True) as buffer:
         for sensor in sensors_with_past(settings):
             driver = Virtual(options_for(Virtual, sensor.options))
-            name = sensor.name if kinds.count(driver.sensor) > 1 else None
             lines = (
                 line_for(
                     identity,
                     driver.sensor,
                     driver.values_at(time_ns / _NS),
                     boot_ns=0,
-                    sensor_name=name,
+                    sensor_name=sensor.name,
                     location=location,
                     time_ns=time_ns,
                 ).encode()

@@ -15,11 +15,10 @@ from drivers.base import Driver, Reading, make
 
 @dataclass(frozen=True, slots=True)
 class Sensor:
-    """A [[sensor]] at work; `tag` is the value of the tag `sensor`, where a device has several of a kind."""
+    """A [[sensor]] at work."""
 
     name: str
     sampler: Sampler
-    tag: str | None
 
 
 class Sensors:
@@ -33,12 +32,10 @@ class Sensors:
     ) -> None:
         self._settings, self._device_id, self._put = settings, device_id, put
         self._location = settings.device.location
-        kinds = [set(driver.kinds()) for driver in drivers]
-        self._sensors: list[Sensor] = []
-        for number, (table, driver) in enumerate(zip(settings.sensor, drivers, strict=True)):
-            tag = table.name if sum(not kinds[number].isdisjoint(other) for other in kinds) > 1 else None
-            sampler = Sampler(table, driver, self._emit(driver, tag))
-            self._sensors.append(Sensor(table.name or str(number), sampler, tag))
+        self._sensors = [
+            Sensor(table.name or table.driver, Sampler(table, driver, self._emit(driver, table.name)))
+            for table, driver in zip(settings.sensor, drivers, strict=True)
+        ]
 
     def loops(self) -> Iterator[tuple[str, Sampler]]:
         """A name and what is to be run, for each."""
@@ -49,7 +46,7 @@ class Sensors:
 
     def alive_boot_ns(self) -> dict[str, int]:
         """When each was last seen at work (boot clock)."""
-        return {f"sensor {s.tag or s.sampler.driver.sensor}": s.sampler.snapshot().alive_boot_ns for s in self._sensors}
+        return {f"sensor {s.name}": s.sampler.snapshot().alive_boot_ns for s in self._sensors}
 
     def describe(self) -> str:
         return ", ".join(sensor.sampler.driver.describe() for sensor in self._sensors)
@@ -71,14 +68,14 @@ class Sensors:
             return None
         return (self._location.lat, self._location.lon) if self._location else None
 
-    def _emit(self, driver: Driver, tag: str | None) -> Callable[[Reading], None]:
+    def _emit(self, driver: Driver, name: str | None) -> Callable[[Reading], None]:
         def emit(reading: Reading) -> None:
             line = line_for(
                 self._device_id,
                 driver.sensor,  # a BMP280 is known as one only once it is open
                 reading.values,
                 boot_ns=reading.boot_ns,
-                sensor_name=tag,
+                sensor_name=name,
                 location=self._place(reading.values),
             )
             self._put([line])

@@ -136,6 +136,13 @@ def test_one_that_looks_for_its_place_reads_one_chip():
     assert list(new_sensors([bmp280], [{}])) == [bmp280]
 
 
+def test_a_sensor_without_a_name_keeps_its_series_unless_another_measures_the_same():
+    text, _ = with_sensors('[[sensor]]\ndriver = "veml7700"\n[[sensor]]\n', [SHT4X])
+    assert [table.get("name") for table in tomllib.loads(text)["sensor"]] == [None, "bme280", "sht4x"]
+    text, _ = with_sensors('[[sensor]]\ndriver = "veml7700"\n', [Sensor("veml7700", 1, 0x10)])
+    assert [table.get("name") for table in tomllib.loads(text)["sensor"]] == ["veml7700", "veml7700-2"]
+
+
 def test_names_are_free_and_each_sensor_gets_one():
     text, _ = with_sensors('[[sensor]]\nname = "scd4x"\n[[ sensor ]]\ndriver = "virtual"\n', [SCD4X, SCD4X])
     assert [table["name"] for table in tomllib.loads(text)["sensor"]] == ["scd4x", "virtual", "scd4x-2", "scd4x-3"]

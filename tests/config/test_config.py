@@ -58,13 +58,28 @@ def test_the_environment_wins_as_the_existing_python_client_reads_it():
         ({"device": {"location": {"lat": float("nan"), "lon": 0}}}, ["device.location.lat"]),
         ({"sensor": {"driver": "virtual"}}, ["sensor", "[[sensor]]"]),
         ({"sensor": []}, ["at least one [[sensor]]"]),
-        ({"sensor": [{"interval": 5}]}, ["sensor[0].interval = 5", '"10s"']),
-        ({"sensor": [{"driver": "virtual", "interval": "1ms"}]}, ["sensor[0].interval", '"50ms"']),
-        ({"sensor": [{"driver": "bme208"}]}, ["sensor[0]", "bme208", "bme280"]),
-        ({"sensor": [{"driver": "virtual", "colour": "red"}]}, ["sensor[0]", "colour"]),
+        ({"sensor": [{"interval": 5}]}, ["[[sensor]] 1: interval = 5", '"10s"']),
+        ({"sensor": [{"driver": "virtual", "interval": "1ms"}]}, ["[[sensor]] 1: interval", '"50ms"']),
+        ({"sensor": [{"driver": "bme208"}]}, ["[[sensor]] 1: ", "bme208", "bme280"]),
+        ({"sensor": [{"driver": "virtual", "colour": "red"}]}, ["[[sensor]] 1: ", "colour"]),
         ({"sensor": [{"driver": "virtual", "intervall": "1s"}]}, ["intervall", "did you mean interval?"]),
-        ({"sensor": [{"driver": "virtual"}, {"driver": "virtual"}]}, ["sensor[0]", "needs a name"]),
-        ({"sensor": [{"driver": "virtual", "name": "a"}] * 2}, ["sensor[1].name", "another sensor"]),
+        ({"sensor": [{"driver": "virtual"}] * 2}, ["[[sensor]] 1: ", "[[sensor]] 2: ", "needs a name"]),
+        (
+            {"sensor": [{"driver": "ds18b20"}, {"driver": "virtual", "name": "roof"}]},
+            ["[[sensor]] 1: another (roof, the 2. [[sensor]]) measures Temperature as well, so each needs a name"],
+        ),
+        (
+            {"sensor": [{"driver": "adafruit", "class": "adafruit_a.A", "fields": {q: "x"}} for q in ("CO2", "TVOC")]},
+            ["[[sensor]] 1: another (adafruit, the 2. [[sensor]]) is read by the same driver as well"],
+        ),
+        (
+            {"sensor": [{"driver": "virtual"}, {"driver": "veml7700", "name": "virtual"}]},
+            ["[[sensor]] 2 (virtual): name = 'virtual': another sensor has this name"],
+        ),
+        ({"sensor": [{"driver": "virtual", "name": "veml7700"}, {"driver": "veml7700"}]}, ["another sensor has this"]),
+        ({"sensor": [{"driver": "ds18b20", "derive": ["DewPoint"]}]}, ["derive: DewPoint needs Humidity, which ds"]),
+        ({"sensor": [{"driver": "sht4x", "altitude": 250}]}, ["altitude: PressureSeaLevel needs Pressure, which"]),
+        ({"sensor": [{"driver": "virtual", "name": "a"}] * 2}, ["[[sensor]] 2 (a): name", "another sensor"]),
         ({"sensor": [{"driver": "virtual", "deadband": {"Temp": 1}}]}, ["deadband.Temp", "Temperature"]),
         ({"sensor": [{"driver": "virtual", "deadband": {"Humidity": 0}}]}, ["deadband.Humidity", "above 0"]),
         ({"sensor": [{"driver": "virtual", "sample_every": "20s"}]}, ["sample_every", "at most the interval"]),
@@ -75,7 +90,7 @@ def test_the_environment_wins_as_the_existing_python_client_reads_it():
             ["Humidity = 101: must be from -100 to 100"],
         ),
         ({"sensor": [{"driver": "virtual", "offset": {"Humidity": float("nan")}}]}, ["offset.Humidity = nan"]),
-        ({"sensor": [{"driver": "virtual", "offset": 1}]}, ["sensor[0].offset"]),
+        ({"sensor": [{"driver": "virtual", "offset": 1}]}, ["[[sensor]] 1: offset"]),
         ({"sensor": [{"driver": "virtual", "scale": {"Humidity": 0}}]}, ["scale.Humidity = 0", "from 0.1 to 10"]),
         ({"sensor": [{"driver": "virtual", "scale": {"Humidity": float("nan")}}]}, ["scale.Humidity = nan"]),
         ({"sensor": [{"driver": "virtual", "calibrate": {"Humidity": [1, 2]}}]}, ["calibrate", "[[measured, true], ["]),
@@ -83,7 +98,7 @@ def test_the_environment_wins_as_the_existing_python_client_reads_it():
             {"sensor": [{"driver": "virtual", "calibrate": {"CO2": [[1, 2], [3, "4"]]}}]},
             ["calibrate", "[[measured, true"],
         ),
-        ({"sensor": [{"driver": "virtual", "calibrate": [[1, 2], [3, 4]]}]}, ["sensor[0].calibrate"]),
+        ({"sensor": [{"driver": "virtual", "calibrate": [[1, 2], [3, 4]]}]}, ["[[sensor]] 1: calibrate"]),
         (
             {"sensor": [{"driver": "virtual", "calibrate": {"CO2": [[5, 1], [5, 9]]}}]},
             ["[[5, 1], [5, 9]]", "slope of 0"],
@@ -98,11 +113,14 @@ def test_the_environment_wins_as_the_existing_python_client_reads_it():
         ),
         ({"sensor": [{"driver": "virtual", "derive": ["PressureSeaLevel"]}]}, ["set altitude for it"]),
         ({"sensor": [{"driver": "virtual", "derive": "DewPoint"}]}, ["derive", 'a list of texts, like ["DewPoint"]']),
-        ({"sensor": [{"humidity": False, "dew_point": True}]}, ["dew_point: needs humidity"]),
-        ({"sensor": [{"humidity": False, "derive": ["VPD"]}]}, ["derive: needs humidity"]),
+        (
+            {"sensor": [{"humidity": False, "dew_point": True}]},
+            ["dew_point: DewPoint needs Humidity", "with these options"],
+        ),
+        ({"sensor": [{"humidity": False, "derive": ["VPD"]}]}, ["derive: VPD needs Humidity"]),
         (
             {"sensor": [{"driver": "virtual", "altitude": 9001}]},
-            ["sensor[0].altitude = 9001: must be metres from -500"],
+            ["[[sensor]] 1: altitude = 9001: must be metres from -500"],
         ),
         ({"buffer": {"loss_window": "10 parsecs"}}, ["buffer.loss_window", "10 parsecs", "units"]),
         ({"buffer": {"when_full": "explode"}}, ["buffer.when_full", "'explode'", "'thin'"]),
@@ -167,6 +185,36 @@ def test_nowhere_to_deliver_is_said():
 def test_all_problems_are_told_at_once():
     text = problem({**CENTER, "buffer": {"loss_window": 1, "max_size": 2}, "delivery": {"timeout": "x"}})
     assert text.count("agent.toml: ") == 3
+
+
+def test_sensors_that_share_no_quantity_need_no_name():
+    tables = [{"driver": "sht4x"}, {"driver": "veml7700"}, {"driver": "ds18b20", "name": "roof"}]
+    assert len(parse_settings({**CENTER, "sensor": tables[:2]}, "agent.toml", {}).sensor) == 2
+    assert "[[sensor]] 1: another (roof" in problem({**CENTER, "sensor": tables})
+
+
+def test_a_problem_is_told_with_its_line_and_a_sensor_by_number_and_name(tmp_path):
+    path = tmp_path / "agent.toml"
+    path.write_text(
+        '[center]\nurl = "center"\n\n[[sensor]]\ndriver = "virtual"\n[sensor.offset]\nWarmth = 1\n\n'
+        '[[ sensor ]]  # the other\nname = "roof"\ndriver = "ds18b20"\n  stuck_after = -1\n[sensr]\n'
+        "[buffer]\nmemory_points = 1\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_settings(path, {})
+    assert str(caught.value) == f"{path}:13: sensr: no such section; did you mean sensor?"
+    path.write_text(path.read_text().replace("[sensr]", ""))
+    with pytest.raises(ConfigError) as caught:
+        load_settings(path, {})
+    told = [line.removeprefix(f"{path}") for line in str(caught.value).splitlines()]
+    assert told[:3] == [
+        ":12: [[sensor]] 2 (roof): stuck_after = -1: must be 0 (never) to 1000000 readings",
+        ":15: buffer.memory_points = 1: must be 100 to 10000000 points",
+        ":2: center.url: 'center' is not a URL like http://host:8086",
+    ]
+    assert told[3].startswith(":6: [[sensor]] 1: offset.Warmth: no quantity that is measured; ")
+    assert told[4].startswith(":4: [[sensor]] 1: another (roof, the 2. [[sensor]]) measures Temperature as well")
+    assert len(told) == 5
 
 
 def test_a_wrong_token_is_not_repeated():

@@ -76,22 +76,36 @@ def test_promise_4_a_point_of_a_chip_with_a_dead_element_has_the_other_quantitie
     assert set(sensors.snapshot()[0].refused) == {"Humidity"}
 
 
-def test_a_bme280_that_turns_out_to_be_a_bmp280_is_told_from_the_other_bmp280():
-    """As `iot-agent scan` names the second of two BMP280, where the first is read with humidity = false."""
+def series_of(*tables):
+    """The series of each sensor's points."""
+    settings = Settings(sensor=tables, center=CenterSettings("http://c"))
+    points = []
+    for _, sampler in Sensors(settings, "pi-1", drivers_of(settings), points.extend).loops():
+        sampler._emit(Reading({"Temperature": 20.0}, 1))
+    return [point.series.decode() for point in points]
+
+
+def test_two_sensors_of_different_kinds_are_told_apart():
+    inside = SensorSettings(name="inside", options={"address": 0x76})
+    outside = SensorSettings(name="outside", driver="ds18b20")
+    assert series_of(inside, outside) == [
+        "environment,TemperatureSensor=bme280,clientId=pi-1,device=pi-1,sensor=inside",
+        "environment,TemperatureSensor=ds18b20,clientId=pi-1,device=pi-1,sensor=outside",
+    ]
+
+
+def test_a_second_sensor_changes_nothing_of_the_first_one_s_series():
+    """Its name is the tag from the beginning; without a name there is none, as ever."""
+    for first in (SensorSettings(name="bench"), SensorSettings()):
+        (alone,) = series_of(first)
+        assert alone == series_of(first, SensorSettings(name="roof", driver="veml7700"))[0]
+        assert alone.endswith("sensor=bench" if first.name else "device=pi-1")
+
+
+def test_the_watchdog_tells_sensors_apart_with_and_without_names():
     settings = Settings(
-        sensor=(
-            SensorSettings(name="in", options={"humidity": False, "address": 0x76}),
-            SensorSettings(name="out", driver="bmp280", options={"address": 0x77}),
-        ),
+        sensor=(SensorSettings(), SensorSettings(driver="veml7700"), SensorSettings(driver="veml7700", name="roof")),
         center=CenterSettings("http://c"),
     )
-    points = []
-    drivers = drivers_of(settings)
-    sensors = Sensors(settings, "pi-1", drivers, points.extend)
-    drivers[0].sensor = "bmp280"  # once it is open
-    for _, sampler in sensors.loops():
-        sampler._emit(Reading({"Temperature": 20.0}, 1))
-    first, second = (point.series for point in points)
-    assert first != second
-    assert b"sensor=in" in first
-    assert b"sensor=out" in second
+    sensors = Sensors(settings, "pi-1", drivers_of(settings), lambda _: None)
+    assert set(sensors.alive_boot_ns()) == {"sensor bme280", "sensor veml7700", "sensor roof"}
