@@ -88,3 +88,11 @@ _TABLE = (
 # fmt: on
 
 QUANTITIES: Mapping[str, Quantity] = {quantity.field: quantity for quantity in _TABLE}
+
+
+def label(field: str) -> str:
+    """How a field is called for people, also a statistic of one; a field of somebody else's driver has its own name."""
+    for ending, word in (("_min", " minimum"), ("_max", " maximum")):
+        if field.endswith(ending):
+            return label(field.removesuffix(ending)) + word
+    return QUANTITIES[field].shown if field in QUANTITIES else field

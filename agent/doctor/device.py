@@ -15,7 +15,7 @@ from agent.config.units import format_size
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
 from agent.sensing.treatment import Treatment
 from agent.status.board import read_board, text_of, throttling
-from agent.status.words import WAITING, equation, values
+from agent.status.words import WAITING, equation, points, values
 from drivers.base import NoPermission, Reading, SensorError, make
 from drivers.i2c import NoBus
 
@@ -182,14 +182,14 @@ def _running_buffer(running: Mapping[str, Any]) -> Iterator[Finding]:
     remedies = "see the check of the clock", "the agent's log has the server's words", "iot-agent rejected list"
     for (key, text), remedy in zip(WAITING.items(), remedies, strict=True):
         if state.get(key):
-            yield warning("buffer", f"{state[key]:,} points {text}", remedy)
+            yield warning("buffer", f"{points(state[key])} {text}", remedy)
     yield from _accounts(ledger.get("unaccounted"))
     yield ok("buffer", equation(ledger))
 
 
 def _accounts(unaccounted: int | None) -> Iterator[Finding]:
     if unaccounted:
-        yield failed("ledger", f"{unaccounted:,} points are unaccounted for", "report it: it is a bug")
+        yield failed("ledger", f"{points(unaccounted)} unaccounted for", "report it: it is a bug")
 
 
 def _buffer(name: str, found: offline.Look | None) -> Iterator[Finding]:
@@ -201,7 +201,7 @@ def _buffer(name: str, found: offline.Look | None) -> Iterator[Finding]:
     else:
         status = found.status
         size = format_size(status.file_bytes)
-        text = f"{status.pending_disk:,} points in {status.rows:,} rows wait on disk ({size})"
+        text = f"{points(status.pending_disk)} in {status.rows:,} row{'s' * (status.rows != 1)} on disk ({size})"
         if found.unwritten:
             text += f", and a log of {format_size(found.unwritten)} that the next start takes in"
         yield ok(name, text)

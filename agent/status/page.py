@@ -15,13 +15,15 @@ from typing import Any
 
 from agent.config.units import rough_duration
 from agent.status.health_rules import failing, problems
-from agent.status.words import number, rows
+from agent.status.words import rows
 from drivers.base import QUANTITIES
+from drivers.quantities import label
 
 HERE = Path(__file__).parent
 WIDTH, HEIGHT = 360, 120
-LEFT, RIGHT, TOP, BOTTOM = 48, 8, 10, 22
-WINDOWS = ((15, "15 min"), (60, "1 h"), (360, "6 h"), (1440, "24 h"))
+RIGHT, TOP, BOTTOM = 8, 10, 22
+WINDOWS = ((20, "20 min", "10 min"), (60, "1 h", "30 min"), (360, "6 h", "3 h"), (1440, "24 h", "12 h"))
+"""Minutes, in words, and half of it."""
 MOST_POINTS = 360
 
 
@@ -65,16 +67,24 @@ def _values(sensors: Sequence[Mapping[str, Any]], now: int) -> str:
         stale = sensor.get("failing_since_boot_ns") is not None
         parts.append(f'<dl class="values{" stale" if stale else ""}">')
         for field, value in sensor.get("values", {}).items():
-            text, unit = number(field, value)
-            parts.append(f"<div><dt>{escape(_shown(field)[0])}</dt><dd>{text} <small>{escape(unit)}</small></dd></div>")
+            text = f"{grouped(value, _decimals(field))} <small>{escape(_unit(field))}</small>"
+            parts.append(f"<div><dt>{escape(label(field))}</dt><dd>{text}</dd></div>")
         parts.append("</dl></section>")
     return "".join(parts)
 
 
-def _shown(field: str) -> tuple[str, str, int]:
-    """Its name, unit and decimals; a driver of somebody else's may have fields of its own."""
+def _decimals(field: str) -> int:
     quantity = QUANTITIES.get(field)
-    return (quantity.shown, quantity.unit, quantity.decimals) if quantity else (field, "", 2)
+    return quantity.decimals if quantity else 2
+
+
+def _unit(field: str) -> str:
+    return QUANTITIES[field].unit if field in QUANTITIES else ""
+
+
+def grouped(value: float, decimals: int) -> str:
+    """As the center writes numbers: a true minus sign, narrow spaces between thousands."""
+    return f"{value:,.{decimals}f}".replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", "\N{MINUS SIGN}")
 
 
 def _freshness(sensor: Mapping[str, Any], now: int) -> str:
@@ -89,46 +99,56 @@ def _charts(series: Mapping[tuple[str, str], Sequence[tuple[int, float]]]) -> st
     for (sensor, field), points in series.items():
         if not points or field in ("Lat", "Lon"):
             continue
-        name, unit, decimals = _shown(field)
-        title = f"{name} in {unit}" + (f", {sensor}" if several else "")
+        unit, decimals = _unit(field), min(_decimals(field), 2)
+        title = f"{label(field)} in {unit}" if unit else label(field)
+        title += f", {sensor}" if several else ""
+        low, high = (grouped(end([value for _, value in points]), decimals) for end in (min, max))
         figures.append(
-            f"<figure><figcaption>{escape(title)}</figcaption>{svg(points, title, min(decimals, 1))}</figure>"
+            f"<figure><figcaption>{escape(title)} <span>min {low}, max {high}</span></figcaption>"
+            f"{svg(points, title, decimals, unit)}</figure>"
         )
     if not figures:
         return ""
     return (
-        '<section aria-labelledby="day"><h2 id="day">The last 24 hours, as far as the agent has run</h2>'
+        '<section aria-labelledby="day"><h2 id="day">The last 24 hours by the minute, as far as the agent has run</h2>'
         f'<div class="charts">{"".join(figures)}</div></section>'
     )
 
 
-def svg(points: Sequence[tuple[int, float]], title: str, decimals: int) -> str:
-    """Of (minutes ago, value), oldest first. Minutes without a value stay empty: no line is drawn over a gap."""
+def svg(points: Sequence[tuple[int, float]], title: str, decimals: int, unit: str = "") -> str:
+    """Of (minutes ago, value), oldest first. Minutes without a value stay empty: no line is drawn over a gap.
+
+    page.js shows the value under the pointer: `data-values` are those of the line's points.
+    """
     oldest = max((minutes for minutes, _ in points), default=0)
-    window, words = next((w for w in WINDOWS if oldest < w[0]), WINDOWS[-1])
+    window, words, half = next((w for w in WINDOWS if oldest < w[0]), WINDOWS[-1])
     points, step = thinned(points, window)
     low, high = limits([value for _, value in points], 10.0**-decimals)
-    width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    labels = {value: grouped(value, decimals) for value in (low, (low + high) / 2, high)}
+    left = 12 + 6 * max(map(len, labels.values()))
+    width, height = WIDTH - left - RIGHT, HEIGHT - TOP - BOTTOM
 
-    def place(minutes: int, value: float) -> tuple[float, float]:
-        return LEFT + width * (1 - minutes / window), TOP + height * (1 - (value - low) / (high - low))
+    def place(minutes: int, value: float) -> str:
+        y = TOP + height * (1 - (value - low) / (high - low))
+        return f"{left + width * (1 - minutes / window):.1f},{y:.1f}"
 
+    scale = f'data-left="{left}" data-width="{width}" data-minutes="{window}" data-unit="{escape(unit)}"'
     parts = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}, last {words}">',
-        f'<path class="axis" d="M{LEFT} {TOP}V{TOP + height}H{LEFT + width}"/>',
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}, last {words}" {scale}>',
+        f'<path class="axis" d="M{left} {TOP}V{TOP + height}H{left + width}"/>',
     ]
-    for value in (low, (low + high) / 2, high):
-        _, y = place(0, value)
-        parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{LEFT + width}"/>')
-        parts.append(f'<text x="{LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">{value:.{decimals}f}</text>')
-    parts.append(f'<text x="{LEFT}" y="{HEIGHT - 6}">{words} ago</text>')
-    parts.append(f'<text x="{LEFT + width}" y="{HEIGHT - 6}" text-anchor="end">now</text>')
+    for part, text in zip((1, 0.5, 0), labels.values(), strict=False):
+        y = TOP + height * part
+        parts.append(f'<path class="grid" d="M{left} {y:.1f}H{left + width}"/>')
+        parts.append(f'<text x="{left - 5}" y="{y + 3.5:.1f}" text-anchor="end">{text}</text>')
+    for part, text, anchor in ((0, f"{words} ago", "start"), (0.5, f"{half} ago", "middle"), (1, "now", "end")):
+        parts.append(f'<text x="{left + width * part:g}" y="{HEIGHT - 6}" text-anchor="{anchor}">{text}</text>')
     for run in runs(points, 2 * step):
-        places = [place(minutes, value) for minutes, value in run]
-        if len(places) == 1:
-            parts.append(f'<circle class="line" cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="1.5"/>')
-        else:
-            parts.append('<polyline class="line" points="' + " ".join(f"{x:.1f},{y:.1f}" for x, y in places) + '"/>')
+        places = [
+            place(*point) for point in (run if len(run) > 1 else run * 2)
+        ]  # one alone is a dot: its ends are round
+        shown = " ".join(f"{value:.{decimals}f}" for _, value in run)
+        parts.append(f'<polyline class="line" points="{" ".join(places)}" data-values="{shown}"/>')
     return "".join([*parts, "</svg>"])
 
 

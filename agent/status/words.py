@@ -7,11 +7,12 @@ from typing import Any
 
 from agent.config.units import rough_duration
 from agent.points.schema import quantity_of
+from drivers.quantities import label
 
 WAITING = {
-    "undated": "wait for the time to be known",
-    "parked": "are refused without a reason that is known, and tried again slowly",
-    "dead_letters": "were refused for good and kept",
+    "undated": "waiting for the time to be known",
+    "parked": "refused without a reason that is known, and tried again slowly",
+    "dead_letters": "refused for good and kept",
 }
 """Points by where the buffer has them, but for those that just wait."""
 
@@ -44,16 +45,24 @@ def _delivery(delivery: Mapping[str, Any], now: int) -> str:
     if delivery["state"] == "failing" and delivery.get("next_attempt_s"):
         text += f", next attempt in {rough_duration(delivery['next_attempt_s'])}"
     if delivery.get("backlog"):
-        text += f", backlog {delivery['backlog']:,} points"
+        text += f", backlog {points(delivery['backlog'])}"
         if delivery.get("eta_s"):
             text += f" at {delivery['backlog_rate']:,.0f}/s: gone in {rough_duration(delivery['eta_s'])}"
     return text
 
 
 def _buffer(buffer: Mapping[str, Any]) -> str:
-    text = f"{buffer.get('pending_memory', 0):,} points wait in memory, {buffer.get('pending_disk', 0):,} on disk"
+    waiting = buffer.get("pending_memory", 0)
+    text = (
+        f"{points(waiting)} {'waits' if waiting == 1 else 'wait'} in memory, {buffer.get('pending_disk', 0):,} on disk"
+    )
     text += f" ({buffer.get('file_bytes', 0) / 1e6:.1f} MB)"
     return "; ".join([text, *(f"{buffer[key]:,} {words}" for key, words in WAITING.items() if buffer.get(key))])
+
+
+def points(count: int) -> str:
+    """`1 point`, `1,200 points`."""
+    return f"{count:,} point{'' if count == 1 else 's'}"
 
 
 def equation(ledger: Mapping[str, Any]) -> str:
@@ -72,5 +81,5 @@ def number(field: str, value: float) -> tuple[str, str]:
 
 
 def values(measured: Mapping[str, float]) -> str:
-    """`Temperature 21.50 °C, Humidity 40.25 %`."""
-    return ", ".join(" ".join((field, *number(field, value))).strip() for field, value in measured.items())
+    """`Temperature 21.50 °C, Sea-level pressure 1021.40 hPa`."""
+    return ", ".join(" ".join((label(field), *number(field, value))).strip() for field, value in measured.items())

@@ -427,7 +427,7 @@ class TestBuffer:
         before = tree(setup.state)
         found = next(finding for finding in setup.doctor() if finding["check"] == "buffer")
         assert found["verdict"] == "ok"
-        assert found["seen"].startswith("100 points in 1 rows wait on disk")
+        assert found["seen"].startswith("100 points in 1 row on disk")
         assert tree(setup.state) == before
 
     def test_a_damaged_one_is_failed_and_left_as_it_is(self, setup, influx):

@@ -2,9 +2,11 @@
 
 import contextlib
 import http.client
+import itertools
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from agent.status import http as status_http
 from agent.status.health_rules import failing, problems
 from agent.status.history import MINUTE_NS, History
 from agent.status.http import StatusPage, cross_site, crowd_of, own_host
-from agent.status.page import limits, runs, svg
+from agent.status.page import limits, render, runs, svg
 from drivers.base import boot_ns
 from tests.snapshots import SECOND, sensor, snapshot
 
@@ -80,7 +82,7 @@ class TestPage:
     def test_it_shows_values_buffer_counters_and_clock(self, serve):
         status, _, text = ask(serve())
         assert status == 200
-        for shown in ("greenhouse-3", "21.50 <small>°C", "40.25", "1013.20", "1,200 on disk", "8,790 delivered"):
+        for shown in ("greenhouse-3", "21.50 <small>°C", "40.25", "1\u202f013.20", "1,200 on disk", "8,790 delivered"):
             assert shown in text
         assert "good by the kernel" in text
         assert ">works<" in text
@@ -283,6 +285,20 @@ def test_another_machine_sees_the_page_only_where_it_is_public_also_while_connec
     assert run(fetch, f"http://{address}:{port}/healthz") == "ConnectionRefusedError"
 
 
+class TestCharts:
+    def test_three_moments_the_least_and_the_greatest_are_told_by_the_center_s_names(self):
+        history = {("a", "PressureSeaLevel"): [(ago, 1020.0 - ago / 10) for ago in range(299, -1, -1)]}
+        text = render(snapshot(), history, 300)
+        assert "Sea-level pressure in hPa <span>min 990.10, max 1\u202f020.00</span>" in text
+        for moment in (">6 h ago<", ">3 h ago<", ">now<"):
+            assert moment in text
+
+    def test_a_field_of_somebody_else_s_driver_is_charted_by_its_own_name(self):
+        assert "<figcaption>Wind <span>min \N{MINUS SIGN}3.00, max 1.50" in render(
+            snapshot(), {("a", "Wind"): [(1, 1.5), (0, -3)]}, 1
+        )
+
+
 class TestHealthz:
     def test_all_well_is_200(self, serve):
         status, _, text = ask(serve(), "/healthz")
@@ -387,8 +403,10 @@ class TestHistory:
             [(100, 1.0), (99, 1.0)],
             [(50, 2.0), (49, 2.0)],
         ]
-        assert svg([(100, 1.0), (99, 1.0), (50, 2.0)], "t", 1).count("<polyline") == 1
-        assert svg([(100, 1.0), (99, 1.0), (50, 2.0)], "t", 1).count("<circle") == 1
+        drawing = svg([(100, 1.0), (99, 1.0), (50, 2.0)], "t", 1)
+        assert re.findall('data-values="(.*?)"', drawing) == ["1.0 1.0", "2.0"]
+        dot = re.findall('points="(.*?)"', drawing)[1].split()
+        assert dot[0] == dot[1]  # what stands alone is seen
 
     def test_a_day_of_minutes_is_drawn_in_at_most_360_points(self):
         drawing = svg([(ago, float(ago % 7)) for ago in range(1439, -1, -1)], "Temperature", 1)
@@ -401,28 +419,34 @@ class TestHistory:
         assert "polyline" not in svg([], "t", 1)
 
 
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
 @pytest.mark.chromium
 class TestInChromium:
     @pytest.fixture
-    def phone(self, serve):
-        from playwright.sync_api import sync_playwright
-
+    def phone(self, serve, browser):
         page = serve()
         for minute in range(300):
             values = {"Temperature": 20 + minute % 60 / 10, "Humidity": 40.0, "Pressure": 1000 + minute / 100}
             moment = boot_ns() - (300 - minute) * MINUTE_NS
             page.history.take([sensor(0, boot_ns=moment, values=values)])
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-            tab = browser.new_page(viewport={"width": 360, "height": 740}, device_scale_factor=2)
-            said = []
-            tab.on("console", lambda message: said.append(message.text))
-            tab.on("pageerror", lambda error: said.append(str(error)))
-            asked = []
-            tab.on("request", lambda request: asked.append(request.url))
-            tab.goto("http://{}:{}/".format(*page.address))
-            yield tab, page, said, asked
-            browser.close()
+        tab = browser.new_page(viewport={"width": 360, "height": 740}, device_scale_factor=2)
+        said = []
+        tab.on("console", lambda message: said.append(message.text))
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        asked = []
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto("http://{}:{}/".format(*page.address))
+        yield tab, page, said, asked
+        tab.close()
 
     def test_it_fits_a_phone_asks_nobody_else_and_axe_finds_nothing(self, phone):
         from axe_playwright_python.sync_playwright import Axe
@@ -438,6 +462,35 @@ class TestInChromium:
         results = Axe().run(tab)
         assert results.violations_count == 0, results.generate_report()
         assert said == []
+
+    def test_no_value_is_cut_or_written_over_another_at_any_width(self, phone):
+        tab, page, _, _ = phone
+        values = {"Pressure": 1013.2, "PressureSeaLevel": 1041.37, "GasResistance": 102_400_000, "VPD": 1.5, "CO2": 812}
+        page.snapshot = lambda: snapshot(sensors=[sensor(boot_ns(), values=values)])
+        for width in (390, 800, 1200, 1440):
+            tab.set_viewport_size({"width": width, "height": 900})
+            tab.evaluate("() => refresh()")
+            boxes = tab.evaluate(
+                """() => [...document.querySelectorAll(".values dd")].map((d) => {
+                    const range = document.createRange();
+                    range.selectNodeContents(d);
+                    const { left, top, right } = range.getBoundingClientRect();
+                    return [left, top, right, d.closest("section").getBoundingClientRect().right];
+                })"""
+            )
+            assert len(boxes) == len(values)
+            assert all(right <= end for _, _, right, end in boxes)
+            assert all(a[2] < b[0] for a, b in itertools.pairwise(boxes) if b[0] > a[0])
+
+    def test_the_value_under_the_pointer_is_shown_and_stays_when_the_page_is_made_anew(self, phone):
+        tab, _, _, _ = phone
+        tab.locator(".charts svg").first.hover(position={"x": 160, "y": 30})
+        shown = tab.locator(".pointer text").text_content()
+        assert re.fullmatch(r"2\d\.\d\d °C, 3 h \d+ min ago", shown)
+        tab.evaluate("() => refresh()")
+        assert tab.locator(".pointer text").text_content() == shown
+        tab.mouse.move(5, 5)
+        assert tab.locator(".pointer").count() == 0
 
     def test_it_says_so_when_the_agent_is_gone(self, phone):
         tab, page, _, _ = phone
