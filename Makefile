@@ -14,7 +14,7 @@ demo: $(VENV)/center.stamp
 	@$(BIN)/iot-agent demo $(ARGS)
 
 test: $(VENV)/test.stamp
-	MARKED=$(MARKED) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+	PYTHONDONTWRITEBYTECODE= MARKED=$(MARKED) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 check: $(VENV)/check.stamp
 	$(BIN)/ruff check .

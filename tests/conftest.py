@@ -6,6 +6,15 @@ import shutil
 import subprocess
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.amounts import MARKED
+
+# How long an example takes depends on the machine and on who else uses it.
+UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("a few", max_examples=25, **UNTIMED)
+settings.register_profile("all", **UNTIMED)
+settings.load_profile("all" if MARKED else "a few")
 
 
 @functools.cache

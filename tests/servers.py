@@ -239,12 +239,13 @@ class InfluxServer:
         self.released.wait(60)
         handler.close_connection = True
 
-    def trickle(self, gap_s, status=204):
-        """The answer byte by byte."""
+    def trickle(self, gap_s, status=204, padding=0):
+        """The answer byte by byte, with so many more in its head."""
 
         def behave(handler, _):
             handler.received.status = status
-            for byte in b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n" % (status, 0 if status == 204 else 50):
+            head = b"HTTP/1.1 %d X\r\nX-Padding: %s\r\n" % (status, b"x" * padding)
+            for byte in head + b"Content-Length: %d\r\n\r\n" % (0 if status == 204 else 50):
                 handler.wfile.write(bytes([byte]))
                 handler.wfile.flush()
                 if self.released.wait(gap_s):

@@ -1,15 +1,10 @@
 """A wall clock of its own for a process that a test starts: see preload/wallclock.c."""
 
 import mmap
-import shutil
 import struct
-import subprocess
-import sys
-from pathlib import Path
 
-import pytest
+from tests.preloads import compiled
 
-SOURCE = Path(__file__).parent / "preload" / "wallclock.c"
 UNSYNCHRONISED_US = 16_000_000
 EPERM = -1
 
@@ -18,19 +13,11 @@ class WallClock:
     """`environment` makes a process see this clock; step() and synchronise() change it while that runs."""
 
     def __init__(self, folder, shift_s=0.0, max_error_us=UNSYNCHRONISED_US):
-        library = folder / "wallclock.so"
-        if not library.exists():
-            if not sys.platform.startswith("linux"):
-                pytest.skip("the preload is for Linux")
-            compiler = shutil.which("gcc") or shutil.which("cc") or pytest.skip("install gcc")
-            subprocess.run(
-                [compiler, "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, SOURCE, "-ldl"], check=True
-            )
         self._path = folder / "wallclock"
         self._path.write_bytes(bytes(mmap.PAGESIZE))
         with self._path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), mmap.PAGESIZE)
-        self.environment = {"LD_PRELOAD": str(library), "FAKE_WALLCLOCK": str(self._path)}
+        self.environment = {"LD_PRELOAD": str(compiled("wallclock")), "FAKE_WALLCLOCK": str(self._path)}
         self.set(shift_s, max_error_us)
 
     def set(self, shift_s, max_error_us=UNSYNCHRONISED_US, remaining_ns=0):

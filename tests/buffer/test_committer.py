@@ -11,6 +11,7 @@ from agent.buffer.committer import Committer
 from agent.buffer.offline import OfflineBuffer
 from agent.buffer.rows import Kind, pack
 from agent.util.loops import LoopThread
+from tests.amounts import amount
 from tests.buffer.test_model import value
 from tests.buffers import UNIX_NS, HandClock, accounted, drain, line, open_at
 
@@ -22,7 +23,7 @@ class RealClock(HandClock):
 
 @pytest.mark.parametrize(("seed", "window"), [(1, 0), (2, 0.05), (3, 0.3)])
 def test_all_at_once(tmp_path, seed, window):
-    folder = tmp_path / "buffer"
+    folder, enough = tmp_path / "buffer", amount(1500, 6000)
     clock = RealClock(offset_ns=None)
     buffer = open_at(folder, clock, loss_window=window)
     committed, stop = LoopThread("committer", Committer(buffer)), threading.Event()
@@ -80,7 +81,8 @@ def test_all_at_once(tmp_path, seed, window):
             number += 20
 
     def heal():
-        time.sleep(0.7)
+        while len(put) < enough // 4 and not stop.is_set():
+            time.sleep(0.01)
         clock.offset_ns = UNIX_NS
         buffer.date_boot(clock.boot_id, UNIX_NS, estimated=False)
 
@@ -92,7 +94,9 @@ def test_all_at_once(tmp_path, seed, window):
     threads += [guarded(import_some), guarded(heal)]
     for thread in threads:
         thread.start()
-    time.sleep(2.5)
+    until = time.monotonic() + 60
+    while (len(put) < enough or len(arrived) < enough // 10 or not dead) and not errors and time.monotonic() < until:
+        time.sleep(0.01)
     stop.set()
     for thread in threads:
         thread.join()

@@ -16,10 +16,8 @@ def test_each_point_arrives_once_whenever_a_write_or_a_sync_fails(tmp_path, seed
 
 
 def test_promise_1_a_slow_card_holds_up_no_sensor(tmp_path):
-    """Each sync takes 300 ms. The machine's own scheduling may delay a few points; a sync would delay dozens."""
-    _, fourth, pending = map(float, run(tmp_path, "slow", 0).split())
-    assert fourth < 20
-    assert pending == 400
+    """However slow: 400 points are taken while one sync hangs, and are on disk in the end."""
+    assert run(tmp_path, "hanging", 0).split() == ["0", "401"]
 
 
 @pytest.mark.parametrize("for_good", [True, False], ids=["the sector is lost", "the card comes back"])

@@ -14,10 +14,11 @@ import pytest
 from agent.buffer.database import PAGE_BYTES
 from agent.buffer.rows import unpack
 from agent.buffer.store import DATABASE, Store
+from tests.amounts import amount
 from tests.buffers import HandClock, accounted, line, measure, open_at, salvaged
 
 LOG = DATABASE + "-wal"
-SAMPLE = 500
+SAMPLE = amount(100, 500)
 SOAK = bool(os.environ.get("SOAK"))
 PAGE_KINDS = {0x0D: "table leaf", 0x05: "table interior", 0x0A: "index leaf", 0x02: "index interior"}
 

@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 from agent.buffer import rows
 from agent.buffer.buffer import DeadLetter, Part
 from agent.buffer.store import DiskError
+from tests.amounts import amount
 from tests.buffers import BOOT, OTHER_BOOT, UNIX_NS, HandClock, line, open_at
 
 
@@ -244,7 +245,7 @@ def _failing(real, trouble, *, after):
 
 TestBuffer = BufferMachine.TestCase
 TestBuffer.settings = settings(
-    max_examples=60,
+    max_examples=amount(12, 60),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -13,6 +13,7 @@ from agent.clock.kernel import MAX_ERROR_NS
 from agent.clock.sources import SECOND, Anchor, aged
 from agent.config.settings import BufferSettings
 from agent.points.schema import Line
+from tests.amounts import amount
 from tests.clock_world import DAY, HOUR, NOW_NS, YEAR, World, error_ns
 
 MS = 1_000_000
@@ -191,7 +192,7 @@ WORLDS = {
 QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=amount(15, 60), deadline=None, suppress_health_check=QUIET)
 @given(events=st.lists(TRUE, max_size=25), **WORLDS)
 def test_promise_5_what_is_delivered_is_right_within_the_stated_error_and_never_twice(
     tmp_path_factory, events, drift, wall, kernel
@@ -208,7 +209,7 @@ def test_promise_5_what_is_delivered_is_right_within_the_stated_error_and_never_
     device.buffer.close()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=amount(15, 60), deadline=None, suppress_health_check=QUIET)
 @given(events=st.lists(FORGED, max_size=25), **WORLDS)
 def test_promise_5_where_the_kernel_vouched_for_a_wrong_time_all_is_right_from_when_it_is_known(
     tmp_path_factory, events, drift, wall, kernel

@@ -1,10 +1,11 @@
 """Whatever happens to the clocks: times are right within the stated error, and none is given twice."""
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.clock.kernel import MAX_ERROR_NS
 from agent.clock.sources import SECOND
+from tests.amounts import amount
 from tests.clock_world import DAY, HOUR, NOW_NS, World, error_ns
 
 MS = 1_000_000
@@ -21,7 +22,7 @@ EVENTS = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=amount(50, 200))
 @given(
     events=st.lists(EVENTS, max_size=40),
     drift=st.integers(-60, 60),

@@ -139,11 +139,10 @@ def test_nobody_there_is_an_answer_too(server, write):
 
 def test_a_hanging_server_is_left_after_the_timeout(server, write):
     server.always = server.hang
-    before = time.monotonic()
     answer = write(timeout=0.3)
-    assert time.monotonic() - before < 2
     assert answer.status is None
     assert answer.timed_out
+    assert not server.released.is_set()  # it still hangs
 
 
 @pytest.mark.parametrize("how", ["cut", "cut_in_answer", "store_then_cut"])
@@ -155,10 +154,10 @@ def test_a_cut_connection_is_no_answer_and_the_next_write_opens_another(server, 
 
 
 def test_a_head_byte_by_byte_is_not_waited_for_longer_than_the_timeout(server, write):
-    server.script.append(server.trickle(0.05))
+    server.script.append(server.trickle(0.05, padding=2000))  # which takes 100 s
     before = time.monotonic()
     answer = write(timeout=0.4)
-    assert time.monotonic() - before < 0.8
+    assert time.monotonic() - before < 50
     assert answer.timed_out
     assert write().status == 204
 
@@ -191,11 +190,9 @@ def test_a_body_byte_by_byte_is_not_read_for_longer_than_the_timeout(server, wri
             handler.wfile.flush()
 
     server.script.append(slowly)
-    before = time.monotonic()
     answer = write(timeout=0.3)
-    assert time.monotonic() - before < 2
     assert answer.status == 400
-    assert answer.cut
+    assert answer.cut  # else all 100 bytes would be there
     assert write().status == 204
 
 

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -88,9 +89,6 @@ class Setup:
 
     def as_nobody(self, env=None):
         """Findings by check, of a process that gave up its rights after it had imported everything."""
-        for path in (self.folder, *self.folder.parents):
-            if "pytest" in str(path):
-                path.chmod(path.stat().st_mode | 0o055)
         self.config.chmod(0o644)
         command = [sys.executable, "-c", AS_NOBODY, self.config, self.state]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env)
@@ -107,6 +105,14 @@ class Setup:
 @pytest.fixture
 def setup(tmp_path):
     return Setup(tmp_path)
+
+
+@pytest.fixture
+def for_others():
+    """In a folder that other users may enter: those of pytest are its own user's."""
+    with tempfile.TemporaryDirectory(prefix="doctor-") as folder:
+        Path(folder).chmod(0o755)
+        yield Setup(Path(folder))
 
 
 def tree(folder):
@@ -146,7 +152,8 @@ class TestTenBrokenSetups:
 
     @pytest.mark.umockdev
     @pytest.mark.root
-    def test_2_no_permission(self, setup, influx):
+    def test_2_no_permission(self, for_others, influx):
+        setup = for_others
         setup.write(influx.url, "bme280")
         with FakeI2C({0x77: Chip(Image.of(CASE))}) as bus:
             bus.node.chmod(0o600)
@@ -457,6 +464,10 @@ class TestBuffer:
 
 
 class TestWhileTheAgentRuns:
+    @pytest.fixture
+    def setup(self, for_others):
+        return for_others
+
     @pytest.fixture
     def running(self, setup, influx):
         setup.write(influx.url, extra='interval = "100ms"', influx_extra='[status]\nlisten = ""\n')

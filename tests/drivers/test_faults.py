@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from drivers.base import NotReady, SensorError, boot_ns
 from drivers.chip import Image
+from tests.amounts import amount
 from tests.bme280_bench import IMAGES, ROOM, Bench
 
 
@@ -80,7 +81,7 @@ ERRNOS = (errno.EREMOTEIO, errno.EIO, errno.ENXIO, errno.ETIMEDOUT, errno.EAGAIN
 FAULTS = st.sampled_from([*ERRNOS, "short", "power dip", "unplug", "plug in", "torn 1", "torn 4", "torn 7"])
 
 
-@settings(deadline=None, max_examples=800)
+@settings(max_examples=amount(100, 800))
 @given(
     faults=st.dictionaries(st.integers(0, 45), FAULTS, max_size=8),
     mode=st.sampled_from(["forced", "normal"]),

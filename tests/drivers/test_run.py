@@ -90,7 +90,7 @@ enabled = false
     assert len(holes) == 1, holes
     before, after = holes[0]
     assert before > unplugged - 2 * INTERVAL_S
-    assert after < plugged_in + 0.9 + 2 * INTERVAL_S  # the longest back-off, and the next moment
+    assert after < plugged_in + 0.9 + 10 * INTERVAL_S  # the longest back-off, the next moment, and a busy machine
     fields = {head.rpartition(" ")[2] for _, head in database.points()}
     assert fields == {"Humidity=39.31,Pressure=1045.43,Temperature=14.14"}
     assert "reads again after" in log

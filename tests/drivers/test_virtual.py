@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from drivers.base import QUANTITIES, NotFound, OptionError, Transient, options_for
 from drivers.virtual import Virtual, VirtualOptions
+from tests.amounts import amount
 
 DAY = 86_400
 
@@ -39,7 +40,7 @@ def test_the_same_seed_and_moment_give_the_same_values_in_any_order():
     assert ahead != [virtual(seed=6).values_at(t) for t in moments]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=amount(50, 200))
 @given(
     t=st.floats(-1e9, 4e9),
     seed=st.integers(0, 2**63 - 1),

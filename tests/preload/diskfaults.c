@@ -1,5 +1,6 @@
-/* Makes a process's disk slow or faulty. DISK_FAULTS names a mapped file of five 32-bit numbers: how long a sync
-   takes (ms); the errno of writes and after how many it comes; the errno of syncs and after how many. 0: none. */
+/* Makes a process's disk slow or faulty. DISK_FAULTS names a mapped file of six 32-bit numbers: how long a sync takes
+   (ms; also of one that waits already); the errno of writes and after how many it comes; the errno of syncs and after
+   how many (0: none); how many syncs have begun. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -10,7 +11,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-struct faults { volatile int32_t delay_ms, write_errno, write_after, sync_errno, sync_after; };
+struct faults { volatile int32_t delay_ms, write_errno, write_after, sync_errno, sync_after, syncs; };
 
 static struct faults *faults(void)
 {
@@ -38,7 +39,8 @@ static int sync_with(const char *name, int fd)
 {
     struct faults *f = faults();
     int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, name);
-    if (f && f->delay_ms) usleep((useconds_t)f->delay_ms * 1000);
+    if (f) ++f->syncs;
+    for (int32_t waited = 0; f && waited < f->delay_ms; waited += 10) usleep(10000);
     return f && fails(&f->sync_errno, &f->sync_after) ? -1 : real(fd);
 }
 

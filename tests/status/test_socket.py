@@ -72,7 +72,7 @@ def server(tmp_path, monkeypatch):
 
 
 def answers(folder):
-    until = time.monotonic() + 5
+    until = time.monotonic() + 30
     while (found := ask(folder)) is None and time.monotonic() < until:
         time.sleep(0.02)
     return found

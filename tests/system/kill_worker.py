@@ -18,6 +18,7 @@ from agent.registration.target import Target
 from agent.util.loops import LoopThread
 from agent.util.secret import Secret
 from drivers.base import boot_ns
+from tests.system.lateness import watch
 
 
 class SteadyClock:
@@ -49,6 +50,7 @@ def main():
     settings = DeliverySettings(flush_interval=Seconds(window / 2), timeout=Seconds(1))
     delivery = Delivery(buffer, lambda: target, clock, settings, lambda: None, loss_window=window)
     loops.append(LoopThread("delivery", delivery))
+    watch(folder / "reference")
     with (folder / "measured").open("ab", 0) as log:
         while not (folder / "enough").exists():
             at = boot_ns()

@@ -4,11 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 DRIVER = """
 import os
 from drivers.virtual import Virtual
 from drivers.base import Reading, boot_ns
+from tests.system.lateness import watch
 LOG = os.environ["NUMBERED"]
 class Numbered(Virtual):
     sensor = "numbered"
@@ -16,6 +19,8 @@ class Numbered(Virtual):
     log = None
     def read(self):
         if Numbered.log is None:
+            if "REFERENCE" in os.environ:
+                watch(os.environ["REFERENCE"])
             Numbered.log = open(LOG, "ab", 0)
             Numbered.number = sum(1 for _ in open(LOG, "rb"))
         now, Numbered.number = boot_ns(), Numbered.number + 1
@@ -60,7 +65,7 @@ class NumberedAgent:
         self.where = ["--config", str(self.config), "--state-dir", str(self.state)]
         self.environment = {
             **os.environ,
-            "PYTHONPATH": str(folder),
+            "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
             "NUMBERED": str(self.readings),
             **(environment or {}),
         }

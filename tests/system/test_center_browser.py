@@ -26,6 +26,7 @@ from center.pages.virtual import point_at
 from center.security import hash_password
 from center.stores.telemetry import Point
 from center.times import now_ns
+from tests.amounts import first
 from tests.center_helpers import embedded_settings, influx_settings
 
 pytestmark = [pytest.mark.chromium, pytest.mark.timeout(180)]
@@ -298,7 +299,7 @@ PAGES = [
 ]
 
 
-@pytest.mark.parametrize(("theme", "viewport"), [("light", WIDE), ("dark", PHONE)], ids=["light-1280", "dark-390"])
+@pytest.mark.parametrize(("theme", "viewport"), first(1, ("dark", PHONE), ("light", WIDE)))
 def test_every_page_is_for_everyone(chromium, open_center, theme, viewport):
     """axe finds nothing serious, nothing is wider than the screen, the policy is kept, no request leaves the host."""
     from axe_playwright_python.sync_playwright import Axe

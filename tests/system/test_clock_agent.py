@@ -13,6 +13,7 @@ import time
 import pytest
 
 from drivers.base import boot_ns
+from tests.amounts import first
 from tests.servers import InfluxServer
 from tests.wallclock import EPERM, UNSYNCHRONISED_US, WallClock
 
@@ -175,14 +176,14 @@ def test_promise_5_where_adjtimex_is_refused_points_have_right_times_within_2_s_
     with InfluxServer() as server:
         running = agent(server.url, wall, "10s")
         wait_until(lambda: server.requests)
-        contact = time.monotonic()
-        wait_until(lambda: server.points, 10)
-        took = time.monotonic() - contact
+        wait_until(lambda: server.points)
+        asked = [request.at for request in server.requests]
         errors = everything_delivered(running, server)
     assert max(map(abs, errors.values())) < 0.05
-    assert took < 2
+    assert len(asked) <= 6  # five without points at most, half a second apart
 
 
+@pytest.mark.slow
 def test_promise_5_servers_that_agree_date_the_points_of_a_board_whose_clock_is_wrong(tmp_path, agent):
     wall = WallClock(tmp_path, shift_s=-40 * DAY_S, max_error_us=UNSYNCHRONISED_US)
     with InfluxServer() as server:
@@ -196,7 +197,7 @@ def test_promise_5_servers_that_agree_date_the_points_of_a_board_whose_clock_is_
     assert "40 days behind true time: points are dated by the servers' dates" in running.log.read_text()
 
 
-@pytest.mark.parametrize("shift", [-2 * DAY_S, 2 * DAY_S], ids=["slow", "fast"])
+@pytest.mark.parametrize("shift", first(1, -2 * DAY_S, 2 * DAY_S))
 def test_promise_5_a_synchronised_clock_two_days_wrong_dates_no_point(tmp_path, agent, shift):
     wall = WallClock(tmp_path, shift_s=shift, max_error_us=2_000)
     with InfluxServer() as server:
@@ -207,7 +208,7 @@ def test_promise_5_a_synchronised_clock_two_days_wrong_dates_no_point(tmp_path, 
     assert "it is not believed" in running.log.read_text()
 
 
-@pytest.mark.parametrize("step", [-7200, 5 * 365 * DAY_S], ids=["-2h", "+5y"])
+@pytest.mark.parametrize("step", first(1, -7200, 5 * 365 * DAY_S))
 def test_promise_5_a_step_of_the_wall_clock_neither_reorders_nor_doubles_nor_misdates(tmp_path, agent, step):
     wall = WallClock(tmp_path)
     wall.synchronise()
@@ -232,8 +233,9 @@ def exact(agent, server, within_s, begun_with=1):
     return len(errors)
 
 
-@pytest.mark.parametrize("portal_s", [-3600, pytest.param(3600, marks=pytest.mark.slow)], ids=["-1h", "+1h"])
-@pytest.mark.parametrize("wall_s", [0, pytest.param(-40 * DAY_S, marks=pytest.mark.slow)], ids=["right", "slow"])
+@pytest.mark.slow
+@pytest.mark.parametrize("portal_s", [-3600, 3600], ids=["-1h", "+1h"])
+@pytest.mark.parametrize("wall_s", [0, -40 * DAY_S], ids=["right", "slow"])
 def test_promise_5_the_date_of_a_captive_portal_dates_nothing(tmp_path, agent, portal_s, wall_s):
     wall = WallClock(tmp_path, shift_s=wall_s, max_error_us=EPERM)
     with InfluxServer() as server:
@@ -307,6 +309,7 @@ def test_promise_5_dates_that_are_wrong_for_8_s_date_nothing_and_hold_nothing_up
     assert points > 60
 
 
+@pytest.mark.slow
 def test_promise_5_a_kernel_five_years_ahead_dates_nothing_where_the_server_comes_late(tmp_path, agent):
     wall = WallClock(tmp_path, shift_s=5 * 365 * DAY_S, max_error_us=2_000)
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -320,7 +323,7 @@ def test_promise_5_a_kernel_five_years_ahead_dates_nothing_where_the_server_come
     assert "it is not believed" in running.log.read_text()
 
 
-@pytest.mark.parametrize("ahead_s", [7200, 5], ids=["2h", "5s"])
+@pytest.mark.parametrize("ahead_s", first(1, 7200, 5))
 def test_promise_5_after_a_step_back_all_points_have_their_true_time_after_one_flush(tmp_path, agent, ahead_s):
     wall = WallClock(tmp_path, shift_s=ahead_s, max_error_us=2_000)
     with InfluxServer() as server:
@@ -344,7 +347,7 @@ def test_promise_5_after_a_step_back_all_points_have_their_true_time_after_one_f
     assert re.search(r"\d+ were delivered with a wrong time, from ", running.log.read_text())
 
 
-@pytest.mark.parametrize("damage", ["flipped", "shifted"])
+@pytest.mark.parametrize("damage", first(1, "flipped", "shifted"))
 def test_promise_5_a_damaged_clock_file_dates_no_point_wrongly(tmp_path, agent, damage):
     wall = WallClock(tmp_path, max_error_us=EPERM)
     with InfluxServer() as server:

@@ -11,15 +11,16 @@ import time
 
 import pytest
 
+from tests.amounts import amount
 from tests.fake_center import FakeCenter
 from tests.servers import InfluxServer
 from tests.system.numbered import NumberedAgent
 from tests.system.test_sigkill import numbers, wait_until
 
-ROUNDS = 10
+ROUNDS = amount(3, 10)
 PARTS = 20 if os.environ.get("SOAK") else 3
 SEED = int(os.environ.get("SEED", random.randrange(10**6)))
-STOP_S = 5.0
+STOP_S = 15.0
 TO = """
 [center]
 url = "{url}"

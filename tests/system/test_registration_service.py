@@ -107,7 +107,9 @@ def agent(tmp_path, center):
 
 
 def nothing_is_lost(agent, center):
-    """After a stop: the equation holds, and what was delivered is what the center counts."""
+    """After a stop: the equation holds, and the center counts what was delivered, and what of the pending points it was
+    sent at the last moment.
+    """
     found = agent.when(lambda found: found["ledger"]["pending"] <= 10)
     agent.stop()
     status = subprocess.run(
@@ -122,7 +124,7 @@ def nothing_is_lost(agent, center):
     assert (ledger["rejected"], ledger["dropped"]) == (0, 0)
     assert ledger["measured"] == ledger["delivered"] + ledger["pending"]
     assert ledger["measured"] >= found["ledger"]["measured"]
-    assert center.parts.telemetry.count("pi-7") == ledger["delivered"]
+    assert 0 <= center.parts.telemetry.count("pi-7") - ledger["delivered"] <= ledger["pending"]
 
 
 @pytest.mark.slow

@@ -39,11 +39,11 @@ def test_a_center_is_asked_over_one_connection(server, center):
 
 
 def test_a_head_byte_by_byte_is_not_waited_for_longer_than_the_timeout(server, center):
-    server.script.append(server.trickle(0.05))
+    server.script.append(server.trickle(0.05, padding=2000))  # which takes 100 s
     before = time.monotonic()
     with pytest.raises(RegistrationError, match=r"no answer within 0.5 s"):
         center.ask("POST", "/x")
-    assert time.monotonic() - before < 1
+    assert time.monotonic() - before < 50
 
 
 def test_an_answer_through_a_proxy_is_bounded_too(server, monkeypatch):

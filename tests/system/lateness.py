@@ -1,0 +1,41 @@
+"""How late a loaded machine is with what is due: a reference, taken in the process that is judged, at the same time.
+
+A thread that every 50 ms has to write a few bytes and to sync them, as a commit does, and notes when that was due and
+when it was done (boot clock, ns).
+"""
+
+import contextlib
+import os
+import threading
+import time
+
+from drivers.base import boot_ns
+
+EVERY_NS = 50_000_000
+
+
+def _run(path):
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(file, b"\n")  # the process before may have been killed within a line
+    due = boot_ns()
+    while True:
+        os.write(file, b"%d " % due)
+        os.fsync(file)
+        os.write(file, b"%d\n" % boot_ns())
+        due = max(due + EVERY_NS, boot_ns() - EVERY_NS)
+        time.sleep(max(0, due - boot_ns()) / 1e9)
+
+
+def watch(path):
+    threading.Thread(target=_run, args=(path,), daemon=True).start()
+
+
+def lateness_s(path, since_ns, until_ns):
+    """The longest that the reference took between these moments, also if it was not done by then."""
+    longest = 0
+    with contextlib.suppress(FileNotFoundError):
+        for line in filter(str.strip, path.read_text().splitlines()):
+            due, done = [*map(int, line.split()), until_ns][:2]
+            if done >= since_ns and due <= until_ns:
+                longest = max(longest, min(done, until_ns) - due)
+    return longest / 1e9
