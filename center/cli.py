@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -89,7 +91,8 @@ def main() -> None:
 @_with_settings
 @click.option("--host", help="Address to listen on; other than loopback needs a password.")
 @click.option("--port", type=int, help="Default: 5000.")
-def serve(settings: Settings, *, host: str | None, port: int | None) -> None:
+@click.option("--until-input-ends", is_flag=True, help="Stop, too, once standard input ends: it ends with who started it.")
+def serve(settings: Settings, *, host: str | None, port: int | None, until_input_ends: bool) -> None:
     """Serve the API and the pages until SIGTERM or Ctrl-C."""
     from center.app import serve as start  # noqa: PLC0415 - as above
 
@@ -99,11 +102,19 @@ def serve(settings: Settings, *, host: str | None, port: int | None) -> None:
     ended: SimpleQueue[int | Exception] = SimpleQueue()  # what a handler may use, also while the first one runs
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: ended.put(number))
+    if until_input_ends:
+        threading.Thread(target=_wait_for_end_of_input, args=(ended,), name="center-input", daemon=True).start()
     with start(settings, host, port, ended.put) as running:
         store = str(settings.data_dir) if settings.embedded else settings.influxdb.url
         click.echo(f"IoT Center on {running.url} (store: {'embedded, ' if settings.embedded else ''}{store})")
         if isinstance(end := ended.get(), Exception):
             raise StoreError(f"nothing was answered any more: {end}") from end
+
+
+def _wait_for_end_of_input(ended: SimpleQueue[int | Exception]) -> None:
+    while os.read(0, 4096):  # the descriptor: a thread in sys.stdin would hold up the end of the interpreter
+        pass
+    ended.put(signal.SIGTERM)
 
 
 @main.command(short_help="Make what InfluxDB lacks: buckets, first user and token.")

@@ -9,7 +9,6 @@ import math
 import os
 import signal
 import sys
-import tempfile
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from agent.cli.options import LOG_FORMAT, Context, common_options
 from agent.cli.simulate import table_of
 from agent.cli.status import render
 from agent.fleet.center import DEFAULT_PORT, CenterProcess, free_port, pass_time, stored
+from agent.fleet.scratch import scratch
 
 DEVICE_ID = "demo"
 _DRAIN_S = 15
@@ -58,7 +58,7 @@ def demo(
     if outage and duration is not None and outage >= duration:
         raise click.UsageError("--outage must be shorter than --duration")
     with contextlib.ExitStack() as stack:
-        folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iot-demo-")))
+        folder = keep or stack.enter_context(scratch("iot-demo-"))
         folder.mkdir(parents=True, exist_ok=True)
         logging.basicConfig(  # the terminal belongs to the table
             filename=folder / "agent.log",
@@ -101,7 +101,7 @@ def _run(
     from agent.service import Service  # noqa: PLC0415
     from agent.status.snapshot import LEDGER  # noqa: PLC0415
 
-    signals = Signals(signal.SIGINT, signal.SIGTERM)
+    signals = Signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
     center = CenterProcess(free_port(port), folder / "center")
     if center.port != port:
         say(f"port {port} is taken: using {center.port}")

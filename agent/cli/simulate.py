@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -14,6 +12,7 @@ import click
 
 from agent.cli.options import Context, Duration, common_options
 from agent.config.units import Seconds
+from agent.fleet.scratch import scratch
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,17 +44,17 @@ def simulate(context: Context, *, as_json: bool, allow_remote: bool, **options: 
     from agent.fleet import simulate as fleet  # noqa: PLC0415 - the whole agent comes with it
 
     plan = fleet.Plan(**options | {"center": center.rstrip("/") if center else None, "outage": outage})
-    with tempfile.TemporaryDirectory(prefix="iot-simulate-") as folder:
-        logging.basicConfig(filename=Path(folder) / "log", level=logging.DEBUG if context.debug else logging.WARNING)
+    with scratch("iot-simulate-") as folder:
+        logging.basicConfig(filename=folder / "log", level=logging.DEBUG if context.debug else logging.WARNING)
         if as_json:
-            result = fleet.simulate(plan, Path(folder), lambda *_: None)
+            result = fleet.simulate(plan, folder, lambda *_: None)
         else:
             from rich.progress import Progress  # noqa: PLC0415 - only the commands that draw import rich
 
             with Progress(transient=True) as bar:
                 task = bar.add_task("starting", total=1.0)
                 result = fleet.simulate(
-                    plan, Path(folder), lambda text, part: bar.update(task, description=text, completed=part)
+                    plan, folder, lambda text, part: bar.update(task, description=text, completed=part)
                 )
     if as_json:
         click.echo(json.dumps(result))

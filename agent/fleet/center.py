@@ -1,6 +1,7 @@
 """An IoT Center on loopback for the demo and the simulated fleet, with an outage on request.
 
-It is a process of its own, reached over HTTP only, so that an outage is a real one: it is stopped and started.
+It is a process of its own, reached over HTTP only, so that an outage is a real one: it is stopped and started. However
+the process that started it ends, it ends with it: then the pipe that is its standard input has no writer any more.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -79,17 +81,19 @@ class CenterProcess:
 
     def start(self) -> None:
         """Start it and wait until it answers. Raises AgentError with its last words if it does not."""
+        if find_spec("flask") is None or find_spec("waitress") is None:
+            raise AgentError("this starts an IoT Center, which is not installed: pip install 'iot-edge-agent[center]'")
         if free_port(self.port) != self.port:  # else another center's answers would be taken for this one's
             raise AgentError(
                 f"port {self.port} was taken by another program meanwhile: try again, or name one with --port"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "center", "serve", "--embedded", "--host", "127.0.0.1"]
-        command += ["--port", str(self.port), "--data", str(self.folder)]
+        command += ["--port", str(self.port), "--data", str(self.folder), "--until-input-ends"]
         with self.log.open("ab") as log:
             # A session of its own: Ctrl-C reaches the demo, which stops it when the agent has delivered.
             self.process = subprocess.Popen(  # noqa: S603 - our own program, no shell
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                command, stdout=log, stderr=log, stdin=subprocess.PIPE, start_new_session=True
             )
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline and self.process.poll() is None:
@@ -98,9 +102,9 @@ class CenterProcess:
                 self.up = True
                 return
             time.sleep(0.05)
-        words = self.log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+        words = self.log.read_text(errors="replace").strip().splitlines()[-5:] or ["it said nothing"]
         self.stop()
-        raise AgentError(f"the IoT Center did not start on {self.url}: {words[0]} (see {self.log})")
+        raise AgentError("\n".join((f"the IoT Center did not start on {self.url}. Its last words:", *words)))
 
     def stop(self) -> None:
         """Stop it and wait; a second call is fine."""
@@ -114,6 +118,8 @@ class CenterProcess:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        if self.process.stdin:
+            self.process.stdin.close()
         self.process = None
 
     def outage(self, duration: float, length: float, say: Callable[[str], None]) -> Iterator[Event]:

@@ -1,10 +1,19 @@
 """The center of the demo and of the simulated fleet."""
 
+import os
+import select
+import signal
 import socket
+import subprocess
+import sys
 
 import pytest
+from click.testing import CliRunner
 
+import agent.fleet.center
+from agent.cli import main
 from agent.fleet.center import CenterProcess, stored
+from agent.fleet.scratch import scratch
 from agent.util.errors import AgentError
 
 
@@ -21,3 +30,50 @@ def test_an_answer_that_is_no_count_is_an_error(httpserver, strange):
     httpserver.expect_request("/api/devices/demo/measurements/count").respond_with_json(strange)
     with pytest.raises(AgentError, match="its answer is no count"):
         stored(httpserver.url_for("").rstrip("/"), "demo")
+
+
+STARTED = """
+import sys, time
+from pathlib import Path
+from agent.fleet.center import CenterProcess, free_port
+center = CenterProcess(free_port(20000), Path(sys.argv[1]))
+center.start()
+print(center.process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_center_ends_with_the_process_that_started_it_also_when_that_is_killed(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", STARTED, tmp_path], stdout=subprocess.PIPE, text=True) as starter:
+        center = os.pidfd_open(int(starter.stdout.readline()))
+        starter.send_signal(signal.SIGKILL)
+    ended, _, _ = select.select([center], [], [], 60)
+    os.close(center)
+    assert ended
+
+
+@pytest.mark.parametrize("command", [("demo", "--json", "--no-browser"), ("simulate", "--devices", "1", "--json")])
+def test_without_what_the_center_needs_it_says_what_to_install(monkeypatch, command):
+    monkeypatch.setattr(agent.fleet.center, "find_spec", lambda _: None)
+    said = CliRunner().invoke(main, command)
+    assert said.exit_code == 1
+    assert "an IoT Center, which is not installed: pip install 'iot-edge-agent[center]'" in said.stderr
+    assert ".log" not in said.stderr
+
+
+def test_a_center_that_does_not_start_says_its_last_words_and_names_no_file_that_goes_with_it(tmp_path):
+    (tmp_path / "iot-center.sqlite3").mkdir()
+    with pytest.raises(AgentError, match=r"(?s)did not start on .*last words:\n.*iot-center.*sqlite3") as caught:
+        CenterProcess(agent.fleet.center.free_port(20000), tmp_path).start()
+    assert "center.log" not in str(caught.value)
+
+
+def test_a_folder_that_a_killed_demo_left_goes_and_one_in_use_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left = tmp_path / "iot-demo-left"
+    (left / "center").mkdir(parents=True)
+    with scratch("iot-demo-") as first:
+        assert not left.exists()
+        with scratch("iot-demo-") as second:
+            assert {first, second} == set(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
