@@ -1,4 +1,5 @@
 # The two commands of the README: make demo, make test. Each does all its set-up.
+SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -48,7 +49,19 @@ $(BIN)/python:
 	  || { echo "Python 3.11 or newer is needed, and $(PYTHON) is older: run make PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "no venv: on Debian, apt install python3-venv"; exit 1; }
 
-$(VENV)/%.stamp: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing into $(VENV) …"
-	@$(PIP) install --quiet --editable '.[$*]' --constraint constraints.txt
+# What pip does, as it does it; then its errors, or that all is there.
+SHOW := awk '/^ *(Collecting|Building|WARNING|ERROR)/ { sub(/^ */, "  "); print substr($$0, 1, 150); fflush() }'
+
+# Installed once, and again when it is no longer this folder that is installed (pip install ., pip uninstall).
+EDITABLE := $(wildcard $(VENV)/lib/python*/site-packages/__editable__.iot_edge_agent-*)
+
+$(VENV)/%.stamp: pyproject.toml constraints.txt $(if $(EDITABLE),,not-editable) | $(BIN)/python
+	@echo "Installing what 'make $(MAKECMDGOALS)' needs into $(VENV): once, a minute or two, from the package index (PyPI, or"
+	@echo "the one that pip is set to) …"
+	@set -o pipefail; $(PIP) install --editable '.[$*]' --constraint constraints.txt 2>&1 | tee $(VENV)/install.log | $(SHOW) || { \
+	  echo "error: pip could not install it (all it said: $(VENV)/install.log). It needs the package index: is there a network?"; \
+	  echo "  Behind a proxy, set HTTPS_PROXY; for an index of your own, PIP_INDEX_URL. Then run make again."; exit 1; }
 	@touch $@
+
+.PHONY: not-editable
+not-editable: ;
