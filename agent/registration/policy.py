@@ -18,7 +18,8 @@ from agent.util.backoff import BASE_S, CAP_S, full_jitter
 from agent.util.proxy import is_loopback
 
 LASTED_S = 600.0
-RENEWAL_S = (60.0, 3600.0)
+RENEWAL_S = (10.0, 3600.0)
+RETRY_RENEWAL_S = 10.0
 RegistrationState = Literal["registering", "registered", "renewing", "failing", "waiting", "refused"]
 
 
@@ -43,7 +44,9 @@ class RegistrationStatus:
 
 
 def renewal_wait_s(now: float, got_at: float | None, renewed_at: float | None, short: int, rng: Random) -> float:
-    """Seconds until a refused token may be renewed: at most one renewal a minute, rarer the less it helps.
+    """Seconds until a refused token may be renewed: 10 s after the last renewal, twice as long for each that did not
+    help. A new token that is refused may have been issued just before its bucket was made anew: three renewals fit into
+    a minute, nine into the first hour.
 
     `got_at` is when the refused token came, `renewed_at` when the last renewal did (None: not by this process), `short`
     how many tokens in a row lasted under LASTED_S. The first refusal soon after a registration waits a few seconds:
@@ -58,12 +61,15 @@ def renewal_wait_s(now: float, got_at: float | None, renewed_at: float | None, s
 
 
 def failure_wait_s(error: Exception, attempts: int, renewing: bool, rng: Random) -> float:
-    """Seconds until the next try after `attempts` failures: what the center asks for, else 1 s to 5 min, spread out."""
+    """Seconds until the next try after `attempts` failures: what the center asks for, else 1 s to 5 min, spread out.
+
+    A try to renew that failed has made no token: it is repeated like another, only never at once.
+    """
     if isinstance(error, RegistrationError) and error.retry_after_s is not None:
         wait = error.retry_after_s + full_jitter(1, 1.0, 2.0, rng)
     else:
         wait = full_jitter(max(1, attempts), BASE_S, CAP_S, rng)
-    return max(wait, RENEWAL_S[0] if renewing else 1.0)
+    return max(wait, RETRY_RENEWAL_S if renewing else 1.0)
 
 
 def target_of(settings: CenterSettings, credentials: Credentials) -> Target:

@@ -107,7 +107,7 @@ class Registrar(Loop):
             return self._target
 
     def renew(self) -> None:
-        """Delivery was answered 401 or 403: get another token, at most one a minute, less often if that does not help.
+        """Delivery was answered 401 or 403: get another token, less often if that does not help (renewal_wait_s).
 
         The first renewal after a registration comes within seconds: another registration may just have won.
         """

@@ -1,6 +1,5 @@
 """Registration against every dialect and trap, answers as recorded, over a real HTTP server; the clock is ours."""
 
-import itertools
 import json
 import logging
 import threading
@@ -480,43 +479,58 @@ def test_a_token_refused_moments_after_registration_is_renewed_within_seconds(ht
     assert device.snapshot().next_attempt_s <= 5
 
 
-def test_renewals_come_at_most_once_a_minute_and_rarer_when_they_do_not_help(httpserver, registrar, clock):
-    center = FakeCenter(httpserver)
-    device = registrar(center, api="iot-center")
+def renewed(device, clock):
+    """The token is refused: how long until there is another one."""
+    start, before = clock.now, device.snapshot().renewals
+    device.target()
+    device.renew()
+    while (wait := device.step()) and device.snapshot().renewals == before:
+        clock.now += wait
+    return clock.now - start
+
+
+def test_renewals_are_ten_seconds_apart_and_rarer_when_they_do_not_help(httpserver, registrar, clock):
+    device = registrar(FakeCenter(httpserver), api="iot-center")
     device.step()
-    moments = []
-    end = clock.now + 6 * 3600
-    while clock.now < end:  # a server that refuses every token at once
-        before = device.snapshot().renewals
-        device.renew()
-        clock.now += max(device.step(), 0.1)
-        if device.snapshot().renewals > before:
-            moments.append(clock.now)
-    gaps = [later - sooner for sooner, later in itertools.pairwise(moments)]
-    assert min(gaps) >= 59
-    assert max(gaps) > 1800
-    assert len(moments) < 20
+    clock.now += 86_400
+    assert renewed(device, clock) == 0
+    waits = [renewed(device, clock) for _ in range(12)]  # every token is refused at once
+    for wait, least in zip(waits, (10, 20, 40, 80, 160, 320, 640, 1280, 2560, *[3600] * 3), strict=True):
+        assert least <= wait <= 1.2 * least + 1
 
 
 def test_after_the_first_204_the_next_renewal_waits_no_longer_for_those_before(httpserver, registrar, clock):
     device = registrar(FakeCenter(httpserver), api="iot-center")
     device.step()
 
-    def renewed():
-        """Refused: how long until there is another token."""
-        start, before = clock.now, device.snapshot().renewals
-        device.target()
-        device.renew()
-        while (wait := device.step()) and device.snapshot().renewals == before:
-            clock.now += wait
-        return clock.now - start
-
-    assert sum(renewed() for _ in range(5)) > 600  # every token is refused at once
+    assert sum(renewed(device, clock) for _ in range(7)) > 600  # every token is refused at once
     device.target()
     device.accepted()
     clock.now += 120
-    assert renewed() < 10
-    assert 110 < renewed() < 150  # and from there on rarer again
+    assert renewed(device, clock) < 10
+    assert 19 < renewed(device, clock) < 25  # and from there on rarer again
+
+
+def test_a_wiped_influxdb_is_written_to_within_a_minute_of_being_set_up(httpserver, registrar, clock):
+    """The center answers 503 until it is, and what it then gives out first is for a bucket that is made once more."""
+    center = FakeCenter(httpserver, "iot-center")
+    device = registrar(center, api="iot-center")
+    device.step()
+    clock.now += 86_400
+    center.scripted = [answer(503, {"code": "unavailable", "message": "gone"}, **{"Retry-After": "10"})] * 60
+    device.target()
+    device.renew()
+    gone = clock.now
+    while clock.now < gone + 330:
+        clock.now += device.step()
+    posts = sum(request.method == "POST" for request in center.requests)
+    assert 25 < posts <= 34  # each after what it asked for, none at once
+    center.scripted, set_up = [], clock.now
+    while (wait := device.step()) and device.snapshot().renewals == 0:
+        clock.now += wait
+    for _ in range(2):
+        renewed(device, clock)
+    assert clock.now - set_up < 60
 
 
 def test_delivery_may_ask_for_a_renewal_a_thousand_times(httpserver, registrar, clock):
@@ -542,7 +556,7 @@ def test_a_renewal_that_fails_keeps_the_old_token_and_is_tried_again(httpserver,
     device.step()
     assert device.target() == old
     assert device.snapshot().state == "failing"
-    assert device.snapshot().next_attempt_s >= 60
+    assert device.snapshot().next_attempt_s >= 10
     assert settle(device, clock).token != old.token
 
 
