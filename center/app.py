@@ -23,7 +23,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from agent.util.secret import Secret
 from center import answers, pages, security
-from center.api import registration, telemetry
+from center.api import forwarding, registration, telemetry
 from center.context import EXTENSION, Center, current_center
 from center.embedded import points as embedded_points
 from center.embedded import registry as embedded_registry
@@ -34,6 +34,10 @@ from center.embedded.telemetry import EmbeddedTelemetry
 from center.errors import StoreError
 from center.faults import log_once
 from center.settings import Settings, check, load
+from center.stores.registry import Registry
+from center.stores.telemetry import Telemetry
+from center.victoria.client import Victoria
+from center.victoria.telemetry import VictoriaTelemetry
 
 log = logging.getLogger(__name__)
 GRACE_S = 5.0
@@ -58,9 +62,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     session_key = settings.server.session_key
     if isinstance(center.registry, EmbeddedRegistry):
         session_key = session_key or center.registry.session_key()
+    if settings.series_on == "embedded":
         app.register_blueprint(write_api.blueprint)
     else:
         app.add_url_rule("/health", "health", _health)
+    if settings.series_on == "victoria":
+        app.register_blueprint(forwarding.blueprint)
     try:
         security.check_bind(settings, center.registry.password_hash())
     except Exception:
@@ -83,9 +90,12 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 
 def _health() -> tuple[Response, int]:
-    """For balancers: whether this replica reaches InfluxDB."""
+    """For balancers: whether this replica reaches its stores."""
+    center = current_center()
     try:
-        current_center().registry.password_hash()
+        center.registry.password_hash()
+        if isinstance(center.telemetry, VictoriaTelemetry):
+            center.telemetry.reach()
     except StoreError as error:
         log_once(error)
         return jsonify(name="iot-center", status="fail", message=str(error)), 503
@@ -104,18 +114,35 @@ def open_stores(settings: Settings) -> Center:
     Raises SettingsError, StoreError, OSError.
     """
     check(settings)
-    if settings.embedded:
-        store = settings.store
-        database = Database(settings.data_dir / FILE, embedded_points.SCHEMA + embedded_registry.SCHEMA)
-        measured = EmbeddedTelemetry(database, store.bucket, round(store.retention or 0))
-        return Center(settings, EmbeddedRegistry(database, store.bucket), measured, database.close)
-    from center.influx.client import Influx  # noqa: PLC0415 - 0.3 s that the embedded store does not need
-    from center.influx.registry import InfluxRegistry  # noqa: PLC0415 - as above
-    from center.influx.telemetry import InfluxTelemetry  # noqa: PLC0415 - as above
+    with contextlib.ExitStack() as opened:
+        registry: Registry
+        measured: Telemetry
+        if "embedded" in {settings.series_on, settings.registry_on}:
+            database = Database(settings.data_dir / FILE, embedded_points.SCHEMA + embedded_registry.SCHEMA)
+            opened.callback(database.close)
+        if "influxdb" in {settings.series_on, settings.registry_on}:
+            from center.influx.client import Influx  # noqa: PLC0415 - 0.3 s that the embedded store does not need
 
-    influx = Influx(settings.influxdb)
-    buckets = settings.influxdb.bucket, settings.influxdb.bucket_auth
-    return Center(settings, InfluxRegistry(influx, *buckets), InfluxTelemetry(influx, *buckets), influx.close)
+            influx = opened.enter_context(contextlib.closing(Influx(settings.influxdb)))
+        if settings.series_on == "embedded":
+            store = settings.store
+            measured = EmbeddedTelemetry(database, store.bucket, round(store.retention or 0))
+        elif settings.series_on == "victoria":
+            victoria = opened.enter_context(contextlib.closing(Victoria(settings.victoria)))
+            measured = VictoriaTelemetry(victoria, settings.victoria.bucket)
+        else:
+            from center.influx.telemetry import InfluxTelemetry  # noqa: PLC0415 - as above
+
+            measured = InfluxTelemetry(influx, settings.influxdb.bucket, settings.influxdb.bucket_auth)
+        if settings.registry_on == "embedded":
+            registry = EmbeddedRegistry(database, measured.bucket)
+        else:
+            from center.influx import issuing  # noqa: PLC0415 - as above
+            from center.influx import registry as on_influx  # noqa: PLC0415 - as above
+
+            kind = on_influx.InfluxRegistry if settings.series_on == "influxdb" else issuing.IssuingRegistry
+            registry = kind(influx, measured.bucket, settings.influxdb.bucket_auth)
+        return Center(settings, registry, measured, opened.pop_all().close)
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from line_protocol_parser import LineFormatError, parse_line
 
@@ -48,9 +48,11 @@ def split(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def parse(body: bytes, precision: int = 1) -> tuple[Sequence[Point], Sequence[str]]:
+def parse(
+    body: bytes, precision: int = 1, refused: Callable[[Point], str] = lambda _: ""
+) -> tuple[Sequence[Point], Sequence[str]]:
     """The points of a body, and InfluxDB's message for each line it would refuse. `precision`: nanoseconds of one unit
-    of its stamps.
+    of its stamps. `refused` says why a point is refused besides; empty for one that is not.
 
     InfluxDB stores invalid UTF-8 as it comes; here such bytes become U+FFFD.
     """
@@ -61,9 +63,14 @@ def parse(body: bytes, precision: int = 1) -> tuple[Sequence[Point], Sequence[st
         line = raw.strip(" \t\r")
         if line and not line.startswith("#"):
             try:
-                points.append(_parsed(line, precision))
+                point = _parsed(line, precision)
+                why = refused(point)
             except ValueError as error:
-                errors.append(f"unable to parse '{raw.lstrip(' ')}': {error}")
+                why = str(error)
+            if why:
+                errors.append(f"unable to parse '{raw.lstrip(' ')}': {why}")
+            else:
+                points.append(point)
     return points, errors
 
 

@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from agent.config.limits import check_url, wrong
 from agent.config.records import VALIDATION, converter, problems
@@ -68,6 +68,33 @@ class InfluxSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class VictoriaSettings:
+    """[victoria]. With `url` set, series are on VictoriaMetrics: a single node, or a cluster by the prefix of its reads
+    (`url`, before /api/v1/query) and of its writes (`write_url`, before /api/v2/write), where these differ.
+
+    `token` is sent as a Bearer, for a vmauth in front. `org` and `bucket` are what devices are told to name.
+    """
+
+    url: str = ""
+    write_url: str | None = None
+    token: Secret = field(default_factory=lambda: Secret(""))
+    token_file: str | None = None
+    org: str = "iot-center"
+    bucket: str = "iot_center"
+    ca_file: str | None = None
+    timeout: Seconds = Seconds(30)
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySettings:
+    """[registry]. `store`: where registrations are, with series on VictoriaMetrics; None: on InfluxDB if [influxdb] has
+    a url, else in the embedded store's file.
+    """
+
+    store: Literal["embedded", "influxdb"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EmbeddedSettings:
     """[embedded]. `data`: its folder. `retention` of None: for ever."""
 
@@ -95,8 +122,24 @@ class Settings:
     embedded: bool = False
     server: ServerSettings = field(default_factory=ServerSettings)
     influxdb: InfluxSettings = field(default_factory=InfluxSettings)
+    victoria: VictoriaSettings = field(default_factory=VictoriaSettings)
+    registry: RegistrySettings = field(default_factory=RegistrySettings)
     store: EmbeddedSettings = field(default_factory=EmbeddedSettings)
     devices: DeviceDefaults = field(default_factory=DeviceDefaults)
+
+    @property
+    def series_on(self) -> Literal["embedded", "influxdb", "victoria"]:
+        """The store of what is measured."""
+        if self.embedded:
+            return "embedded"
+        return "victoria" if self.victoria.url else "influxdb"
+
+    @property
+    def registry_on(self) -> Literal["embedded", "influxdb"]:
+        """The store of registrations, enrollment keys and the password."""
+        if self.embedded or self.series_on == "influxdb":
+            return "embedded" if self.embedded else "influxdb"
+        return self.registry.store or ("influxdb" if self.influxdb.url else "embedded")
 
     @property
     def loopback(self) -> bool:
@@ -141,14 +184,15 @@ def _ini(path: Path) -> dict[str, str]:
     return {INI_KEYS[key.upper()]: value for key, value in section.items() if key.upper() in INI_KEYS}
 
 
-def _token(influx: InfluxSettings, where: str) -> InfluxSettings:
-    if influx.token or not influx.token_file:
-        return influx
-    _warn_if_exposed(Path(influx.token_file), "a token")
+def _token(table: InfluxSettings | VictoriaSettings, where: str) -> Secret:
+    """The token of a table, from its file if it is not there."""
+    if table.token or not table.token_file:
+        return table.token
+    _warn_if_exposed(Path(table.token_file), "a token")
     try:
-        return replace(influx, token=Secret(Path(influx.token_file).read_text(encoding="utf-8").strip()))
+        return Secret(Path(table.token_file).read_text(encoding="utf-8").strip())
     except OSError as error:
-        raise SettingsError(f"{where}: influxdb.token_file = {influx.token_file!r}: {error.strerror}") from error
+        raise SettingsError(f"{where}.token_file = {table.token_file!r}: {error.strerror}") from error
 
 
 def load(path: Path | None = None, *, environ: Mapping[str, str] | None = None, folder: Path | None = None) -> Settings:
@@ -184,8 +228,9 @@ def load(path: Path | None = None, *, environ: Mapping[str, str] | None = None, 
     except VALIDATION as error:  # what is `store` inside is [embedded] in the file
         lines = (f"{where}: {re.sub(r'^store[.]', 'embedded.', line)}" for line in problems(error))
         raise SettingsError("\n".join(lines)) from error
-    if path is not None and ("token" in given_influx or settings.server.session_key):
-        _warn_if_exposed(path, "a token" if "token" in given_influx else "a key")
+    has_token = any("token" in table for table in (given_influx, given.get("victoria", {})))
+    if path is not None and (has_token or settings.server.session_key):
+        _warn_if_exposed(path, "a token" if has_token else "a key")
     if "token" in ini:
         _warn_if_exposed(folder / "config.ini", "a token")
     server = settings.server
@@ -194,30 +239,46 @@ def load(path: Path | None = None, *, environ: Mapping[str, str] | None = None, 
         server = replace(server, trusted_hosts=(*server.trusted_hosts, *names))
     if session_key := environ.get("IOT_CENTER_SESSION_KEY"):
         server = replace(server, session_key=Secret(session_key))
-    return replace(settings, server=server, influxdb=_token(settings.influxdb, where))
+    influxdb, victoria = settings.influxdb, settings.victoria
+    return replace(
+        settings,
+        server=server,
+        influxdb=replace(influxdb, token=_token(influxdb, f"{where}: influxdb")),
+        victoria=replace(victoria, token=_token(victoria, f"{where}: victoria")),
+    )
 
 
 def check(settings: Settings) -> None:
     """Raises SettingsError for settings no center can run with, whatever the command line added to them."""
     mistakes = []
-    influx = settings.influxdb
-    if not settings.embedded:
+    influx, victoria = settings.influxdb, settings.victoria
+    uses_influx = "influxdb" in {settings.series_on, settings.registry_on}
+    if uses_influx:
         missing = [n for n, key in INI_KEYS.items() if not getattr(influx, key)]
         if missing:
             mistakes.append(
                 f"no InfluxDB to store in: {', '.join(missing)} not set; set them in center.toml, config.ini or the "
                 "environment, or use --embedded for a laptop, a demo or a test"
             )
-        elif influx.bucket == influx.bucket_auth:
+        elif settings.series_on == "influxdb" and influx.bucket == influx.bucket_auth:
             mistakes.append(
                 f"influxdb.bucket and bucket_auth are both {influx.bucket!r}: devices may write to the first, "
                 "so registrations need a bucket of their own"
             )
         elif not TOKEN.fullmatch(influx.token.reveal()):
             mistakes.append("influxdb.token: should be one line of letters, digits and signs, as InfluxDB showed it")
+    if settings.registry.store not in {None, settings.registry_on}:
+        mistakes.append(
+            f'registry.store = "{settings.registry.store}": with series on {settings.series_on} registrations are '
+            "there, too; they can be elsewhere if [victoria] has a url"
+        )
+    if settings.series_on == "victoria" and victoria.token and not TOKEN.fullmatch(victoria.token.reveal()):
+        mistakes.append("victoria.token: should be one line of letters, digits and signs, as vmauth knows it")
     for name, url in (
-        ("influxdb.url", "" if settings.embedded else influx.url),
+        ("influxdb.url", influx.url if uses_influx else ""),
         ("influxdb.device_url", influx.device_url),
+        ("victoria.url", victoria.url if settings.series_on == "victoria" else ""),
+        ("victoria.write_url", victoria.write_url),
         ("server.public_url", settings.server.public_url),
     ):
         if url and (why := wrong(check_url, url)):

@@ -5,13 +5,17 @@ import html
 import os
 import re
 import secrets
+import socket
+import subprocess
+import time
+import urllib.request
 
 from werkzeug.security import generate_password_hash
 
 from agent.util.secret import Secret
 from center.app import open_stores
 from center.pages.virtual import point_at
-from center.settings import EmbeddedSettings, InfluxSettings, ServerSettings, Settings
+from center.settings import EmbeddedSettings, InfluxSettings, ServerSettings, Settings, VictoriaSettings
 from center.stores.telemetry import Point, SeriesQuery
 from center.times import MAX_TIME, now_ns
 
@@ -58,8 +62,53 @@ def influx_settings(**server):
 
 
 @contextlib.contextmanager
+def victoria(folder, *options, port=None):
+    """The address of a VictoriaMetrics of its own."""
+    if port is None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = ["victoria-metrics", f"-httpListenAddr=127.0.0.1:{port}", f"-storageDataPath={folder / 'victoria'}"]
+    command += ["-retentionPeriod=100y", "-dedup.minScrapeInterval=1ms", "-memory.allowedBytes=64MB", *options]
+    with (folder / "victoria.log").open("a") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+        try:
+            until = time.monotonic() + 30
+            while not answers(f"{url}/health"):
+                assert time.monotonic() < until, (folder / "victoria.log").read_text()[-2000:]
+                time.sleep(0.05)
+            yield url
+        finally:
+            server.terminate()
+
+
+def answers(url):
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=20) as answer:
+        return answer.status == 200
+    return False
+
+
+@contextlib.contextmanager
+def victoria_settings(folder, **server):
+    """Series on VictoriaMetrics, registrations in a SQLite file."""
+    with victoria(folder) as url:
+        yield Settings(
+            victoria=VictoriaSettings(url=url),
+            store=EmbeddedSettings(data=str(folder / "center")),
+            server=ServerSettings(port=0, threads=4, **server),
+        )
+
+
+def seen_at_once(telemetry):
+    """VictoriaMetrics shows what it took after about a second, or when it is told to."""
+    if hasattr(telemetry, "victoria"):
+        write = telemetry.write
+        telemetry.write = lambda points: (write(points), answers(f"{telemetry.victoria.url}/internal/force_flush"))[0]
+
+
+@contextlib.contextmanager
 def stores(settings):
     with contextlib.closing(open_stores(settings)) as center:
+        seen_at_once(center.telemetry)
         yield center.registry, center.telemetry
 
 

@@ -43,15 +43,15 @@ def configuration() -> dict[str, Any]:
     """What a device is told besides its token: where to write, and the defaults of [devices]."""
     center = current_center()
     settings = center.settings
-    if settings.embedded:
-        url = (settings.server.public_url or request.url_root).rstrip("/")
-        org = settings.store.org
-    else:
-        url = (settings.influxdb.device_url or settings.influxdb.url).rstrip("/")
+    if settings.series_on == "influxdb":
+        url = settings.influxdb.device_url or settings.influxdb.url
         org = settings.influxdb.org
+    else:  # the center takes what they write, or forwards it
+        url = settings.server.public_url or request.url_root
+        org = settings.store.org if settings.embedded else settings.victoria.org
     devices = settings.devices
     told: dict[str, Any] = {
-        "influx_url": url,
+        "influx_url": url.rstrip("/"),
         "influx_org": org,
         "influx_bucket": center.telemetry.bucket,
         "measurement_interval": devices.measurement_interval,

@@ -114,6 +114,10 @@ class EmbeddedRegistry:
         row = self.database.row("SELECT bucket FROM authorization WHERE token_hash = ?", digest(token))
         return row[0] if row else None
 
+    def holder(self, token: Secret) -> str | None:
+        row = self.database.row("SELECT device FROM authorization WHERE token_hash = ?", digest(token))
+        return row[0] if row else None
+
     def make_enrollment_key(
         self, *, note: str = "", uses: int | None = 1, expires_ns: int | None = None
     ) -> tuple[EnrollmentKey, Secret]:

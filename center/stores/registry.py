@@ -139,6 +139,13 @@ class Registry(Protocol):
     def set_password_hash(self, password_hash: str | None) -> None: ...
 
 
+class Issuer(Protocol):
+    """A registry whose tokens the center itself checks, because it takes or forwards what devices write."""
+
+    def holder(self, token: Secret) -> str | None:
+        """The device that a token was issued to, within seconds of its removal; None for a token that is not known."""
+
+
 # Random tokens and the hashes that are kept of them. They are long and random, so a plain SHA-256 is enough.
 
 

@@ -1,0 +1,349 @@
+"""Telemetry on VictoriaMetrics. A field of a measurement is a metric (`environment_Temperature`), tags are its labels.
+
+It keeps numbers only: texts are refused, truths are 1 and 0, integers are told by the table of quantities. It keeps
+milliseconds: a stamp between two is the earlier one. Windows are asked for exactly: a window (t - w, t] of MetricsQL
+that ends a millisecond before ours does is our [start, stop).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+from center.errors import NotSupportedError, RefusedError, StoreError
+from center.influx.rows import Row, Windows, devices_of, of, points_of, summaries
+from center.line_protocol import encode
+from center.stores.telemetry import (
+    AHEAD_NS,
+    DAY_NS,
+    ENVIRONMENT,
+    HEALTH,
+    HOUR_NS,
+    MAX_VALUES,
+    SECOND_NS,
+    Bucket,
+    Curve,
+    FieldSummary,
+    LastValue,
+    Point,
+    SeriesQuery,
+    Value,
+    newest_of,
+)
+from center.times import iso, now_ns
+from center.victoria.client import MS_NS, Victoria, retention_s
+from drivers.quantities import QUANTITIES
+
+WRITE_LINES = 5000
+CHUNK = 50  # devices in one query: its text has a limit of 16 KiB
+WINDOWS = 10_000  # in one query: -search.maxPointsPerTimeseries is 30,000
+LOOK_BACK_NS = (DAY_NS, 32 * DAY_NS)  # what is asked first for last values
+AHEAD_MOST_NS = 2 * DAY_NS  # it leaves out what is stamped further ahead
+COUNTED_MS = 30 * DAY_NS // MS_NS  # read at a time to count points
+EARLIEST_MS = DAY_NS // MS_NS  # asked for less, it answers nothing at all
+DEVICE_TAGS = ("clientId", "device")
+HEALTH_FLOATS = {"uptime", "board_uptime", "clock_error_s", "cpu_temperature", "load"}
+# For each function what is asked of each series, if it is not the function alone.
+PARTS = {"mean": ("sum", "count"), "band": ("sum", "count", "min", "max")}
+MOMENTS = {fn: (f"{fn}_over_time", f"t{fn}_over_time") for fn in ("first", "last")}
+SUMMARY = tuple(f"{part}_over_time" for part in ("count", "min", "max", "last", "tlast"))
+Labels = tuple[tuple[str, str], ...]
+
+
+def text(value: str) -> str:
+    """A string of MetricsQL; Go's escapes are those of JSON."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def one_of(values: Iterable[str]) -> str:
+    """A regular expression (RE2) that matches these texts and no other."""
+    return "|".join(re.sub(r"[.*+?^${}()|\[\]\\]", r"\\\g<0>", value) for value in values)
+
+
+def selectors(device_ids: Sequence[str], measurement: str, fields: Sequence[str] = ()) -> list[str]:
+    """The series of devices (none: of all), by `clientId` and, of those that have another or none, by `device`."""
+    names = f"(?:{one_of(fields)})" if fields else ".+"
+    name = f"__name__=~{text(one_of([measurement]) + '_' + names)}"
+    if not device_ids:
+        return [f"{{{name}}}"]
+    ids = text(one_of(device_ids))
+    return [f"{{{name},clientId=~{ids}}}", f"{{{name},clientId!~{ids},device=~{ids}}}"]
+
+
+def rollup(functions: Sequence[str], wanted: Sequence[str], window_ms: int) -> str:
+    """What these functions give over the window before a moment, of each series, named in the label `rollup`."""
+    names = ",".join(text(name) for name in functions)
+    parts = (f"aggr_over_time(({names}),{selector}[{window_ms}ms]) keep_metric_names" for selector in wanted)
+    return f"union({','.join(parts)})"
+
+
+def ceil_ms(time_ns: int) -> int:
+    """The first millisecond at or after a time, not before the second day of 1970."""
+    return max(EARLIEST_MS, -(-time_ns // MS_NS))
+
+
+class VictoriaTelemetry:
+    """Implements Telemetry."""
+
+    failing: Mapping[str, str] = MappingProxyType({})
+
+    def __init__(self, victoria: Victoria, bucket: str) -> None:
+        self.victoria = victoria
+        self.bucket = bucket
+
+    def reach(self) -> None:
+        """StoreError where it cannot be read from."""
+        self.victoria.instant("1", ceil_ms(now_ns()))
+
+    def _over(
+        self, functions: Sequence[str], wanted: Sequence[str], start_ms: int, stop_ms: int
+    ) -> dict[Labels, dict[str, float]]:
+        """Series → function → what it gives over [start, stop)."""
+        found: dict[Labels, dict[str, float]] = {}
+        for labels, value in self.victoria.instant(rollup(functions, wanted, stop_ms - start_ms), stop_ms - 1):
+            function = labels.pop("rollup")
+            found.setdefault(tuple(sorted(labels.items())), {})[function] = value
+        return found
+
+    def _last(self, wanted: Sequence[str], measurement: str, start_ms: int, stop_ms: int) -> list[Row]:
+        found = self._over(MOMENTS["last"], wanted, start_ms, stop_ms)
+        return [_row(_tagged(labels, measurement), measurement, given, "last") for labels, given in found.items()]
+
+    def last_values(
+        self, device_ids: Sequence[str], *, measurement: str = ENVIRONMENT, since_ns: int = 0
+    ) -> Mapping[str, Sequence[LastValue]]:
+        wanted, now = set(device_ids), now_ns()
+        stop, since = ceil_ms(now + AHEAD_NS), ceil_ms(since_ns)
+        rows: list[Row] = []
+        if len(device_ids) > 10 * CHUNK:  # of very many: all, sorted out here
+            rows = self._last(selectors((), measurement), measurement, since, stop)
+        else:
+            for first in range(0, len(device_ids), CHUNK):
+                rows += self._look_back(device_ids[first : first + CHUNK], measurement, since, stop, now)
+        found: dict[str, list[LastValue]] = {}
+        for row in rows:
+            last = LastValue(*of(row), row["_value"], row["_time"])
+            for device in devices_of(row) & wanted:
+                found.setdefault(device, []).append(last)
+        return {device: newest_of(lasts) for device, lasts in found.items()}
+
+    def _look_back(self, device_ids: Sequence[str], measurement: str, since: int, stop: int, now: int) -> list[Row]:
+        """The newest samples: of the last day, and from further back only of those sensors that have none there."""
+        wanted = selectors(device_ids, measurement)
+        rows: list[Row] = []
+        for back_ns in (*LOOK_BACK_NS, now):
+            start = max(since, ceil_ms(now - back_ns))
+            rows += self._last(wanted, measurement, start, stop)
+            if start <= since:
+                break
+            known = {(device, *of(row)) for row in rows for device in devices_of(row)}
+            older = [
+                (device, row["_field"])
+                for labels in self.victoria.series(wanted, since, start)
+                for row in (_tagged(labels, measurement),)
+                for device in devices_of(row) & set(device_ids)
+                if (device, *of(row)) not in known
+            ]
+            if not older:
+                break
+            devices, fields = (sorted(set(column)) for column in zip(*older, strict=True))
+            wanted, stop = selectors(devices, measurement, fields), start
+        return rows
+
+    def last_seen(self, *, since_ns: int) -> Mapping[str, int]:
+        now = now_ns()
+        since, stop = ceil_ms(since_ns), ceil_ms(now + AHEAD_NS)
+        recent = max(since, ceil_ms(now - HOUR_NS))
+        everything = selectors((), ENVIRONMENT)
+        found = self._newest(everything, recent, stop)
+        if recent > since:
+            known = (self.victoria.values(tag, everything[0], since, stop) for tag in DEVICE_TAGS)
+            silent = sorted({device for devices in known for device in devices} - found.keys())
+            for first in range(0, len(silent), CHUNK):
+                found |= self._newest(selectors(silent[first : first + CHUNK], ENVIRONMENT), since, recent)
+        return found
+
+    def _newest(self, wanted: Sequence[str], start_ms: int, stop_ms: int) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for selector in wanted:
+            query = f"max(tlast_over_time({selector}[{stop_ms - start_ms}ms])) by ({', '.join(DEVICE_TAGS)})"
+            for labels, seconds in self.victoria.instant(query, stop_ms - 1):
+                for device in devices_of(labels):
+                    found[device] = max(found.get(device, 0), round(seconds * 1000) * MS_NS)
+        return found
+
+    def sparklines(
+        self, device_ids: Sequence[str], field: str, *, start_ns: int, stop_ns: int, every_ns: int
+    ) -> Mapping[str, Sequence[Curve]]:
+        by_device: dict[str, list[Row]] = {}
+        for first in range(0, len(device_ids), CHUNK):
+            chunk = device_ids[first : first + CHUNK]
+            query = SeriesQuery(chunk[0], start_ns, stop_ns, (field,), every_ns)
+            for row in self._windows(query, selectors(chunk, ENVIRONMENT, (field,))):
+                for device in devices_of(row) & set(chunk):
+                    by_device.setdefault(device, []).append(row)
+        windows = Windows(every_ns, stop_ns)
+        return {device: windows.curves(rows, "mean") for device, rows in by_device.items()}
+
+    def summary(self, device_id: str, *, start_ns: int, stop_ns: int) -> Sequence[FieldSummary]:
+        found = self._over(SUMMARY, selectors((device_id,), ENVIRONMENT), ceil_ms(start_ns), ceil_ms(stop_ns))
+        return summaries(
+            _row(_tagged(labels, ENVIRONMENT), ENVIRONMENT, given, result)
+            for labels, given in found.items()
+            for result in ("count", "last", "min", "max")
+        )
+
+    def series(self, query: SeriesQuery) -> Sequence[Curve]:
+        wanted = selectors((query.device_id,), ENVIRONMENT, query.fields)
+        if query.every_ns is None:
+            return points_of(self._points(query, wanted))
+        windows = Windows(query.every_ns, query.stop_ns)
+        if query.fn == "median":
+            return windows.medians(self._points(query, wanted))
+        rows = self._windows(query, wanted)
+        return windows.bands(rows) if query.band else windows.curves(rows, query.fn)
+
+    def _points(self, query: SeriesQuery, wanted: Sequence[str]) -> Iterator[Row]:
+        """The samples themselves."""
+        taken = 0
+        for labels, times, values in self.victoria.export(wanted, ceil_ms(query.start_ns), ceil_ms(query.stop_ns)):
+            taken += len(times)
+            if taken > MAX_VALUES:
+                raise RefusedError(f"these are more than {MAX_VALUES} values: choose a shorter range, or windows")
+            tagged = _tagged(labels, ENVIRONMENT)
+            for at, value in zip(times, values, strict=True):
+                yield tagged | {"_time": at * MS_NS, "_value": typed(tagged["_field"], ENVIRONMENT, value)}
+
+    def _windows(self, query: SeriesQuery, wanted: Sequence[str]) -> list[Row]:
+        """What the store gives of each series for whole windows, and for those that the range cuts."""
+        assert query.every_ns is not None
+        if query.every_ns % MS_NS:
+            raise RefusedError("VictoriaMetrics keeps milliseconds: every is a whole number of them")
+        every, fn = query.every_ns // MS_NS, "band" if query.band else query.fn
+        functions = MOMENTS.get(fn) or tuple(f"{part}_over_time" for part in PARTS.get(fn, (fn,)))
+        start, stop = ceil_ms(query.start_ns), ceil_ms(query.stop_ns)
+        first, last = -(-start // every) * every, stop // every * every
+        if first >= last:  # no whole window
+            first = last = min(first, stop)
+        rows: list[Row] = []
+        for low, high in ((start, first), (last, stop)):
+            if low < high:
+                for labels, given in self._over(functions, wanted, low, high).items():
+                    rows += _parts(labels, fn, given, high)
+        for begin in range(first, last, WINDOWS * every):
+            end = min(begin + WINDOWS * every, last)
+            by_window: dict[tuple[Labels, int], dict[str, float]] = {}
+            for tags, values in self.victoria.range(
+                rollup(functions, wanted, every), begin + every - 1, end - 1, every
+            ):
+                function = tags.pop("rollup")
+                series = tuple(sorted(tags.items()))
+                for at, value in values:
+                    by_window.setdefault((series, at + 1), {})[function] = value
+            for (series, at), given in by_window.items():
+                rows += _parts(series, fn, given, at)
+        return rows
+
+    def count(self, device_id: str) -> int:
+        """The fields of a series can have different times, so where it has several, the times themselves are read."""
+        wanted, stop = selectors((device_id,), ENVIRONMENT), ceil_ms(now_ns() + AHEAD_MOST_NS)
+        counted = self._over(("count_over_time", "tfirst_over_time", "tlast_over_time"), wanted, EARLIEST_MS, stop)
+        fields: dict[Labels, list[dict[str, float]]] = {}
+        for labels, given in counted.items():
+            fields.setdefault(_tags(labels), []).append(given)
+        alone = sum(round(found[0]["count_over_time"]) for found in fields.values() if len(found) == 1)
+        several = [given for found in fields.values() if len(found) > 1 for given in found]
+        if not several:
+            return alone
+        first = int(min(given["tfirst_over_time"] for given in several)) * 1000
+        stop = int(max(given["tlast_over_time"] for given in several)) * 1000 + 1000
+        for low in range(first, stop, COUNTED_MS):
+            times: dict[Labels, set[int]] = {}
+            for tags, stamps, _ in self.victoria.export(wanted, low, min(low + COUNTED_MS, stop)):
+                series = _tags(tuple(sorted(tags.items())))
+                if len(fields.get(series, ())) > 1:
+                    times.setdefault(series, set()).update(stamps)
+            alone += sum(len(found) for found in times.values())
+        return alone
+
+    def write(self, points: Sequence[Point]) -> None:
+        for point in points:
+            if has_text(point):
+                raise NotSupportedError(NO_TEXT)
+            if why := self.refused(point):
+                raise RefusedError(why)
+        lines = [encode(point) for point in points]
+        for first in range(0, len(lines), WRITE_LINES):
+            answer = self.victoria.write("\n".join(lines[first : first + WRITE_LINES]).encode())
+            if answer.status in {400, 413}:
+                raise RefusedError(answer.message)
+            if answer.status != 204:
+                raise StoreError(f"{self.victoria.write_url}: {answer.status} {answer.message}")
+
+    def refused(self, point: Point) -> str:
+        """Why it would leave a point out, or not keep it as it is, without a word; empty if it would not."""
+        if has_text(point):
+            return NO_TEXT
+        if any('"' in name for name in (point.measurement, *point.tags, *point.tags.values(), *point.fields)):
+            return 'VictoriaMetrics takes a quotation mark (") in a name or tag for the start of a text'
+        if point.time_ns is None:
+            return ""
+        now, kept = now_ns(), retention_s(self.victoria.flags())
+        if point.time_ns > now + AHEAD_MOST_NS:
+            return f"VictoriaMetrics takes no point of {iso(point.time_ns)}, more than two days ahead"
+        if point.time_ns < DAY_NS or (kept and point.time_ns < now - kept * SECOND_NS):
+            return f"VictoriaMetrics keeps no point of {iso(point.time_ns)}: see its -retentionPeriod"
+        return ""
+
+    def buckets(self) -> Sequence[Bucket]:
+        return [Bucket("victoria", self.bucket, retention_s(self.victoria.flags()) or 0, "telemetry")]
+
+    def raw_flux(self, text: str) -> str:  # noqa: ARG002 - the interface's
+        raise NotSupportedError("VictoriaMetrics knows no Flux: this needs InfluxDB")
+
+
+NO_TEXT = "VictoriaMetrics keeps numbers only: a field with a text needs InfluxDB"
+
+
+def has_text(point: Point) -> bool:
+    return any(isinstance(value, str) for value in point.fields.values())
+
+
+def typed(field: str, measurement: str, value: float) -> Value:
+    """An integer where the data model has integers, which the store does not keep apart."""
+    quantity = QUANTITIES.get(field.removesuffix("_min").removesuffix("_max"))
+    whole = quantity is not None and quantity.kind == "integer"
+    if measurement == HEALTH:
+        whole = field not in HEALTH_FLOATS
+    return int(value) if whole and value.is_integer() else value
+
+
+def _tagged(labels: Iterable[tuple[str, str]] | Mapping[str, str], measurement: str) -> Row:
+    tags: Row = dict(labels)
+    name = tags.pop("__name__")
+    return tags | {"_field": name[len(measurement) + 1 :]}
+
+
+def _tags(labels: Labels) -> Labels:
+    return tuple(label for label in labels if label[0] != "__name__")
+
+
+def _row(row: Row, measurement: str, given: Mapping[str, float], part: str, end_ms: int = 0) -> Row:
+    """One part of what is given of a series, as the arithmetic for all stores takes it."""
+    row = dict(row)
+    value = given[f"{part}_over_time"]
+    moment = given.get(f"t{part}_over_time")
+    row["result"], row["_stop"] = part, end_ms * MS_NS
+    row["_time"] = row["_stop"] if moment is None else round(moment * 1000) * MS_NS
+    row["_value"] = round(value) if part == "count" else typed(row["_field"], measurement, value)
+    return row
+
+
+def _parts(labels: Labels, fn: str, given: Mapping[str, float], end_ms: int) -> list[Row]:
+    """The parts of a window that ends there."""
+    tagged = _tagged(labels, ENVIRONMENT)
+    if fn in MOMENTS:
+        return [_row(tagged, ENVIRONMENT, given, fn, end_ms) | {"result": "moment"}]
+    return [_row(tagged, ENVIRONMENT, given, part, end_ms) for part in PARTS.get(fn, (fn,))]
