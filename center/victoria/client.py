@@ -19,6 +19,11 @@ from center.faults import Faults
 from center.settings import VictoriaSettings
 
 MS_NS = 1_000_000
+# Its cache moves moments to multiples of the step, and of the last 30 s (-search.latencyOffset) it answers what was
+# before: so everything is asked without the cache, for two days earlier, and by `offset` for what is two days later.
+NOCACHE = ("nocache", 1)
+SHIFT_MS = 2 * 86_400_000
+LATER = f"offset -{SHIFT_MS}ms"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 ROWS_A_LINE = 10_000
 FLAGS_EVERY_S = 300.0
@@ -90,18 +95,19 @@ class Victoria:
                 raise StoreError(f"{self.url}{path}: not an answer of VictoriaMetrics: {REMEDY}") from error
 
     def instant(self, query: str, time_ms: int) -> list[tuple[dict[str, str], float]]:
-        """Labels and value of each series at this moment."""
-        found = self._data("/api/v1/query", [("query", query), ("time", _seconds(time_ms)), *EXACTLY])
+        """Labels and value of each series at this moment. What the query selects is LATER."""
+        found = self._data("/api/v1/query", [("query", query), ("time", _seconds(time_ms - SHIFT_MS)), NOCACHE])
         return [(row["metric"], float(row["value"][1])) for row in found["result"]]
 
     def range(
         self, query: str, first_ms: int, last_ms: int, step_ms: int
     ) -> list[tuple[dict[str, str], list[tuple[int, float]]]]:
-        """Labels of each series, and its value at each of these moments that it has one at."""
-        span = [("start", _seconds(first_ms)), ("end", _seconds(last_ms)), ("step", f"{step_ms}ms")]
-        found = self._data("/api/v1/query_range", [("query", query), *span, *EXACTLY])
+        """Labels of each series, and its value at each of these moments that it has one at; as instant()."""
+        begin, end = (_seconds(moment - SHIFT_MS) for moment in (first_ms, last_ms))
+        span = [("start", begin), ("end", end), ("step", f"{step_ms}ms"), NOCACHE]
+        found = self._data("/api/v1/query_range", [("query", query), *span])
         return [
-            (row["metric"], [(round(at * 1000), float(value)) for at, value in row["values"]])
+            (row["metric"], [(round(at * 1000) + SHIFT_MS, float(value)) for at, value in row["values"]])
             for row in found["result"]
         ]
 
@@ -158,11 +164,6 @@ class Victoria:
             flags = dict(_FLAG.findall(text))
             self._flags = (time.monotonic(), flags)
         return flags
-
-
-# Nothing from its cache, whose points are moved to multiples of the step, and nothing held back or moved because it is
-# near now (-search.latencyOffset).
-EXACTLY = (("nocache", 1), ("latency_offset", "1ms"))
 
 
 def _seconds(time_ms: int) -> str:

@@ -33,7 +33,7 @@ from center.stores.telemetry import (
     newest_of,
 )
 from center.times import iso, now_ns
-from center.victoria.client import MS_NS, Victoria, retention_s
+from center.victoria.client import LATER, MS_NS, SHIFT_MS, Victoria, retention_s
 from drivers.quantities import QUANTITIES
 
 WRITE_LINES = 5000
@@ -42,7 +42,7 @@ WINDOWS = 10_000  # in one query: -search.maxPointsPerTimeseries is 30,000
 LOOK_BACK_NS = (DAY_NS, 32 * DAY_NS)  # what is asked first for last values
 AHEAD_MOST_NS = 2 * DAY_NS  # it leaves out what is stamped further ahead
 COUNTED_MS = 30 * DAY_NS // MS_NS  # read at a time to count points
-EARLIEST_MS = DAY_NS // MS_NS  # asked for less, it answers nothing at all
+EARLIEST_MS = 2 * SHIFT_MS  # asked for less than 1970, it answers nothing at all
 DEVICE_TAGS = ("clientId", "device")
 HEALTH_FLOATS = {"uptime", "board_uptime", "clock_error_s", "cpu_temperature", "load"}
 # For each function what is asked of each series, if it is not the function alone.
@@ -75,12 +75,12 @@ def selectors(device_ids: Sequence[str], measurement: str, fields: Sequence[str]
 def rollup(functions: Sequence[str], wanted: Sequence[str], window_ms: int) -> str:
     """What these functions give over the window before a moment, of each series, named in the label `rollup`."""
     names = ",".join(text(name) for name in functions)
-    parts = (f"aggr_over_time(({names}),{selector}[{window_ms}ms]) keep_metric_names" for selector in wanted)
+    parts = (f"aggr_over_time(({names}),{selector}[{window_ms}ms] {LATER}) keep_metric_names" for selector in wanted)
     return f"union({','.join(parts)})"
 
 
 def ceil_ms(time_ns: int) -> int:
-    """The first millisecond at or after a time, not before the second day of 1970."""
+    """The first millisecond at or after a time, not before the fifth day of 1970."""
     return max(EARLIEST_MS, -(-time_ns // MS_NS))
 
 
@@ -168,7 +168,7 @@ class VictoriaTelemetry:
     def _newest(self, wanted: Sequence[str], start_ms: int, stop_ms: int) -> dict[str, int]:
         found: dict[str, int] = {}
         for selector in wanted:
-            query = f"max(tlast_over_time({selector}[{stop_ms - start_ms}ms])) by ({', '.join(DEVICE_TAGS)})"
+            query = f"max(tlast_over_time({selector}[{stop_ms - start_ms}ms] {LATER})) by ({', '.join(DEVICE_TAGS)})"
             for labels, seconds in self.victoria.instant(query, stop_ms - 1):
                 for device in devices_of(labels):
                     found[device] = max(found.get(device, 0), round(seconds * 1000) * MS_NS)
@@ -293,7 +293,7 @@ class VictoriaTelemetry:
         now, kept = now_ns(), retention_s(self.victoria.flags())
         if point.time_ns > now + AHEAD_MOST_NS:
             return f"VictoriaMetrics takes no point of {iso(point.time_ns)}, more than two days ahead"
-        if point.time_ns < DAY_NS or (kept and point.time_ns < now - kept * SECOND_NS):
+        if point.time_ns < EARLIEST_MS * MS_NS or (kept and point.time_ns < now - kept * SECOND_NS):
             return f"VictoriaMetrics keeps no point of {iso(point.time_ns)}: see its -retentionPeriod"
         return ""
 

@@ -507,3 +507,15 @@ def test_a_sparkline_of_several_series_is_the_mean_of_their_points(telemetry, de
         telemetry.write([environment(device, NOW + n * SECOND, tags=tags, Temperature=v) for n, v in enumerate(found)])
     lines = telemetry.sparklines([device], "Temperature", start_ns=NOW, stop_ns=NOW + HOUR, every_ns=HOUR)
     assert [list(line.values) for line in lines[device]] == [[30.0]]
+
+
+def test_windows_up_to_now_have_all_that_was_measured_in_them(telemetry, device):
+    """VictoriaMetrics holds back what is younger than half a minute, unless it is asked with care."""
+    now = time.time_ns() // SECOND * SECOND
+    telemetry.write([environment(device, now - n * SECOND, Temperature=float(n)) for n in range(20)])
+    for every in (SECOND, 5 * SECOND, 60 * SECOND):
+        for fn, expected in (("count", [20]), ("last", [0.0])):
+            (curve,) = telemetry.series(SeriesQuery(device, now - 30 * SECOND, now + SECOND, (), every, fn))
+            assert [sum(curve.values)] == expected if fn == "count" else [curve.values[-1]] == expected
+    assert telemetry.last_values([device])[device][0].value == 0.0
+    assert telemetry.summary(device, start_ns=now - HOUR, stop_ns=now + SECOND)[0].count == 20
