@@ -1,0 +1,172 @@
+"""What devices write is passed on to VictoriaMetrics: with a token, whole, and 204 only for what it took."""
+
+import gzip
+import json
+import time
+
+import pytest
+from pytest_httpserver import HTTPServer
+from werkzeug import Response
+
+from agent.util.secret import Secret
+from center.api import forwarding
+from center.app import create_app
+from center.context import EXTENSION
+from center.settings import EmbeddedSettings, ServerSettings, Settings, VictoriaSettings
+from tests.center_helpers import code
+
+PATH = "/api/v2/write?org=iot-center&bucket=iot_center"
+LINE = b"environment,clientId=pi-7,device=pi-7 Temperature=20.5"
+
+
+class Store:
+    """A VictoriaMetrics that answers as it is told, and what it was sent."""
+
+    def __init__(self, server):
+        self.url, self.answer, self.requests = server.url_for(""), Response(status=204), []
+        server.expect_request("/api/v2/write").respond_with_handler(self.handle)
+        server.expect_request("/flags").respond_with_data('-retentionPeriod="30d"\n-storageDataPath="x"\n')
+
+    def handle(self, request):
+        request.get_data()
+        self.requests.append(request)
+        return self.answer
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A center, and the store that it writes to."""
+    with HTTPServer() as server:
+        store = Store(server)
+        settings = Settings(
+            victoria=VictoriaSettings(url=store.url, token=Secret("for-vmauth")),
+            store=EmbeddedSettings(data=str(tmp_path_factory.mktemp("center"))),
+            server=ServerSettings(port=0, max_body=100_000),
+        )
+        app = create_app(settings)
+        yield app, store
+        app.extensions[EXTENSION].close()
+
+
+@pytest.fixture
+def store(served):
+    served[1].requests.clear()
+    served[1].answer = Response(status=204)
+    return served[1]
+
+
+@pytest.fixture
+def app(served):
+    return served[0]
+
+
+@pytest.fixture
+def client(app):
+    return app.test_client()
+
+
+@pytest.fixture(scope="module")
+def token(served):
+    return served[0].test_client().post("/api/devices/pi-7").json["token"]
+
+
+def sent(client, token, body=LINE, path=PATH, **headers):
+    return client.post(path, data=body, headers={"Authorization": f"Token {token}"} | headers)
+
+
+def test_a_device_is_told_to_write_to_the_center(client):
+    told = client.post("/api/devices/pi-8").json
+    assert (told["influx_url"], told["influx_org"], told["influx_bucket"]) == (
+        "http://localhost", "iot-center", "iot_center"
+    )  # fmt: skip
+
+
+def test_a_body_goes_on_as_it_came_with_the_centers_own_token(client, store, token):
+    body = gzip.compress(LINE) + gzip.compress(b"\n" + LINE + b" 1796000000000")
+    headers = {"Content-Encoding": "gzip"}
+    assert sent(client, token, body, f"{PATH}&precision=ms", **headers).status_code == 204
+    (request,) = store.requests
+    assert (request.data, request.headers["Content-Encoding"], request.args["precision"]) == (body, "gzip", "ms")
+    assert request.headers["Authorization"] == "Bearer for-vmauth"
+    assert token not in str(request.headers)
+
+
+def test_without_a_live_token_nothing_is_passed_on(client, store):
+    token = client.post("/api/devices/pi-9").json["token"]
+    assert code(client.post(PATH, data=LINE)) == (401, "unauthorized")
+    assert code(sent(client, "pi-9.wrong")) == (401, "unauthorized")
+    client.delete("/api/devices/pi-9")
+    assert code(sent(client, token)) == (401, "unauthorized")
+    assert not store.requests
+
+
+def test_an_empty_write_says_whether_the_token_is_good(client, store, token):
+    assert sent(client, token, b"").status_code == 204
+    assert not store.requests
+    assert code(sent(client, token, path="/api/v2/write?org=iot-center&bucket=other")) == (404, "not found")
+    assert code(sent(client, token, path=f"{PATH}&precision=h")) == (400, "invalid")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"environment Temperature=", "missing field value"),
+        (b'environment,clientId=pi-7 Note="hello"', "keeps numbers only"),
+        (b'environment,clientId=pi-7,room=a"b Temperature=1', "quotation mark"),
+        (b"environment,clientId=pi-7 Temperature=1 1700000000000000000", "-retentionPeriod"),
+        (b"environment,clientId=pi-7 Temperature=1 %d" % (time.time_ns() + 3 * 86_400 * 10**9), "two days ahead"),
+    ],
+)
+def test_what_it_would_leave_out_without_a_word_is_named_and_nothing_is_passed_on(client, store, token, line, reason):
+    answer = sent(client, token, b"\n".join([LINE, line, LINE]))
+    assert code(answer) == (400, "invalid")
+    assert answer.json["message"].startswith(f"unable to parse '{line.decode()}': ")
+    assert reason in answer.json["message"]
+    assert answer.json["message"].count("unable to parse") == 1
+    assert not store.requests
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "retry_after"),
+    [
+        (Response("busy", 503, {"Retry-After": "7"}), 503, "7"),
+        (Response("slow down", 429, {"Retry-After": "90"}), 429, "90"),
+        (Response("too large", 413), 413, None),
+        (Response("cannot read", 400), 400, None),
+        (Response("broken", 500), 500, None),
+        (Response("no backend", 502), 502, None),
+        (Response("who are you", 401), 503, "10"),  # the center's own token: not the device's to renew
+        (Response("no such path", 404), 503, "10"),
+        (Response(status=302, headers={"Location": "http://elsewhere/"}), 503, "10"),
+        (Response("fine?", 200), 503, "10"),
+    ],
+)
+def test_only_what_it_took_is_answered_with_204(client, store, token, answer, status, retry_after):
+    store.answer = answer
+    found = sent(client, token)
+    assert (found.status_code, found.headers.get("Retry-After")) == (status, retry_after)
+    assert set(json.loads(found.data)) == {"code", "message"}
+    assert "for-vmauth" not in found.text
+
+
+def test_nobody_there_is_a_503_and_the_health_says_so(app, client, token, monkeypatch):
+    victoria = app.extensions[EXTENSION].telemetry.victoria
+    for name in ("url", "write_url"):
+        monkeypatch.setattr(victoria, name, "http://127.0.0.1:9")
+    found = sent(client, token)
+    assert code(found) == (503, "unavailable")
+    assert "does not answer" in found.json["message"]
+    assert found.headers["Retry-After"] == "10"
+    assert client.get("/health").status_code == 503
+
+
+def test_a_body_is_bounded_packed_or_not_and_a_large_one_waits_for_another(client, store, token, monkeypatch):
+    packed = gzip.compress(LINE + b"\n" * 200_000)
+    assert sent(client, token, packed, **{"Content-Encoding": "gzip"}).status_code == 413
+    assert sent(client, token, b"\n" * 200_000).status_code == 413
+    monkeypatch.setattr(forwarding, "LARGE", 10)
+    monkeypatch.setattr(forwarding, "WAIT_S", 0.01)
+    with forwarding.one_large:
+        assert sent(client, token).status_code == 503
+    assert sent(client, token).status_code == 204
+    assert len(store.requests) == 1
