@@ -2,10 +2,12 @@
 INFLUXDB_V2_URL, INFLUXDB_V2_TOKEN, INFLUXDB_V2_ORG name an InfluxDB 2 where they are set."""
 
 import contextlib
+import dataclasses
 import time
 
 import pytest
 
+from center.settings import VictoriaSettings
 from tests.center_helpers import embedded_settings, influx_settings, stores, victoria_settings
 
 STORES = [
@@ -15,16 +17,25 @@ STORES = [
 ]
 
 
-@pytest.fixture(scope="module", params=STORES)
-def opened(request, tmp_path_factory):
+@contextlib.contextmanager
+def opened_store(name, folder):
+    """Registry and telemetry of a store of its own. `issuing`: a registry on InfluxDB for series on VictoriaMetrics."""
     with contextlib.ExitStack() as stack:
-        if request.param == "embedded":
-            chosen = embedded_settings(tmp_path_factory.mktemp("center"))
-        elif request.param == "victoria":
-            chosen = stack.enter_context(victoria_settings(tmp_path_factory.mktemp("victoria")))
+        if name == "embedded":
+            chosen = embedded_settings(folder)
+        elif name == "victoria":
+            chosen = stack.enter_context(victoria_settings(folder))
         else:
             chosen = stack.enter_context(influx_settings())
+            if name == "issuing":
+                chosen = dataclasses.replace(chosen, victoria=VictoriaSettings(url="http://127.0.0.1:9"))
         yield stack.enter_context(stores(chosen))
+
+
+@pytest.fixture(scope="module", params=STORES)
+def opened(request, tmp_path_factory):
+    with opened_store(request.param, tmp_path_factory.mktemp(request.param)) as store:
+        yield store
 
 
 @pytest.fixture

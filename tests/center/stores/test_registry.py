@@ -1,4 +1,4 @@
-"""One suite for the registries of both stores."""
+"""One suite for the registries of all stores, on InfluxDB also with tokens that the center itself issues."""
 
 import threading
 import time
@@ -7,8 +7,16 @@ import pytest
 
 from agent.util.secret import Secret
 from center.errors import ConflictError, EnrollmentError
+from tests.center.stores.conftest import opened_store
 
 A, B = Secret("a" * 32), Secret("b" * 32)
+ON_INFLUXDB = [pytest.param(name, marks=pytest.mark.influxdb) for name in ("influxdb", "issuing")]
+
+
+@pytest.fixture(scope="module", params=["embedded", *ON_INFLUXDB])
+def opened(request, tmp_path_factory):
+    with opened_store(request.param, tmp_path_factory.mktemp(request.param)) as store:
+        yield store
 
 
 def test_a_device_registers_and_is_found_by_its_exact_id_only(registry, device):
@@ -185,3 +193,35 @@ def test_the_password_hash_is_kept_and_cleared(registry):
     assert registry.password_hash() == "scrypt:…$'\"\\"
     registry.set_password_hash(None)
     assert registry.password_hash() is None
+
+
+def test_a_token_tells_whose_it_is_until_it_is_replaced_or_the_device_removed(registry, device, monkeypatch):
+    if not hasattr(registry, "holder"):
+        return  # InfluxDB checks its authorizations itself
+    monkeypatch.setattr("center.influx.issuing.LOOK_EVERY_S", 0)
+    first = registry.register(device, A).token
+    registry.register(f"{device}0", A)
+    assert registry.holder(first) == device
+    second = registry.register(device, A).token
+    assert (registry.holder(first), registry.holder(second)) == (None, device)
+    for other in ("", ".", device, f"{device}.", f"{device}.wrong", f"{device}0.{second.reveal().rpartition('.')[2]}"):
+        assert registry.holder(Secret(other)) is None
+    registry.remove(device)
+    assert registry.holder(second) is None
+
+
+def test_who_holds_a_token_is_told_of_many_requests_from_one_list(registry, device):
+    if not hasattr(registry, "influx") or not hasattr(registry, "holder"):
+        return
+    tokens = {f"{device}-{n}": registry.register(f"{device}-{n}", A).token for n in range(3)}
+    registry._looked_at = float("-inf")
+    for device_id, token in tokens.items():
+        assert registry.holder(token) == device_id
+    asked = []
+    original, registry._claims = registry._claims, lambda name: asked.append(name) or original(name)
+    try:
+        for device_id, token in tokens.items():
+            assert registry.holder(token) == device_id
+    finally:
+        del registry._claims
+    assert not asked

@@ -127,24 +127,24 @@ def test_what_it_would_leave_out_without_a_word_is_named_and_nothing_is_passed_o
 
 
 @pytest.mark.parametrize(
-    ("answer", "status", "retry_after"),
+    ("answer", "expected"),
     [
-        (Response("busy", 503, {"Retry-After": "7"}), 503, "7"),
-        (Response("slow down", 429, {"Retry-After": "90"}), 429, "90"),
-        (Response("too large", 413), 413, None),
-        (Response("cannot read", 400), 400, None),
-        (Response("broken", 500), 500, None),
-        (Response("no backend", 502), 502, None),
-        (Response("who are you", 401), 503, "10"),  # the center's own token: not the device's to renew
-        (Response("no such path", 404), 503, "10"),
-        (Response(status=302, headers={"Location": "http://elsewhere/"}), 503, "10"),
-        (Response("fine?", 200), 503, "10"),
+        (Response("busy", 503, {"Retry-After": "7"}), (503, "7")),
+        (Response("slow down", 429, {"Retry-After": "90"}), (429, "90")),
+        (Response("too large", 413), (413, None)),
+        (Response("cannot read", 400), (400, None)),
+        (Response("broken", 500), (500, None)),
+        (Response("no backend", 502), (502, None)),
+        (Response("who are you", 401), (503, "10")),  # the center's own token: not the device's to renew
+        (Response("no such path", 404), (503, "10")),
+        (Response(status=302, headers={"Location": "http://elsewhere/"}), (503, "10")),
+        (Response("fine?", 200), (503, "10")),
     ],
 )
-def test_only_what_it_took_is_answered_with_204(client, store, token, answer, status, retry_after):
+def test_only_what_it_took_is_answered_with_204(client, store, token, answer, expected):
     store.answer = answer
     found = sent(client, token)
-    assert (found.status_code, found.headers.get("Retry-After")) == (status, retry_after)
+    assert (found.status_code, found.headers.get("Retry-After")) == expected
     assert set(json.loads(found.data)) == {"code", "message"}
     assert "for-vmauth" not in found.text
 
