@@ -26,9 +26,10 @@ from center.times import iso, now_ns
 
 if TYPE_CHECKING:  # Flask and influxdb-client may not be installed, and take their time
     from center.context import Center
-    from center.embedded.telemetry import EmbeddedTelemetry
+    from center.embedded.registry import EmbeddedRegistry
+    from center.findings import Finding
     from center.influx.registry import InfluxRegistry
-    from center.influx.setup import Finding
+    from center.victoria.telemetry import VictoriaTelemetry
 
 EX_CONFIG = 78
 EX_UNAVAILABLE = 69
@@ -91,7 +92,9 @@ def main() -> None:
 @_with_settings
 @click.option("--host", help="Address to listen on; other than loopback needs a password.")
 @click.option("--port", type=int, help="Default: 5000.")
-@click.option("--until-input-ends", is_flag=True, help="Stop, too, once standard input ends: it ends with who started it.")
+@click.option(
+    "--until-input-ends", is_flag=True, help="Stop, too, once standard input ends: it ends with who started it."
+)
 def serve(settings: Settings, *, host: str | None, port: int | None, until_input_ends: bool) -> None:
     """Serve the API and the pages until SIGTERM or Ctrl-C."""
     from center.app import serve as start  # noqa: PLC0415 - as above
@@ -105,8 +108,7 @@ def serve(settings: Settings, *, host: str | None, port: int | None, until_input
     if until_input_ends:
         threading.Thread(target=_wait_for_end_of_input, args=(ended,), name="center-input", daemon=True).start()
     with start(settings, host, port, ended.put) as running:
-        store = str(settings.data_dir) if settings.embedded else settings.influxdb.url
-        click.echo(f"IoT Center on {running.url} (store: {'embedded, ' if settings.embedded else ''}{store})")
+        click.echo(f"IoT Center on {running.url} (store: {_store_of(settings)})")
         if isinstance(end := ended.get(), Exception):
             raise StoreError(f"nothing was answered any more: {end}") from end
 
@@ -117,16 +119,37 @@ def _wait_for_end_of_input(ended: SimpleQueue[int | Exception]) -> None:
     ended.put(signal.SIGTERM)
 
 
+def _store_of(settings: Settings) -> str:
+    """Where series and registrations are, in a few words."""
+    places = {
+        "embedded": f"embedded, {settings.data_dir}",
+        "influxdb": settings.influxdb.url,
+        "victoria": f"VictoriaMetrics, {settings.victoria.url}",
+    }
+    series, registry = settings.series_on, settings.registry_on
+    return places[series] + (f"; registrations: {places[registry]}" if series == "victoria" else "")
+
+
 @main.command(short_help="Make what InfluxDB lacks: buckets, first user and token.")
 @_with_settings
 @click.option("--retention", default="never", show_default=True, help='How long measurements are kept, like "365d".')
 @click.option("--username", default="admin", show_default=True, help="InfluxDB's first user, if it is fresh.")
 def setup(settings: Settings, *, retention: str, username: str) -> None:
-    """Make what InfluxDB lacks: the two buckets and, if it is fresh, its first user, organisation and token."""
-    from center.influx import setup  # noqa: PLC0415 - as above
-
+    """Make what InfluxDB lacks: the two buckets and, if it is fresh, its first user, organisation and token. For series
+    on VictoriaMetrics say what that has to be started with, and whether it is.
+    """
     if settings.embedded:
         raise SettingsError("the embedded store needs no setup")
+    if settings.series_on == "victoria":
+        from center.victoria import setup as on_victoria  # noqa: PLC0415 - as above
+
+        click.echo(on_victoria.NEEDED)
+        if settings.registry_on == "embedded":
+            with _stores(settings) as center:
+                _report(on_victoria.check(cast("VictoriaTelemetry", center.telemetry)))
+            return
+    from center.influx import setup  # noqa: PLC0415 - as above
+
     kept = round(_duration("--retention", retention) or 0)
     fresh = bool(settings.influxdb.url) and setup.is_fresh(settings)
     if not (fresh and not settings.influxdb.token):
@@ -151,9 +174,13 @@ def setup(settings: Settings, *, retention: str, username: str) -> None:
 def check_command(settings: Settings, *, sweep: bool) -> None:
     """Say what is missing, and which authorizations no device holds."""
     with _stores(settings) as center:
-        if settings.embedded:
+        if settings.series_on == "victoria":
+            from center.victoria import setup as on_victoria  # noqa: PLC0415 - as above
+
+            _report(on_victoria.check(cast("VictoriaTelemetry", center.telemetry)))
+        if settings.registry_on == "embedded":
             click.echo(f"✓ the embedded store in {settings.data_dir} opens; {center.registry.devices().total} devices")
-            failing = cast("EmbeddedTelemetry", center.telemetry).database.rehearse()
+            failing = cast("EmbeddedRegistry", center.registry).database.rehearse()
             for name, why in failing.items():
                 click.echo(f"✗ {name} fails: {why}\n  → see the log of iot-center")
             if failing:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from center.influx.rows import Row
+from center.stores.rows import Row
 
 NONE = "-"
 """Written for no key and no secret. Never an empty text: InfluxDB 2.8.0 moves the values that follow one in a series up

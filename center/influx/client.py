@@ -17,8 +17,9 @@ from urllib3.exceptions import HTTPError
 
 from center.errors import RefusedError, StoreError
 from center.faults import Faults
-from center.influx.rows import Row, decode
+from center.influx.rows import decode
 from center.settings import InfluxSettings
+from center.stores.rows import Row
 
 DIALECT = Dialect(annotations=["datatype"], header=True, date_time_format="RFC3339")
 ALL_TIME = "range(start: 1677-09-22T00:00:00Z, stop: 2262-04-11T00:00:00Z)"

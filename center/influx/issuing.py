@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from agent.util.secret import Secret
 from center.influx.claims import settle
@@ -41,6 +41,10 @@ class IssuingRegistry(InfluxRegistry):
 
     def delete(self, key: str) -> None:
         """Nothing: a key is worth something as long as its claim stays."""
+
+    def orphans(self, *, older_than_s: float) -> Sequence[str]:  # noqa: ARG002 - the registry's
+        """None: what no claim refers to does not exist."""
+        return ()
 
     def holder(self, token: Secret) -> str | None:
         device_id = token.reveal().rpartition(".")[0]

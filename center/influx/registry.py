@@ -17,7 +17,6 @@ from center.errors import ConflictError, EnrollmentError, RefusedError, StoreErr
 from center.influx.claims import NONE, Claim, Settled, claims_of, settle
 from center.influx.client import ALL_TIME, Influx
 from center.influx.roll import Roll, device_of
-from center.influx.rows import Row
 from center.line_protocol import encode
 from center.stores.registry import (
     Device,
@@ -32,6 +31,7 @@ from center.stores.registry import (
     not_yours,
     refusal,
 )
+from center.stores.rows import Row
 from center.stores.telemetry import Point
 from center.times import iso, now_ns, parse_time
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from center.errors import StoreError
 from center.influx.claims import Claim, Settled, claims_of, settle
-from center.influx.rows import Row
 from center.stores.registry import Device
+from center.stores.rows import Row
 
 log = logging.getLogger(__name__)
 OVERLAP_NS = 10 * 1_000_000_000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 from influxdb_client.client.influxdb_client import InfluxDBClient
@@ -15,7 +14,9 @@ from influxdb_client.service.setup_service import SetupService
 
 from agent.util.secret import Secret
 from center.errors import RefusedError, StoreError
+from center.findings import Finding
 from center.influx.client import Influx, explained, retention
+from center.influx.issuing import IssuingRegistry
 from center.influx.registry import InfluxRegistry
 from center.settings import Settings
 
@@ -24,14 +25,6 @@ PERMISSIONS = (
     "read and write authorizations, read and write its own user, read and write the two buckets; "
     "setup also needs to write buckets and to read the organisation"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the check. `remedy` is empty where it is well."""
-
-    text: str
-    remedy: str = ""
 
 
 @contextlib.contextmanager
@@ -75,9 +68,10 @@ def onboard(settings: Settings, username: str, password: Secret, retention_s: in
 
 
 def make_buckets(registry: InfluxRegistry, retention_s: int) -> Iterator[str]:
-    """Make the two buckets where they are missing; one line for each. Retention is for measurements only."""
+    """Make the buckets where they are missing; one line for each. Retention is for measurements only."""
     influx = registry.influx
-    for name, kept in ((registry.bucket, retention_s), (registry.bucket_auth, 0)):
+    wanted = {registry.bucket_auth: 0} if _issues(registry) else {registry.bucket: retention_s, registry.bucket_auth: 0}
+    for name, kept in wanted.items():
         found = influx.find_bucket(name)
         if found is not None:
             seconds = retention(found)
@@ -87,6 +81,10 @@ def make_buckets(registry: InfluxRegistry, retention_s: int) -> Iterator[str]:
         with explained(influx.settings.url):
             influx.client.buckets_api().create_bucket(bucket_name=name, org=influx.org_id(), retention_rules=rules)
         yield f"bucket {name} is made"
+
+
+def _issues(registry: InfluxRegistry) -> bool:
+    return isinstance(registry, IssuingRegistry)
 
 
 def check(registry: InfluxRegistry) -> Iterator[Finding]:
@@ -101,8 +99,9 @@ def check(registry: InfluxRegistry) -> Iterator[Finding]:
     except StoreError as error:
         yield Finding(str(error), "mend influxdb.url, token and org, or run iot-center setup")
         return
-    missing = False
-    for name, what in ((registry.bucket, "measurements"), (registry.bucket_auth, "registrations")):
+    missing = _issues(registry)  # tokens are the center's own, and measurements elsewhere
+    buckets = {registry.bucket: "measurements", registry.bucket_auth: "registrations"}
+    for name, what in list(buckets.items())[1 if missing else 0 :]:
         found = influx.find_bucket(name)
         missing = missing or found is None
         if found is None:
@@ -143,8 +142,10 @@ AGAIN = "nothing, if it runs and has its device secret: it registers again by it
 def devices(registry: InfluxRegistry) -> Iterator[Finding]:
     """Registrations whose authorization cannot write, and authorizations that no registration refers to."""
     registered = registry.devices().devices
-    issued = registry.issued()
     yield Finding(f"{len(registered)} devices are registered")
+    if _issues(registry):
+        return
+    issued = registry.issued()
     deleted = [device.id for device in registered if device.key not in issued]
     held = {device.id: issued[device.key] for device in registered if device.key in issued}
     inactive = [device_id for device_id, found in held.items() if not found.active]

@@ -15,8 +15,9 @@ from influxdb_client.domain.dialect import Dialect
 
 from center.errors import RefusedError
 from center.influx.client import Influx, retention
-from center.influx.rows import Row, Windows, devices_of, numbers_of, of, points_of, summaries, tags_of, uniform
+from center.influx.rows import numbers_of, tags_of, uniform
 from center.line_protocol import encode
+from center.stores.rows import Row, Windows, devices_of, of, points_of, summaries
 from center.stores.telemetry import (
     AHEAD_NS,
     DAY_NS,

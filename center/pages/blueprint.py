@@ -148,7 +148,7 @@ def _shared() -> dict[str, Any]:
         "now_ms": now // 1_000_000,
         "icon": icon,
         "csrf_token": generate_csrf,
-        "embedded": center.settings.embedded,
+        "store": center.settings.series_on,
         "bucket": center.telemetry.bucket,
         "failing": center.telemetry.failing,
         "login_offered": not is_open(),

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from center.errors import NotSupportedError, RefusedError, StoreError
-from center.influx.rows import Row, Windows, devices_of, of, points_of, summaries
 from center.line_protocol import encode
+from center.stores.rows import Row, Windows, devices_of, of, points_of, summaries
 from center.stores.telemetry import (
     AHEAD_NS,
     DAY_NS,
