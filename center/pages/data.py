@@ -148,7 +148,7 @@ def write() -> Any:
         try:
             points = _line_points(lines) if by_lines else [_point(form, now)]
             current_center().telemetry.write(points)
-        except RefusedError as error:
+        except (RefusedError, NotSupportedError) as error:
             (lines.lines if by_lines else form.device).errors = [str(error)]
         else:
             flash(f"{len(points)} {'point is' if len(points) == 1 else 'points are'} stored.", "success")
