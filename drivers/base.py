@@ -12,7 +12,7 @@ from numbers import Real
 from typing import Any, ClassVar, Self
 
 from drivers.options import OptionError, nearest, option, structure, validate
-from drivers.quantities import QUANTITIES, Quantity
+from drivers.quantities import QUANTITIES, Quantity, label
 
 __all__ = [
     "QUANTITIES",
@@ -30,6 +30,7 @@ __all__ = [
     "available",
     "boot_ns",
     "checked",
+    "label",
     "load",
     "make",
     "option",

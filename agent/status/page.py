@@ -16,8 +16,7 @@ from typing import Any
 from agent.config.units import rough_duration
 from agent.status.health_rules import failing, problems
 from agent.status.words import rows
-from drivers.base import QUANTITIES
-from drivers.quantities import label
+from drivers.base import QUANTITIES, label
 
 HERE = Path(__file__).parent
 WIDTH, HEIGHT = 360, 120

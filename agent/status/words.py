@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.config.units import rough_duration
 from agent.points.schema import quantity_of
-from drivers.quantities import label
+from drivers.base import label
 
 WAITING = {
     "undated": "waiting for the time to be known",

@@ -1,5 +1,6 @@
 """Registration against every dialect and trap, answers as recorded, over a real HTTP server; the clock is ours."""
 
+import itertools
 import json
 import logging
 import threading

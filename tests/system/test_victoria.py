@@ -104,7 +104,8 @@ def test_a_cluster_is_one_more_address(tmp_path):
     nodes = [dict(zip(("http", "insert", "select"), ports[n : n + 3], strict=True)) for n in (0, 3)]
     commands = [
         [
-            "vmstorage", f"-storageDataPath={tmp_path / str(n)}", "-retentionPeriod=100y", "-dedup.minScrapeInterval=1ms",
+            "vmstorage", f"-storageDataPath={tmp_path / str(n)}", "-retentionPeriod=100y",
+            "-dedup.minScrapeInterval=1ms",
             *(f"-{name}=127.0.0.1:{node[key]}" for name, key in (
                 ("httpListenAddr", "http"), ("vminsertAddr", "insert"), ("vmselectAddr", "select"))),
         ]

@@ -60,7 +60,7 @@ def test_flags_that_cannot_be_seen_are_said_and_are_no_fault(findings):
 
 
 def test_a_wrong_address_is_named_with_what_came_back(findings):
-    well, wrong = findings(GOOD, write=404, prefix="/elsewhere")
+    _, wrong = findings(GOOD, write=404, prefix="/elsewhere")
     assert len(wrong) == 2
     assert "500" in wrong[0] or "404" in wrong[0]
     assert "/insert/0/influx/api/v2/write" in wrong[1]
