@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from agent.cli.options import Context, Duration, common_options
-from agent.config.units import Seconds
+from agent.config.units import Seconds, counted
 from agent.util.errors import ConfigError
 
 
@@ -33,4 +33,4 @@ def backfill(context: Context, since: Seconds, every: Seconds) -> None:
             total += count
             bar.update(task, completed=total)
         bar.update(task, completed=since / every)
-    click.echo(f"{total:,} points are in the buffer")
+    click.echo(f"{counted(total, 'point')} in the buffer")

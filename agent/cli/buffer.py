@@ -21,7 +21,7 @@ from agent.buffer.rows import MAX_LINES, Kind, pack
 from agent.cli.options import Context, common_options, since_option
 from agent.clock.boots import current_boot_id
 from agent.clock.manual_times import leave
-from agent.config.units import format_time
+from agent.config.units import counted, format_time
 from agent.points import line_protocol as protocol
 from agent.points.export import write_csv, write_jsonl
 from agent.util.errors import AgentError, printable
@@ -137,7 +137,9 @@ def import_(context: Context, file: Path, precision: str, dry_run: bool) -> None
         click.echo(f"… and {bad - _SHOWN_BAD:,} more bad lines", err=True)
     seconds = max(time.monotonic() - began, 1e-9)
     verb = "would be imported" if dry_run else "imported"
-    click.echo(f"{taken:,} points {verb} in {seconds:.1f} s ({taken / seconds:,.0f}/s), bad lines left out: {bad:,}")
+    click.echo(
+        f"{counted(taken, 'point')} {verb} in {seconds:.1f} s ({taken / seconds:,.0f}/s), bad lines left out: {bad:,}"
+    )
     if bad:
         raise click.exceptions.Exit(1)
 
@@ -182,7 +184,7 @@ def date(context: Context, boot: str | None, at: str | None) -> None:
     except OSError as error:
         raise AgentError(f"{context.state_dir} cannot be written: {error.strerror}") from error
     first, last = (_local(began + moment) for moment in (chosen.first_ns, chosen.last_ns))
-    click.echo(f"{chosen.count} points will be dated from {first} to {last}")
+    click.echo(f"{counted(chosen.count, 'point')} will be dated from {first} to {last}")
 
 
 def choose(waiting: Sequence[UndatedBoot], boot: str) -> UndatedBoot:
@@ -220,7 +222,8 @@ def _list(waiting: Sequence[UndatedBoot]) -> None:
         click.echo("no points of earlier boots wait for a time")
     for number, boot in enumerate(waiting, 1):
         first, last = (_span(moment) for moment in (boot.first_ns, boot.last_ns))
-        click.echo(f"{number}  {boot.boot_id[:8]}  {boot.count} points, taken {first} to {last} after that boot began")
+        taken = f"{counted(boot.count, 'point')}, taken {first} to {last} after that boot began"
+        click.echo(f"{number}  {boot.boot_id[:8]}  {taken}")
 
 
 def _span(boot_ns: int) -> str:

@@ -128,7 +128,8 @@ def _run(
                 show(service.snapshot(), page, not center.up)
                 return bool(signals.wait(0.25))
 
-            pass_time(duration or math.inf, center.outage(duration or math.inf, outage, say), tick)
+            told = (lambda _: None) if live else say  # the table tells it
+            pass_time(duration or math.inf, center.outage(duration or math.inf, outage, told), tick)
             if not center.up:  # stopped in the middle of the outage
                 center.start()
         service.stop_measuring()
@@ -148,15 +149,15 @@ def _has_display() -> bool:
 
 
 @contextlib.contextmanager
-def _display(live: bool) -> Iterator[Callable[[dict[str, Any], str, bool], None]]:
+def _display(at_terminal: bool) -> Iterator[Callable[[dict[str, Any], str, bool], None]]:
     """A function that shows the state of things: a live table at a terminal, else nothing."""
-    if not live:
+    if not at_terminal:
         yield lambda *_: None
         return
-    from rich.live import Live  # noqa: PLC0415 - only the commands that draw import rich
+    from agent.cli.live import live  # noqa: PLC0415 - only the commands that draw import rich
 
-    with Live(auto_refresh=False) as screen:
-        yield lambda *shown: screen.update(_table(*shown), refresh=True)
+    with live() as draw:
+        yield lambda *shown: draw(_table(*shown))
 
 
 def _table(snapshot: dict[str, Any], dashboard: str, away: bool) -> Table:

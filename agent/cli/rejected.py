@@ -11,7 +11,7 @@ import click
 
 from agent.buffer.offline import Letter, OfflineBuffer
 from agent.cli.options import Context, common_options, since_option
-from agent.config.units import format_time
+from agent.config.units import counted, format_time
 from agent.util.errors import printable
 
 Chosen = Callable[[Letter], bool]
@@ -122,7 +122,7 @@ def replay(context: Context, chosen: Chosen) -> None:
     """Let the agent deliver refused points again; all, unless chosen otherwise. What is refused again comes back."""
     with OfflineBuffer(context.buffer) as beside:
         done = beside.remove(chosen, replay=True)
-    click.echo(f"{done:,} points wait to be delivered again")
+    click.echo(f"{counted(done, 'point')} to be delivered again")
 
 
 @rejected.command("purge", short_help="Remove refused points for good.")
@@ -136,4 +136,4 @@ def purge(context: Context, chosen: Chosen, yes: bool) -> None:
         if number and not yes:
             click.confirm(f"Remove {number:,} refused points for good?", abort=True)
         done = beside.remove(chosen, replay=False)
-    click.echo(f"{done:,} points removed")
+    click.echo(f"{counted(done, 'point')} removed")

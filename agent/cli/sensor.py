@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import select
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count as counting
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from agent.cli.options import Context, common_options
 from agent.config.parse import sensor_of_texts
 from agent.config.settings import SensorSettings
+from agent.config.units import counted, format_time
 from agent.sensing.treatment import Treatment
 from agent.status.words import number as in_unit
 from agent.util.errors import AgentError, ConfigError
-from drivers.base import Driver, OptionError, Reading, checked, make, what_failed
+from drivers.base import Driver, OptionError, Reading, boot_ns, checked, label, make, what_failed
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 ROUNDS_IN_VAIN = 5  # with no sensor answering; then `read` gives up
 PAUSE_S = 1.0  # before a sensor that failed is tried again, and between readings of the table
@@ -30,33 +36,43 @@ class Sensor:
     name: str
     driver: Driver
     treatment: Treatment
+    named: bool
 
     @classmethod
     def of(cls, settings: SensorSettings) -> Sensor:
         """Raises OptionError."""
         driver = make(settings.driver, settings.options)
-        return cls(settings.name or settings.driver, driver, Treatment(settings))
+        return cls(settings.name or settings.driver, driver, Treatment(settings), settings.name is not None)
+
+    def title(self) -> str:
+        return f"{self.name}: {self.driver.describe()}" if self.named else self.driver.describe()
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Of one reading: what was measured, calibrated and completed, and by quantity what `run` would refuse and why."""
+    """Of one attempt: what was measured, calibrated and completed, and by quantity what `run` would refuse and why; or
+    why it `failed`. `time_ns` is Unix time by the clock of this machine.
+    """
 
     sensor: Sensor
-    values: Mapping[str, float | int]
-    refused: Mapping[str, str]
+    values: Mapping[str, float | int] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    time_ns: int = 0
+    failed: str | None = None
 
     @classmethod
     def of(cls, sensor: Sensor, reading: Reading) -> Shown:
         """Something `run` would refuse is shown as it was measured."""
         treated = sensor.treatment.of(reading)
-        return cls(sensor, {**reading.values, **treated.values}, treated.refused)
+        time_ns = time.time_ns() - (boot_ns() - reading.boot_ns)
+        return cls(sensor, {**reading.values, **treated.values}, treated.refused, time_ns)
 
     def record(self) -> dict[str, Any]:
-        """For --json. The keys beside the quantities are there only where they say something."""
+        """For --json. The keys beside time and quantities are there only where they say something."""
         calibration = self.sensor.treatment.calibration.described()
         more = {"refused": dict(self.refused), "calibration": calibration}
-        return dict(self.values) | {key: table for key, table in more.items() if table}
+        found = {"time": format_time(self.time_ns)} | dict(self.values)
+        return found | {key: table for key, table in more.items() if table}
 
 
 def named_sensor(name: str, options: Iterable[str]) -> Sensor:
@@ -73,42 +89,51 @@ def named_sensor(name: str, options: Iterable[str]) -> Sensor:
         raise click.UsageError(str(error)) from None
 
 
-def rounds(sensors: Sequence[Sensor], count: int | None, pause: float) -> Iterator[Shown]:
-    """One reading of each sensor after another, `count` rounds or without end, `pause` seconds between them.
+def rounds(sensors: Sequence[Sensor], count: int | None, pause: float) -> Iterator[list[Shown]]:
+    """A reading of each sensor, `count` times or until nobody reads our output any more, `pause` seconds between.
 
-    What fails is told on stderr and opened again in the next round. Raises AgentError when none has answered yet, or
-    for some rounds.
+    What fails is opened again in the next round. Raises AgentError when none has answered yet, or for some rounds.
     """
     opened: set[str] = set()
     vain = 0
     try:
         for number in counting(1):
-            errors = []
-            for sensor in sensors:
-                driver = sensor.driver
-                try:
-                    if sensor.name not in opened:
-                        driver.open()
-                        opened.add(sensor.name)
-                    reading = checked(driver.read())
-                except Exception as error:  # noqa: BLE001 - a driver of somebody else's may raise anything
-                    driver.close()
-                    opened.discard(sensor.name)
-                    errors.append(what_failed(driver, error))
-                    continue
-                yield Shown.of(sensor, reading)
+            found = [_read(sensor, opened) for sensor in sensors]
+            errors = [one.failed for one in found if one.failed is not None]
             vain = vain + 1 if len(errors) == len(sensors) else 0
             if vain and (number == 1 or vain == ROUNDS_IN_VAIN):
-                raise AgentError("; ".join(errors))
-            for text in errors:
-                click.echo(text, err=True)
-            if number == count:
+                raise AgentError("\n".join(errors))
+            yield found
+            if number == count or _nobody_reads():
                 return
             if pause or errors:
                 time.sleep(PAUSE_S if errors else pause)
     finally:
         for sensor in sensors:
             sensor.driver.close()
+
+
+def _read(sensor: Sensor, opened: set[str]) -> Shown:
+    driver = sensor.driver
+    try:
+        if sensor.name not in opened:
+            driver.open()
+            opened.add(sensor.name)
+        return Shown.of(sensor, checked(driver.read()))
+    except Exception as error:  # noqa: BLE001 - a driver of somebody else's may raise anything
+        driver.close()
+        opened.discard(sensor.name)
+        return Shown(sensor, failed=what_failed(driver, error))
+
+
+def _nobody_reads() -> bool:
+    """Whether stdout is a pipe whose other end is closed; a write would say so, too, but there may be none for long."""
+    try:
+        there = select.poll()
+        there.register(sys.stdout.fileno(), 0)
+        return any(events & (select.POLLERR | select.POLLHUP) for _, events in there.poll(0))
+    except (OSError, ValueError):
+        return False
 
 
 @click.command("read")
@@ -132,34 +157,49 @@ def read(context: Context, name: str | None, options: tuple[str, ...], count: in
         if not as_json:
             _show(sensors, count)
             return
-        for shown in rounds(sensors, count, 0):
-            record: dict[str, Any] = {"sensor": shown.sensor.name} if len(sensors) > 1 else {}
-            click.echo(json.dumps(record | shown.record()))
+        for found in rounds(sensors, count, 0):
+            for shown in found:
+                if shown.failed is not None:
+                    click.echo(shown.failed, err=True)
+                    continue
+                record: dict[str, Any] = {"sensor": shown.sensor.name} if len(sensors) > 1 else {}
+                click.echo(json.dumps(record | shown.record()))
     except KeyboardInterrupt:
         if count is not None:  # else it is how this ends
             raise
 
 
 def _show(sensors: Sequence[Sensor], count: int | None) -> None:
-    """A table that is drawn again with each reading."""
-    from rich.live import Live  # noqa: PLC0415 - only where it draws
-    from rich.markup import escape  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    """The newest reading of each sensor, drawn again with each round."""
+    from agent.cli.live import live  # noqa: PLC0415 - rich, only where it draws
 
-    latest: dict[str, Shown] = {}
-    end = "" if count else "; Ctrl-C ends"
-    with Live(auto_refresh=False) as live:
-        for number, shown in enumerate(rounds(sensors, count, PAUSE_S), 1):
-            latest[shown.sensor.name] = shown
-            plural = "" if number == 1 else "s"
-            table = Table("sensor", "quantity", "value", "unit", "", caption=f"{number} reading{plural}{end}")
-            for of in latest.values():
-                calibration = of.sensor.treatment.calibration.described()
-                for field in {**of.values, **of.refused}:
-                    value, why = of.values.get(field), of.refused.get(field)
-                    text, unit = ("", "") if value is None else in_unit(field, value)
-                    note = f"refused: {why}" if why else calibration.get(field, "")
-                    table.add_row(of.sensor.driver.describe(), field, text, unit, escape(note))
-            live.update(table, refresh=True)
-    if not live.console.is_terminal:
-        click.echo()
+    readings = 0
+    with live() as draw:
+        for found in rounds(sensors, count, PAUSE_S):
+            readings += sum(one.failed is None for one in found)
+            end = "" if count else "; Ctrl-C ends"
+            draw(drawn(found, f"{counted(readings, 'reading')}{end}"))
+
+
+def drawn(found: Sequence[Shown], caption: str) -> Group:
+    """One attempt of each sensor: its name, and a row for each quantity or for what failed."""
+    from rich.console import Group  # noqa: PLC0415 - only where it draws
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    parts: list[Text | Table] = []
+    for one in found:
+        parts.append(Text(one.sensor.title(), "bold"))
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+        table.add_column(min_width=24)
+        table.add_column(justify="right", min_width=10)
+        table.add_column(min_width=4)
+        table.add_column()
+        calibration = one.sensor.treatment.calibration.described()
+        for name in {**one.values, **one.refused}:
+            value, why = one.values.get(name), one.refused.get(name)
+            text, unit = ("", "") if value is None else in_unit(name, value)
+            note = f"refused: {why}" if why else calibration.get(name, "")
+            table.add_row(label(name), text, unit, Text(note, "red" if why else ""))
+        parts.append(table if one.failed is None else Text(f"failed: {one.failed}", "red"))
+    return Group(*parts, Text(caption, "dim"))

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import click
 
 from agent.cli.options import Context, Duration, common_options
-from agent.config.units import Seconds
+from agent.config.units import Seconds, counted
 from agent.fleet.scratch import scratch
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def simulate(context: Context, *, as_json: bool, allow_remote: bool, **options: 
     else:
         from rich.console import Console  # noqa: PLC0415
 
-        Console().print(table_of(f"{result['devices']:,} devices", result))
+        Console().print(table_of(counted(result["devices"], "device"), result))
     sys.exit(0 if fleet.passed(result) else 1)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.options import Context, common_options
+from agent.config.units import counted
 from agent.status.health_rules import problems
 from agent.status.socket import ask
 from agent.status.words import rows, values
@@ -29,15 +30,16 @@ def status(context: Context, as_json: bool, watch: bool) -> None:
         click.echo(json.dumps(take_snapshot(context), default=str))
         return
     from rich.console import Console  # noqa: PLC0415 - only the commands that draw import rich
-    from rich.live import Live  # noqa: PLC0415
+
+    from agent.cli.live import live  # noqa: PLC0415
 
     if not watch:
         Console().print(render(take_snapshot(context)))
         return
-    with contextlib.suppress(KeyboardInterrupt), Live(render(take_snapshot(context)), auto_refresh=False) as live:
+    with contextlib.suppress(KeyboardInterrupt), live() as draw:
         while True:
+            draw(render(take_snapshot(context)))
             time.sleep(1)
-            live.update(render(take_snapshot(context)), refresh=True)
 
 
 def take_snapshot(context: Context) -> dict[str, Any]:
@@ -80,7 +82,7 @@ def lines(snapshot: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _sensor(sensor: dict[str, Any]) -> str:
     text = f"{values(sensor['values'] or {}) or 'no reading yet'}  ({sensor['description']}"
-    text += "".join(
-        f", {sensor[what]:,} {what}" for what in ("readings", "missed", "implausible", "errors") if sensor[what]
-    )
+    text += f", {counted(sensor['readings'], 'reading')}" if sensor["readings"] else ""
+    text += "".join(f", {sensor[what]:,} {what}" for what in ("missed", "implausible") if sensor[what])
+    text += f", {counted(sensor['errors'], 'error')}" if sensor["errors"] else ""
     return "\n".join((f"{text})", *(f"{quantity} = {applied}" for quantity, applied in sensor["calibration"].items())))

@@ -20,7 +20,7 @@ from agent.clock.clock import Clock, ClockState
 from agent.clock.manual_times import read, remove
 from agent.clock.sources import DAY, SECOND, VOUCHER, shown
 from agent.clock.timeline import Stretch, Wrong, stamp_offset
-from agent.config.units import rough_duration
+from agent.config.units import counted, rough_duration
 from agent.util.loops import Loop
 
 log = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ class Dating(Loop):
         if not wrong.delivered:
             return None
         span = f"{shown(wrong.first_ns)} to {shown(wrong.last_ns)}"
-        return f"{wrong.delivered} points were delivered with a time that was wrong, dated {span}"
+        return f"{counted(wrong.delivered, 'point')} delivered with a time that was wrong, dated {span}"
 
     def step(self) -> float:
         """Look at the clock, and date what can be dated if it is time or there is news."""

@@ -49,12 +49,14 @@ def rough_duration(seconds: float) -> str:
     return f"{number:.{int(number < 10)}f}".removesuffix(".0") + f" {unit}"
 
 
-def format_size(size: int) -> str:
-    """The shortest exact writing: 256000000 → `256MB`."""
-    for unit, factor in (("GB", 1000**3), ("MB", 1000**2), ("kB", 1000)):
-        if size and size % factor == 0:
-            return f"{size // factor}{unit}"
-    return f"{size}B"
+def megabytes(size: float) -> str:
+    """For people: `0.1 MB`."""
+    return f"{size / 1e6:,.1f} MB"
+
+
+def counted(count: int, noun: str) -> str:
+    """For people: `1 point`, `1,200 points`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def format_time(time_ns: int) -> str:

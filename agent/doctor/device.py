@@ -11,11 +11,11 @@ from typing import Any
 
 from agent.buffer import offline
 from agent.config.settings import SensorSettings
-from agent.config.units import format_size
+from agent.config.units import counted, megabytes
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
 from agent.sensing.treatment import Treatment
 from agent.status.board import read_board, text_of, throttling
-from agent.status.words import WAITING, equation, points, values
+from agent.status.words import WAITING, equation, values
 from drivers.base import NoPermission, Reading, SensorError, make
 from drivers.i2c import NoBus
 
@@ -182,14 +182,14 @@ def _running_buffer(running: Mapping[str, Any]) -> Iterator[Finding]:
     remedies = "see the check of the clock", "the agent's log has the server's words", "iot-agent rejected list"
     for (key, text), remedy in zip(WAITING.items(), remedies, strict=True):
         if state.get(key):
-            yield warning("buffer", f"{points(state[key])} {text}", remedy)
+            yield warning("buffer", f"{counted(state[key], 'point')} {text}", remedy)
     yield from _accounts(ledger.get("unaccounted"))
     yield ok("buffer", equation(ledger))
 
 
 def _accounts(unaccounted: int | None) -> Iterator[Finding]:
     if unaccounted:
-        yield failed("ledger", f"{points(unaccounted)} unaccounted for", "report it: it is a bug")
+        yield failed("ledger", f"{counted(unaccounted, 'point')} unaccounted for", "report it: it is a bug")
 
 
 def _buffer(name: str, found: offline.Look | None) -> Iterator[Finding]:
@@ -200,10 +200,10 @@ def _buffer(name: str, found: offline.Look | None) -> Iterator[Finding]:
         yield failed(name, seen, "nothing: the next start saves what can be read and goes on")
     else:
         status = found.status
-        size = format_size(status.file_bytes)
-        text = f"{points(status.pending_disk)} in {status.rows:,} row{'s' * (status.rows != 1)} on disk ({size})"
+        size = megabytes(status.file_bytes)
+        text = f"{counted(status.pending_disk, 'point')} in {counted(status.rows, 'row')} on disk ({size})"
         if found.unwritten:
-            text += f", and a log of {format_size(found.unwritten)} that the next start takes in"
+            text += f", and a log of {megabytes(found.unwritten)} that the next start takes in"
         yield ok(name, text)
         yield from _accounts(status.unaccounted if found.clean and not found.unwritten else 0)
 

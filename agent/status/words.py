@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from agent.config.units import rough_duration
+from agent.config.units import counted, megabytes, rough_duration
 from agent.points.schema import quantity_of
 from drivers.base import label
 
@@ -45,24 +45,16 @@ def _delivery(delivery: Mapping[str, Any], now: int) -> str:
     if delivery["state"] == "failing" and delivery.get("next_attempt_s"):
         text += f", next attempt in {rough_duration(delivery['next_attempt_s'])}"
     if delivery.get("backlog"):
-        text += f", backlog {points(delivery['backlog'])}"
+        text += f", backlog {counted(delivery['backlog'], 'point')}"
         if delivery.get("eta_s"):
             text += f" at {delivery['backlog_rate']:,.0f}/s: gone in {rough_duration(delivery['eta_s'])}"
     return text
 
 
 def _buffer(buffer: Mapping[str, Any]) -> str:
-    waiting = buffer.get("pending_memory", 0)
-    text = (
-        f"{points(waiting)} {'waits' if waiting == 1 else 'wait'} in memory, {buffer.get('pending_disk', 0):,} on disk"
-    )
-    text += f" ({buffer.get('file_bytes', 0) / 1e6:.1f} MB)"
+    text = f"{counted(buffer.get('pending_memory', 0), 'point')} in memory, {buffer.get('pending_disk', 0):,} on disk"
+    text += f" ({megabytes(buffer.get('file_bytes', 0))})"
     return "; ".join([text, *(f"{buffer[key]:,} {words}" for key, words in WAITING.items() if buffer.get(key))])
-
-
-def points(count: int) -> str:
-    """`1 point`, `1,200 points`."""
-    return f"{count:,} point{'' if count == 1 else 's'}"
 
 
 def equation(ledger: Mapping[str, Any]) -> str:

@@ -100,7 +100,7 @@ def test_bad_lines_are_reported_with_number_and_reason_and_the_rest_is_taken(sta
     for number, (_, reason) in enumerate(bad, 2):
         (said,) = [text for text in output.splitlines() if text.startswith(f"line {number}:")]
         assert reason in said
-    assert "1 points imported" in output
+    assert "1 point imported" in output
 
 
 def test_a_bad_line_cannot_steer_the_terminal(state, tmp_path):
@@ -172,7 +172,7 @@ def test_refused_points_are_listed_by_reason_and_shown_in_full(state):
 
 def test_promise_2_refused_points_are_delivered_once_their_cause_is_mended(state):
     _, second, third, _ = with_letters(state)
-    assert "2 points wait" in run(rejected_command, state, "replay", "--reason", "type_conflict")
+    assert "2 points to be delivered again" in run(rejected_command, state, "replay", "--reason", "type_conflict")
     buffer = open_at(state / "buffer")
     accounted(buffer)
     assert buffer.snapshot().counters.points.rejected == 1

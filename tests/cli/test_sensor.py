@@ -1,13 +1,20 @@
 """`iot-agent read` and `scan` as their users meet them."""
 
 import json
+import subprocess
+import sys
+import time
+from datetime import datetime
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console, Group
 
 import agent.cli.sensor
 from agent.cli import main
+from agent.cli.live import live
 from drivers.base import Reading, boot_ns
 from drivers.virtual import Virtual
 
@@ -32,14 +39,15 @@ def configured(tmp_path, text):
 def test_virtual_readings_have_the_fields_of_the_data_model():
     result = run("read", "--driver", "virtual", "--count", "2", "--json")
     first, second = map(json.loads, result.stdout.splitlines())
-    assert set(first) == set(second) == {"Temperature", "Humidity", "Pressure", "CO2", "TVOC", "Lat", "Lon"}
+    assert set(first) == set(second) == {"time", "Temperature", "Humidity", "Pressure", "CO2", "TVOC", "Lat", "Lon"}
+    assert abs(datetime.fromisoformat(second["time"]).timestamp() - time.time()) < 60
     assert len(repr(first["Temperature"])) > 8  # full precision
 
 
 def test_without_json_it_draws_a_table():
     result = run("read", "--driver", "virtual", "--count", "2")
     assert result.exit_code == 0
-    for word in ("Temperature", "°C", "Humidity", "%RH", "CO2", "ppm", "virtual weather (seed 0)", "2 readings"):
+    for word in ("Temperature", "°C", "Humidity", "%RH", "CO₂", "ppm", "virtual weather (seed 0)", "2 readings"):
         assert word in result.stdout
 
 
@@ -55,7 +63,7 @@ DEAD = Path(__file__).parents[1] / "data/bme280-dead-humidity.json"
 def test_promise_4_a_dead_humidity_element_is_shown_as_refused_and_the_others_are_read():
     emulated = ("read", "--driver", "emulated", "--option", f"image={DEAD}", "--option", "dew_point=true")
     found = json.loads(run(*emulated, "--count", "1", "--json").stdout)
-    assert set(found) == {"Temperature", "Pressure", "refused"}
+    assert set(found) == {"time", "Temperature", "Pressure", "refused"}
     assert set(found["refused"]) == {"Humidity"}
     text = " ".join(run(*emulated, "--count", "1").stdout.split())
     assert "refused: its register" in text
@@ -91,6 +99,49 @@ def test_a_failing_sensor_does_not_hide_the_others(tmp_path):
     assert result.exit_code == 0
     assert [json.loads(line)["sensor"] for line in result.stdout.splitlines()] == ["b"] * 3
     assert result.stderr.count("failed a reading on purpose") == 3
+
+
+def test_what_fails_is_a_row_of_the_table_and_nothing_beside_it(tmp_path):
+    text = '[[sensor]]\nname = "a"\ndriver = "virtual"\nerrors = 1.0\n[[sensor]]\nname = "b"\ndriver = "virtual"\n'
+    result = run("read", "--count", "1", *configured(tmp_path, text))
+    assert result.exit_code == 0
+    assert "on purpose" not in result.stderr
+    text = " ".join(result.stdout.split())
+    assert text.startswith("a: virtual weather (seed 0) failed: the virtual sensor failed a reading on purpose: ")
+    assert "b: virtual weather (seed 0) Temperature" in text
+    assert text.endswith(" 1 reading")
+
+
+def test_it_exits_1_if_none_succeeded(tmp_path):
+    text = "".join(f'[[sensor]]\nname = "{n}"\ndriver = "virtual"\nerrors = 1.0\n' for n in "ab")
+    for more in ((), ("--json",)):
+        result = run("read", "--count", "2", *more, *configured(tmp_path, text))
+        assert result.exit_code == 1
+        assert result.stdout == ""
+        assert result.stderr.count("iot-agent: the virtual sensor failed a reading on purpose") == 2
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_it_ends_when_nobody_reads_its_output_any_more(more):
+    command = [sys.executable, "-m", "agent.cli", "read", "--driver", "virtual", *more]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert b"Traceback" not in process.stderr.read()
+    process.stderr.close()
+    process.wait(30)
+
+
+def test_at_a_terminal_all_is_drawn_in_its_place_and_the_last_stays_whole():
+    out = StringIO()
+    terminal = Console(file=out, force_terminal=True, width=80, height=6, color_system=None)
+    with live(terminal) as draw:
+        for number in range(3):
+            draw(Group(*(f"{number}: row {row}" for row in range(9))))
+    *drawn, last = out.getvalue().split("\x1b[?1049l")  # back to the screen that was there before
+    assert drawn[0].startswith("\x1b[?1049h")
+    assert "… 4 more rows" in drawn[0]
+    assert last.replace("\x1b[?25h", "").split("\n")[:9] == [f"2: row {row}" for row in range(9)]
 
 
 def test_a_sensor_that_is_not_there_ends_it_with_one_line():
