@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self
 
-from flask import Flask, Response, jsonify
+from flask import Flask, Response, jsonify, request
 from flask.json.provider import DefaultJSONProvider
 from waitress import wasyncore
 from waitress.server import create_server
@@ -31,7 +31,7 @@ from center.embedded import write_api
 from center.embedded.database import Database
 from center.embedded.registry import EmbeddedRegistry
 from center.embedded.telemetry import EmbeddedTelemetry
-from center.errors import StoreError
+from center.errors import SettingsError, StoreError
 from center.faults import log_once
 from center.settings import Settings, check, load
 from center.stores.registry import Registry
@@ -47,8 +47,8 @@ FILE = "iot-center.sqlite3"
 def create_app(settings: Settings | None = None) -> Flask:
     """The application; without settings (`flask --app center.app run`) those of center.toml and the environment.
 
-    Opens the stores: `app.extensions[EXTENSION]` is a Center, which the caller closes.
-    Raises SettingsError, StoreError.
+    Opens the stores: `app.extensions[EXTENSION]` is a Center, which the caller closes. A store that is away is none of
+    the errors. Raises SettingsError, StoreError.
     """
     if settings is None:
         settings = load()
@@ -70,6 +70,9 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.register_blueprint(forwarding.blueprint)
     try:
         security.check_bind(settings, center.registry.password_hash())
+    except StoreError as error:  # it starts all the same: pages say what is wrong, until the store is there
+        log.error("%s. Until it does, every page says so.", error)  # noqa: TRY400 - what is wrong, not where
+        app.before_request(_check_later(settings))
     except Exception:
         center.close()
         raise
@@ -87,6 +90,25 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=n, x_proto=n, x_host=n)  # type: ignore[method-assign] # as documented
     atexit.register(center.close)
     return app
+
+
+def _check_later(settings: Settings) -> Callable[[], None]:
+    """Before each request, until the store could be asked for it once: that a center whose store was away when it
+    started is not served without a login where one is needed.
+    """
+    checked = threading.Event()
+
+    def check_once() -> None:
+        if checked.is_set() or request.blueprint == "assets":
+            return
+        try:
+            security.check_bind(settings, current_center().registry.password_hash())
+        except SettingsError as error:
+            raise StoreError(str(error)) from error
+        checked.set()
+        log.info("the store answers: all is served")
+
+    return check_once
 
 
 def _health() -> tuple[Response, int]:

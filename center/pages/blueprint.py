@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from flask import Blueprint, Response, abort, current_app, flash, redirect, render_template, request, url_for
 from flask_wtf.csrf import CSRFError, CSRFProtect, generate_csrf
@@ -58,14 +59,23 @@ def administrators_only(view: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-def _to_login() -> Any:
-    """Send a person to the login and back here afterwards; a script gets 401."""
+def _to_login(said: str = "Log in as administrator for that.") -> Any:
+    """Send a person to the login, and afterwards back here or to the page that a form was sent from; a script gets
+    401.
+    """
     if wants_json():
-        abort(401)
+        return problem("Log in", "", 401, said="your session has ended: log in again")
     if request.path != "/":
-        flash("Log in as administrator for that.", "info")
-    back = request.full_path.rstrip("?") if request.method == "GET" else None
-    return redirect(url_for("pages.login", next=back))
+        flash(said, "info")
+    return redirect(url_for("pages.login", next=_way_back()))
+
+
+def _way_back() -> str | None:
+    """Path and query of this page, or of the page of this center that the form stands on."""
+    if request.method == "GET":
+        return request.full_path.rstrip("?")
+    sent = urlsplit(request.referrer or "")
+    return urlunsplit(("", "", sent.path, sent.query, "")) if sent.netloc == request.host else None
 
 
 @pages.before_request
@@ -92,7 +102,9 @@ def wants_json() -> bool:
 
 @pages.errorhandler(CSRFError)
 def _forged(error: CSRFError) -> Any:
-    text = "Your session has ended since the page was opened. Go back, load the page again and send it once more."
+    if not is_administrator():
+        return _to_login("Your session has ended since the page was opened. Log in and send it once more.")
+    text = "You have logged in anew since the page was opened. Go back, load the page again and send it once more."
     return problem("This form is out of date", text, 400, said=f"{error.description}: load the page again")
 
 

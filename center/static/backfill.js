@@ -8,6 +8,13 @@ addEventListener("DOMContentLoaded", () => {
   const bar = box.querySelector("progress");
   const note = document.getElementById("fill-note");
   const format = (n) => n.toLocaleString("en").replaceAll(",", "\u202f");
+  const renewed = async () => { // what stands above: registered, live, its last point
+    const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+    if (!answer.ok) return;
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    for (const id of ["fill-state", "fill-facts", "fill-links"]) document.getElementById(id).replaceWith(fresh.getElementById(id));
+    window.iot.freshen();
+  };
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     button.disabled = true;
@@ -30,6 +37,7 @@ addEventListener("DOMContentLoaded", () => {
       }
       note.textContent = written ? `Done: ${format(written)} points written.` : "Done: nothing was missing.";
       document.getElementById("fill-done").hidden = false;
+      await renewed();
     } catch (error) {
       note.textContent = `Stopped after ${format(written)} points: ${error.message}. Start again: what is there is left alone.`;
     }

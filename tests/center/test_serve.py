@@ -17,8 +17,11 @@ import requests
 from click.testing import CliRunner
 from pytest_httpserver import HTTPServer
 
-from center.app import FILE, serve
+from agent.util.secret import Secret
+from center.app import FILE, create_app, serve
 from center.cli import main
+from center.context import EXTENSION
+from center.settings import InfluxSettings, ServerSettings, Settings
 from tests.center_helpers import embedded_settings, influx_settings
 
 CENTER = [str(Path(sys.executable).with_name("iot-center"))]
@@ -241,10 +244,33 @@ def test_an_agent_installed_without_the_centers_packages_says_what_to_install(tm
 
 def test_an_influxdb_that_is_not_there_is_one_line(tmp_path):
     env = environment(INFLUX_URL="http://127.0.0.1:9", INFLUX_TOKEN="t", INFLUX_ORG="o")
-    for command in (("serve",), ("setup",), ("enroll",)):
+    for command in (("setup",), ("enroll",)):
         answer = run(tmp_path, *command, env=env)
         assert (answer.returncode, answer.stderr.count("\n")) == (69, 1), answer.stderr
         assert "does not answer at http://127.0.0.1:9" in answer.stderr
+
+
+@pytest.mark.parametrize(("host", "password"), [("127.0.0.1", None), ("0.0.0.0", "a hash"), ("0.0.0.0", None)])
+def test_a_center_starts_while_influxdb_is_away_says_so_and_recovers(monkeypatch, caplog, host, password):
+    from center.influx.registry import InfluxRegistry
+
+    influx = InfluxSettings(url="http://127.0.0.1:9", token=Secret("t"), org="o")
+    app = create_app(Settings(influxdb=influx, server=ServerSettings(host=host, session_key=Secret("k"))))
+    client = app.test_client()
+    for _ in range(2):
+        page = client.get("/", headers={"Host": "localhost"})
+        assert page.status_code == 503
+        assert "InfluxDB does not answer at http://127.0.0.1:9" in page.text
+        assert "data-retry" in page.text  # it looks by itself whether that is over
+    assert client.get("/api/devices", headers={"Host": "localhost"}).status_code == 503
+    monkeypatch.setattr(InfluxRegistry, "password_hash", lambda _: password)
+    answer = client.get("/help", headers={"Host": "localhost"})
+    if host == "0.0.0.0" and not password:
+        assert answer.status_code == 503
+        assert "without a login" in answer.text
+    else:
+        assert answer.status_code == (302 if password else 200)
+    app.extensions[EXTENSION].close()
 
 
 # --- with InfluxDB

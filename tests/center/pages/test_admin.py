@@ -56,6 +56,21 @@ def test_where_the_settings_let_anybody_look_nothing_can_be_changed(guarded, cen
     assert "Remove" not in guarded.get("/devices").text
 
 
+def test_a_form_of_a_session_that_has_ended_leads_to_the_login_and_back_to_where_it_stands(guarded, center, pi_7):
+    guarded.application.config["WTF_CSRF_ENABLED"] = True
+    sent = {"data": {"csrf_token": "of a session before"}, "headers": {"Referer": "http://localhost/devices?page=2"}}
+    answer = guarded.post("/devices/pi-7/remove", **sent)
+    assert (answer.status_code, answer.location) == (302, "/login?next=/devices?page%3D2")
+    assert "Your session has ended" in text_of(guarded.get(answer.location))
+    sent["headers"] = {"Referer": "http://evil.example/devices"}
+    assert guarded.post("/virtual/fill", **sent).status_code == 403
+    sent["headers"] = {"Accept": "application/json"}
+    answer = guarded.post("/virtual/fill", **sent)
+    assert (answer.status_code, answer.json["message"]) == (401, "your session has ended: log in again")
+    assert guarded.get("/live.json", headers={"Accept": "application/json"}).status_code == 401
+    assert [d.id for d in center.registry.devices().devices] == ["pi-7"]
+
+
 def test_logging_out_ends_the_session(guarded):
     guarded.post("/login", data={"password": PASSWORD})
     assert "Log out" in text_of(guarded.get("/"))
