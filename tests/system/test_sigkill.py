@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from agent.status.socket import ask
 from drivers.base import boot_ns
 from tests.servers import InfluxServer
 from tests.system.lateness import lateness_s
@@ -79,6 +80,7 @@ def test_promise_1_a_killed_agent_loses_at_most_the_loss_window_each_time(tmp_pa
         wait_until(lambda: len(running.measured()) > known + 10)
         known = max(running.measured())
         wait_until(lambda: max(numbers(server)) >= known, 60)
+        wait_until(lambda: ask(running.state)["buffer"]["pending_disk"] == 0, 60)  # the backlog comes behind it
         assert running.stop() == 0
         arrived = numbers(server)
         ledger = json.loads(running.command("status", "--json").stdout)["ledger"]
