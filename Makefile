@@ -9,7 +9,7 @@ MARKED ?=
 JOBS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test check format bench soak wheelhouse clean
+.PHONY: demo test check format bench damage mutants soak wheelhouse clean
 
 demo: $(VENV)/center.stamp
 	@$(BIN)/iot-agent demo $(ARGS)
@@ -27,8 +27,17 @@ format: $(VENV)/check.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# A flipped bit at every byte of a buffer, a thousand random corruptions, 200 whole agents on damaged folders: some 45 min.
+# A whole agent and a whole center with faults by a seed, every count compared: docs/tests.md.
+MINUTES ?= 60
 soak: $(VENV)/test.stamp
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m tests.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+# Small wrong changes of the code that no test notices, by a seed, for a quarter of an hour: docs/tests.md.
+mutants: $(VENV)/mutants.stamp
+	$(BIN)/python -m tests.mutants --workers $(JOBS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+# A flipped bit at every byte of a buffer, a thousand random corruptions, 200 whole agents on damaged folders: some 45 min.
+damage: $(VENV)/test.stamp
 	SOAK=1 MARKED=1 $(BIN)/python -m pytest -s --timeout 7200 tests/buffer/test_flips.py tests/buffer/test_recovery.py \
 		tests/system/test_damaged_state.py $(ARGS)
 

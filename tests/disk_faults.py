@@ -27,10 +27,10 @@ def run(folder, *arguments):
 
 
 class Faults:
-    """In the process itself: what its disk does from now on."""
+    """What the disk of a process does from now on: of this one, or of another whose file is named."""
 
-    def __init__(self):
-        with Path(os.environ["DISK_FAULTS"]).open("r+b") as file:
+    def __init__(self, path=None):
+        with Path(path or os.environ["DISK_FAULTS"]).open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), mmap.PAGESIZE)
 
     def set(self, delay_ms=0, write=(0, 0), sync=(0, 0)):

@@ -1,6 +1,6 @@
 """Promise 3 against single flipped bits: at every byte of a database and its log.
 
-A sample of them here, its seed printed; all of them with SOAK=1 (`make soak`): 8 bits of each byte of the header, the
+A sample of them here, its seed printed; all of them with SOAK=1 (`make damage`): 8 bits of each byte of the header, the
 schema and the index pages, one bit elsewhere.
 """
 

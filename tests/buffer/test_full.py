@@ -15,10 +15,12 @@ from agent.buffer import folder as folders
 from agent.buffer.mapped import RESERVED_BYTES
 from agent.buffer.offline import OfflineBuffer, look
 from agent.buffer.store import DATABASE
+from tests.amounts import amount
 from tests.buffers import HandClock, accounted, drain, measure, open_at, pending_after
 from tests.disks import fill, make_room, of_kind, small_card
 
 STORED = 100
+SWEEP = range(0, 48, amount(8, 4))  # KiB that are left
 GREEDY = """
 import contextlib, os, sys
 while True:
@@ -77,7 +79,7 @@ def used(folder, *, killed=False):
 def sweep(disk, state):
     """With each amount of room that is left, one process looks and one uses the buffer. Prints how each ended."""
     folder = disk / "buffer"
-    for leave in range(0, 48, 4):
+    for leave in SWEEP:
         for path in disk.glob("[!l]*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         if state == "new":
@@ -97,7 +99,7 @@ def sweep(disk, state):
 def test_promise_3_no_signal_ends_the_agent_however_little_room_is_left(tmp_path, state):
     with small_card(tmp_path / "disk", 1024) as disk:
         ends = [line.split()[1:] for line in apart("sweep", disk, state).splitlines()]
-    assert len(ends) == 12
+    assert len(ends) == len(SWEEP)
     assert all(end == ["0", "0"] for end in ends), ends
 
 

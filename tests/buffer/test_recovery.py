@@ -19,6 +19,7 @@ from agent.buffer.offline import BufferUnavailable, OfflineBuffer
 from agent.buffer.store import DATABASE, FILES, DiskError, Store
 from agent.clock.timeline import Stretch, stamp_offset
 from agent.util.loops import LoopThread
+from tests.amounts import amount
 from tests.buffers import BOOT, SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at, salvaged
 from tests.disks import of_kind, use_up
 
@@ -123,7 +124,7 @@ def damage(folder, rng, used):
     return f"{kind} of {path.name}"
 
 
-@pytest.mark.parametrize("seed", range(1000 if os.environ.get("SOAK") else 100))
+@pytest.mark.parametrize("seed", range(1000 if os.environ.get("SOAK") else amount(40, 100)))
 def test_promise_3_it_starts_from_a_damaged_folder_and_delivers_new_points(folder, used, seed):
     rng = random.Random(seed)
     done = damage(folder, rng, used)
@@ -415,7 +416,7 @@ def test_a_dated_row_whose_header_is_lost_is_kept(folder):
     assert status.counters.points.dropped == {}
 
 
-@pytest.mark.parametrize("steps", range(12))
+@pytest.mark.parametrize("steps", range(0, 12, amount(3, 1)))
 @pytest.mark.parametrize("how", ["closed", "killed", "full", "io"])
 def test_promise_8_a_salvage_that_is_interrupted_goes_on_and_each_point_comes_back_once(
     folder, tmp_path, monkeypatch, steps, how
@@ -557,7 +558,7 @@ def test_promise_8_the_counters_of_a_damaged_database_come_back(tmp_path):
         buffer.close()
 
 
-@pytest.mark.parametrize("steps", range(14))
+@pytest.mark.parametrize("steps", range(0, 14, amount(3, 1)))
 @pytest.mark.parametrize("delivering", [False, True])
 def test_promise_8_a_second_damage_while_the_first_is_read_counts_nothing_twice(
     tmp_path, monkeypatch, steps, delivering

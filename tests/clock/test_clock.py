@@ -7,6 +7,7 @@ import pytest
 from agent.clock.boots import Boots
 from agent.clock.kernel import MAX_ERROR_NS
 from agent.clock.sources import SECOND
+from tests.amounts import first
 from tests.clock_world import DAY, HOUR, NOW_NS, World, error_ns
 
 MS = 1_000_000
@@ -474,7 +475,7 @@ def test_what_an_earlier_run_left_does_not_outweigh_the_first_answer_that_contra
     assert abs(clock.date(world.boot_ns) - world.true_ns) <= SECOND
 
 
-@pytest.mark.parametrize("bit", range(8))
+@pytest.mark.parametrize("bit", first(2, 2, 6, 0, 1, 3, 4, 5, 7))
 def test_a_flipped_bit_in_the_clock_file_is_seen(tmp_path, bit):
     world = World()
     world.synchronise()

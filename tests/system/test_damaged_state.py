@@ -112,8 +112,8 @@ def damage(state, rng, others):
         elif files:
             weights = [30 if "cache.db" in path.name else 10 for path in files]
             path = rng.choices(files, weights)[0]
-            name, other = str(path.relative_to(state)), rng.choice(others)
-            if rng.random() < 0.2 and (other / name).is_file():
+            name, other = str(path.relative_to(state)), rng.choice(others) if others else None
+            if other is not None and rng.random() < 0.2 and (other / name).is_file():
                 exchange(path, rng, other / name)
                 done.append((name, f"as in {other.name}"))
             else:

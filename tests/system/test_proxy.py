@@ -176,6 +176,7 @@ def test_the_agent_registers_and_delivers_through_it_and_survives_its_refusals(t
     assert (counters.rejected, dict(counters.dropped)) == (0, {})
 
 
+@pytest.mark.slow
 def test_an_influxdb_with_tls_is_reached_through_it_and_its_outage_is_no_fault_of_the_points(tmp_path, network, center):
     name, address = network
     cert, key = make_certificate(tmp_path)

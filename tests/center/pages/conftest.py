@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 
 import pytest
@@ -29,6 +30,12 @@ def app(request, tmp_path):
         app.extensions[EXTENSION].close()
 
 
+@functools.cache
+def password_hash():
+    """Which takes its time on purpose."""
+    return hash_password(Secret(PASSWORD))
+
+
 @pytest.fixture
 def center(app):
     return app.extensions[EXTENSION]
@@ -49,5 +56,5 @@ def pi_7(center):
 
 @pytest.fixture
 def guarded(app, center):
-    center.registry.set_password_hash(hash_password(Secret(PASSWORD)))
+    center.registry.set_password_hash(password_hash())
     return app.test_client()

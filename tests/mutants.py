@@ -1,0 +1,315 @@
+"""Small wrong changes, one at a time, each against the tests that reach its line: which of them does no test notice?
+
+`python -m tests.mutants`, as `make mutants` runs it. The changes are those of cosmic-ray's operators; one of each place
+and kind, in an order that the seed says, over the packages in turn, until the time is up. What a test reaches is asked
+of coverage, test by test. Each worker has a copy of the tree, so that nothing here is changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import difflib
+import itertools
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+KEPT = ROOT / "test-output/mutants.json"
+COPIED = ("agent", "drivers", "center", "tests", "bench", "deploy", "docs", "pyproject.toml", "agent.toml.example")
+PLUGIN = "REACHED"
+PYTEST = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=no", "-o", "addopts=--strict-markers")
+PATIENCE = 6.0
+"""How many times as long as it takes without a change its tests may run before it counts as noticed: it hangs."""
+NOT_HERE = {"VariableInserter", "VariableReplacer"}  # these need to be told what and where
+
+
+@dataclass(frozen=True)
+class Package:
+    """What is changed, and whose tests must notice. Of a package's tests those of whole processes are left out."""
+
+    name: str
+    changed: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+PACKAGES = (
+    Package("agent/buffer", ("agent/buffer/*.py",), ("tests/buffer",)),
+    Package("agent/delivery", ("agent/delivery/*.py",), ("tests/delivery",)),
+    Package("agent/clock", ("agent/clock/*.py",), ("tests/clock",)),
+    Package("agent/sensing", ("agent/sensing/*.py",), ("tests/sensing",)),
+    Package(
+        "drivers/bme280",
+        ("drivers/bme280*.py",),
+        tuple(f"tests/drivers/test_{name}.py" for name in (
+            "bit_errors", "bme280", "chip", "compensation", "contract", "faults", "golden", "lock",
+        )),
+    ),
+    Package(
+        "center registries",
+        ("center/embedded/registry.py", *(f"center/influx/{name}.py" for name in ("registry", "claims", "rows"))),
+        ("tests/center/stores", "tests/center/influx", "tests/center/embedded/test_database.py"),
+    ),
+)  # fmt: skip
+
+
+@dataclass
+class Mutant:
+    package: Package
+    path: str
+    operator: str
+    occurrence: int
+    line: int
+    end: str = ""
+    diff: str = ""
+
+    @property
+    def place(self) -> tuple[str, str, int]:
+        return self.path, self.operator, self.occurrence
+
+
+@dataclass
+class Reached:
+    """Of a package's tests: how long each takes, and which run each line."""
+
+    took: dict[str, float]
+    lines: dict[str, dict[int, list[str]]] = field(default_factory=dict)
+
+    def tests_of(self, mutant: Mutant) -> list[str]:
+        """The quickest first; all of them for what runs at import."""
+        found = [name for name in self.lines.get(mutant.path, {}).get(mutant.line, ()) if name]
+        return sorted(found or self.took, key=lambda name: self.took.get(name, 0.0))
+
+
+# In the process that measures
+
+
+def pytest_configure(config):
+    if os.environ.get(PLUGIN):
+        config.stash[TOOK] = {}
+
+
+TOOK = pytest.StashKey()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    import coverage
+
+    if TOOK in item.config.stash and (running := coverage.Coverage.current()) is not None:
+        running.switch_context(item.nodeid)
+        began = time.monotonic()
+        try:
+            return (yield)
+        finally:
+            item.config.stash[TOOK][item.nodeid] = time.monotonic() - began
+            running.switch_context("")
+    return (yield)
+
+
+def pytest_runtest_logreport(report):
+    if os.environ.get(PLUGIN) and report.skipped:
+        with Path(os.environ[PLUGIN] + ".skipped").open("a") as file:
+            file.write(report.nodeid + "\n")
+
+
+def pytest_sessionfinish(session):
+    if TOOK in session.config.stash:
+        Path(os.environ[PLUGIN]).write_text(json.dumps(session.config.stash[TOOK]))
+
+
+# Everything else
+
+
+def without_types(source: str) -> str:
+    """What a program does: annotations and docstrings are left out."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        elif isinstance(node, ast.arg):
+            node.annotation = None
+        elif isinstance(node, ast.AnnAssign):
+            node.annotation = ast.Constant(None)
+    return ast.dump(tree)
+
+
+def all_of(package: Package, rng: random.Random) -> list[Mutant]:
+    """One of each place and kind of change, in a random order."""
+    from cosmic_ray.ast import ast_nodes, get_ast
+    from cosmic_ray.plugins import get_operator, operator_names
+
+    operators = {name: get_operator(name)() for name in operator_names() if name.partition("/")[2] not in NOT_HERE}
+    chosen = []
+    for path in sorted(path for pattern in package.changed for path in ROOT.glob(pattern)):
+        counts, kinds = dict.fromkeys(operators, 0), {}
+        for node in ast_nodes(get_ast(path.read_text())):
+            for name, operator in operators.items():
+                for start, _ in operator.mutation_positions(node):
+                    kind = start, name.partition("/")[2].split("_")[0]
+                    relative = str(path.relative_to(ROOT))
+                    kinds.setdefault(kind, []).append(Mutant(package, relative, name, counts[name], start[0]))
+                    counts[name] += 1
+        chosen += [rng.choice(same) for _, same in sorted(kinds.items())]
+    rng.shuffle(chosen)
+    return chosen
+
+
+def changed(mutant: Mutant) -> str | None:
+    """The module with the change; None if it changes nothing that runs."""
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator
+
+    source = (ROOT / mutant.path).read_text()
+    code = mutate_code(source, get_operator(mutant.operator)(), mutant.occurrence)
+    with contextlib.suppress(SyntaxError):
+        if code is None or without_types(code) == without_types(source):
+            return None
+        lines = [text.splitlines() for text in (source, code)]
+        mutant.diff = "\n".join(difflib.unified_diff(*lines, mutant.path, mutant.path, n=1, lineterm=""))
+        return code
+    return None
+
+
+class Copy:
+    """A tree of its own, in which tests are run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            elif source.exists():
+                shutil.copy(source, folder / name)
+        self.environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "TMPDIR": str(folder / "tmp")}
+        (folder / "tmp").mkdir()
+
+    def run(self, *command: str, seconds: float, **environment: str) -> int | None:
+        """The exit code; None when it took too long."""
+        with subprocess.Popen(
+            [sys.executable, *command], cwd=self.folder, env=self.environment | environment, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ) as process:  # fmt: skip
+            try:
+                return process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                return None
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+    def reached(self, package: Package) -> Reached:
+        import coverage
+
+        data, notes = self.folder / f"{package.name.replace('/', '-')}.coverage", self.folder / "took.json"
+        source = f"--include={','.join(package.changed)}"
+        code = self.run(
+            "-m", "coverage", "run", source, f"--data-file={data}", "-m", "pytest", *PYTEST, "-p", "tests.mutants",
+            *package.tests, seconds=1200, **{PLUGIN: str(notes)},
+        )  # fmt: skip
+        if code != 0:
+            raise SystemExit(f"{package.name}: its tests fail without any change (exit code {code})")
+        took = json.loads(notes.read_text())
+        skipped = Path(f"{notes}.skipped")
+        for name in skipped.read_text().split("\n") if skipped.exists() else ():
+            took.pop(name, None)
+        found = coverage.CoverageData(str(data))
+        found.read()
+        files = {str(Path(name).relative_to(self.folder)): name for name in found.measured_files()}
+        return Reached(took, {path: found.contexts_by_lineno(name) for path, name in files.items()})
+
+    def tried(self, mutant: Mutant, reached: Reached) -> str:
+        """killed, hangs or survives. What no test reaches survives."""
+        code, file = changed(mutant), self.folder / mutant.path
+        if code is None:
+            return "nothing"
+        tests = reached.tests_of(mutant)
+        as_it_was = file.read_text()
+        file.write_text(code)
+        try:
+            seconds = 20 + PATIENCE * sum(reached.took.get(name, 0) for name in tests)
+            done = self.run("-m", "pytest", "-x", *PYTEST, *tests, seconds=seconds)
+        finally:
+            file.write_text(as_it_was)
+        return "hangs" if done is None else "killed" if done else "survives"
+
+
+def in_turn(mutants: dict[str, list[Mutant]]) -> list[Mutant]:
+    rounds = itertools.zip_longest(*mutants.values())
+    return [mutant for one in rounds for mutant in one if mutant is not None]
+
+
+def table(possible: dict[str, int], tried: list[Mutant]) -> str:
+    rows = ["| package | possible | tried | noticed | survived | % |", "|---|---|---|---|---|---|"]
+    for name, count in possible.items():
+        ends = [mutant.end for mutant in tried if mutant.package.name == name and mutant.end != "nothing"]
+        left = ends.count("survives")
+        share = f"{100 * left / len(ends):.0f}" if ends else "-"
+        rows.append(f"| {name} | {count} | {len(ends)} | {len(ends) - left} | {left} | {share} |")
+    return "\n".join(rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=21)
+    parser.add_argument("--minutes", type=float, default=15.0, help="after which no further change is tried")
+    parser.add_argument("--most", type=int, default=10**6, help="changes of a package")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", default="", help="packages whose name matches")
+    parser.add_argument("--again", action="store_true", help="the survivors of the last run, and nothing else")
+    asked = parser.parse_args()
+    ends_at = time.monotonic() + 60 * asked.minutes
+    packages = [package for package in PACKAGES if re.search(asked.only, package.name)]
+    mutants = {p.name: all_of(p, random.Random(f"{asked.seed} {p.name}")) for p in packages}
+    possible = {name: len(found) for name, found in mutants.items()}
+    if asked.again:
+        last = {tuple(place) for place in json.loads(KEPT.read_text())}
+        mutants = {name: [one for one in found if one.place in last] for name, found in mutants.items()}
+    with tempfile.TemporaryDirectory(prefix="mutants-") as top, ThreadPoolExecutor(asked.workers) as pool:
+        free: SimpleQueue[Copy] = SimpleQueue()
+        for number in range(asked.workers):
+            free.put(Copy(Path(top) / str(number)))
+
+        def borrowed(work):
+            copy = free.get()
+            try:
+                return work(copy)
+            finally:
+                free.put(copy)
+
+        measured = pool.map(lambda p: borrowed(lambda copy: copy.reached(p)), packages)
+        reached = dict(zip(mutants, measured, strict=True))
+
+        def attempt(mutant: Mutant) -> Mutant:
+            if time.monotonic() < ends_at:
+                mutant.end = borrowed(lambda copy: copy.tried(mutant, reached[mutant.package.name]))
+                if mutant.end == "survives":
+                    print(f"\n{mutant.package.name}: line {mutant.line}\n{mutant.diff}", flush=True)
+            return mutant
+
+        order = in_turn({name: found[: asked.most] for name, found in mutants.items()})
+        tried = [mutant for mutant in pool.map(attempt, order) if mutant.end]
+    KEPT.parent.mkdir(exist_ok=True)
+    KEPT.write_text(json.dumps([mutant.place for mutant in tried if mutant.end == "survives"]))
+    print(f"\nseed {asked.seed}\n\n{table(possible, tried)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
