@@ -11,7 +11,7 @@ import resource
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -31,6 +31,8 @@ from agent.util.loops import Loop, Steps
 WORKERS = 16
 REGISTERED_WITHIN_S = 120
 DRAIN_S = 60
+SHOWN_S = 10
+"""A store may show what it took some seconds later (VictoriaMetrics: one or two)."""
 DONE = 204
 LONGEST_S = 2.0
 """A loop looks at least so often whether it was woken; stop() makes it look at once."""
@@ -273,7 +275,10 @@ def simulate(plan: Plan, folder: Path, progress: Callable[[str, float], None]) -
             fleet.stop()
         ledgers = fleet.ledgers()
         progress("counting what the server holds", 1)
-        counts = [stored(url, service.device_id) for service in fleet.services]
+        counts = held(
+            url,
+            {service.device_id: ledger["delivered"] for service, ledger in zip(fleet.services, ledgers, strict=True)},
+        )
         seconds = fleet.tally.seconds
         return {
             "devices": plan.devices,
@@ -291,6 +296,20 @@ def simulate(plan: Plan, folder: Path, progress: Callable[[str, float], None]) -
             "start_peak_per_s": busiest((m for m in fleet.tally.moments if m < settled), begin),
             "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         }
+
+
+def held(url: str, delivered: Mapping[str, int], seconds: float = SHOWN_S) -> list[int]:
+    """What the server counts for each device, in their order; where it is less than was delivered, asked again for so
+    long. Raises AgentError.
+    """
+    counts = {device_id: stored(url, device_id) for device_id in delivered}
+    deadline = time.monotonic() + seconds
+    while less := [device_id for device_id, count in counts.items() if count < delivered[device_id]]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.25)
+        counts |= {device_id: stored(url, device_id) for device_id in less}
+    return list(counts.values())
 
 
 def passed(result: dict[str, Any]) -> bool:
