@@ -26,7 +26,9 @@ import click
 
 from agent.buffer.rows import compress
 from agent.fleet.center import free_port
-from bench import agents, sinks, table
+from agent.registration.target import Target
+from agent.util.secret import Secret
+from bench import agents, serving, sinks, table
 
 DEVICE = "month"
 BATCH = 5000
@@ -40,6 +42,8 @@ FIGURES = (
     ("a write by a device, p95, ms", "p95"),
     ("errors", "errors"),
     ("devices whose delivered differs from stored", "unequal"),
+    ("requests a second of one point, 8 connections", "requests_1"),
+    ("requests a second of 60 points, 8 connections", "requests_60"),
     ("points a second, in batches of 5,000 by one connection", "batched_per_s"),
     ("first page of devices, ms", "page_ms"),
     ("a month of one device by hours, ms", "month_ms"),
@@ -103,11 +107,10 @@ def asked(url: str, body: bytes | None = None, **headers: str) -> bytes:
     return found
 
 
-def write_month(url: str, days: int) -> float:
-    """A point each 10 s of a month, with its own token, where the center says; points a second."""
-    told = json.loads(asked(f"{url}/api/devices/{DEVICE}", b""))
-    place = f"{told['influx_url']}/api/v2/write?org={told['influx_org']}&bucket={told['influx_bucket']}"
-    headers = {"Authorization": f"Token {told['token']}", "Content-Encoding": "gzip"}
+def write_month(target: Target, days: int) -> float:
+    """A point each 10 s of a month of one device; points a second."""
+    place = f"{target.url}/api/v2/write?org={target.org}&bucket={target.bucket}"
+    headers = {"Authorization": f"Token {target.token.reveal()}", "Content-Encoding": "gzip"}
     number = days * 86_400 // EVERY_S
     first = time.time_ns() // SECOND - number * EVERY_S
     head = f"environment,clientId={DEVICE},device={DEVICE},TemperatureSensor=bme280"
@@ -139,12 +142,18 @@ def measured(name: str, folder: Path, devices: int, seconds: int, days: int) -> 
     """The figures of one store."""
     load = os.getloadavg()[0]
     with store(name, folder) as settings, center(settings, folder) as url:
-        batched = write_month(url, days)
+        told = json.loads(asked(f"{url}/api/devices/{DEVICE}", b""))
+        place = (told[f"influx_{key}"] for key in ("url", "org", "bucket"))
+        target = Target(*place, Secret(told["token"]))
+        batched = write_month(target, days)
         options = ["--devices", str(devices), "--interval", "10s", "--duration", f"{seconds}s", "--center", url]
         found = agents.output_of(*agents.AGENT, "simulate", *options, "--json", "--state-dir", str(folder / "fleet"))
         if found["registered"] != devices:
             raise RuntimeError(f"only {found['registered']} of {devices} devices registered")
         found |= found["latency_ms"] | {"batched_per_s": batched, "load": round(load, 1)}
+        for size in (1, 60):
+            answered, took = serving.load(sinks.Sink(name, target), size, 2.0, 0)
+            found[f"requests_{size}"] = answered / took
         found["page_ms"] = milliseconds(f"{url}/devices")
         found["month_ms"] = milliseconds(f"{url}/api/devices/{DEVICE}/measurements?start=-{days}d&every=1h")
     return found

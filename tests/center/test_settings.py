@@ -103,22 +103,25 @@ def test_the_example_documents_every_setting_with_its_default(tmp_path):
     """Uncommented, it loads; and what it says are the defaults are the defaults, but for the ones without one."""
     text = EXAMPLE.read_text()
     keys = re.findall(r"^# (\w+) = ", text, re.MULTILINE)
-    sections = {"server": "server", "influxdb": "influxdb", "embedded": "store", "devices": "devices"}
+    sections = {"server": "server", "influxdb": "influxdb", "victoria": "victoria", "registry": "registry",
+                "embedded": "store", "devices": "devices"}  # fmt: skip
     wanted = [
         field.name
         for name in sections.values()
         for field in dataclasses.fields(type(getattr(Settings(), name)))
     ]  # fmt: skip
     assert sorted(keys) == sorted([*wanted, "enabled"])
-    (tmp_path / "influxdb.token").write_text("t")
     live = re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE)
-    settings = loaded(tmp_path, live.replace("/etc/iot-center/influxdb.token", str(tmp_path / "influxdb.token")))
+    for name in ("influxdb.token", "victoria.token"):
+        (tmp_path / name).write_text("t")
+        live = live.replace(f"/etc/iot-center/{name}", str(tmp_path / name))
+    settings = loaded(tmp_path, live)
     invented = {"public_url", "session_key", "token", "token_file", "url", "org", "device_url", "ca_file", "data",
-                "retention", "default_lat", "default_lon"}  # fmt: skip
+                "retention", "default_lat", "default_lon", "write_url"}  # fmt: skip
     for name in sections.values():
         given, default = getattr(settings, name), getattr(Settings(), name)
         for field in dataclasses.fields(given):
-            if field.name not in invented:
+            if field.name not in invented and name != "registry":
                 assert getattr(given, field.name) == getattr(default, field.name), f"{name}.{field.name}"
     assert format_duration(Settings().devices.silent_after) == "5m"
     assert Settings().server.max_body == 50_000_000
@@ -144,3 +147,45 @@ def test_a_file_with_a_token_that_others_can_read_is_said_once_and_never_shown(t
     caplog.clear()
     loaded(tmp_path, "[server]\nport = 1\n", INI)
     assert "config.ini holds a token" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("toml", "series", "registry"),
+    [
+        ('[influxdb]\nurl = "http://i:1"', "influxdb", "influxdb"),
+        ('[victoria]\nurl = "http://v:1"', "victoria", "embedded"),
+        (
+            '[victoria]\nurl = "http://v:1"\n[influxdb]\nurl = "http://i:1"\ntoken = "t"\norg = "o"',
+            "victoria",
+            "influxdb",
+        ),
+        (
+            '[victoria]\nurl = "http://v:1"\n[influxdb]\nurl = "http://i:1"\n[registry]\nstore = "embedded"',
+            "victoria",
+            "embedded",
+        ),
+        ('[embedded]\nenabled = true\n[victoria]\nurl = "http://v:1"', "embedded", "embedded"),
+    ],
+)
+def test_registrations_may_be_elsewhere_than_series_on_victoriametrics(tmp_path, toml, series, registry):
+    settings = loaded(tmp_path, toml)
+    assert (settings.series_on, settings.registry_on) == (series, registry)
+    if series != "influxdb":
+        check(settings)
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ('[registry]\nstore = "embedded"\n[influxdb]\nurl = "http://i:1"\ntoken = "t"\norg = "o"', "registry.store"),
+        ('[embedded]\nenabled = true\n[registry]\nstore = "influxdb"', "with series on embedded registrations are"),
+        ('[victoria]\nurl = "v:1"', "victoria.url"),
+        ('[victoria]\nurl = "http://v:1"\nwrite_url = "v"', "victoria.write_url"),
+        ('[victoria]\nurl = "http://v:1"\ntoken = "a b"', "victoria.token: should be one line"),
+        ('[victoria]\nurl = "http://v:1"\n[registry]\nstore = "influxdb"', "INFLUX_URL, INFLUX_TOKEN"),
+        ('[registry]\nstore = "etcd"', "registry.store"),
+    ],
+)
+def test_stores_that_do_not_go_together_are_refused(tmp_path, toml, message):
+    with pytest.raises(SettingsError, match=message):
+        check(loaded(tmp_path, toml))
