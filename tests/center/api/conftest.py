@@ -1,4 +1,4 @@
-"""A center on either store, shared by the tests of a module."""
+"""A center on each store, shared by the tests of a module."""
 
 import contextlib
 import dataclasses
@@ -9,18 +9,28 @@ import pytest
 from center.app import create_app
 from center.context import EXTENSION
 from center.settings import DeviceDefaults
-from tests.center_helpers import HASH, embedded_settings, influx_settings
+from tests.center_helpers import HASH, embedded_settings, influx_settings, seen_at_once, victoria_settings
 
 
-@pytest.fixture(scope="module", params=["embedded", pytest.param("influxdb", marks=pytest.mark.influxdb)])
+STORES = [
+    "embedded",
+    pytest.param("influxdb", marks=pytest.mark.influxdb),
+    pytest.param("victoria", marks=pytest.mark.victoria),
+]
+
+
+@pytest.fixture(scope="module", params=STORES)
 def app(request, tmp_path_factory):
     with contextlib.ExitStack() as stack:
         if request.param == "embedded":
             settings = embedded_settings(tmp_path_factory.mktemp("center"))
+        elif request.param == "victoria":
+            settings = stack.enter_context(victoria_settings(tmp_path_factory.mktemp("victoria")))
         else:
             settings = stack.enter_context(influx_settings())
         defaults = DeviceDefaults(default_lat=50.0874, default_lon=14.4072)
         app = create_app(dataclasses.replace(settings, devices=defaults))
+        seen_at_once(app.extensions[EXTENSION].telemetry)
         yield app
         app.extensions[EXTENSION].close()
 

@@ -5,7 +5,7 @@ from tests.center_helpers import code
 
 def test_a_balancer_may_ask_whether_it_is_well(client, center, monkeypatch):
     assert client.get("/health").json["status"] == "pass"
-    if not center.settings.embedded:
+    if center.settings.series_on == "influxdb":
         from center.errors import StoreError
 
         def unreachable(*_):
