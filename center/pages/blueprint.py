@@ -16,7 +16,7 @@ from center.context import current_center
 from center.errors import StoreError
 from center.faults import log_once
 from center.pages import presentation
-from center.pages.assets import PLOTLY_STYLE_HASHES, asset_url, icon
+from center.pages.assets import asset_url, icon
 from center.security import is_administrator, is_open, store_down
 from center.stores.registry import check_device_id
 from center.tables import ordered
@@ -27,24 +27,15 @@ pages = Blueprint("pages", __name__, template_folder="templates")
 pages.after_request(lighter)
 csrf = CSRFProtect()
 
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        f"style-src 'self' {' '.join(PLOTLY_STYLE_HASHES)}",
-        "img-src 'self' data: blob:",
-        "connect-src 'self'",
-        "font-src 'self'",
-        "form-action 'self'",
-        "base-uri 'none'",
-        "frame-ancestors 'none'",
-    )
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "font-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
 
 @pages.after_app_request
 def _policy(response: Response) -> Response:
-    """Nothing inline, nothing from elsewhere, no plugin, no frame; the two hashes are plotly's own style sheets."""
+    """Nothing inline, nothing from elsewhere, no plugin, no frame."""
     response.headers.setdefault("Content-Security-Policy", POLICY)
     return response
 
@@ -169,6 +160,7 @@ def _shared() -> dict[str, Any]:
         "look": presentation.look,
         "number": presentation.number,
         "with_unit": presentation.with_unit,
+        "measured": presentation.measured,
         "span": presentation.span,
         "exact": lambda ns: presentation.exact(ns / 1e9),
         "moment": lambda ns, **how: presentation.moment(ns / 1e9 if ns is not None else None, now / 1e9, **how),

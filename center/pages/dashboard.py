@@ -1,4 +1,4 @@
-"""Dashboards: gauges, charts of every field at about the width of the screen, live data."""
+"""Dashboards: gauges, charts of every field and of what is computed from them, live data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 from flask import abort, redirect, render_template, request, url_for
 
 from center.context import current_center
-from center.pages import live, presentation, series
+from center.errors import RefusedError
+from center.pages import computed, live, presentation, series
 from center.pages.blueprint import pages
 from center.pages.forms import RANGES
 from center.pages.states import is_number, newest, shown, stale_after_s, state_of
@@ -17,6 +18,9 @@ from center.times import now_ns
 
 LOOK_BACK_NS = 400 * DAY_NS
 MS_NS = 1_000_000
+FIRST_FIELDS = 2  # come with the page: a phone shows no more at once
+FIRST_WIDTH = 400  # pixels
+SUGGESTED = 20
 
 
 @pages.get("/dashboards")
@@ -42,6 +46,8 @@ def dashboard(device_id: str) -> str:
     drawable = [v for v in lasts if presentation.charted(v.field) and is_number(v.value)]
     chosen = request.args.get("range", "24h")
     others = [d.id for d in center.registry.devices(limit=100).devices]
+    fields = ordered(v.field for v in drawable)
+    more = computed.computable(fields)
     return render_template(
         "dashboard.html",
         device_id=device_id,
@@ -49,12 +55,32 @@ def dashboard(device_id: str) -> str:
         seen=seen,
         values=drawable,
         stale_after=stale_after,
-        fields=ordered(v.field for v in drawable),
+        fields=fields,
+        computed=more,
+        first=_first(device_id, [*fields, *more]),
         place={v.field: v for v in reversed(lasts) if v.field in {"Lat", "Lon"}},
-        ranges=RANGES,
-        chosen=chosen if chosen in RANGES else "24h",
+        ranges={key: label for key, (label, _) in RANGES.items()} | {"all": "All time"},
+        chosen=chosen if chosen in {*RANGES, "all"} else "24h",
         devices=others if device_id in others else [device_id, *others],
     )
+
+
+def _first(device_id: str, fields: list[str]) -> dict[str, Any] | None:
+    """What the first charts draw, with the page and so a round trip earlier. None where the address is wrong: what is
+    asked for next says so.
+    """
+    shown = ([f for f in request.args.getlist("field") if f in fields] or fields)[:FIRST_FIELDS]
+    try:
+        return {"fields": shown, **series.answer([device_id], fields=shown, width=FIRST_WIDTH)} if shown else None
+    except RefusedError:
+        return None
+
+
+@pages.get("/dashboards/devices.json")
+def suggested() -> Any:
+    """Ids of devices to compare with, by a part of them."""
+    found = current_center().registry.devices(limit=SUGGESTED, search=request.args.get("search", "").strip()[:64])
+    return {"devices": [device.id for device in found.devices]}
 
 
 @pages.get("/dashboards/<device_id>/series.json")

@@ -18,6 +18,7 @@ from center.times import now_ns, parse_time
 from drivers.base import QUANTITIES
 
 RANGES = {
+    "15m": ("15 min", 900),
     "1h": ("1 h", 3600),
     "6h": ("6 h", 6 * 3600),
     "24h": ("24 h", 86_400),

@@ -11,8 +11,11 @@ from markupsafe import Markup, escape
 
 from drivers.base import QUANTITIES
 
-# Colours of their own (static/app.css); a field has that of the sensor it comes from.
-_COLOURS = {"temperature", "humidity", "pressure", "co2", "tvoc"}
+# Colours of their own (static/app.css), by field in small letters; other fields share one.
+_COLOURS = {
+    *("temperature", "humidity", "pressure", "co2", "tvoc"),
+    *("pressuresealevel", "dewpoint", "absolutehumidity", "heatindex", "vpd"),
+}
 _UNITS = ((86400 * 365, "year"), (86400 * 30, "month"), (86400, "day"), (3600, "h"), (60, "min"))
 _WORDS = {"year", "month", "day"}  # written out, and so with a plural
 
@@ -64,7 +67,7 @@ def look(field: str) -> Look:
     if quantity is None:
         return Look(field, stem + suffix, "", 3, "other", None, None)
     label = quantity.shown + suffix
-    colour = (quantity.sensor_tag or "").removesuffix("Sensor").lower()
+    colour = quantity.field.lower()
     low, high = quantity.gauge or (None, None)
     return Look(
         field,
@@ -109,7 +112,18 @@ def with_unit(value: float | str | bool | None, field: str) -> Markup:
     if not unit:
         return shown
     space = "" if unit == "°" else " "
-    return Markup('<span class="num">{}<span class="unit">{}{}</span></span>').format(shown, space, unit)
+    return Markup('<span class="num"{}>{}<span class="unit">{}{}</span></span>').format(
+        measured(value, field), shown, space, unit
+    )
+
+
+def measured(value: float | str | bool | None, field: str) -> Markup:
+    """The attributes by which the script on the page shows a number in the visitor's units and language."""
+    if value is None or isinstance(value, (bool, str)):
+        return Markup("")
+    shape = look(field)
+    decimals = 0 if isinstance(value, int) and not shape.unit else shape.decimals
+    return Markup(' data-v="{}" data-u="{}" data-d="{}"').format(value, shape.unit, decimals)
 
 
 def size(count: float) -> str:

@@ -4,8 +4,8 @@
     GET /dashboards/ID/series.json              one
     GET /series.csv, /dashboards/ID/data.csv    the same curves as a table
 
-Parameters, all optional: `field` (repeated; none: all that have a chart), `sensor` (repeated, a curve's label; none:
-all), `range` (1h, 24h, …; all: from the first point on) or `start` and `stop` (Unix ms), `width` (pixels: windows are
+Parameters, all optional: `field` (repeated, also one that is computed, see computed.py; none: all that have a chart),
+`sensor` (repeated, a curve's label; none: all), `range` (1h, 24h, …; all: from the first point on) or `start` and `stop` (Unix ms), `width` (pixels: windows are
 chosen so that each has one at least), `every` (seconds of a window, 0: every point; instead of `width`), `fn` (mean),
 and `since` (Unix ms: of this range only what changed after an earlier answer's `stop`).
 
@@ -38,7 +38,7 @@ from flask import Response, request
 
 from center.context import current_center
 from center.errors import RefusedError
-from center.pages import presentation
+from center.pages import computed, presentation
 from center.pages.blueprint import pages
 from center.pages.forms import MAX_DEVICES, RANGES
 from center.pages.states import is_number
@@ -84,9 +84,11 @@ def compared_csv() -> Any:
     return table(request.args.getlist("device"))
 
 
-def answer(device_ids: Sequence[str]) -> dict[str, Any]:
-    """What the URL asks to draw. RefusedError says what is wrong with it."""
-    queries = _asked(device_ids)
+def answer(device_ids: Sequence[str], *, fields: Sequence[str] = (), width: int = WIDTH) -> dict[str, Any]:
+    """What the URL asks to draw. RefusedError says what is wrong with it. `fields` instead of the URL's; `width` where
+    it names none.
+    """
+    queries = _asked(device_ids, fields, width)
     since = request.args.get("since", type=int)
     first = queries[0].start_ns
     if since is not None and first < since * MS_NS < queries[0].stop_ns:
@@ -102,13 +104,13 @@ def table(device_ids: Sequence[str]) -> Response:
     return csv_answer({query.device_id: _chosen(curves) for query, curves in found}, presentation.unit)
 
 
-def _asked(device_ids: Sequence[str]) -> list[SeriesQuery]:
+def _asked(device_ids: Sequence[str], fields: Sequence[str] = (), width: int = WIDTH) -> list[SeriesQuery]:
     """The query of the URL for each device."""
     now, args = now_ns(), request.args
     ids = list(dict.fromkeys(device_ids))
     if not 0 < len(ids) <= MAX_DEVICES:
         raise RefusedError(f"name 1 to {MAX_DEVICES} devices")
-    fields = tuple(args.getlist("field"))
+    fields = tuple(fields or args.getlist("field"))
     start_ms, stop_ms, seconds = args.get("start", type=int), args.get("stop", type=int), args.get("every", type=int)
     if start_ms is not None and stop_ms is not None:
         start, stop = start_ms * MS_NS, stop_ms * MS_NS
@@ -120,7 +122,7 @@ def _asked(device_ids: Sequence[str]) -> list[SeriesQuery]:
         if chosen == "all":
             start = _first(ids, fields, stop)
     if seconds is None:
-        seconds = window_s((stop - start) / SECOND_NS, min(max(args.get("width", WIDTH, type=int), 100), 2400))
+        seconds = window_s((stop - start) / SECOND_NS, min(max(args.get("width", width, type=int), 100), 2400))
     fn = cast("Function", args.get("fn", "mean"))  # checked by SeriesQuery
     every_ns = seconds * SECOND_NS if seconds else None
     banded = fn == "mean" and every_ns is not None
@@ -144,9 +146,11 @@ def _read(queries: Sequence[SeriesQuery]) -> Found:
     edges = ("_min", "_max") if queries[0].band else (f"_{queries[0].fn}",)
     found = []
     for query in queries:
-        more = tuple(field + edge for field in query.fields for edge in edges) if edges[0] != "_mean" else ()
-        curves = telemetry.series(replace(query, fields=(*query.fields, *more)))
-        found.append((query, _chosen(_with_sent_edges(query, curves))))
+        fields = computed.sources(query.fields)
+        more = tuple(field + edge for field in fields for edge in edges) if edges[0] != "_mean" else ()
+        curves = telemetry.series(replace(query, fields=(*fields, *more)))
+        measured = _with_sent_edges(replace(query, fields=fields), curves)
+        found.append((query, _chosen(computed.with_computed(measured, query.fields))))
     return bounded(found)
 
 

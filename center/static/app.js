@@ -1,6 +1,7 @@
-// What every page does: fresh times, copy buttons, questions before removal, live parts, light and dark.
+// What every page does: fresh times, copy buttons, questions before removal, units, light and dark.
 "use strict";
 (() => {
+  const { iot } = window;
   const announce = (text) => { document.getElementById("announce").textContent = text; };
 
   // ---- times: relative ones kept fresh, exact ones in the reader's zone
@@ -17,26 +18,18 @@
     }
     return ahead ? `in ${Math.floor(seconds)} s` : `${Math.floor(seconds)} s ago`;
   };
-  const zone = new Intl.DateTimeFormat(undefined, { timeZoneName: "short", hour: "numeric" })
-    .formatToParts(new Date()).find((part) => part.type === "timeZoneName")?.value ?? "";
-  const two = (n) => String(n).padStart(2, "0");
-  const exact = (ms, named = true) => {
-    const d = new Date(ms);
-    return `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())} ${two(d.getHours())}:${two(d.getMinutes())}:${two(d.getSeconds())}${named ? ` ${zone}` : ""}`;
-  };
   const put = (element, text) => { if (element.textContent !== text) element.textContent = text; };
   const freshen = (root = document) => {
     for (const t of root.querySelectorAll("time[data-ago]")) {
       const at = Date.parse(t.dateTime);
       put(t, ago((Date.now() - at) / 1000));
-      t.title = exact(at);
+      t.title = iot.exact(at);
     }
-    for (const e of root.querySelectorAll("[data-exact]")) put(e, exact(Number(e.dataset.exact), e.dataset.plain === undefined));
-    for (const e of root.querySelectorAll("[data-zone]")) put(e, zone);
+    iot.apply(root);
   };
   freshen();
   setInterval(freshen, 1000);
-  window.iot = { freshen, announce };
+  Object.assign(iot, { freshen, announce });
 
   // ---- copying
   const copyText = async (text) => {
@@ -79,35 +72,44 @@
     if (event.target.matches("dialog")) event.target.close();
   });
 
-  // ---- selects that act at once
-  document.addEventListener("change", (event) => {
-    const select = event.target.closest("select[data-go]");
-    if (select) location.assign(select.value);
-  });
-
-  // ---- parts that are loaded again every few seconds
-  const quiet = (part) => !document.hidden && !part.contains(document.activeElement) && !document.querySelector("dialog[open]");
-  document.querySelectorAll("[data-live]").forEach((part, place) => {
-    setInterval(async () => {
-      if (!quiet(part)) return;
-      try {
-        const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
-        if (!answer.ok) return;
-        const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelectorAll("[data-live]")[place];
-        if (fresh && quiet(part)) { part.replaceChildren(...fresh.childNodes); freshen(part); }
-      } catch { /* the center is away: try again next time */ }
-    }, Number(part.dataset.live) * 1000);
-  });
+  // ---- the chooser of devices: a click goes at once; arrow keys choose, Enter or the button beside it goes
+  for (const select of document.querySelectorAll("select[data-go]")) {
+    const go = () => { if (!select.selectedOptions[0].defaultSelected) location.assign(select.value + location.search); };
+    let typed = false;
+    select.addEventListener("keydown", (event) => {
+      typed = event.key !== "Tab";
+      if (event.key === "Enter") { event.preventDefault(); go(); }
+    });
+    select.addEventListener("pointerdown", () => { typed = false; });
+    select.addEventListener("change", () => { if (!typed) go(); else select.nextElementSibling.hidden = select.selectedOptions[0].defaultSelected; });
+    select.nextElementSibling.addEventListener("click", go);
+  }
 
   // ---- empty pages: there is something to see as soon as there is something
   const waiting = document.querySelector("[data-await]");
   if (waiting) setInterval(async () => {
-    if (!quiet(waiting)) return;
+    if (document.hidden || waiting.contains(document.activeElement)) return;
     try {
       const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
       if (answer.ok && !new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("[data-await]")) location.reload();
     } catch { /* the center is away: try again next time */ }
   }, Number(waiting.dataset.await) * 1000);
+
+  // ---- the menu of a narrow screen takes the focus
+  const side = document.getElementById("side");
+  side.addEventListener("toggle", (event) => { if (event.newState === "open") side.focus(); });
+
+  // ---- units and times
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("[data-open-prefs]")) document.getElementById("prefs").showModal();
+  });
+  for (const select of document.querySelectorAll("select[data-pref]")) {
+    select.value = iot.prefs[select.dataset.pref];
+    select.addEventListener("change", () => iot.choose(select.dataset.pref, select.value));
+  }
+
+  // ---- without a network: a page that says so (sw.js keeps that and the scripts and styles, nothing else)
+  if ("serviceWorker" in navigator) navigator.serviceWorker.register("/sw.js").catch(() => { /* not over plain HTTP */ });
 
   // ---- light and dark
   for (const button of document.querySelectorAll("[data-theme-toggle]")) {

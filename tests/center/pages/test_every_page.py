@@ -48,13 +48,13 @@ def test_no_page_has_anything_inline_or_from_elsewhere(client, pi_7, path):
 
 def test_assets_are_gzipped_named_by_their_content_and_cached_for_ever(client, pi_7):
     names = re.findall(r'"(/assets/[^"]+)"', client.get("/dashboards/pi-7").text)
-    assert any(name.endswith("/plotly.js") for name in names)
+    assert any(name.endswith("/charts.js") for name in names)
     for name in set(names):
         zipped = client.get(name, headers={"Accept-Encoding": "gzip"})
         assert zipped.headers["Content-Encoding"] == "gzip"
         assert "immutable" in zipped.headers["Cache-Control"]
         assert gzip.decompress(zipped.data) == client.get(name).data
-    assert "plotly.js" not in client.get("/devices").text
+    assert "charts.js" not in client.get("/devices").text
     assert client.get("/assets/000000000000/app.css").status_code == 404
     assert client.get("/assets/x/../../../../etc/passwd").status_code == 404
 

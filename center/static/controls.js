@@ -1,0 +1,91 @@
+// What stands above the charts of a dashboard: range and calendar, earlier and later, fields, devices to compare with.
+"use strict";
+(() => {
+  const { iot } = window;
+
+  iot.Controls = class {
+    constructor(board) {
+      this.board = board;
+      this.root = board.root;
+      const on = (selector, type, act) => this.root.querySelectorAll(selector).forEach((element) => element.addEventListener(type, (event) => act(element, event)));
+      on("[data-set-range]", "click", (button) => board.change({ range: button.dataset.setRange, zoom: null }));
+      on("[data-reset]", "click", () => board.zoom(null));
+      on("[data-step]", "click", (button) => this.step(Number(button.dataset.step)));
+      on("[data-toggle-field]", "click", (button) => this.toggle(button.dataset.toggleField));
+      on("[data-calendar]", "submit", (form, event) => { event.preventDefault(); this.fromTo(form); });
+      on("[data-compare]", "submit", (form, event) => { event.preventDefault(); this.compare(form.elements.device); });
+      on("[data-compare] input", "input", (input) => this.search(input));
+      const more = this.root.querySelector(".more-controls"); // a narrow screen has its charts first
+      if (more) more.open = matchMedia("(min-width: 900px)").matches;
+      this.root.addEventListener("viewchange", () => this.show());
+      document.addEventListener("prefschange", () => this.show());
+      this.show();
+    }
+
+    step(by) {
+      const [start, stop] = this.board.range();
+      const span = stop - start;
+      if (by > 0 && stop + span > Date.now()) this.board.zoom(Math.min(start + span, Date.now() - span), Math.min(stop + span, Date.now()));
+      else this.board.zoom(start + by * span, stop + by * span);
+    }
+
+    toggle(field) {
+      const all = this.board.charts.map((chart) => chart.field);
+      const shown = this.board.view.fields.length ? this.board.view.fields : all;
+      const next = all.filter((other) => (other === field ? !shown.includes(field) : shown.includes(other)));
+      this.board.change({ fields: next.length === all.length || next.length === 0 ? [] : next });
+    }
+
+    fromTo(form) {
+      const [start, stop] = [form.elements.from, form.elements.to].map((input) => iot.fromInput(input.value));
+      const right = stop > start;
+      form.elements.to.setCustomValidity(right ? "" : "The end comes after the start.");
+      if (!right) { form.reportValidity(); form.elements.to.setCustomValidity(""); return; }
+      form.closest("details").open = false;
+      this.board.zoom(start, stop);
+    }
+
+    compare(input) {
+      const device = input.value.trim();
+      if (!device || device === this.board.device || this.board.view.beside.includes(device)) return;
+      input.value = "";
+      this.board.change({ beside: [...this.board.view.beside, device] });
+      iot.announce(`${device} is drawn beside ${this.board.device}`);
+    }
+
+    search(input) { // of a large fleet the list holds what the letters find
+      clearTimeout(this.timer);
+      this.timer = setTimeout(async () => {
+        try {
+          const answer = await fetch(`${input.dataset.search}?search=${encodeURIComponent(input.value)}`, { headers: { Accept: "application/json" } });
+          if (!answer.ok) return;
+          const { devices } = await answer.json();
+          input.list.replaceChildren(...devices.map((id) => Object.assign(document.createElement("option"), { value: id })));
+        } catch { /* the center is away: what is there can still be chosen */ }
+      }, 250);
+    }
+
+    show() {
+      const { view } = this.board;
+      for (const button of this.root.querySelectorAll("[data-set-range]")) button.setAttribute("aria-pressed", String(!view.zoom && button.dataset.setRange === view.range));
+      for (const button of this.root.querySelectorAll("[data-toggle-field]")) button.setAttribute("aria-pressed", String(!view.fields.length || view.fields.includes(button.dataset.toggleField)));
+      for (const element of this.root.querySelectorAll("[data-reset]")) element.hidden = view.zoom === null;
+      const [start, stop] = this.board.range();
+      const form = this.root.querySelector("[data-calendar]");
+      if (form) {
+        form.elements.from.value = iot.toInput(start);
+        form.elements.to.value = iot.toInput(stop);
+        const said = this.root.querySelector("[data-from-to]");
+        said.textContent = view.zoom ? `${iot.day(start)}, ${iot.clock(start, false)} to ${iot.date(start) === iot.date(stop) ? "" : `${iot.day(stop)}, `}${iot.clock(stop, false)}` : "From … to";
+      }
+      const chips = this.root.querySelector("[data-beside]");
+      chips?.replaceChildren(...view.beside.map((device) => {
+        const chip = Object.assign(document.createElement("button"), { type: "button", className: "chip", textContent: `${device} ×` });
+        chip.setAttribute("aria-label", `Stop comparing with ${device}`);
+        chip.addEventListener("click", () => this.board.change({ beside: view.beside.filter((other) => other !== device) }));
+        return chip;
+      }));
+      for (const link of document.querySelectorAll("[data-carry]")) link.search = location.search; // the view goes along
+    }
+  };
+})();
