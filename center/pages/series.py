@@ -5,8 +5,9 @@
     GET /series.csv, /dashboards/ID/data.csv    the same curves as a table
 
 Parameters, all optional: `field` (repeated, also one that is computed, see computed.py; none: all that have a chart),
-`sensor` (repeated, a curve's label; none: all), `range` (1h, 24h, …; all: from the first point on) or `start` and `stop` (Unix ms), `width` (pixels: windows are
-chosen so that each has one at least), `every` (seconds of a window, 0: every point; instead of `width`), `fn` (mean),
+`sensor` (repeated, a curve's label; none: all), `range` (1h, 24h, …; all: from the first point on) or `start` and
+`stop` (Unix ms), `width` (pixels: windows are chosen so that each has one at least), `every` (seconds of a window, 0:
+every point; instead of `width`), `fn` (mean),
 and `since` (Unix ms: of this range only what changed after an earlier answer's `stop`).
 
     {"start": ms, "stop": ms,       the range; it ends now unless `stop` was asked for

@@ -40,6 +40,7 @@
       for (const kind of ["themechange", "prefschange"]) document.addEventListener(kind, () => this.charts.forEach((chart) => chart.restyle()));
       document.addEventListener("visibilitychange", () => { if (!document.hidden) this.load(); });
       if (this.kept) new iot.Controls(this);
+      addEventListener("beforeprint", () => this.charts.forEach((chart) => chart.draw())); // also those below the screen
       addEventListener("popstate", () => { if (this.kept) this.restore(); });
       this.arrange();
       if (root.dataset.first) { // came with the page: drawn at once
