@@ -9,7 +9,7 @@ MARKED ?=
 JOBS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test check format bench damage mutants soak wheelhouse clean
+.PHONY: demo test check format bench damage mutants attack soak wheelhouse clean
 
 demo: $(VENV)/center.stamp
 	@$(BIN)/iot-agent demo $(ARGS)
@@ -40,6 +40,10 @@ mutants: $(VENV)/mutants.stamp
 damage: $(VENV)/test.stamp
 	SOAK=1 MARKED=1 $(BIN)/python -m pytest -s --timeout 7200 tests/buffer/test_flips.py tests/buffer/test_recovery.py \
 		tests/system/test_damaged_state.py $(ARGS)
+
+# What a stranger or one device's token can cost a center on loopback, at full size (SECURITY.md): some minutes.
+attack: $(VENV)/test.stamp
+	ATTACK=1 $(BIN)/python -m pytest -s --timeout 1800 tests/attack $(ARGS)
 
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m bench $(ARGS)
