@@ -13,12 +13,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Self
+from typing import Self
 
 from flask import Flask, Response, jsonify, request
 from flask.json.provider import DefaultJSONProvider
 from waitress import wasyncore
-from waitress.server import create_server
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from agent.util.secret import Secret
@@ -33,6 +32,7 @@ from center.embedded.registry import EmbeddedRegistry
 from center.embedded.telemetry import EmbeddedTelemetry
 from center.errors import SettingsError, StoreError
 from center.faults import log_once
+from center.server import Server
 from center.settings import Settings, check, load
 from center.stores.registry import Registry
 from center.stores.telemetry import Telemetry
@@ -177,7 +177,8 @@ def _listening(host: str, port: int) -> socket.socket:
         ) from error
 
 
-CONNECTIONS = 6000  # devices keep theirs open between flushes; closed after channel_timeout without a request
+CONNECTIONS = 6000  # devices keep theirs open between flushes
+HELD_BESIDES = 16_000_000  # bytes of requests and answers that are held at most, beside one body of the largest size
 
 
 def allow_files(number: int) -> None:
@@ -201,17 +202,14 @@ class Running:
         self._socket = _listening(self.host, settings.server.port)
         self.port = int(self._socket.getsockname()[1])
         allow_files(CONNECTIONS + 500)
-        self._map: dict[Any, Any] = {}
-        self._server = create_server(
+        self._server = Server(
             app,
-            map=self._map,
-            sockets=[self._socket],
+            self._socket,
+            CONNECTIONS,
+            round(settings.server.max_body) + HELD_BESIDES,
             threads=settings.server.threads,
-            max_request_body_size=int(settings.server.max_body * 1.5),
+            max_request_body_size=round(settings.server.max_body * 1.5),
             ident="iot-center",
-            clear_untrusted_proxy_headers=False,
-            connection_limit=CONNECTIONS,
-            channel_timeout=60,
         )
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="center-http", daemon=True)
@@ -234,12 +232,12 @@ class Running:
 
     def _answer(self) -> None:
         while not self._stop.is_set():
-            wasyncore.loop(timeout=0.5, use_poll=True, map=self._map, count=1)
+            wasyncore.loop(timeout=0.5, use_poll=True, map=self._server.map, count=1)
         wasyncore.dispatcher.close(self._server)  # the listening socket only: what was asked is still answered
         end = time.monotonic() + GRACE_S
         channels = self._server.active_channels
         while time.monotonic() < end and any(c.requests or c.total_outbufs_len for c in channels.values()):
-            wasyncore.loop(timeout=0.05, use_poll=True, map=self._map, count=1)
+            wasyncore.loop(timeout=0.05, use_poll=True, map=self._server.map, count=1)
 
     def close(self) -> None:
         if self._stop.is_set():
@@ -248,7 +246,7 @@ class Running:
         self._thread.join()
         self._ahead.join(timeout=GRACE_S)
         self._server.task_dispatcher.shutdown(timeout=10)
-        wasyncore.close_all(self._map)
+        wasyncore.close_all(self._server.map)
         self.app.extensions[EXTENSION].close()
 
     def __enter__(self) -> Self:

@@ -1,0 +1,413 @@
+"""The HTTP server: waitress, with bounds on what strangers can make it hold.
+
+waitress takes requests in on one thread and gives whole ones to others, so whoever is slow costs a connection and never
+a thread. What it lacks is added on the class attributes that it has for that (channel_class, parser_class, task_class):
+
+- Nothing large is taken in before the application was asked by the headers alone whether it wants the body. What it
+  answers without one is the answer: 401, 403, 404, 413.
+- Headers and bodies have deadlines; answers have to be read.
+- Connections and bytes have a bound. Where it is reached those go that have not sent a whole request, the address that
+  has the most of them first.
+- A 204 leaves the connection open.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from waitress.adjustments import Adjustments
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
+from waitress.server import TcpWSGIServer
+from waitress.task import ThreadedTaskDispatcher, WSGITask
+
+from center.limits import SMALL_BODY, Hourly, network_of
+
+log = logging.getLogger(__name__)
+MAX_HEADERS = 16_384
+HEADERS_S = 10.0
+BODY_S = 30.0
+SLOWEST = 10_000  # bytes a second, on the average, beyond BODY_S
+IDLE_S = 60  # devices keep their connections open between flushes
+DRAIN_S = 10.0  # how long what a refused client still sends is read and thrown away, so that it sees the answer
+OWING = 500  # connections that have not sent a whole request
+ACCEPTED_AT_ONCE = 64
+SPARE = 20  # of what is bounded, one in so many goes at once, so that room is made seldom
+MAX_REFUSAL = 65_536
+
+
+class BodyWantedError(BaseException):
+    """The application reads a body that it was only asked about. Not to be caught by anything in it."""
+
+
+class _Unread:
+    """The body, as long as it has not been taken in."""
+
+    def read(self, *_: Any) -> bytes:
+        raise BodyWantedError
+
+    readline = readlines = __iter__ = read
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer in place of a request that was not taken in; what waitress asks of its errors."""
+
+    status: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def to_response(self, _: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
+        return self.status, list(self.headers), self.body
+
+
+FULL = Refusal(
+    "503 Service Unavailable",
+    (("Content-Type", "application/json"), ("Retry-After", "10")),
+    b'{"code":"unavailable","message":"the center holds as many bytes of requests as it may: try again in a while"}\n',
+)
+
+
+def ask(application: Callable[..., Iterable[bytes]], environ: dict[str, Any]) -> Refusal | None:
+    """What the application answers without the body; None if it wants to read it."""
+    started: list[Any] = []
+
+    def start_response(status: str, headers: list[tuple[str, str]], _: Any = None) -> Callable[[bytes], None]:
+        started[:] = status, headers
+        return lambda _: None
+
+    try:
+        answered = application(environ | {"wsgi.input": _Unread()}, start_response)
+    except BodyWantedError:
+        return None
+    body = b""
+    try:
+        for piece in answered:
+            body += piece
+            if len(body) > MAX_REFUSAL:
+                break
+    finally:
+        getattr(answered, "close", lambda: None)()
+    status, headers = started
+    return Refusal(status, tuple(h for h in headers if h[0].lower() != "content-length"), body[:MAX_REFUSAL])
+
+
+class Task(WSGITask):  # type: ignore[misc] # waitress has no types
+    def set_close_on_finish(self) -> None:
+        """A 204 and a 304 end with their headers: behind them nothing needs to be closed."""
+        asked = self.request.headers.get("CONNECTION", "").lower() == "close"
+        if self.has_body or asked or self.version != "1.1":
+            super().set_close_on_finish()
+
+
+class Parser(HTTPRequestParser):  # type: ignore[misc] # as above
+    """A request as it comes in. `paused`: nothing of its body is taken in until the application has said that it wants
+    it; what came with the headers waits in `early`.
+    """
+
+    asked = paused = posed = wants_continue = expect_continue = False
+    early = b""
+
+    def received(self, data: bytes) -> int:
+        if self.paused:
+            self.early += data
+            return len(data)
+        consumed = int(super().received(data))
+        large = self.chunked or self.content_length > SMALL_BODY
+        if large and self.headers_finished and not (self.completed or self.asked):
+            self.asked = self.paused = True
+            self.wants_continue, self.expect_continue = self.expect_continue, False
+        return consumed
+
+    @property
+    def held(self) -> int:
+        """Bytes of it that are in memory or in a temporary file."""
+        return len(self.header_plus) + len(self.early) + (self.body_rcv.__len__() if self.body_rcv is not None else 0)
+
+
+class _Question:
+    """A task of waitress's threads: whether the application wants a body."""
+
+    def __init__(self, channel: Channel, request: Parser) -> None:
+        self._channel, self._request = channel, request
+
+    def service(self) -> None:
+        server = self._channel.server
+        try:
+            environ = Task(self._channel, self._request).get_environment()
+            if self._request.chunked:
+                environ["HTTP_TRANSFER_ENCODING"] = "chunked"  # waitress takes it away
+            refusal = ask(server.application, environ)
+        except Exception:
+            log.exception("the application failed when it was asked about %s", self._request.path)
+            refusal = Refusal("500 Internal Server Error", (), b"")
+        server.trigger.pull_trigger(lambda: self._channel.decided(self._request, refusal))
+
+    def cancel(self) -> None:
+        self._channel.cancel()
+
+
+class Channel(HTTPChannel):  # type: ignore[misc] # as above
+    """A connection. `began_s`: since when it owes the rest of a request; None while idle or owed an answer."""
+
+    task_class = Task
+    parser_class = Parser
+    request: Parser | None
+    requests: list[Parser]
+    total_outbufs_len: int
+    held = 0
+    sent = 0
+    unread = 0  # bytes of a refused body
+    draining = False
+    output_s: float | None = None
+
+    def __init__(self, server: Server, sock: socket.socket, addr: Any, adj: Any, map: Any = None) -> None:  # noqa: A002 - waitress's name
+        self.network = network_of(str(addr[0]))
+        self.began_s: float | None = None
+        super().__init__(server, sock, addr, adj, map=map)
+        self.owes(time.monotonic())
+
+    def owes(self, since_s: float | None) -> None:
+        """Whether the rest of a request is to come, and since when."""
+        self.began_s = since_s
+        if since_s is None:
+            self.server.owing.pop(self, None)
+        else:
+            self.server.owing.setdefault(self)
+
+    def readable(self) -> bool:
+        if self.draining:
+            return True
+        paused = self.request is not None and self.request.paused
+        return bool(not paused and super().readable())
+
+    def handle_read(self) -> None:
+        if not self.draining:
+            super().handle_read()
+            return
+        try:
+            data = self.recv(self.adj.recv_bytes)
+        except OSError:
+            data = b""
+        self.unread -= len(data)
+        if not data or self.unread <= 0:
+            self.end()
+
+    def received(self, data: bytes) -> bool:
+        took = bool(super().received(data))
+        request = self.request
+        if request is None:
+            self.owes(None)
+        else:
+            if self.began_s is None or (request.headers_finished and not request.body_bytes_received):
+                self.owes(time.monotonic())
+            if request.paused and not request.posed:
+                request.posed = True
+                self.server.add_task(_Question(self, request))
+        self.count()
+        if self.server.full():
+            self.server.make_room()
+            if self.server.full() and request is not None and not request.completed and not request.paused:
+                self.decided(request, FULL)
+        return took
+
+    def decided(self, request: Parser, refusal: Refusal | None) -> None:
+        """On the thread that takes requests in: the application wants the body, or this is the answer."""
+        if not self.connected or self.request is not request:
+            return
+        request.paused = False
+        early, request.early = request.early, b""
+        if refusal is None:
+            self.server.owing.pop(self)  # it is nobody's guess any more
+            with self.requests_lock:
+                request.expect_continue = request.wants_continue
+                if request.expect_continue and not self.requests:
+                    self.send_continue()
+            self.received(early)
+            return
+        waits = request.wants_continue and not request.body_bytes_received  # then it sends nothing of it
+        self.unread = 0 if waits else (request.content_length or self.adj.max_request_body_size)
+        self.unread -= request.body_bytes_received + len(early)
+        request.close()
+        request.error, request.completed, request.body_rcv = refusal, True, None
+        self.owes(None)
+        with self.requests_lock:
+            self.request = None
+            self.requests.append(request)
+            if len(self.requests) == 1:
+                self.server.add_task(self)
+        self.count()
+
+    def service(self) -> None:
+        try:
+            super().service()
+        finally:
+            self.count()
+
+    def send(self, data: bytes, do_close: bool = True) -> int:
+        sent = int(super().send(data, do_close))
+        self.sent += sent
+        return sent
+
+    def handle_close(self) -> None:
+        """What a refused client still sends is read before the end: a reset would take the answer from it."""
+        if self.unread > 0 and self.connected and not self.draining:
+            self.draining, self.will_close = True, False
+            self.owes(time.monotonic())
+            try:
+                self.socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                self.end()
+        else:
+            self.end()
+
+    def end(self) -> None:
+        self.draining = False
+        super().handle_close()
+        if self.request is not None:
+            self.request.close()
+            self.request = None
+        self.owes(None)
+        self.count()
+
+    def count(self) -> None:
+        """Tells the server how many bytes this connection holds: of requests, and of answers that were not read."""
+        incoming = [r for r in (*self.requests, self.request) if r is not None]
+        self.server.hold(self, sum(r.held for r in incoming) + self.total_outbufs_len)
+
+    def overdue(self, now_s: float) -> bool:
+        """Whether it took too long to send its request, or to read its answer."""
+        if self.total_outbufs_len:
+            if self.output_s is None:
+                self.output_s, self.sent = now_s, 0
+            return bool(now_s - self.output_s > BODY_S + self.sent / SLOWEST)
+        self.output_s = None
+        if self.began_s is None:
+            return False
+        request, waited_s = self.request, now_s - self.began_s
+        if self.draining:
+            return waited_s > DRAIN_S
+        if request is None or not request.headers_finished:
+            return waited_s > HEADERS_S
+        return bool(waited_s > BODY_S + request.body_bytes_received / SLOWEST)
+
+    def stage(self) -> int:
+        """What goes first when room is needed: 0 has not sent a whole request, 1 is idle, 2 does not read its answer. 3
+        is at work, or may send a large body, and stays.
+        """
+        if self.requests or (self.request is not None and self.request.asked):
+            return 3
+        if self.total_outbufs_len:
+            return 2
+        return 0 if self.began_s is not None else 1
+
+
+class Server(TcpWSGIServer):  # type: ignore[misc] # as above
+    """`connections`, `held`: how many connections, and bytes of requests and answers, there are at most. `owing`: the
+    connections that owe a request; there are few, since each byte that one trickles costs a turn of the one thread.
+    """
+
+    channel_class = Channel
+
+    def __init__(self, application: Any, sock: socket.socket, connections: int, held: int, **adjusted: Any) -> None:
+        self._connections, self._max_held = connections, held
+        self._held = 0
+        self._doomed: list[Channel] = []
+        self.owing: dict[Channel, None] = {}
+        self._held_lock = threading.Lock()
+        self._closed = Hourly()
+        adjustments = Adjustments(
+            sockets=[sock], connection_limit=connections + 1000, channel_timeout=IDLE_S, cleanup_interval=1,
+            max_request_header_size=MAX_HEADERS, inbuf_overflow=SMALL_BODY, clear_untrusted_proxy_headers=False,
+            **adjusted,
+        )  # fmt: skip
+        dispatcher = ThreadedTaskDispatcher()
+        dispatcher.set_thread_count(adjustments.threads)
+        where = (sock.family, sock.type, sock.proto, sock.getsockname())
+        map_: dict[Any, Any] = {}
+        super().__init__(application, map_, True, sock, dispatcher, adjustments, where, bind_socket=False)
+
+    @property
+    def map(self) -> dict[Any, Any]:
+        """What waitress's loop goes round."""
+        found: dict[Any, Any] = self._map
+        return found
+
+    def handle_accept(self) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            before = len(self._map)
+            super().handle_accept()
+            if len(self._map) == before:
+                break
+        self.make_room()
+
+    def hold(self, channel: Channel, held: int) -> None:
+        with self._held_lock:
+            self._held += held - channel.held
+            channel.held = held
+
+    def full(self) -> bool:
+        return self._held > self._max_held
+
+    def make_room(self) -> None:
+        """Close what can be spared, and a little more, so that it is seldom needed."""
+        if (over := len(self.owing) - OWING) > 0:
+            self._spare(self.owing, lambda _: 1, over + OWING // SPARE)
+        if (over := len(self.active_channels) - self._connections) > 0:
+            self._spare(self.active_channels.values(), lambda _: 1, over + self._connections // SPARE)
+        if (over := self._held - self._max_held) > 0:
+            self._spare(self.active_channels.values(), lambda c: c.held, over + self._max_held // SPARE)
+
+    def _spare(self, channels: Iterable[Channel], weight: Callable[[Channel], int], wanted: int) -> None:
+        """Close connections of this weight in all, as far as there are such that can go."""
+        closed: Counter[str] = Counter()
+        for channel in dispensable((c for c in channels if not c.will_close), weight):
+            if wanted <= 0:
+                break
+            wanted -= weight(channel)
+            closed[channel.network] += 1
+            self._doom(channel)
+        if closed and (said := self._closed.due(time.monotonic(), closed.total())):
+            address, _ = closed.most_common(1)[0]
+            log.warning("closed %d connections to make room for others, most of them of %s", said, address)
+
+    def maintenance(self, now: float) -> None:
+        super().maintenance(now)
+        now_s = time.monotonic()
+        for channel in self.active_channels.values():
+            if channel.total_outbufs_len or channel.held:
+                channel.count()
+            if not channel.will_close and channel.overdue(now_s):
+                self._doom(channel)
+        self.make_room()
+
+    def _doom(self, channel: Channel) -> None:
+        """It ends before the next turn: in this one its number may not become another's. waitress's will_close waits
+        until something can be sent, which whoever reads nothing prevents.
+        """
+        channel.will_close, channel.unread = True, 0
+        self.owing.pop(channel, None)
+        self.hold(channel, 0)
+        self._doomed.append(channel)
+
+    def readable(self) -> bool:
+        for channel in self._doomed:
+            channel.end()
+        self._doomed.clear()
+        return bool(super().readable())
+
+
+def dispensable(channels: Iterable[Channel], weight: Callable[[Channel], int]) -> list[Channel]:
+    """Those that can go, in the order in which they do: of the address that has the most, who waits longest first."""
+    found = [channel for channel in channels if channel.stage() < 3 and weight(channel)]
+    of: Counter[str] = Counter()
+    for channel in found:
+        of[channel.network] += weight(channel)
+    return sorted(found, key=lambda c: (c.stage(), -of[c.network], c.began_s or c.last_activity))
