@@ -6,10 +6,16 @@ names, only to this machine, and never to requests of another site's page or thr
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import hmac
+import logging
+import secrets
 import threading
 import time
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
+from typing import cast
 from urllib.parse import urlsplit
 
 from flask import Flask, Request, Response, abort, current_app, g, request
@@ -20,24 +26,50 @@ from werkzeug.security import check_password_hash, generate_password_hash
 from agent.util.secret import Secret
 from center.context import current_center
 from center.errors import SettingsError
+from center.limits import SMALL_BODY, Attempts, Hourly, network_of
 from center.settings import Settings
+from center.stores.registry import SESSION_NS
+
+log = logging.getLogger(__name__)
 
 ADMINISTRATOR = "admin"
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-FORWARDED = ("forwarded", "x-forwarded-", "x-real-ip", "via")
+# What reverse proxies, tunnels and load balancers add to a request, by how the names begin.
+FORWARDED = (
+    "forwarded", "x-forwarded", "x-real-", "x-original-", "x-client-", "x-cluster-client-ip", "x-remote-", "x-proxy",
+    "x-envoy-", "x-amzn-", "x-azure-", "x-appengine-", "x-arr-", "x-scheme", "x-ssl-", "cf-", "cdn-", "fastly-",
+    "true-client-ip", "client-ip", "wl-proxy-", "tailscale-", "ngrok-", "remote-user", "max-forwards", "via",
+)  # fmt: skip
 SAFE = {"GET", "HEAD", "OPTIONS"}
 MIN_PASSWORD = 10
 WRITE = "/api/v2/write"
-MAX_OTHER_BODY = 4_000_000  # bytes: forms and JSON, before anybody has said who they are
-ATTEMPTS, PER_S = 10, 60.0
-ATTEMPTS_EXTENSION = "iot-center-attempts"
+MAX_OTHER_BODY = 4_000_000  # bytes: an administrator's forms and JSON; of strangers SMALL_BODY
+ATTEMPTS, OF_ALL = 10, 100  # wrong passwords of a network, and of all, a minute
+GUESSES, GUESSES_OF_ALL = 60, 6000  # wrong device secrets and enrollment keys
+HASHING = 2  # passwords at once; each takes 32 MB and, on a small board, a good part of a second
+DOORS = "iot-center-doors"
 
 
 class Administrator(UserMixin):  # type: ignore[misc] # Flask-Login has no types
-    """The one account. A new password ends the sessions of the old one."""
+    """The one account, in one `session`: the Unix second of its login, and something random. A new password ends the
+    sessions of the old one; a logout ends its own, for every copy of its cookie.
+    """
 
-    def __init__(self, password_hash: str) -> None:
-        self.id = f"{ADMINISTRATOR}:{hashlib.sha256(password_hash.encode()).hexdigest()[:16]}"
+    def __init__(self, password_hash: str, session: str = "") -> None:
+        self.session = session or f"{int(time.time())}-{secrets.token_urlsafe(16)}"
+        self.id = f"{ADMINISTRATOR}:{hashlib.sha256(password_hash.encode()).hexdigest()[:16]}:{self.session}"
+
+    @classmethod
+    def known(cls, user_id: str) -> Administrator | None:
+        """Whom a cookie names, if the session lasts."""
+        registry = current_center().registry
+        kept = registry.password_hash()
+        session = user_id.rpartition(":")[2]
+        since, _, _ = session.partition("-")
+        if not kept or not since.isdecimal() or time.time() - int(since) > SESSION_NS / 1e9:
+            return None
+        user = cls(kept, session)
+        return user if user.id == user_id and not registry.session_ended(session) else None
 
 
 class Sessions(SecureCookieSessionInterface):
@@ -47,22 +79,31 @@ class Sessions(SecureCookieSessionInterface):
         return request.is_secure or super().get_cookie_secure(app)
 
 
-class Attempts:
-    """At most `ATTEMPTS` wrong passwords from an address in `PER_S` seconds, and ten times as many from all."""
+class Doors:
+    """What is known of those who try passwords, device secrets and enrollment keys; and of one right password."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._failures: list[tuple[float, str]] = []
+        self.passwords = Attempts(ATTEMPTS, OF_ALL)
+        self.guesses = Attempts(GUESSES, GUESSES_OF_ALL)
+        self.wrong_guesses = Hourly()
+        self.hashing = threading.BoundedSemaphore(HASHING)
+        self.hashing_of_known = threading.BoundedSemaphore(HASHING)
+        self._key = secrets.token_bytes(32)
+        self._right = b""
 
-    def allowed(self, address: str, now_s: float) -> bool:
-        with self._lock:
-            self._failures = [failure for failure in self._failures if now_s - failure[0] < PER_S]
-            mine = sum(failure[1] == address for failure in self._failures)
-            return mine < ATTEMPTS and len(self._failures) < 10 * ATTEMPTS
+    def right(self, password: Secret, kept: str) -> bool:
+        """Whether it is the password. A quick hash knows the last right one again: scripts send it each time."""
+        quick = hmac.digest(self._key, f"{kept}:{password.reveal()}".encode(), "sha256")
+        if hmac.compare_digest(quick, self._right):
+            return True
+        if not check_password_hash(kept, password.reveal()):
+            return False
+        self._right = quick
+        return True
 
-    def failed(self, address: str, now_s: float) -> None:
-        with self._lock:
-            self._failures.append((now_s, address))
+
+def _doors() -> Doors:
+    return cast("Doors", current_app.extensions[DOORS])
 
 
 def hash_password(password: Secret) -> str:
@@ -97,16 +138,52 @@ def store_down() -> None:
 
 
 def check_password(password: Secret) -> Administrator | None:
-    """The administrator, if this is the password. 429 after too many wrong ones."""
-    attempts: Attempts = current_app.extensions[ATTEMPTS_EXTENSION]
-    address = request.remote_addr or ""
-    if not attempts.allowed(address, time.monotonic()):
-        abort(429, "too many wrong passwords: wait a minute")
+    """The administrator, if this is the password. 429 after too many wrong ones, without looking at this one."""
     kept = current_center().registry.password_hash()
-    if kept and check_password_hash(kept, password.reveal()):
+    if not kept:
+        return None
+    doors, address = _doors(), request.remote_addr or ""
+    network = network_of(address)
+    if not doors.passwords.take(network, time.monotonic()):
+        abort(429, "too many wrong passwords were tried: wait a minute; this one was not looked at")
+    hashing = doors.hashing_of_known if doors.passwords.knows(network) else doors.hashing
+    if not hashing.acquire(blocking=False):
+        doors.passwords.give_back(network, right=False)
+        abort(429, "other passwords are being checked just now: try again; this one was not looked at")
+    try:
+        right = doors.right(password, kept)
+    finally:
+        hashing.release()
+    if right:
+        doors.passwords.give_back(network, right=True)
         return Administrator(kept)
-    attempts.failed(address, time.monotonic())
+    log.warning("wrong administrator password from %s", address)
     return None
+
+
+@contextlib.contextmanager
+def guessing() -> Iterator[Callable[[], None]]:
+    """Around a look at a device secret or an enrollment key, which strangers may guess at so often only. What is given
+    is to be called when it was right, or none was needed.
+    """
+    doors, address, now_s = _doors(), request.remote_addr or "", time.monotonic()
+    network = network_of(address)
+    if not doors.guesses.take(network, now_s):
+        abort(429, "too many wrong device secrets or enrollment keys came from there: wait a minute")
+    right = False
+
+    def was_right() -> None:
+        nonlocal right
+        right = True
+        doors.guesses.give_back(network, right=True)
+
+    try:
+        yield was_right
+    finally:
+        if not right and (count := doors.wrong_guesses.due(now_s)):
+            log.warning(
+                "%d wrong device secrets or enrollment keys since this was last said, the last from %s", count, address
+            )
 
 
 def is_administrator() -> bool:
@@ -136,12 +213,11 @@ def foreign(incoming: Request, *, unsafe_only: bool) -> str | None:
 
 
 def guard() -> None:
-    """Before every request."""
+    """Before every request, and before a large body is taken in."""
     center = current_center()
-    if request.path != WRITE:
-        request.max_content_length = min(center.settings.server.max_body, MAX_OTHER_BODY)
     if not host_trusted(request.host, trusted_hosts(center.settings)):
         abort(400, f"{request.host!r} is not a name of this center: add it to server.trusted_hosts or TRUSTED_HOSTS")
+    _bound_body(center.settings)
     if request.blueprint == "assets":  # the same files for everyone, also while the store does not answer
         return
     if not center.settings.loopback or not is_open():
@@ -152,10 +228,24 @@ def guard() -> None:
         return
     if why := foreign(request, unsafe_only=False):
         abort(403, why)
-    if any(name.lower().startswith(FORWARDED) for name, _ in request.headers):
+    by_proxy = request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0"  # nginx, where nothing else is configured
+    if by_proxy or any(name.lower().startswith(FORWARDED) for name, _ in request.headers):
         abort(403, "forwarded requests need a login: set a password with `iot-center password`")
     if not request.remote_addr or not ip_address(request.remote_addr.partition("%")[0]).is_loopback:
         abort(403, "without a password only this machine is answered: set one with `iot-center password`")
+
+
+def _bound_body(settings: Settings) -> None:
+    """A large body is for writes, whose token the store looks at first, and for administrators."""
+    size = request.content_length or 0
+    if request.path == WRITE:
+        return
+    if "HTTP_TRANSFER_ENCODING" in request.environ and not size:
+        abort(411, "say in Content-Length how long the body is")
+    known = size > SMALL_BODY and "store_down" not in g and is_administrator()
+    request.max_content_length = min(settings.server.max_body, MAX_OTHER_BODY if known else SMALL_BODY)
+    if size > request.max_content_length:
+        abort(413, f"this body is larger than {request.max_content_length} bytes")
 
 
 def headers(response: Response) -> Response:
@@ -174,17 +264,13 @@ def init_app(app: Flask, settings: Settings, session_key: Secret) -> None:
     app.config["SESSION_COOKIE_NAME"] = "iot_center"
     app.config["SESSION_COOKIE_SECURE"] = (settings.server.public_url or "").startswith("https://")
     app.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
-    app.extensions[ATTEMPTS_EXTENSION] = Attempts()
+    app.extensions[DOORS] = Doors()
     app.session_interface = Sessions()
     login = LoginManager(app)
 
     @login.user_loader  # type: ignore[untyped-decorator] # Flask-Login has no types
     def load_user(user_id: str) -> Administrator | None:
-        if "store_down" in g:
-            return None
-        kept = current_center().registry.password_hash()
-        user = Administrator(kept) if kept else None
-        return user if user and user.get_id() == user_id else None
+        return None if "store_down" in g else Administrator.known(user_id)
 
     app.before_request(guard)
     app.after_request(headers)

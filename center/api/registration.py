@@ -10,7 +10,7 @@ from flask import Blueprint, Response, abort, jsonify, request
 
 from agent.util.secret import Secret
 from center.context import current_center
-from center.security import is_administrator, is_open
+from center.security import guessing, is_administrator, is_open
 from center.stores.registry import Device, Registered, check_device_id
 from center.times import iso, now_ns
 
@@ -28,12 +28,23 @@ def register(device_id: str) -> tuple[Response, int]:
 
 def _register(device_id: str) -> Registered:
     """A first registration is free on open loopback, and elsewhere takes an enrollment key; a further one the secret of
-    the first. An administrator who logged in needs neither.
+    the first. An administrator who logged in needs neither. Who has none of these does not learn who is registered.
     """
+    check_device_id(device_id)
+    administrator = not is_open() and is_administrator()
+    if is_open() or administrator:
+        return _registered(device_id, administrator)
+    with guessing() as was_right:
+        registered = _registered(device_id, administrator)
+        was_right()
+    return registered
+
+
+def _registered(device_id: str, administrator: bool) -> Registered:
     return current_center().registry.register(
-        check_device_id(device_id),
+        device_id,
         sent_secret("X-Device-Secret"),
-        administrator=not is_open() and is_administrator(),
+        administrator=administrator,
         enrollment_key=sent_secret("X-Enrollment-Key"),
         needs_key=not is_open(),
     )
@@ -120,13 +131,15 @@ def remove(device_id: str) -> Response:
 @blueprint.get("/env/<device_id>")
 def environment(device_id: str) -> tuple[Response, int]:
     """iot-center-v2's way to register and to read the configuration. The token is there when newly issued only."""
-    found, token = current_center().registry.device(check_device_id(device_id)), ""
-    if found is not None:
-        device_or_administrator(device_id)
-    elif request.args.get("register") == "false" or request.method == "HEAD":
-        refusal = jsonify(id=device_id, registered=False, code="forbidden", message=f"{device_id} is not registered")
-        return refusal, 403
-    else:
+    registry, token = current_center().registry, ""
+    found = registry.device(check_device_id(device_id))
+    if found is None or not is_this_device_or_administrator(device_id):
+        if request.args.get("register") == "false" or request.method == "HEAD":
+            device_or_administrator(device_id)
+            refusal = jsonify(
+                id=device_id, registered=False, code="forbidden", message=f"{device_id} is not registered"
+            )
+            return refusal, 403
         registered = _register(device_id)
         found, token = registered.device, registered.token.reveal()
     told = configuration() | {
@@ -159,10 +172,20 @@ def administrators_only() -> None:
 
 def device_or_administrator(device_id: str) -> None:
     """The device with its secret, or an administrator; whoever is not either learns nothing."""
-    if is_administrator():
+    if is_this_device_or_administrator(device_id):
         return
+    if sent_secret("X-Device-Secret") is None:
+        abort(401, "for the device, with its secret in the header X-Device-Secret, and for administrators")
+    abort(403, "this is not the device secret that the device registered with")
+
+
+def is_this_device_or_administrator(device_id: str) -> bool:
+    if is_administrator():
+        return True
     secret = sent_secret("X-Device-Secret")
     if secret is None:
-        abort(401, "for the device, with its secret in the header X-Device-Secret, and for administrators")
-    if not current_center().registry.owns(check_device_id(device_id), secret):
-        abort(403, "this is not the device secret that the device registered with")
+        return False
+    with guessing() as was_right:
+        if right := current_center().registry.owns(check_device_id(device_id), secret):
+            was_right()
+    return right

@@ -11,11 +11,13 @@ from agent.util.secret import Secret
 from center.embedded.database import Database
 from center.errors import ConflictError, EnrollmentError
 from center.stores.registry import (
+    SESSION_NS,
     Device,
     DevicePage,
     EnrollmentKey,
     Registered,
     check_device_id,
+    check_secret,
     digest,
     enrollment_id,
     matches,
@@ -33,6 +35,7 @@ CREATE TABLE IF NOT EXISTS authorization (
 CREATE TABLE IF NOT EXISTS enrollment_key (
     id TEXT PRIMARY KEY, hash TEXT, note TEXT, created_ns INTEGER, expires_ns INTEGER, uses INTEGER, used INTEGER,
     revoked INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ended_session (id TEXT PRIMARY KEY, ended_ns INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 """
 _DEVICE = "id, key, created_ns, updated_ns, secret_hash <> ''"
@@ -67,10 +70,13 @@ class EmbeddedRegistry:
             if row is None:
                 if needs_key and not administrator:
                     _use_enrollment_key(connection, enrollment_key, now)
+                check_secret(secret)
                 created, kept = now, digest(secret)
             else:
                 old, kept, created = row
                 if not administrator and not matches(secret, kept):
+                    if needs_key:
+                        _valid_enrollment_key(connection, enrollment_key, now)
                     raise ConflictError(not_yours(device_id, bool(kept)))
                 connection.execute("DELETE FROM authorization WHERE key = ?", (old,))
             connection.execute(
@@ -140,20 +146,37 @@ class EmbeddedRegistry:
     def set_password_hash(self, password_hash: str | None) -> None:
         self.database.change("INSERT OR REPLACE INTO setting VALUES ('password_hash', ?)", password_hash)
 
+    def end_session(self, session: str) -> None:
+        def job(connection: sqlite3.Connection) -> None:
+            now = now_ns()
+            connection.execute("DELETE FROM ended_session WHERE ended_ns < ?", (now - SESSION_NS,))
+            connection.execute("INSERT OR IGNORE INTO ended_session VALUES (?, ?)", (session, now))
+
+        self.database.run(job)
+
+    def session_ended(self, session: str) -> bool:
+        return self.database.row("SELECT 1 FROM ended_session WHERE id = ?", session) is not None
+
     def session_key(self) -> Secret:
         """The key that sessions are signed with, made on first use."""
         self.database.change("INSERT OR IGNORE INTO setting VALUES ('session_key', ?)", secrets.token_hex(32))
         return Secret(self.database.row("SELECT value FROM setting WHERE name = 'session_key'")[0])
 
 
-def _use_enrollment_key(connection: sqlite3.Connection, secret: Secret | None, now: int) -> None:
+def _valid_enrollment_key(connection: sqlite3.Connection, secret: Secret | None, now: int) -> str:
+    """Its id. Raises EnrollmentError for any other."""
     row = connection.execute(
         f"SELECT hash, {_KEY} FROM enrollment_key WHERE id = ?",  # noqa: S608 - a constant
         (enrollment_id(secret),),
     ).fetchone()
     if row is None or not matches(secret, row[0]) or not _enrollment_key(row[1:]).valid(now):
         raise EnrollmentError(refusal(secret))
-    connection.execute("UPDATE enrollment_key SET used = used + 1 WHERE id = ?", (row[1],))
+    return str(row[1])
+
+
+def _use_enrollment_key(connection: sqlite3.Connection, secret: Secret | None, now: int) -> None:
+    key_id = _valid_enrollment_key(connection, secret, now)
+    connection.execute("UPDATE enrollment_key SET used = used + 1 WHERE id = ?", (key_id,))
 
 
 def _device(row: Sequence[Any]) -> Device:

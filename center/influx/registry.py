@@ -19,11 +19,13 @@ from center.influx.client import ALL_TIME, Influx
 from center.influx.roll import Roll, device_of
 from center.line_protocol import encode
 from center.stores.registry import (
+    SESSION_NS,
     Device,
     DevicePage,
     EnrollmentKey,
     Registered,
     check_device_id,
+    check_secret,
     digest,
     enrollment_id,
     matches,
@@ -46,6 +48,7 @@ CLAIMS = (
     '|> group() |> keep(columns: ["_time", "_field", "_value", "deviceId"])'
 )
 KEYS = '|> last() |> keep(columns: ["_time", "_field", "_value", "keyId"])'
+ENDED = '|> last() |> keep(columns: ["_time", "_value", "session"])'
 USES = '|> keep(columns: ["_time", "_value", "keyId", "deviceId"])'
 
 
@@ -67,6 +70,7 @@ class InfluxRegistry:
         self.bucket_auth = bucket_auth
         self._roll = Roll(self._claims_since, lambda: str(influx.needed_bucket(bucket_auth).id))
         self._password: tuple[float, str | None] = (float("-inf"), None)
+        self._ended: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
 
     def _rows(self, measurement: str, pipeline: str, span: str = ALL_TIME, **tags: str) -> list[Row]:
         """Of the points of a measurement in the auth bucket, those with these tags."""
@@ -101,10 +105,13 @@ class InfluxRegistry:
             if needs_key and not administrator:
                 removed_ns = max((claim.time_ns for claim in claims), default=0)
                 self._use_enrollment_key(enrollment_key, device_id, removed_ns)
+            check_secret(secret)
             kept, created = digest(secret), now_ns()
         else:
             kept, created = before.owner_hash, before.created_ns
             if not administrator and not matches(secret, kept):
+                if needs_key and not self._enrollment_key(enrollment_key)[0].valid(now_ns()):
+                    raise EnrollmentError(refusal(enrollment_key))
                 raise ConflictError(not_yours(device_id, bool(kept)))
         key, token = self.authorize(device_id)
         try:
@@ -249,17 +256,22 @@ class InfluxRegistry:
             found[name] = (key, point["hash"], used)
         return found
 
+    def _enrollment_key(self, secret: Secret | None) -> tuple[EnrollmentKey, list[tuple[int, str]]]:
+        """The key, if it was made here, and its uses. Raises EnrollmentError."""
+        key_id = enrollment_id(secret)
+        entry = self._enrollment_keys(key_id).get(key_id) if key_id else None
+        if entry is None or not matches(secret, entry[1]):
+            raise EnrollmentError(refusal(secret))
+        return entry[0], entry[2]
+
     def _use_enrollment_key(self, secret: Secret | None, device_id: str, removed_ns: int) -> None:
         """Count one use, unless the device has one since it was last removed. Raises EnrollmentError.
 
         A registration counts once for a key, however often it is tried; after a removal it is another one. Two
         registrations within some ms can both take the last use of it.
         """
-        key_id = enrollment_id(secret)
-        entry = self._enrollment_keys(key_id).get(key_id) if key_id else None
-        if entry is None or not matches(secret, entry[1]):
-            raise EnrollmentError(refusal(secret))
-        key, _, used = entry
+        key, used = self._enrollment_key(secret)
+        key_id = key.id
         if not _mine(used, device_id, removed_ns):
             if not key.valid(now_ns()):
                 raise EnrollmentError(refusal(secret))
@@ -275,13 +287,27 @@ class InfluxRegistry:
         read_at, kept = self._password
         if time.monotonic() - read_at > PASSWORD_CACHED_S:
             rows = self._rows("center", '|> filter(fn: (r) => r._field == "hash") |> last()', setting="password")
-            kept = str(rows[0]["_value"]) if rows and rows[0].get("_value") else None
+            found = str(rows[0].get("_value") or "") if rows else ""
+            kept = found if found not in {"", NONE} else None
             self._password = (time.monotonic(), kept)
         return kept
 
     def set_password_hash(self, password_hash: str | None) -> None:
-        self._write("center", {"setting": "password"}, {"hash": password_hash or ""})
+        self._write("center", {"setting": "password"}, {"hash": password_hash or NONE})
         self._password = (float("-inf"), None)
+
+    def end_session(self, session: str) -> None:
+        self._write("center", {"setting": "ended", "session": session}, {"endedAt": iso(now_ns())})
+        self._ended = (float("-inf"), frozenset())
+
+    def session_ended(self, session: str) -> bool:
+        """Remembered like the password's hash."""
+        read_at, ended = self._ended
+        if time.monotonic() - read_at > PASSWORD_CACHED_S:
+            span = f"range(start: time(v: {now_ns() - SESSION_NS}), stop: 2262-04-11T00:00:00Z)"
+            ended = frozenset(row["session"] for row in self._rows("center", ENDED, span, setting="ended"))
+            self._ended = (time.monotonic(), ended)
+        return session in ended
 
     def issued(self) -> dict[str, Issued]:
         """The authorizations that centers made for devices of this organisation, by id."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from flask import abort, flash, redirect, render_template, request, url_for
-from flask_login import login_user, logout_user
+from flask_login import current_user, login_user, logout_user
 from werkzeug.exceptions import TooManyRequests
 
 from agent.util.secret import Secret
@@ -17,8 +16,6 @@ from center.security import check_password, is_administrator
 from center.stores.registry import EnrollmentKey
 from center.stores.telemetry import DAY_NS
 from center.times import now_ns
-
-log = logging.getLogger(__name__)
 
 
 @pages.route("/login", methods=["GET", "POST"])
@@ -32,15 +29,14 @@ def login() -> Any:
     if form.validate_on_submit():
         try:
             user = check_password(Secret(form.password.data))
-        except TooManyRequests:
+        except TooManyRequests as error:
             user, status = None, 429
-            form.password.errors = ["Too many wrong passwords. Wait a minute, then try again."]
+            form.password.errors = [f"{str(error.description).capitalize()}."]
         else:
             form.password.errors = [] if user else ["That is not the administrator's password."]
         if user:
             login_user(user)
             return redirect(target)
-        log.warning("wrong administrator password from %s", request.remote_addr)
     if form.errors and status == 200:
         status = 400
     public_view = current_center().settings.server.public_view
@@ -57,6 +53,9 @@ def safe_target(target: str | None) -> str | None:
 
 @pages.post("/logout")
 def logout() -> Any:
+    """Ends the session for every copy of its cookie."""
+    if current_user.is_authenticated:
+        current_center().registry.end_session(current_user.session)
     logout_user()
     flash("You are logged out.", "success")
     return redirect(url_for("pages.home"))

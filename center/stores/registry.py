@@ -18,6 +18,9 @@ from agent.util.secret import Secret
 from center.errors import RefusedError
 from center.times import now_ns
 
+MIN_SECRET = 32
+SESSION_NS = 31 * 86_400 * 1_000_000_000  # as long as Flask takes a session cookie
+
 
 def check_device_id(device_id: str) -> str:
     """The id, if devices take it too; else RefusedError."""
@@ -28,7 +31,7 @@ def check_device_id(device_id: str) -> str:
 
 
 def not_yours(device_id: str, has_secret: bool) -> str:
-    """Why a registered device gets no new token."""
+    """Why a registered device gets no new token: for those who may know that it is registered."""
     if has_secret:
         return (
             f"{device_id} is registered already, with another device secret. If its secret is lost, an administrator "
@@ -37,13 +40,21 @@ def not_yours(device_id: str, has_secret: bool) -> str:
     return f"{device_id} is registered already, without a device secret: only an administrator can re-issue its token"
 
 
-def refusal(secret: Secret | None) -> str:
-    """Why a first registration is refused, without telling an expired key from one that never was."""
-    if not secret:
-        return (
-            "a first registration needs an enrollment key in the header X-Enrollment-Key: iot-center enroll makes one"
-        )
-    return "the enrollment key is not valid (any more): iot-center enroll makes a new one"
+def refusal(enrollment_key: Secret | None) -> str:
+    """Why a stranger gets no token: without telling whether the device is registered, nor an expired key from one that
+    never was.
+    """
+    wanted = "is not valid (any more)" if enrollment_key else "is missing (header X-Enrollment-Key)"
+    return (
+        f"the enrollment key {wanted}: iot-center enroll makes one. If the device is registered and its secret is "
+        "lost, an administrator removes it first"
+    )
+
+
+def check_secret(secret: Secret | None) -> None:
+    """RefusedError for one that could be guessed: only a plain hash of it is kept."""
+    if secret and len(secret.reveal()) < MIN_SECRET:
+        raise RefusedError(f"a device secret has at least {MIN_SECRET} characters, all random")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +148,12 @@ class Registry(Protocol):
         """The hash of the administrator's password; None while none is set."""
 
     def set_password_hash(self, password_hash: str | None) -> None: ...
+
+    def end_session(self, session: str) -> None:
+        """A login is over, for every copy of its cookie. To be kept as long as a session can last: 31 days."""
+
+    def session_ended(self, session: str) -> bool:
+        """Whether it was; other replicas know it within seconds."""
 
 
 class Issuer(Protocol):

@@ -2,7 +2,9 @@
 
 import base64
 import dataclasses
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -31,6 +33,16 @@ ADMIN = {"Authorization": "Basic " + base64.b64encode(f"admin:{PASSWORD}".encode
         {"X-Real-IP": "192.0.2.1"},
         {"X-Forwarded-Port": "443"},
         {"Via": "1.1 proxy"},
+        {"X-Forwarded": "for=192.0.2.1"},
+        {"CF-Connecting-IP": "192.0.2.1"},
+        {"CF-Ray": "8a"},
+        {"True-Client-IP": "192.0.2.1"},
+        {"X-Client-IP": "192.0.2.1"},
+        {"X-Cluster-Client-IP": "192.0.2.1"},
+        {"Fastly-Client-IP": "192.0.2.1"},
+        {"X-Original-Host": "center.example"},
+        {"Tailscale-User-Login": "someone"},
+        {"Max-Forwards": "10"},
     ],
     ids=lambda headers: "-".join(headers.items().__iter__().__next__()),
 )
@@ -44,6 +56,12 @@ def test_foreign_pages_and_proxies_can_neither_register_nor_read(client, device,
     ):
         assert code(client.open(path, method=method, headers=headers)) == (403, "forbidden")
     assert client.get(f"/api/devices/{device}").status_code == 404
+
+
+def test_a_proxy_that_says_nothing_speaks_http_1_0(client):
+    """As nginx does with nothing but proxy_pass."""
+    answer = client.get("/api/devices", environ_overrides={"SERVER_PROTOCOL": "HTTP/1.0"})
+    assert code(answer) == (403, "forbidden")
 
 
 def test_own_pages_may(client):
@@ -68,8 +86,15 @@ def test_another_machine_is_refused_while_there_is_no_password(client):
 
 def test_a_body_too_large_for_a_form_is_refused_before_anybody_is_asked_who_they_are(client, locked):
     for path in ("/login", "/api/devices"):
-        assert client.post(path, data=b"x" * 4_100_000).status_code in {400, 413}
-        assert client.post(path, data={"password": "x" * 4_100_000}).status_code == 413
+        for size, headers in ((66_000, {}), (4_100_000, ADMIN)):
+            assert client.post(path, data=b"x" * size, headers=headers).status_code == 413
+            assert client.post(path, data={"password": "x" * size}, headers=headers).status_code == 413
+
+
+def test_of_a_body_in_chunks_only_a_write_may_keep_the_length_to_itself(client, locked):
+    in_chunks = {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": "", "wsgi.input_terminated": True}
+    for path in ("/login", "/api/devices"):
+        assert client.post(path, headers=ADMIN, environ_overrides=in_chunks).status_code == 411
 
 
 def test_with_a_password_everything_needs_one_or_the_device_secret(client, center, locked, device):
@@ -78,7 +103,8 @@ def test_with_a_password_everything_needs_one_or_the_device_secret(client, cente
     center.telemetry.write([environment(device, time.time_ns() - 2 * HOUR, Temperature=20.0)])
     for path in (f"/api/devices/{device}", f"/api/devices/{device}/measurements", f"/api/env/{device}"):
         assert code(client.get(path)) == (401, "unauthorized")
-        assert code(client.get(path, headers=OTHER)) == (403, "forbidden")
+        stranger = (401, "unauthorized") if "/env/" in path else (403, "forbidden")
+        assert code(client.get(path, headers=OTHER)) == stranger
         assert client.get(path, headers=SECRET).status_code == 200
         assert client.get(path, headers=ADMIN).status_code == 200
     for path in ("/api/devices", "/api/buckets"):
@@ -112,7 +138,7 @@ def test_a_first_registration_needs_an_enrollment_key(client, center, locked, de
 def test_an_administrator_reissues_and_removes(client, center, locked, device):
     client.post(f"/api/devices/{device}", headers=ADMIN)
     assert client.post(f"/api/devices/{device}", headers=ADMIN).status_code == 200
-    assert code(client.post(f"/api/devices/{device}", headers=SECRET)) == (409, "conflict")
+    assert code(client.post(f"/api/devices/{device}", headers=SECRET)) == (401, "unauthorized")
     assert client.delete(f"/api/devices/{device}", headers=ADMIN).status_code == 204
 
 
@@ -134,20 +160,145 @@ def test_a_password_is_kept_as_a_slow_hash(client, center, locked):
         security.hash_password(Secret("short"))
 
 
-def test_wrong_passwords_are_slowed_down(app, client, locked, monkeypatch):
-    monkeypatch.setitem(app.extensions, security.ATTEMPTS_EXTENSION, security.Attempts())
-    clock = [1000.0]
-    monkeypatch.setattr(security.time, "monotonic", lambda: clock[0])
-    wrong = {"Authorization": "Basic " + base64.b64encode(b"admin:wrong").decode()}
+def basic(password):
+    return {"Authorization": "Basic " + base64.b64encode(f"admin:{password}".encode()).decode()}
+
+
+@pytest.fixture
+def clock(app, monkeypatch):
+    """Doors that nobody has tried yet, and a clock of ours."""
+    monkeypatch.setitem(app.extensions, security.DOORS, security.Doors())
+    now = [1000.0]
+    monkeypatch.setattr(security.time, "monotonic", lambda: now[0])
+    return now
+
+
+def asked(client, password, address="127.0.0.1"):
+    return client.get("/api/devices", headers=basic(password), environ_base={"REMOTE_ADDR": address}).status_code
+
+
+def test_wrong_passwords_are_slowed_down(client, locked, clock, caplog, monkeypatch):
     for _ in range(security.ATTEMPTS):
-        assert code(client.get("/api/devices", headers=wrong)) == (401, "unauthorized")
+        assert asked(client, "wrong") == 401
     answer = client.get("/api/devices", headers=ADMIN)
     assert code(answer) == (429, "too many requests")
     assert answer.headers["Retry-After"] == "60"
-    elsewhere = client.get("/api/devices", headers=ADMIN, environ_base={"REMOTE_ADDR": "192.0.2.9"})
-    assert elsewhere.status_code == 200
-    clock[0] += security.PER_S
-    assert client.get("/api/devices", headers=ADMIN).status_code == 200
+    assert "not looked at" in answer.json["message"]
+    monkeypatch.setitem(client.application.config, "WTF_CSRF_ENABLED", False)
+    form = client.post("/login", data={"password": PASSWORD})
+    assert form.status_code == 429
+    assert "this one was not looked at" in form.text
+    assert asked(client, PASSWORD, "192.0.2.9") == 200
+    logged = [record.message for record in caplog.records if "password" in record.message]
+    assert logged == ["wrong administrator password from 127.0.0.1"] * security.ATTEMPTS  # none for those not looked at
+    clock[0] += 60
+    assert asked(client, PASSWORD) == 200
+
+
+def test_an_ipv6_host_has_the_attempts_of_one_however_many_addresses_it_has(client, locked, clock):
+    answers = [asked(client, "wrong", f"2001:db8:0:1::{n:x}") for n in range(1, 100)]
+    assert answers.count(401) == security.ATTEMPTS
+    assert asked(client, PASSWORD, "2001:db8:0:2::1") == 200
+    assert asked(client, PASSWORD, "::ffff:192.0.2.1") == 200
+
+
+def test_wrong_passwords_from_everywhere_slow_strangers_down_and_lock_nobody_out(client, locked, clock):
+    assert asked(client, PASSWORD, "192.0.2.9") == 200
+    crowd = [f"198.51.100.{n}" for n in range(30)]
+    answers = [asked(client, "wrong", address) for address in crowd for _ in range(security.ATTEMPTS)]
+    assert answers.count(401) == security.OF_ALL + len(crowd) - security.OF_ALL // security.ATTEMPTS
+    for _ in range(3):
+        assert asked(client, PASSWORD, "192.0.2.9") == 200
+    assert asked(client, "mistyped", "192.0.2.9") == 401
+    assert asked(client, PASSWORD, "192.0.2.9") == 200
+    assert asked(client, PASSWORD, "192.0.2.10") == 200  # a stranger has one
+
+
+def test_attempts_at_once_are_counted_before_they_are_looked_at(app, locked, clock, monkeypatch):
+    looked_at, all_came = [], threading.Barrier(security.HASHING + 1)
+
+    def slow(kept, password):
+        looked_at.append(password)
+        all_came.wait(10)
+        return False
+
+    monkeypatch.setattr(security, "check_password_hash", slow)
+    with ThreadPoolExecutor(8) as pool:
+        first = [pool.submit(asked, app.test_client(), "wrong") for _ in range(security.HASHING)]
+        while len(looked_at) < security.HASHING:
+            time.sleep(0.001)
+        assert [asked(app.test_client(), "wrong") for _ in range(20)] == [429] * 20
+        all_came.wait(10)
+        assert [future.result() for future in first] == [401] * security.HASHING
+    monkeypatch.setattr(security, "check_password_hash", lambda *_: False)
+    left = [asked(app.test_client(), "wrong") for _ in range(20)]
+    assert left.count(401) == security.ATTEMPTS - security.HASHING
+
+
+def test_a_script_that_sends_the_right_password_is_neither_counted_nor_hashed_each_time(
+    client, locked, clock, monkeypatch
+):
+    assert asked(client, PASSWORD) == 200
+    monkeypatch.setattr(security, "check_password_hash", lambda *_: pytest.fail("hashed again"))
+    assert {asked(client, PASSWORD) for _ in range(2 * security.ATTEMPTS)} == {200}
+
+
+def test_strangers_learn_nothing_of_who_is_registered(client, center, locked, device, clock):
+    key = center.registry.make_enrollment_key()[1].reveal()
+    assert client.post(f"/api/devices/{device}", headers=SECRET | {"X-Enrollment-Key": key}).status_code == 201
+    sent = (
+        {}, OTHER, {"X-Enrollment-Key": "no.key"}, OTHER | {"X-Enrollment-Key": key}, {"X-Device-Secret": "short"},
+        {"X-Device-Secret": "short", "X-Enrollment-Key": "no.key"},
+    )  # fmt: skip
+    env, measured = "/api/env/{}", "/api/devices/{}/measurements"
+    paths = ("/api/devices/{}", env, f"{env}?register=false", measured, f"{measured}/count")
+    ways = [(method, path) for path in paths for method in ("GET", "POST", "DELETE", "HEAD")]
+    for method, path in ways:
+        for headers in sent:
+            clock[0] += 60
+            told = [client.open(path.format(name), method=method, headers=headers) for name in (device, f"{device}-0")]
+            assert told[0].status_code == told[1].status_code, (method, path, headers)
+            assert told[0].text == told[1].text
+            assert told[0].status_code in {401, 403, 405}
+
+
+def test_with_a_key_one_learns_that_another_secret_registered(client, center, locked, device, clock):
+    keys = [center.registry.make_enrollment_key()[1].reveal() for _ in range(2)]
+    client.post(f"/api/devices/{device}", headers=SECRET | {"X-Enrollment-Key": keys[0]})
+    for way in ("POST /api/devices/", "GET /api/env/"):
+        method, path = way.split()
+        answer = client.open(f"{path}{device}", method=method, headers=OTHER | {"X-Enrollment-Key": keys[1]})
+        assert code(answer) == (409, "conflict")
+    other = client.post(f"/api/devices/{device}-1", headers=OTHER | {"X-Enrollment-Key": keys[1]})
+    assert other.status_code == 201  # nothing of it was used up
+
+
+def test_guesses_at_secrets_are_limited_and_logged_hourly(client, center, locked, device, clock, caplog):  # noqa: PLR0917 - fixtures
+    key = center.registry.make_enrollment_key()[1].reveal()
+    client.post(f"/api/devices/{device}", headers=SECRET | {"X-Enrollment-Key": key})
+    path = f"/api/devices/{device}"
+    answers = [client.get(path, headers=OTHER).status_code for _ in range(security.GUESSES)]
+    answers += [client.post(path, headers={"X-Enrollment-Key": "no.key"}).status_code for _ in range(10)]
+    assert answers == [403] * security.GUESSES + [429] * 10
+    assert code(client.get(path, headers=SECRET)) == (429, "too many requests")
+    elsewhere = {"REMOTE_ADDR": "192.0.2.1"}
+    assert client.get(path, headers=SECRET, environ_base=elsewhere).status_code == 200
+    for minute in range(61):
+        clock[0] += 60
+        client.get(path, headers=OTHER)
+        assert client.get(path, headers=SECRET).status_code == 200, minute
+    logged = [record.message for record in caplog.records if "wrong device secrets" in record.message]
+    assert [line.split()[0] for line in logged] == ["1", str(security.GUESSES - 1 + 60)]
+
+
+def test_a_device_secret_that_could_be_guessed_is_refused_at_first_and_kept_where_it_was(
+    client, center, locked, device
+):
+    for secret, status in (("s" * 31, 400), ("s" * 32, 201)):
+        key = center.registry.make_enrollment_key()[1].reveal()
+        sent = {"X-Device-Secret": secret, "X-Enrollment-Key": key}
+        assert client.post(f"/api/devices/{device}", headers=sent).status_code == status
+    assert client.post(f"/api/devices/{device}-0", headers=ADMIN).status_code == 201  # the tutorial's clients send none
 
 
 def test_beyond_loopback_it_refuses_to_start_without_a_password(tmp_path):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import replace
 
 import pytest
 
 from agent.util.secret import Secret
+from center import security
 from center.context import EXTENSION
 from center.pages.admin import safe_target
 from center.security import hash_password
@@ -78,13 +80,35 @@ def test_logging_out_ends_the_session(guarded):
     assert guarded.get("/create").status_code == 302
 
 
+def test_logging_out_ends_the_session_for_every_copy_of_its_cookie_and_no_other(app, guarded):
+    other = app.test_client()
+    for client in (guarded, other):
+        client.post("/login", data={"password": PASSWORD})
+    copy = guarded.get_cookie("iot_center").value
+    guarded.post("/logout")
+    stolen = app.test_client()
+    stolen.set_cookie("iot_center", copy)
+    assert stolen.get("/create").status_code == 302
+    assert other.get("/create").status_code == 200
+
+
+def test_a_session_lasts_31_days_however_much_it_is_used(guarded, monkeypatch):
+    guarded.post("/login", data={"password": PASSWORD})
+    now = time.time()
+    for days, status in ((16, 200), (30, 200), (32, 302)):
+        monkeypatch.setattr(security.time, "time", lambda days=days: now + days * 86_400)
+        with guarded.session_transaction() as session:  # signed anew
+            session["used"] = days
+        assert guarded.get("/create").status_code == status
+
+
 def test_wrong_passwords_are_refused_and_then_have_to_wait(guarded):
     for _ in range(10):
         assert guarded.post("/login", data={"password": "wrong"}).status_code == 400
     answer = guarded.post("/login", data={"password": PASSWORD})
     assert answer.status_code == 429
     assert answer.headers["Retry-After"] == "60"
-    assert "Wait a minute" in text_of(answer)
+    assert "wait a minute; this one was not looked at" in text_of(answer)
 
 
 def test_a_new_password_ends_the_sessions_of_the_old_one(guarded, center):
