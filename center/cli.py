@@ -238,7 +238,8 @@ def password(settings: Settings, *, clear: bool) -> None:
         except ValueError as error:
             raise SettingsError(str(error)) from error
         center.registry.set_password_hash(hashed)
-    click.echo("the password is cleared" if clear else "the password is set; earlier logins have ended")
+    cleared = "the password is cleared; a running center lets nobody in until it is started again"
+    click.echo(cleared if clear else "the password is set; earlier logins have ended")
 
 
 @main.command(short_help="Make, list or revoke enrollment keys of devices.")

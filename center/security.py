@@ -83,6 +83,7 @@ class Doors:
     """What is known of those who try passwords, device secrets and enrollment keys; and of one right password."""
 
     def __init__(self) -> None:
+        self.had_password = False
         self.passwords = Attempts(ATTEMPTS, OF_ALL)
         self.guesses = Attempts(GUESSES, GUESSES_OF_ALL)
         self.wrong_guesses = Hourly()
@@ -124,10 +125,13 @@ def check_bind(settings: Settings, password_hash: str | None) -> None:
 
 
 def is_open() -> bool:
-    """Loopback without a password."""
+    """Loopback, and no password has been seen since the start: one that is cleared, or lost with its bucket, opens
+    nothing that was closed. Then nobody is the administrator until a restart.
+    """
     if "open" not in g:
-        center = current_center()
-        g.open = center.settings.loopback and center.registry.password_hash() is None
+        center, doors = current_center(), _doors()
+        doors.had_password = doors.had_password or center.registry.password_hash() is not None
+        g.open = center.settings.loopback and not doors.had_password
     return bool(g.open)
 
 

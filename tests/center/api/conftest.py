@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from center import security
 from center.app import create_app
 from center.context import EXTENSION
 from center.settings import DeviceDefaults
@@ -46,8 +47,9 @@ def client(app):
 
 
 @pytest.fixture
-def locked(center):
-    """With a password: nobody is trusted for being on this machine."""
+def locked(app, center, monkeypatch):
+    """With a password: nobody is trusted for being on this machine. Afterwards as if started anew without."""
+    monkeypatch.setitem(app.extensions, security.DOORS, security.Doors())
     center.registry.set_password_hash(HASH)
     yield
     center.registry.set_password_hash(None)

@@ -301,6 +301,21 @@ def test_a_device_secret_that_could_be_guessed_is_refused_at_first_and_kept_wher
     assert client.post(f"/api/devices/{device}-0", headers=ADMIN).status_code == 201  # the tutorial's clients send none
 
 
+def test_a_password_that_goes_away_under_a_running_center_opens_nothing(tmp_path):
+    app = create_app(embedded_settings(tmp_path))
+    registry, client = app.extensions[EXTENSION].registry, app.test_client()
+    assert client.get("/api/devices").status_code == 200
+    registry.set_password_hash(HASH)
+    assert client.get("/api/devices").status_code == 401
+    registry.set_password_hash(None)
+    assert client.get("/api/devices", headers=ADMIN).status_code == 401
+    assert client.post("/api/devices/pi-1").status_code == 401
+    app.extensions[EXTENSION].close()
+    app = create_app(embedded_settings(tmp_path))
+    assert app.test_client().get("/api/devices").status_code == 200
+    app.extensions[EXTENSION].close()
+
+
 def test_beyond_loopback_it_refuses_to_start_without_a_password(tmp_path):
     settings = embedded_settings(tmp_path)
     wide = dataclasses.replace(settings, server=dataclasses.replace(settings.server, host="0.0.0.0"))
