@@ -36,6 +36,10 @@ NEEDS = {
         lambda: shutil.which("tinyproxy") or shutil.which("tinyproxy", path="/usr/sbin:/usr/bin"),
         "install Debian's package tinyproxy",
     ),
+    "nginx": (
+        lambda: shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin"),
+        "install Debian's package nginx",
+    ),
     "root": (lambda: os.geteuid() == 0, "run as root"),
     "nspawn": (
         lambda: shutil.which("mmdebstrap") and shutil.which("systemd-nspawn") and namespaces(),

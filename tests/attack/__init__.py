@@ -1,6 +1,6 @@
 """What one request, one token or one attacker can cost: bounded here, at full size with ATTACK=1 (`make attack`).
 
-Each trial prints its figures (`-s`): memory of the center, time, bytes. They run on loopback, against centers of their own.
+Each trial prints its figures (`-s`): memory of the center, time, bytes. On loopback, against centers of their own.
 """
 
 import os
