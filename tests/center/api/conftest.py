@@ -12,7 +12,6 @@ from center.context import EXTENSION
 from center.settings import DeviceDefaults
 from tests.center_helpers import HASH, embedded_settings, influx_settings, seen_at_once, victoria_settings
 
-
 STORES = [
     "embedded",
     pytest.param("influxdb", marks=pytest.mark.influxdb),
