@@ -116,6 +116,7 @@ def test_an_empty_write_says_whether_the_token_is_good(client, store, token):
         (b"environment,clientId=pi-7 Temperature=1 1700000000000000000", "-retentionPeriod"),
         (b"environment,clientId=pi-7 Temperature=1 %d" % (time.time_ns() + 3 * 86_400 * 10**9), "two days ahead"),
     ],
+    ids=("syntax", "text", "quotation mark", "older than kept", "ahead"),
 )
 def test_what_it_would_leave_out_without_a_word_is_named_and_nothing_is_passed_on(client, store, token, line, reason):
     answer = sent(client, token, b"\n".join([LINE, line, LINE]))
