@@ -19,7 +19,7 @@ from drivers.base import boot_ns
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
-STATUS_EVERY_S = 10.0
+STATUS_EVERY_S, VERBOSE_EVERY_S = 10.0, 60.0
 STALLED_S = 150.0
 """A loop that was not seen for so long is stuck: above the worst of name resolution, request and a sync of the disk.
 Less only where the watchdog itself waits less (WatchdogSec of the unit is 180 s)."""
@@ -43,14 +43,19 @@ class Signals:
         return asked
 
 
-def run_service(settings: Settings, config: Path, state_dir: Path, *, debug: bool = False) -> None:
-    """Run until a signal says stop; SIGHUP reads `config` again. Raises AgentError where it cannot start."""
+def run_service(
+    settings: Settings, config: Path, state_dir: Path, *, debug: bool = False, verbose: bool = False
+) -> None:
+    """Run until a signal says stop; SIGHUP reads `config` again. `verbose`: a line a minute.
+
+    Raises AgentError where it cannot start.
+    """
     signals = Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     service = Service(settings, state_dir)
     service.start()
     systemd.notify("READY=1", "STATUS=measuring")
     try:
-        _loop(service, config, signals, debug=debug)
+        _loop(service, config, signals, debug=debug, verbose=verbose)
     finally:
         service.stop()
         ledger = service.ledger()
@@ -61,8 +66,8 @@ def run_service(settings: Settings, config: Path, state_dir: Path, *, debug: boo
         )
 
 
-def _loop(service: Service, config: Path, signals: Signals, *, debug: bool) -> None:
-    told, stuck = 0, list[str]()
+def _loop(service: Service, config: Path, signals: Signals, *, debug: bool, verbose: bool) -> None:
+    told, said, stuck = 0, boot_ns(), list[str]()
     watchdog_s = systemd.watchdog_s()
     limit_s = min(STALLED_S, (watchdog_s or STALLED_S * 2) * 5 / 6)
     remedy = "the watchdog restarts the agent" if watchdog_s else "restart the agent"
@@ -81,6 +86,9 @@ def _loop(service: Service, config: Path, signals: Signals, *, debug: bool) -> N
         if now - told > STATUS_EVERY_S * 1e9:
             systemd.notify(f"STATUS={in_words(service.snapshot())}")
             told = now
+        if verbose and now - said > VERBOSE_EVERY_S * 1e9:
+            log.info("%s", in_words(service.snapshot()))
+            said = now
 
 
 def _reload(service: Service, config: Path, *, debug: bool) -> None:

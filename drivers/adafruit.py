@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from drivers.adafruit_row import LIBRARY, Row, address_of, imported
+from drivers.adafruit_row import LIBRARY, Row, address_of, imported, not_installed
 from drivers.adafruit_session import Session
 from drivers.base import QUANTITIES, Driver, NotFound, NotReady, OptionError, Reading, SensorError, option
 from drivers.i2c import I2CChip, InUse
@@ -61,6 +61,14 @@ class OfAdafruit(Driver):
     @classmethod
     def quantities(cls, options: Any) -> Collection[str]:  # noqa: ARG003 - the row says it
         return cls.row.fields
+
+    @classmethod
+    def lacking(cls, options: Any) -> str | None:
+        return not_installed(cls.row_of(options))
+
+    @classmethod
+    def row_of(cls, options: Any) -> Row:  # noqa: ARG003 - one row, but for the driver of any
+        return cls.row
 
     def describe(self) -> str:
         place = "" if self._address is None else f" at 0x{self._address:02x}"
@@ -173,6 +181,10 @@ class Adafruit(OfAdafruit):
     @classmethod
     def quantities(cls, options: AnyOptions) -> Collection[str]:
         return options.fields
+
+    @classmethod
+    def row_of(cls, options: AnyOptions) -> Row:
+        return _row_of(options)
 
     @classmethod
     def check(cls, options: AnyOptions) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from drivers.adafruit_wire import Answer
@@ -79,14 +80,24 @@ def imported(row: Row) -> Callable[..., Any]:
     try:
         kind = getattr(import_module(found[1]), found[2])
     except ModuleNotFoundError as error:
-        board = f"on a board, `sudo deploy/install.sh --sensor {row.name}`"
-        how = row.install or f"`pip install 'iot-edge-agent[{row.name}]'`, or {board}"
-        raise SensorError(f"the library {error.name} of the {row.chip} is not installed", how) from error
+        raise SensorError(f"the library {error.name} of the {row.chip} is not installed", _how(row)) from error
     except (ImportError, AttributeError) as error:
         raise SensorError(f"{row.library} cannot be imported ({error})", "are its name and version right?") from error
     if not isinstance(kind, type) or not kind.__module__.startswith("adafruit_"):
         raise SensorError(f"{row.library} is no class of a library of Adafruit's", "name the class that takes the bus")
     return kind
+
+
+def _how(row: Row) -> str:
+    """To install its library."""
+    board = f"on a board, `sudo deploy/install.sh --sensor {row.name}`"
+    return row.install or f"`pip install 'iot-edge-agent[{row.name}]'`, or {board}"
+
+
+def not_installed(row: Row) -> str | None:
+    """That the library is missing, and what installs it, without importing it; None where it is there."""
+    name = row.library.partition(".")[0]
+    return None if find_spec(name) else f"the library {name} of the {row.chip} is not installed: {_how(row)}"
 
 
 def address_of(kind: Callable[..., Any]) -> tuple[str, int | None]:

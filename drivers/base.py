@@ -123,6 +123,11 @@ class Driver(ABC):
         """
         return QUANTITIES
 
+    @classmethod
+    def lacking(cls, options: Any) -> str | None:  # noqa: ARG003 - for those whose options decide
+        """What has to be installed before it can be opened, and how; None where nothing is known to lack."""
+        return None
+
     def describe(self) -> str:
         """What and where it is, for messages: `BME280 at 0x77 on /dev/i2c-1`."""
         return self.sensor

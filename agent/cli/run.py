@@ -6,24 +6,29 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
-from typing import TextIO
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from agent.cli.options import LOG_FORMAT, Context, common_options
-from agent.util.errors import AgentError
+from agent.util.errors import AgentError, ConfigError
+
+if TYPE_CHECKING:
+    from agent.config.settings import Settings
 
 
 @click.command()
+@click.option("--verbose", "-v", is_flag=True, help="Say once a minute what was delivered and what waits.")
 @common_options
-def run(context: Context) -> None:
+def run(context: Context, verbose: bool) -> None:
     """Measure, buffer and deliver until stopped (SIGTERM, Ctrl-C). SIGHUP reads the configuration again."""
     from agent.runner import run_service  # noqa: PLC0415 - not needed by check and reload
 
     settings = context.settings()
     logging.basicConfig(level=settings.log.level.upper(), handlers=[log_handler(sys.stderr)])
-    run_service(settings, context.config, context.state_dir, debug=context.debug)
+    run_service(settings, context.config, context.state_dir, debug=context.debug, verbose=verbose)
 
 
 @click.command()
@@ -33,9 +38,40 @@ def check(context: Context) -> None:
     from agent.config.units import format_duration  # noqa: PLC0415
 
     settings = context.settings()
+    if problems := list(_refused(settings)):
+        raise ConfigError("\n".join(f"{context.config}: {text}" for text in problems))
     where = settings.center.url if settings.center else settings.influxdb.url if settings.influxdb else ""
-    sensors = ", ".join(f"{s.name or s.driver} every {format_duration(s.interval)}" for s in settings.sensor)
+    sensors = ", ".join(
+        f"{s.name or s.driver}{'' if f'sensor[{n}].driver' in settings.named else ' (the default)'} "
+        f"every {format_duration(s.interval)}"
+        for n, s in enumerate(settings.sensor)
+    )
     click.echo(f"{context.config} is right: {sensors}, to {where}")
+
+
+def _refused(settings: Settings) -> Iterator[str]:
+    """What `run` could not use although each key is right. A file that is not there may yet come."""
+    from agent.registration.credentials import CredentialsError, read_secret_file  # noqa: PLC0415 - not needed by run
+    from drivers.base import load, options_for  # noqa: PLC0415
+
+    secrets = {
+        "center.enrollment_key_file": settings.center.enrollment_key_file if settings.center else None,
+        "influxdb.token_file": settings.influxdb.token_file if settings.influxdb else None,
+    }
+    for key, file in secrets.items():
+        if not file or not Path(file).exists():
+            continue
+        if not os.access(file, os.R_OK):
+            click.echo(f"warning: {key}: {file} may not be read by this user: try sudo iot-agent check", err=True)
+            continue
+        try:
+            read_secret_file(file, key)
+        except CredentialsError as error:
+            yield f"{key}: {error}"
+    for number, sensor in enumerate(settings.sensor, 1):
+        driver = load(sensor.driver)
+        if lacking := driver.lacking(options_for(driver, sensor.options)):
+            yield f"[[sensor]] {number}{f' ({sensor.name})' if sensor.name else ''}: {lacking}"
 
 
 @click.command()

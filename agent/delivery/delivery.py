@@ -96,6 +96,7 @@ class Delivery:
         self._asked_at, self._dateless = 0, 0
         self._unsure = False  # whether the server may have the batch that is being sent
         self._fine_at = -FINE_NS - 1  # when the last 204 came
+        self._reached: tuple[str, str] | None = None  # URL and bucket of the last one with points
         self._outage = OutageLog()
         self._settling = Settling(
             buffer, self._pace, self._outage, now, on_unauthorised=on_unauthorised, on_authorised=on_authorised
@@ -224,6 +225,9 @@ class Delivery:
                 self._clock.observe(answer.date_ns, SECOND, sent, received, where, written=written)
         if answer.status == 204:
             self._fine_at = received
+            if batch is not None and self._reached != (reached := (writer.target.url, writer.target.bucket)):
+                self._reached = reached
+                log.info("first points delivered to %s, bucket %s", *reached)
         if batch is not None:
             self._unsure = may_be_stored(answer)
         settling = self._settling
@@ -245,8 +249,6 @@ class Delivery:
     def _aim(self, target: Target | None) -> None:
         """Deliver somewhere else from now on, or with another token: whatever was wrong may be right there."""
         self.close()
-        if self._writer is not None and target is not None and target.url != self._writer.target.url:
-            log.info("delivering to %s from now on", target.url)
         self._writer = self._connect(target, self._settings.timeout) if target else None
         self._outage.url = target.url if target else ""
         if self._outage.kind is None:

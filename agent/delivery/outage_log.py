@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Literal
 
-from agent.config.units import format_duration
+from agent.config.units import counted, format_duration
 
 log = logging.getLogger("agent.delivery")
 
@@ -68,6 +68,6 @@ class OutageLog:
             self._said[reason] = (last, points)
             return
         self._said[reason] = (now, 0)
-        log.warning("%d points %s: %s", points, FATES[what], text)
+        log.warning("%s %s: %s", counted(points, "point"), FATES[what], text)
         if len(self._said) > REASONS:
             del self._said[next(iter(self._said))]

@@ -171,8 +171,11 @@ def check_status(reply: Reply, device_id: str) -> None:
     if reply.status == 409 and reply.retry_after_s() is None:
         raise reply.refused(UNKNOWN_HERE.format(id=device_id))
     if reply.status in (401, 403):
-        hint = "if it asks for an enrollment key, an administrator makes one: set [center] enrollment_key_file to it"
-        raise reply.refused(reply.key_problem or hint)
+        if reply.key_problem:
+            raise RegistrationError(f"no enrollment key was sent, since {reply.key_problem}. {reply.refused()}")
+        raise reply.refused(
+            "if it asks for an enrollment key, an administrator makes one: set [center] enrollment_key_file to it"
+        )
     raise reply.refused()
 
 

@@ -919,6 +919,16 @@ def test_a_failure_is_logged_when_it_begins_changes_and_ends(rig, server, caplog
     assert "works again after" in said[2]
 
 
+def test_the_first_points_that_go_through_are_said_once_for_each_place(rig, server, caplog):
+    caplog.set_level(logging.INFO)
+    agent = rig()
+    for _ in range(3):
+        agent.put()
+        agent.run(seconds=10)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"first points delivered to {server.url}, bucket {agent.target.bucket}"]
+
+
 def test_refused_points_are_told_of_once_not_each_time(rig, server, caplog):
     agent = rig()
     for _ in range(20):
@@ -926,7 +936,7 @@ def test_refused_points_are_told_of_once_not_each_time(rig, server, caplog):
         agent.run(seconds=10)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 1
-    assert "1 points refused" in said[0]
+    assert "1 point refused" in said[0]
     assert agent.status.dead_letters == 20
 
 

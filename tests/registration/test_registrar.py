@@ -337,7 +337,8 @@ def test_a_missing_enrollment_key_file_is_named_when_the_center_asks_for_one(htt
     missing = str(tmp_path / "no.key")
     center = FakeCenter(httpserver, enrollment_key="the-enrollment-key")
     device = registrar(center, api="iot-center", enrollment_key_file=missing)
-    fails_with(device, missing, "is not there")
+    status = fails_with(device, missing, "is not there", "the enrollment key is missing")
+    assert status.error.startswith(f"no enrollment key was sent, since {missing} is not there")
     center.enrollment_key = None
     clock.now += 400
     device.step()
