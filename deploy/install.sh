@@ -150,7 +150,7 @@ if [ -d "${rules%/*}" ] && ! grep -qs 'GROUP="i2c"' /usr/lib/udev/rules.d/*.rule
 fi
 [ "$i2c" = no ] || enable_i2c
 for file in "$etc/agent.toml" "$config" /boot/firmware/iot-agent.toml /boot/iot-agent.toml; do # whichever it will be
-  [ ! -r "$file" ] || sensors="$sensors $(sed -nE 's/^[[:space:]]*driver[[:space:]]*=[[:space:]]*["'"'"']([a-z0-9]+)["'"'"'].*/\1/p' "$file" | tr '\n' ' ')"
+  [ ! -r "$file" ] || sensors="$sensors $(sed -nE 's/^[[:space:]]*driver[[:space:]]*=[[:space:]]*["'"'"']([A-Za-z0-9]+)["'"'"'].*/\1/p' "$file" | tr 'A-Z\n' 'a-z ')"
 done
 extras=''
 for sensor in $sensors; do

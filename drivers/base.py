@@ -181,7 +181,11 @@ def available() -> list[str]:
 
 
 def load(name: str) -> type[Driver]:
-    """The driver of this name, found through the entry-point group `iot_agent.drivers`. Raises OptionError."""
+    """The driver of this name, found through the entry-point group `iot_agent.drivers`. Raises OptionError.
+
+    BME280, as it stands on the chip, is bme280.
+    """
+    name = name if name in _installed() else name.lower()
     if name not in _installed():
         raise OptionError(f"no driver {name!r}; installed are {', '.join(available())}{nearest(name, available())}")
     try:

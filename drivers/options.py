@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields
 from difflib import get_close_matches
 from math import isfinite
@@ -14,11 +14,13 @@ _KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true o
 
 
 class OptionError(ValueError):
-    """A driver or option that cannot be; the message says what is allowed. `key` names the option, if it is one."""
+    """A driver or option that cannot be; the message says what is allowed. `key` names the option, if it is one; `each`
+    are the errors, where there are several.
+    """
 
-    def __init__(self, message: str, key: str | None = None) -> None:
+    def __init__(self, message: str, key: str | None = None, each: Sequence[OptionError] = ()) -> None:
         super().__init__(message)
-        self.key = key
+        self.key, self.each = key, each or (self,)
 
 
 def option(
@@ -160,15 +162,21 @@ def _nested(mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def structure(kind: type[Any], mapping: Mapping[str, Any]) -> Any:
-    """An instance of the options dataclass `kind`. Raises OptionError naming key, value and what is allowed."""
+    """An instance of the options dataclass `kind`. Raises OptionError naming key, value and what is allowed of each."""
     known = {_key(item): item for item in fields(kind)}
     hints = get_type_hints(kind)
-    values = {}
+    values, wrong = {}, []
     for key, value in _nested(mapping).items():
         if key not in known:
             listed = f"options are {', '.join(known)}" if known else "it has no options"
-            raise OptionError(f"no option {key!r}: {listed}{nearest(key, known)}", key)
-        values[known[key].name] = _structured(known[key], value, hints[known[key].name])
+            wrong.append(OptionError(f"no option {key!r}: {listed}{nearest(key, known)}", key))
+            continue
+        try:
+            values[known[key].name] = _structured(known[key], value, hints[known[key].name])
+        except OptionError as error:
+            wrong.append(error)
+    if wrong:
+        raise wrong[0] if len(wrong) == 1 else OptionError("; ".join(map(str, wrong)), wrong[0].key, wrong)
     return kind(**values)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.options import LOG_FORMAT, Context, common_options
+from agent.cli.options import LOG_FORMAT, Context, Duration, common_options
 from agent.cli.simulate import table_of
 from agent.cli.status import render
 from agent.fleet.center import DEFAULT_PORT, CenterProcess, free_port, pass_time, stored
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--duration", type=click.FloatRange(1), help="Seconds to measure for. Default: until Ctrl-C.")
-@click.option("--outage", type=click.FloatRange(0), default=0, help="Seconds without the center, in the middle.")
+@click.option("--duration", type=Duration(), help="How long to measure. Default: until Ctrl-C.")
+@click.option("--outage", type=Duration(), help="So long without the center, in the middle.")
 @click.option("--json", "as_json", is_flag=True, help="No table; the last line is one JSON object.")
 @click.option("--no-browser", is_flag=True, help="Do not open the dashboard in a browser.")
 @click.option("--port", type=click.IntRange(1, 65535), default=DEFAULT_PORT, show_default=True)
@@ -43,7 +43,7 @@ def demo(
     context: Context,
     *,
     duration: float | None,
-    outage: float,
+    outage: float | None,
     as_json: bool,
     no_browser: bool,
     port: int,
@@ -70,7 +70,7 @@ def demo(
         def say(text: str) -> None:
             click.echo(text, err=not live)  # scripts read the last line of stdout only
 
-        result = _run(folder, say, live=live, duration=duration, outage=outage, port=port, browser=not no_browser)
+        result = _run(folder, say, live=live, duration=duration, outage=outage or 0, port=port, browser=not no_browser)
     if as_json:
         click.echo(json.dumps(result))
     else:

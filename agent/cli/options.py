@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from agent.config.units import Seconds, parse_duration
 from agent.util.errors import AgentError
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_PLAIN = re.compile(r"\d+(?:\.\d+)?")
 SYSTEM_CONFIG = Path("/etc/iot-agent/agent.toml")
 
 
@@ -62,13 +64,13 @@ class Context:
 
 
 class Duration(click.ParamType[Seconds]):
-    """A duration such as 7d or 1m."""
+    """A duration such as 7d or 1m, or a number of seconds."""
 
     name = "duration"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Seconds:
         try:
-            seconds = parse_duration(value)
+            seconds = parse_duration(f"{value}s" if _PLAIN.fullmatch(str(value)) else value)
         except ValueError as error:
             self.fail(f"{value!r}: must be {error}".replace(" in quotes", ""), param, ctx)
         if seconds <= 0:

@@ -62,8 +62,11 @@ def unregister(context: Context) -> None:
     from agent.registration.dialects import DIALECTS  # noqa: PLC0415 - see above
 
     settings, device_id, store = _center(context)
-    if ask(context.state_dir) is not None:
-        raise AgentError("the agent is running and would register again: stop it first (systemctl stop iot-agent)")
+    if (running := ask(context.state_dir)) is not None:
+        raise AgentError(
+            f"the agent runs (process {running.get('pid')}) and would register again: stop it first, by systemctl stop "
+            "iot-agent, or by Ctrl-C where it was started by hand"
+        )
     with _alone(store):
         old = store.load()
         name = settings.api if settings.api != "auto" else old.dialect if old else "iot-center-v2"

@@ -87,13 +87,13 @@ def new_sensors(found: Iterable[Sensor], tables: Sequence[Mapping[str, Any]]) ->
 
 def _reads(table: Mapping[str, Any]) -> str:
     """The driver that `scan` would name for it."""
-    driver = str(table.get("driver", "bme280"))
+    driver = str(table.get("driver", "bme280")).lower()
     return "bmp280" if driver == "bme280" and table.get("humidity") is False else driver
 
 
 def _place(table: Mapping[str, Any]) -> tuple[int | None, int | None, str | None] | None:
     """Bus, address and id, or None for a sensor that is looked for."""
-    if table.get("driver") == "ds18b20":
+    if _reads(table) == "ds18b20":
         name = str(table.get("id", "*"))
         return None if "*" in name else (None, None, name)
     address = _number(table.get("address", "auto"))

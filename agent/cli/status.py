@@ -75,7 +75,8 @@ def render(snapshot: dict[str, Any]) -> Table:
 
 def lines(snapshot: dict[str, Any]) -> list[tuple[str, str]]:
     """(what, in words) of a snapshot: whose it is, its sensors, all the rest, and what is wrong."""
-    found = [("Device", f"{snapshot['device_id']}, pid {snapshot['pid']}")] if snapshot["running"] else []
+    pid = f", pid {snapshot['pid']}" if snapshot["running"] else ""
+    found = [("Device", f"{snapshot['device_id']}{pid}")] if snapshot.get("device_id") else []
     found += [(f"Sensor {sensor['name']}", _sensor(sensor)) for sensor in snapshot["sensors"]]
     return [*found, *rows(snapshot), *(("To look at", text) for text in problems(snapshot))]
 

@@ -158,9 +158,10 @@ def _sensor_contradictions(sensors: tuple[s.SensorSettings, ...]) -> Iterator[st
             measured[-1] = may_deliver(sensor)
             yield from _underivable(sensor, where)
         except OptionError as error:
-            ours = get_close_matches(error.key or "", [f.name for f in fields(s.SensorSettings)], 1, 0.8)
-            hint = f"; did you mean {ours[0]}?" if ours and ours[0] != "options" else ""
-            yield f"{where}: {error}{hint}"
+            for one in error.each:
+                ours = get_close_matches(one.key or "", [f.name for f in fields(s.SensorSettings)], 1, 0.8)
+                hint = f"; did you mean {ours[0]}?" if ours and ours[0] != "options" else ""
+                yield f"{where}: {one}{hint}"
     for index, sensor in enumerate(sensors):
         if sensor.name is None and (said := _mistaken_for(index, sensors, measured)):
             yield f"sensor[{index}]: {said}"

@@ -19,7 +19,7 @@ from agent.util.errors import ConfigError
 from agent.util.secret import TOKEN, Secret
 
 _Section = TypeVar("_Section", s.CenterSettings | None, s.InfluxSettings | None)
-_NAMED = re.compile(r"(?P<section>\w+)(?:\[(?P<index>\d+)\])?(?:\.(?P<key>\w+))?")
+_NAMED = re.compile(r"(?P<section>\w+)(?:\[(?P<index>\d+)\])?(?:\.(?P<key>\w+)|: (?:no )?option '(?P<option>\w+))?")
 _TABLE = re.compile(r"\s*\[\[?\s*([\w.]+)\s*\]")
 MAX_FILE = 1_000_000
 """Bytes: more is no configuration."""
@@ -43,6 +43,8 @@ def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> s.Sett
         raise ConfigError(f"{path}: cannot be read ({error.strerror}): {hint}, or name another by --config") from error
     if len(text) > MAX_FILE:
         raise ConfigError(f"{path}: larger than {MAX_FILE} bytes: is it a configuration? Name another by --config")
+    if text.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ConfigError(f"{path}: it is UTF-16: save it as UTF-8 (in Notepad: Save as, Encoding: UTF-8)")
     try:
         data = tomllib.loads(text.decode("utf-8-sig"))  # Windows' Notepad begins a file with a byte order mark
     except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, and a number of thousands of digits
@@ -83,7 +85,7 @@ def _placed(problem: str, name: str, text: str, data: Mapping[str, Any]) -> str:
     found = _NAMED.match(problem)
     if found is None:
         return f"{name}: {problem}"
-    section, index, key = found["section"], int(found["index"] or 0), found["key"]
+    section, index, key = found["section"], int(found["index"] or 0), found["key"] or found["option"]
     if (line := _line_of(text, section, index, key)) is not None:
         name = f"{name}:{line}"
     if found["index"] is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import asdict
@@ -11,7 +12,9 @@ from agent import __version__
 from agent.buffer.batch import BufferStatus
 from agent.clock.backdating import words
 from agent.clock.timeline import Wrong
+from agent.config.limits import check_id
 from agent.status.socket import NotOurs
+from agent.util.atomic import read_regular
 from drivers.base import boot_ns
 
 if TYPE_CHECKING:
@@ -95,11 +98,17 @@ def build(
 
 
 def from_disk(state_dir: Path) -> dict[str, Any]:
-    """The snapshot of an agent that does not run: what its buffer holds, by the ledger as it was last saved.
-
-    Nothing is changed. Raises NotOurs where we may not look.
+    """The snapshot of an agent that does not run: whose it is, where it writes as far as it is registered, what its
+    buffer holds, by the ledger as it was last saved. Nothing is changed. Raises NotOurs where we may not look.
     """
     from agent.buffer.offline import look  # noqa: PLC0415 - the running agent's status needs no database
+    from agent.registration.credentials import (  # noqa: PLC0415
+        CREDENTIALS_FILE,
+        Credentials,
+        CredentialsError,
+        read_private,
+    )
+    from agent.registration.device_id import ID_FILE  # noqa: PLC0415
 
     try:
         if not os.access(state_dir, os.R_OK | os.X_OK) and state_dir.exists():
@@ -113,4 +122,12 @@ def from_disk(state_dir: Path) -> dict[str, Any]:
         buffer = BufferStatus(problem=f"not readable ({found.problem}): the agent saves what it can when it starts")
     else:
         buffer = found.status
-    return {"running": False, "buffer": asdict(buffer), "ledger": ledger_of(buffer), "sensors": [], "warnings": []}
+    state = {"running": False, "buffer": asdict(buffer), "ledger": ledger_of(buffer), "sensors": [], "warnings": []}
+    with contextlib.suppress(OSError, ValueError):
+        state["device_id"] = check_id(read_regular(state_dir / ID_FILE, 1000).decode("ascii").strip())
+    with contextlib.suppress(CredentialsError, ValueError):
+        if data := read_private(state_dir / CREDENTIALS_FILE):
+            known = Credentials.decode(data)
+            state["device_id"] = known.device_id
+            state["registration"] = {"url": known.url, "bucket": known.bucket}
+    return state

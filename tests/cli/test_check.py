@@ -4,6 +4,9 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli import main
+from agent.cli.options import Duration
+from agent.registration.credentials import Credentials, CredentialStore
+from agent.util.secret import Secret
 from drivers import adafruit_row
 
 CENTER = '[center]\nurl = "http://center.local:5000"\n'
@@ -49,6 +52,56 @@ def test_a_secret_that_run_would_not_use_is_a_mistake(check, tmp_path, key, secr
     file.write_text("k3y")
     file.chmod(0o640)
     assert check(text).exit_code == 0
+
+
+def test_all_wrong_options_of_a_driver_are_told_at_once_each_with_its_line(check, tmp_path):
+    result = check(f'{CENTER}[[sensor]]\ndriver = "bme280"\niir_filter = 3\nintervall = "1s"\nbus = 999\n')
+    path = tmp_path / "agent.toml"
+    told = [line.removeprefix(f"iot-agent: {path}:") for line in result.stderr.splitlines()]
+    assert [line[:31] for line in told] == [
+        "5: [[sensor]] 1: option 'iir_fi",
+        "6: [[sensor]] 1: no option 'int",
+        "7: [[sensor]] 1: option 'bus' i",
+    ]
+    assert told[1].endswith("; did you mean interval?")
+
+
+def test_a_driver_may_be_written_as_it_stands_on_the_chip(check):
+    assert check(f'{CENTER}[[sensor]]\ndriver = "BME280"\n').exit_code == 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_a_file_in_utf_16_says_what_to_do(tmp_path, encoding):
+    path = tmp_path / "agent.toml"
+    path.write_bytes(f"\ufeff{CENTER}".encode(encoding) if encoding.endswith("be") else CENTER.encode(encoding))
+    result = CliRunner().invoke(main, ["check", "--config", str(path)])
+    assert result.exit_code == 78
+    assert "it is UTF-16: save it as UTF-8" in result.stderr
+
+
+def test_a_mistyped_command_is_answered_with_the_near_one():
+    result = CliRunner().invoke(main, ["chekc"])
+    assert result.exit_code == 2
+    assert "no command 'chekc': did you mean check?" in result.stderr
+    assert "No such command 'frobnicate'" in CliRunner().invoke(main, ["frobnicate"]).stderr
+
+
+def test_status_of_an_agent_that_does_not_run_tells_whose_it_is_and_where_it_writes(tmp_path):
+    (tmp_path / "device.id").write_text("pi-7\n")
+    said = CliRunner().invoke(main, ["status", "--state-dir", str(tmp_path)]).stdout
+    assert "Device pi-7 Agent not running" in " ".join(said.split())
+    CredentialStore(tmp_path).save(
+        Credentials("http://c", "pi-8", "iot-center", Secret("t0ps3cret"), url="http://db:8086", bucket="air")
+    )
+    said = " ".join(CliRunner().invoke(main, ["status", "--state-dir", str(tmp_path)]).stdout.split())
+    assert "Device pi-8 Agent" in said
+    assert "Server http://db:8086, bucket air" in said
+    assert "t0ps3cret" not in said
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("25", 25), ("25s", 25), ("0.5", 0.5), ("2m", 120)])
+def test_a_duration_of_a_command_may_be_a_number_of_seconds(text, seconds):
+    assert Duration().convert(text, None, None) == seconds
 
 
 def test_a_sensor_whose_library_is_missing_is_one_with_what_installs_it(check, monkeypatch):

@@ -259,7 +259,7 @@ def test_a_missing_file_and_one_that_is_not_toml_say_so(tmp_path):
     (tmp_path / "agent.toml").write_text("[device\n")
     with pytest.raises(ConfigError, match="not valid TOML"):
         load_settings(tmp_path / "agent.toml", {})
-    (tmp_path / "agent.toml").write_bytes(b"\xff\xfe")
+    (tmp_path / "agent.toml").write_bytes(b"\xff\xff")
     with pytest.raises(ConfigError, match="not valid TOML"):
         load_settings(tmp_path / "agent.toml", {})
 

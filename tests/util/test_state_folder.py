@@ -70,6 +70,12 @@ def test_a_folder_that_others_can_only_look_into_stays_as_it_is(tmp_path):
     assert mode(tmp_path) == 0o755
 
 
+def test_a_file_in_its_place_is_said_to_be_one(tmp_path):
+    (tmp_path / "state").touch()
+    with pytest.raises(AgentError, match=r"state is a file: name a folder with --state-dir"):
+        prepare(tmp_path / "state")
+
+
 def test_a_shared_folder_is_refused_and_stays_shared(tmp_path):
     tmp_path.chmod(0o1777)
     with pytest.raises(AgentError, match=r"others can write to the state folder .*drwxrwxrwt.*--state-dir"):
