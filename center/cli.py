@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -13,7 +14,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import click
 
@@ -248,14 +249,23 @@ def password(settings: Settings, *, clear: bool) -> None:
 @click.option("--unlimited", is_flag=True, help="Any number of devices.")
 @click.option("--expires", default="7d", show_default=True, help='Like "12h"; "never" for no end.')
 @click.option("--note", default="", help="What it is for.")
+@click.option("--output", type=click.Path(path_type=Path), help="Write the key to this new file, for its owner only.")
 @click.option("--list", "show", is_flag=True, help="List the keys that were made.")
 @click.option("--revoke", metavar="ID", help="Make a key worthless.")
 def enroll(
-    settings: Settings, *, uses: int, unlimited: bool, expires: str, note: str, show: bool, revoke: str | None
+    settings: Settings,
+    *,
+    uses: int,
+    unlimited: bool,
+    expires: str,
+    note: str,
+    output: Path | None,
+    show: bool,
+    revoke: str | None,
 ) -> None:
     """Make an enrollment key: devices need one to register with a center that is not on their own machine."""
     lasts = _duration("--expires", expires)
-    with _stores(settings) as center:
+    with _stores(settings) as center, contextlib.ExitStack() as stack:
         registry = center.registry
         if show:
             _list(registry.enrollment_keys())
@@ -264,12 +274,23 @@ def enroll(
                 raise SettingsError(f"there is no enrollment key {revoke!r}: see iot-center enroll --list")
             click.echo(f"{revoke} is revoked")
         else:
+            file = stack.enter_context(_new_file(output)) if output else None  # before there is a key to be lost
             _, secret = registry.make_enrollment_key(
                 note=note,
                 uses=None if unlimited else uses,
                 expires_ns=None if lasts is None else now_ns() + round(lasts * 1e9),
             )
-            click.echo(secret.reveal())
+            click.echo(secret.reveal(), file)
+            if output:
+                click.echo(f"the key is in {output}, which only its owner can read", err=True)
+
+
+def _new_file(path: Path) -> IO[str]:
+    """Raises SettingsError."""
+    try:
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w")
+    except OSError as error:
+        raise SettingsError(f"--output {path}: {error.strerror}: name a file that is not there yet") from error
 
 
 def _list(keys: Sequence[EnrollmentKey]) -> None:

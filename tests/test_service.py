@@ -1,10 +1,14 @@
 """A whole agent in this process: start, reload and stop where something around it is broken."""
 
+import logging
+import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from agent import runner
 from agent.buffer import recovery
 from agent.config.parse import parse_settings
 from agent.points.schema import Line
@@ -161,3 +165,14 @@ def test_a_request_with_a_long_timeout_is_not_taken_for_a_thread_that_is_stuck(t
         assert agent.alive_boot_ns()["delivery"] - boot_ns() > 500e9
     finally:
         agent.stop()
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_verbose_says_once_a_minute_what_went_and_what_waits(caplog, monkeypatch, verbose):
+    monkeypatch.setattr(runner, "VERBOSE_EVERY_S", 0)
+    caplog.set_level(logging.INFO)
+    shown = {"ledger": {"delivered": 3, "pending": 1}, "sensors": [], "delivery": {"state": "delivering"}}
+    agent = SimpleNamespace(alive_boot_ns=dict, snapshot=lambda: shown)
+    came = iter([set(), {signal.SIGTERM}])
+    runner._loop(agent, None, SimpleNamespace(wait=lambda _: next(came)), debug=False, verbose=verbose)
+    assert ("delivering, 3 delivered, 1 pending" in caplog.text) is verbose

@@ -17,6 +17,7 @@ import requests
 from click.testing import CliRunner
 from pytest_httpserver import HTTPServer
 
+from agent.registration.credentials import read_secret_file
 from agent.util.secret import Secret
 from center.app import FILE, create_app, serve
 from center.cli import main
@@ -214,6 +215,21 @@ def test_check_says_what_the_embedded_store_would_fail_at(tmp_path):
     answer = run(tmp_path, "check")
     assert answer.returncode == 1
     assert re.search(r"✗ deleting what is older than the retention fails: .*view.*\n  → see .*log", answer.stdout)
+
+
+def test_a_key_goes_into_a_new_file_that_only_its_owner_can_read(tmp_path):
+    file = tmp_path / "key"
+    command = ["enroll", "--embedded", "--data", str(tmp_path / "data"), "--output", str(file)]
+    answer = CliRunner().invoke(main, command)
+    assert (answer.exit_code, answer.stdout) == (0, "")
+    assert file.stat().st_mode & 0o777 == 0o600
+    key = read_secret_file(str(file), "unused").reveal()
+    listed = CliRunner().invoke(main, [*command[:4], "--list"]).stdout
+    assert listed.startswith(key.partition(".")[0])
+    again = CliRunner().invoke(main, command)
+    assert again.exit_code == 78
+    assert f"--output {file}: File exists: name a file that is not there yet" in again.stderr
+    assert len(CliRunner().invoke(main, [*command[:4], "--list"]).stdout.splitlines()) == 1
 
 
 def test_a_server_thread_that_fails_ends_the_command_with_69(tmp_path, monkeypatch, caplog):

@@ -179,7 +179,8 @@ def test_scan_names_every_sensor_of_the_shelf_and_its_tables_are_a_configuration
     command = ("read", "--config", str(config), "--count", "1", "--json")
     readings = [json.loads(line) for line in agent(bus, *command).stdout.splitlines()]
     fields = {reading.pop("sensor"): set(reading) for reading in readings}
-    assert fields == {name: set(load(name).row.fields) for name in CHIPS} | {"ds18b20": {"Temperature"}}
+    measured = {name: set(load(name).row.fields) for name in CHIPS} | {"ds18b20": {"Temperature"}}
+    assert fields == {name: {"time", *quantities} for name, quantities in measured.items()}
 
 
 @pytest.mark.parametrize("name", first(len(CHIPS) - 1, *sorted(CHIPS, key="scd4x".__eq__)))  # which takes 11 s
@@ -192,6 +193,7 @@ def test_each_sensor_of_the_shelf_is_read_by_its_own_library_alone(bus, name):
     code, modules = json.loads(result.stderr.splitlines()[-1])
     assert code == 0, result.stderr
     values = json.loads(result.stdout.splitlines()[-1])
+    assert values.pop("time")
     assert values == pytest.approx(bus.chips[address].values, rel=5e-4)
     libraries = {load(other).row.library.partition(".")[0] for other in CHIPS} | {"adafruit_bme280"}
     imported = {module.partition(".")[0] for module in modules}
