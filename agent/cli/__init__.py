@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from difflib import get_close_matches
 from importlib import import_module
+from io import TextIOWrapper
 
 import click
 
@@ -56,3 +58,5 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="iot-agent")
 def main() -> None:
     """The edge agent: measures, buffers, delivers, and accounts for every point."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without the sign for degrees is no reason to end

@@ -1,6 +1,7 @@
 """`iot-agent read` and `scan` as their users meet them."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -130,6 +131,14 @@ def test_it_ends_when_nobody_reads_its_output_any_more(more):
     assert b"Traceback" not in process.stderr.read()
     process.stderr.close()
     process.wait(30)
+
+
+def test_a_terminal_that_knows_ascii_alone_is_shown_what_it_can_show():
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "agent.cli", "read", "--driver", "virtual", "--count", "1"]
+    done = subprocess.run(command, env=ascii_only, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "?C" in done.stdout
 
 
 def test_at_a_terminal_all_is_drawn_in_its_place_and_the_last_stays_whole():
