@@ -9,7 +9,7 @@ MARKED ?=
 JOBS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test check format bench damage mutants attack soak wheelhouse clean
+.PHONY: demo test check format bench damage mutants attack soak wheelhouse deb release-check clean
 
 demo: $(VENV)/center.stamp
 	@$(BIN)/iot-agent demo $(ARGS)
@@ -53,6 +53,14 @@ wheelhouse: | $(BIN)/python
 	rm -rf wheelhouse
 	$(PIP) wheel --quiet --constraint constraints.txt --wheel-dir wheelhouse '.[sensors]'
 	cp constraints.txt wheelhouse/
+
+# Debian packages of agent and center for arm64, armhf and amd64, into dist/ (ARGS="arm64": that one). As root.
+deb:
+	deploy/debian/build $(ARGS)
+
+# Both on Debian 12 and 13 of each architecture, in folders, under emulation: an hour or more. After make deb, as root.
+release-check: $(VENV)/test.stamp
+	RELEASE=1 MARKED=1 $(BIN)/python -m pytest -s --timeout 7200 tests/system/test_release.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -19,8 +19,10 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import click
 
 from agent.config.units import parse_duration
+from agent.util.errors import AgentError
 from agent.util.secret import Secret
 from center.errors import SettingsError, StoreError
+from center.init import config_command, init_command, install_service_command
 from center.settings import Settings, check, load
 from center.stores.registry import EnrollmentKey
 from center.times import iso, now_ns
@@ -71,16 +73,16 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (SettingsError, StoreError, OSError, ModuleNotFoundError) as error:
-            if "--debug" in sys.argv:
+        except (SettingsError, StoreError, AgentError, OSError, ModuleNotFoundError) as error:
+            if "--debug" in sys.argv or getattr(error, "name", None) in {"agent", "drivers", "center"}:
                 raise
             text = str(error)
             if isinstance(error, ModuleNotFoundError):  # the agent is installed without what only the center needs
-                text = f"{error.name} is not installed: in the project's folder, pip install '.[center]'"
+                text = f"{error.name} is not installed: pip install 'iot-edge-agent[center]'"
             elif isinstance(error, OSError) and error.filename is None:
                 text = error.strerror or text
             click.echo(f"iot-center: {text}", err=True)
-            sys.exit(EX_CONFIG if isinstance(error, SettingsError) else EX_UNAVAILABLE)
+            sys.exit(EX_CONFIG if isinstance(error, SettingsError | AgentError) else EX_UNAVAILABLE)
 
 
 @click.group(cls=_Group)
@@ -89,13 +91,15 @@ def main() -> None:
     """The IoT Center: registers devices and shows what they measure."""
 
 
+for command in (init_command, config_command, install_service_command):
+    main.add_command(command)
+
+
 @main.command()
 @_with_settings
 @click.option("--host", help="Address to listen on; other than loopback needs a password.")
 @click.option("--port", type=int, help="Default: 5000.")
-@click.option(
-    "--until-input-ends", is_flag=True, help="Stop, too, once standard input ends: it ends with who started it."
-)
+@click.option("--until-input-ends", is_flag=True, help="Stop once standard input ends: with who started it.")
 def serve(settings: Settings, *, host: str | None, port: int | None, until_input_ends: bool) -> None:
     """Serve the API and the pages until SIGTERM or Ctrl-C."""
     from center.app import serve as start  # noqa: PLC0415 - as above

@@ -258,7 +258,8 @@ def check(settings: Settings) -> None:
         if missing:
             mistakes.append(
                 f"no InfluxDB to store in: {', '.join(missing)} not set; set them in center.toml, config.ini or the "
-                "environment, or use --embedded for a laptop, a demo or a test"
+                "environment, or take the embedded store (--embedded, or with flask IOT_CENTER_EMBEDDED=1) for a "
+                "laptop, a demo or a test"
             )
         elif settings.series_on == "influxdb" and influx.bucket == influx.bucket_auth:
             mistakes.append(

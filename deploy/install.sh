@@ -84,6 +84,8 @@ done
 
 # --- What must be there -------------------------------------------------------------------------------------------
 [ "$dry" = yes ] || [ "$(id -u)" = 0 ] || fail "needs root: sudo $0 …"
+[ ! -e /usr/lib/systemd/system/iot-agent.service ] ||
+  fail "the Debian package iot-edge-agent is installed: upgrade it with apt-get install ./iot-edge-agent_….deb"
 [ -z "$config" ] || [ -r "$config" ] || fail "--config $config cannot be read"
 [ -z "$enrollment_key" ] || [ -r "$enrollment_key" ] || fail "--enrollment-key $enrollment_key cannot be read"
 case $center in '' | http://?* | https://?*) ;; *) fail "--center $center: must be a URL like http://center.local:5000" ;; esac
@@ -177,7 +179,7 @@ if [ -n "$wheelhouse" ]; then
 else # from a copy: pip would leave files of root in the checkout
   wheel=$new/source
   run mkdir "$wheel"
-  run cp -R "$source_dir"/{agent,drivers,center,pyproject.toml,README.md,LICENSE} "$wheel"
+  run cp -R "$source_dir"/{agent,drivers,center,app.py,iot_edge_agent.py,pyproject.toml,README.md,LICENSE} "$wheel"
 fi
 constraints=$wheelhouse/constraints.txt
 [ -n "$wheelhouse" ] && [ -f "$constraints" ] || constraints=$source_dir/constraints.txt
@@ -193,7 +195,7 @@ run install -d "$new/libexec"
 run install -m 755 "$here/take-boot-config" "$new/libexec/take-boot-config"
 run install -m 755 "$here/uninstall.sh" "$new/libexec/uninstall.sh"
 run install -m 755 "$here/wrapper" "$new/libexec/wrapper"
-run install -m 644 "$here/iot-agent.service" "$new/iot-agent.service"
+sed 's|/opt/iot-agent/|/opt/iot-agent/current/|' "$source_dir/agent/iot-agent.service" | write "$new/iot-agent.service" 644
 [ "$dry" = yes ] || "$new/bin/iot-agent" --version
 
 # --- Configuration: never touched where there is one ---------------------------------------------------------------
@@ -219,7 +221,7 @@ else
     if [ -e "$etc/enrollment.key" ] || [ -n "$enrollment_key" ]; then
       set_key '# enrollment_key_file = .*' enrollment_key_file "$etc/enrollment.key"
     fi
-    if [ -n "$config" ]; then cat "$config"; else sed "${edits[@]:--e;}" "$source_dir/agent.toml.example"; fi |
+    if [ -n "$config" ]; then cat "$config"; else sed "${edits[@]:--e;}" "$source_dir/agent/agent.toml.example"; fi |
       write "$etc/agent.toml" 640
     run chgrp iot-agent "$etc/agent.toml"
   fi

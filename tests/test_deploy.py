@@ -15,6 +15,7 @@ from drivers.adafruit_table import ROWS
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
+DEBIAN = [path for path in (DEPLOY / "debian").iterdir() if path.read_bytes().startswith(b"#!")]
 SCRIPTS = ("install.sh", "uninstall.sh", "take-boot-config", "wrapper")
 
 
@@ -29,28 +30,29 @@ def sh(*command, **options):
 def unit():
     parser = configparser.ConfigParser(strict=False, interpolation=None)
     parser.optionxform = str
-    parser.read(DEPLOY / "iot-agent.service")
+    parser.read(ROOT / "agent" / "iot-agent.service")
     return parser
 
 
 @tool("shellcheck", "shellcheck")
 def test_shellcheck_finds_nothing_in_the_scripts():
-    result = sh("shellcheck", *[DEPLOY / name for name in SCRIPTS], *(DEPLOY / "examples").glob("*.sh"))
+    ours = [DEPLOY / name for name in SCRIPTS], (DEPLOY / "examples").glob("*.sh"), DEBIAN
+    result = sh("shellcheck", *(path for paths in ours for path in paths))
     assert result.stdout + result.stderr == ""
 
 
 @tool("systemd-analyze", "systemd")
 def test_the_unit_scores_at_most_2_in_systemd_analyze_security():
-    result = sh("systemd-analyze", "security", "--offline=yes", "--threshold=20", DEPLOY / "iot-agent.service")
+    result = sh("systemd-analyze", "security", "--offline=yes", "--threshold=20", ROOT / "agent" / "iot-agent.service")
     assert result.returncode == 0, result.stdout
     assert "Overall exposure level" in result.stdout
 
 
 @tool("systemd-analyze", "systemd")
-@pytest.mark.parametrize("name", ["iot-agent.service", "iot-center.service"])
+@pytest.mark.parametrize("name", ["agent/iot-agent.service", "center/iot-center.service"])
 def test_systemd_understands_every_line_of_the_unit(name):
-    said = sh("systemd-analyze", "verify", DEPLOY / name).stderr.splitlines()
-    assert [line for line in said if name in line and "is not executable" not in line] == []
+    said = sh("systemd-analyze", "verify", ROOT / name).stderr.splitlines()
+    assert [line for line in said if Path(name).name in line and "is not executable" not in line] == []
 
 
 def test_the_unit_starts_without_network_and_restarts_for_ever_but_not_on_a_bad_configuration():

@@ -12,6 +12,8 @@ import click
 from agent import __version__
 
 COMMANDS = {
+    "init": ("agent.cli.init", "Ask a few questions and write agent.toml."),
+    "config": ("agent.cli.config", "Print the documented configuration."),
     "run": ("agent.cli.run", "Measure, buffer and deliver until stopped."),
     "check": ("agent.cli.run", "Check the configuration without hardware or network."),
     "status": ("agent.cli.status", "What the running agent does, or what is on disk when none runs."),
@@ -24,6 +26,7 @@ COMMANDS = {
     "rejected": ("agent.cli.rejected", "Points that the server refused: look, export, replay, purge."),
     "backfill": ("agent.cli.backfill", "Write the virtual sensor's past."),
     "doctor": ("agent.cli.doctor", "Check the whole chain, each failure with its remedy."),
+    "install-service": ("agent.cli.install_service", "Have systemd start the agent at boot."),
     "demo": ("agent.cli.demo", "Start a center and a virtual device, and show both at work."),
     "simulate": ("agent.cli.simulate", "Put many virtual devices on one server."),
 }
@@ -38,7 +41,7 @@ class LazyGroup(click.Group):
     def get_command(self, _: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(COMMANDS[name][0]), name)
+        command: click.Command = getattr(import_module(COMMANDS[name][0]), name.replace("-", "_"))
         return command
 
     def resolve_command(

@@ -159,9 +159,7 @@ def _text_of(config: Path) -> str:
     try:
         return config.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise AgentError(
-            f"{config} cannot be read ({error}): copy agent.toml.example to it, or name another"
-        ) from error
+        raise AgentError(f"{config} cannot be read ({error}): iot-agent init makes one, or name another") from error
 
 
 def _tables(text: str) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> s.Sett
             text = file.read(MAX_FILE + 1)
     except OSError as error:
         hint = (
-            "copy agent.toml.example to it or to ./agent.toml, and change it"
+            "iot-agent init makes one, iot-agent config prints one to change"
             if isinstance(error, FileNotFoundError)
             else "check its rights"
         )

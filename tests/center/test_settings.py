@@ -10,7 +10,7 @@ from agent.config.units import format_duration
 from center.errors import SettingsError
 from center.settings import Settings, check, load
 
-EXAMPLE = Path(__file__).parents[2] / "center.toml.example"
+EXAMPLE = Path(__file__).parents[2] / "center" / "center.toml.example"
 INI = "[APP]\nINFLUX_URL = http://ini:8086\nINFLUX_TOKEN = t%1\nINFLUX_ORG = my-org\nINFLUX_BUCKET = readings\n"
 
 

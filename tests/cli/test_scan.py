@@ -94,7 +94,7 @@ def test_a_file_that_may_not_be_written_is_named(found, config):
 
 
 def test_a_file_that_is_not_there_or_no_toml_says_what_to_do(found, tmp_path):
-    assert "copy agent.toml.example" in scan(tmp_path / "none.toml", "--write").stderr
+    assert "iot-agent init makes one" in scan(tmp_path / "none.toml", "--write").stderr
     assert 'name = "bme280"' in scan(tmp_path / "none.toml").stdout
     (tmp_path / "bad.toml").write_text("[[sensor]\n")
     assert "is not valid TOML" in scan(tmp_path / "bad.toml").stderr

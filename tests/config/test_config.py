@@ -13,7 +13,7 @@ from agent.config.parse import load_settings, parse_settings
 from agent.util.errors import ConfigError
 from agent.util.secret import Secret
 
-EXAMPLE = Path(__file__).parents[2] / "agent.toml.example"
+EXAMPLE = Path(__file__).parents[2] / "agent" / "agent.toml.example"
 CENTER = {"center": {"url": "http://localhost:5000"}}
 VIRTUAL = {"sensor": [{"driver": "virtual"}]}
 
@@ -254,7 +254,7 @@ def test_rubbish_is_said_to_be_so(tmp_path, content):
 
 
 def test_a_missing_file_and_one_that_is_not_toml_say_so(tmp_path):
-    with pytest.raises(ConfigError, match=r"agent\.toml\.example"):
+    with pytest.raises(ConfigError, match="iot-agent init makes one"):
         load_settings(tmp_path / "agent.toml", {})
     (tmp_path / "agent.toml").write_text("[device\n")
     with pytest.raises(ConfigError, match="not valid TOML"):

@@ -170,7 +170,7 @@ def test_a_wrong_option_is_named_with_what_is_allowed(written, said):
 
 @pytest.mark.parametrize("name", ["bme280", "virtual", "emulated", "ds18b20", "bme680", "adafruit"])
 def test_agent_toml_example_shows_every_option_with_its_default(name):
-    text = (ROOT / "agent.toml.example").read_text().partition("\n[[sensor]]\n")[2].partition("\n[")[0]
+    text = (ROOT / "agent" / "agent.toml.example").read_text().partition("\n[[sensor]]\n")[2].partition("\n[")[0]
     shown = dict(re.findall(r"(?m)^# +([a-z_]+) = (.*)$", text))
     kind = load(name)
     needed = {"class": "adafruit_sht31d.SHT31D", "fields": {"Humidity": "x"}} if name == "adafruit" else {}

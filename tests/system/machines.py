@@ -93,6 +93,7 @@ def rewrite(old, new, changes, version=None):
         for path in (REPOSITORY / package).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 files[str(path.relative_to(REPOSITORY))] = path.read_bytes()
+    files |= {path.name: path.read_bytes() for path in REPOSITORY.glob("*.py")}
     files |= {name: text.encode() for name, text in changes.items()}
     if version:
         before = old.name.split("-")[1]

@@ -1,0 +1,186 @@
+"""`iot-agent init`: a few questions, and an agent.toml that is right."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from agent.cli.options import SYSTEM_CONFIG, Context, Duration, common_options
+from agent.config.units import format_duration
+from agent.util import service
+from agent.util.errors import AgentError
+
+HEAD = "# Made by iot-agent init. Every key, its default and what it is for: iot-agent config\n"
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+
+@click.command()
+@click.option("--center", metavar="URL", help="Send to this IoT Center, which gives a token.")
+@click.option("--influxdb", metavar="URL", help="Send to this InfluxDB, with a token made by hand.")
+@click.option("--org", help="Organization in InfluxDB.")
+@click.option("--bucket", help="Bucket in InfluxDB.")
+@click.option(
+    "--key-file", type=click.Path(path_type=Path), help="Holds the center's enrollment key, or InfluxDB's token."
+)
+@click.option("--sensor", "drivers", multiple=True, metavar="DRIVER", help="Like bme280, or virtual; several times.")
+@click.option("--interval", type=Duration(), help="Between two points, like 10s.")
+@click.option("--device-id", help="Default: derived from the board.")
+@click.option("--force", is_flag=True, help="Replace a configuration that is there.")
+@click.option("--no-start", is_flag=True, help="Leave the service as it is.")
+@common_options
+def init(_: Context, *, force: bool, no_start: bool, device_id: str | None, **given: Any) -> None:
+    """Ask where to and what to measure, write agent.toml, check it and read the sensors once.
+
+    Asked is only what no option says; without a terminal nothing is, and what is missing is named.
+    """
+    from agent.config.limits import missing_files  # noqa: PLC0415 - cattrs
+    from agent.config.parse import parse_settings  # noqa: PLC0415 - cattrs
+
+    config = click.get_current_context().params["config"] or _place()
+    if config.exists() and not force:
+        raise AgentError(f"{config} is there already: change it with an editor, or replace it by --force")
+    if given["center"] and given["influxdb"]:
+        raise click.UsageError("--center or --influxdb, not both")
+    device = f"[device]\nid = {_quoted(device_id)}\n\n" if device_id else ""
+    target = _target(config, given)
+    tables = _sensors(given["drivers"])
+    interval = given["interval"] or _ask("--interval", "Measure every", "10s", Duration())
+    sensors = "\n".join(f"{table}interval = {_quoted(format_duration(interval))}\n" for table in tables)
+    text = f"{HEAD}{device}{sensors}\n{target.text}"
+    settings = parse_settings(tomllib.loads(text), str(config), {})
+    if target.secret:
+        service.write_private(target.file, f"{target.secret}\n", "iot-agent")
+    service.write_private(config, text, "iot-agent")
+    click.echo(f"{config} is written:\n\n{text}")
+    for warning in (*settings.warnings, *missing_files(settings)):
+        click.echo(f"warning: {warning}", err=True)
+    _read_once(settings.sensor)
+    _say_what_is_next(config, target, start=not no_start)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A [center] or [influxdb] table, and the secret that belongs into the file it names."""
+
+    text: str
+    url: str
+    file: Path
+    secret: str = ""
+
+
+def _place() -> Path:
+    """The service's configuration for root, else one in this folder."""
+    return SYSTEM_CONFIG if os.geteuid() == 0 and SYSTEM_CONFIG.parent.is_dir() else Path("agent.toml")
+
+
+def _quoted(text: str) -> str:
+    """A TOML text. JSON's is one."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _ask(option: str, prompt: str, default: str | None = None, kind: Any = str, *, hidden: bool = False) -> Any:
+    """The answer, or without anybody to ask the default; where there is none, UsageError."""
+    if sys.stdin.isatty():
+        return click.prompt(prompt, default=default, type=kind, hide_input=hidden, show_default=bool(default), err=True)
+    if default is None:
+        raise click.UsageError(f"{option} is missing, and there is no terminal to ask on")
+    return kind(default) if kind is str else kind.convert(default, None, None)
+
+
+def _target(config: Path, given: dict[str, Any]) -> Target:
+    kind = "center" if given["center"] else "influxdb" if given["influxdb"] else ""
+    if not kind:
+        kind = _ask("--center or --influxdb", "Send to", "center", click.Choice(["center", "influxdb"]))
+        default = "http://center.local:5000" if kind == "center" else "http://localhost:8086"
+        given[kind] = _ask(f"--{kind}", "Its address", default)
+    url = given[kind]
+    if kind == "center":
+        file = config.absolute().with_name("enrollment.key")
+        asked = "" if urlsplit(url).hostname in LOOPBACK else "Enrollment key (Enter: it asks for none)"
+        secret = _secret(given["key_file"], asked, "")
+        text = f"[center]\nurl = {_quoted(url)}\n"
+        return Target(text + (f"enrollment_key_file = {_quoted(str(file))}\n" if secret else ""), url, file, secret)
+    org = given["org"] or _ask("--org", "Organization")
+    bucket = given["bucket"] or _ask("--bucket", "Bucket", "iot_center")
+    file = config.absolute().with_name("influxdb.token")
+    secret = _secret(given["key_file"], "Token that may write to it", None)
+    text = f"[influxdb]\nurl = {_quoted(url)}\norg = {_quoted(org)}\nbucket = {_quoted(bucket)}\n"
+    return Target(f"{text}token_file = {_quoted(str(file))}\n", url, file, secret)
+
+
+def _secret(file: Path | None, prompt: str, default: str | None) -> str:
+    """What is in the file or, unseen, typed: never an option, which other users could read in the process list."""
+    if file is None:
+        return str(_ask("--key-file", prompt, default, hidden=True)).strip() if prompt else ""
+    try:
+        return file.read_text(encoding="utf-8-sig").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AgentError(f"--key-file {file} cannot be read: {error}") from error
+
+
+def _sensors(drivers: Sequence[str]) -> list[str]:
+    """[[sensor]] tables of the drivers that are named, or of what is found on this machine."""
+    from drivers.base import SensorError  # noqa: PLC0415 - with the drivers
+    from drivers.scan import known, one_wire, scan_buses  # noqa: PLC0415 - Blinka
+
+    if not drivers:
+        try:
+            found = [*known(scan_buses()), *one_wire()]
+        except SensorError as error:
+            found = one_wire()
+            if not found:
+                click.echo(f"No sensor is found: {error}", err=True)
+        if found:
+            names = _names([sensor.driver for sensor in found])
+            click.echo(f"Found: {', '.join(names)}", err=True)
+            return [sensor.table(name) for sensor, name in zip(found, names, strict=True)]
+        text = "Sensor (its driver; virtual measures made-up weather, for trying things out)"
+        drivers = [str(_ask("--sensor", text, None)).strip()]
+    if len(drivers) == 1:
+        return [f"[[sensor]]\ndriver = {_quoted(drivers[0])}\n"]
+    names = _names(drivers)
+    return [
+        f"[[sensor]]\nname = {_quoted(name)}\ndriver = {_quoted(driver)}\n"
+        for name, driver in zip(names, drivers, strict=True)
+    ]
+
+
+def _names(drivers: Sequence[str]) -> list[str]:
+    """A name for each: sht4x, sht4x-2."""
+    before = [drivers[:index].count(driver) for index, driver in enumerate(drivers)]
+    return [f"{driver}-{number + 1}" if number else driver for driver, number in zip(drivers, before, strict=True)]
+
+
+def _read_once(sensors: Sequence[Any]) -> None:
+    from agent.cli.sensor import Sensor, rounds  # noqa: PLC0415 - with the drivers
+    from agent.status.words import values  # noqa: PLC0415 - with the above
+    from drivers.base import OptionError  # noqa: PLC0415 - with the above
+
+    try:
+        for shown in rounds([Sensor.of(sensor) for sensor in sensors], 1, 0):
+            click.echo(f"{shown.sensor.name} measures: {values(shown.values)}")
+    except (AgentError, OptionError) as error:
+        click.echo(f"warning: no reading yet: {error}\nThe agent starts all the same and looks for it again and again.")
+
+
+def _say_what_is_next(config: Path, target: Target, *, start: bool) -> None:
+    ours = config.absolute() == SYSTEM_CONFIG and service.is_installed("iot-agent")
+    if ours and start and service.runs() and os.geteuid() == 0:
+        service.restart("iot-agent")
+        click.echo(f"\nThe service iot-agent runs, and sends to {target.url}. Look at it with:")
+        click.echo("  sudo iot-agent status    # what it does")
+        click.echo("  sudo iot-agent doctor    # is all well, from the sensor to the bucket?")
+        return
+    option = "" if config.absolute() in {SYSTEM_CONFIG, Path("agent.toml").absolute()} else f" --config {config}"
+    click.echo("\nNext:")
+    click.echo(f"  iot-agent doctor{option}    # is all well, from the sensor to the bucket?")
+    click.echo(f"  iot-agent run{option}       # measure, buffer and deliver to {target.url}")

@@ -1,0 +1,72 @@
+"""`iot-center config`, `init` and `install-service`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from center.cli import main
+from center.settings import load
+
+PASSWORD = "correct horse battery"
+
+
+def init(folder, *arguments, text=""):
+    """As a process: it calls others, which read the same standard input."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("INFLUX_", "IOT_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "center", "init", *arguments],
+        cwd=folder,
+        env=environment | {"XDG_STATE_HOME": str(folder / "state"), "PYTHONPATH": str(Path.cwd())},
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_config_prints_the_documented_configuration_which_is_right(tmp_path):
+    (tmp_path / "center.toml").write_text(CliRunner().invoke(main, ["config"]).stdout)
+    assert load(tmp_path / "center.toml", environ={}, folder=tmp_path).server.port == 5000
+
+
+def test_an_embedded_center_for_this_machine_needs_nothing_more(tmp_path):
+    said = init(tmp_path, "--embedded", "--config", "center.toml")
+    assert said.returncode == 0, said.stderr
+    settings = load(tmp_path / "center.toml", environ={}, folder=tmp_path)
+    assert settings.embedded
+    assert (tmp_path / "center.toml").stat().st_mode & 0o777 == 0o600
+    assert "opens; 0 devices" in said.stdout
+    assert "iot-agent init --center http://127.0.0.1:5000" in said.stdout
+    assert "is there already" in init(tmp_path, "--embedded", "--config", "center.toml").stderr
+
+
+def test_on_the_network_it_sets_the_password_and_says_how_a_device_gets_its_key(tmp_path):
+    said = init(tmp_path, "--embedded", "--host", "0.0.0.0", "--config", "center.toml", text=PASSWORD)
+    assert said.returncode == 0, said.stderr
+    assert "the password is set" in said.stdout
+    assert "iot-center enroll" in said.stdout
+    assert PASSWORD not in said.stdout + (tmp_path / "center.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--influxdb", "http://i:8086"), "--org is missing"),
+        (("--influxdb", "i", "--org", "o"), "--token-file is missing"),
+    ],
+)
+def test_what_is_missing_is_named_and_nothing_is_written(tmp_path, options, words):
+    said = init(tmp_path, "--config", "center.toml", *options)
+    assert said.returncode == 2
+    assert words in said.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_unit_of_a_wheel_starts_the_python_it_is_installed_in():
+    said = CliRunner().invoke(main, ["install-service", "--print"]).stdout
+    assert f"ExecStart={Path(sys.executable).parent}/iot-center serve --config /etc/iot-center/center.toml" in said

@@ -1,0 +1,161 @@
+"""`iot-agent config`, `init` and `install-service`: from a wheel to a configuration that is right."""
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import drivers.scan
+from agent.cli import main
+from agent.config.parse import load_settings
+from agent.util import service
+from drivers.base import SensorError
+from drivers.scan import Bus, FoundChip, Sensor
+
+
+def init(*arguments):
+    return CliRunner().invoke(main, ["init", *arguments])
+
+
+@pytest.fixture
+def config(tmp_path):
+    return tmp_path / "agent.toml"
+
+
+def test_config_prints_the_documented_configuration_which_is_right(config):
+    said = CliRunner().invoke(main, ["config"])
+    config.write_text(said.stdout)
+    assert load_settings(config, {}).sensor[0].driver == "bme280"
+
+
+def test_all_answers_as_options_make_a_configuration_that_is_right_and_read_once(config):
+    said = init(
+        *("--config", str(config), "--center", "http://127.0.0.1:5000", "--sensor", "virtual", "--interval", "2s"),
+        *("--device-id", "attic"),
+    )
+    assert said.exit_code == 0, said.output
+    settings = load_settings(config, {})
+    assert (settings.device.id, settings.sensor[0].driver, settings.sensor[0].interval) == ("attic", "virtual", 2)
+    assert settings.center.url == "http://127.0.0.1:5000"
+    assert config.stat().st_mode & 0o777 == 0o600
+    assert "virtual measures: Temperature" in said.stdout
+    assert f"iot-agent run --config {config}" in said.stdout
+
+
+def test_promise_7_a_key_is_put_beside_the_configuration_for_the_owner_alone_and_is_not_shown(config, tmp_path):
+    key = tmp_path / "key.txt"
+    key.write_text("SECRET-KEY\r\n")
+    said = init("--config", str(config), "--center", "http://c:5000", "--key-file", str(key), "--sensor", "virtual")
+    kept = tmp_path / "enrollment.key"
+    assert kept.read_text() == "SECRET-KEY\n"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert load_settings(config, {}).center.enrollment_key_file == str(kept)
+    assert "SECRET-KEY" not in said.output + config.read_text()
+
+
+def test_an_influxdb_and_two_sensors(config, tmp_path):
+    (tmp_path / "token").write_text("TOKEN")
+    options = ("--influxdb", "http://i:8086", "--org", "o", "--key-file", str(tmp_path / "token"))
+    said = init("--config", str(config), *options, "--sensor", "virtual", "--sensor", "virtual")
+    assert said.exit_code == 0, said.output
+    settings = load_settings(config, {})
+    assert [sensor.name for sensor in settings.sensor] == ["virtual", "virtual-2"]
+    assert (settings.influxdb.org, settings.influxdb.bucket) == ("o", "iot_center")
+    assert (tmp_path / "influxdb.token").read_text() == "TOKEN\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--center", "http://127.0.0.1:5000"), "--sensor is missing"),
+        (("--influxdb", "http://i"), "--org is missing"),
+        (("--influxdb", "http://i", "--org", "o"), "--key-file is missing"),
+        (("--influxdb", "http://i", "--center", "http://c"), "not both"),
+        (("--center", "http://127.0.0.1:5000", "--sensor", "vitual"), "did you mean 'virtual'?"),
+        (("--center", "127.0.0.1:5000", "--sensor", "virtual"), "center.url"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_named_and_nothing_is_written(config, monkeypatch, options, words):
+    monkeypatch.setattr(drivers.scan, "scan_buses", list)
+    said = init("--config", str(config), *options)
+    assert said.exit_code in (2, 78)
+    assert words in said.stderr
+    assert not list(config.parent.iterdir())
+
+
+def test_a_configuration_that_is_there_stays(config):
+    config.write_text("mine")
+    said = init("--config", str(config), "--center", "http://127.0.0.1", "--sensor", "virtual")
+    assert said.exit_code == 1
+    assert "is there already" in said.stderr
+    assert config.read_text() == "mine"
+
+
+def test_what_the_scan_finds_is_taken_and_a_sensor_that_does_not_answer_is_said(config, monkeypatch):
+    chips = (FoundChip(0x76, "BME280", 0x60, driver="bme280"),)
+    monkeypatch.setattr(drivers.scan, "scan_buses", lambda: [Bus(77, chips)])
+    monkeypatch.setattr(drivers.scan, "one_wire", lambda: [Sensor("ds18b20", id="28-0316a279c8ff")])
+    said = init("--config", str(config), "--center", "http://127.0.0.1")
+    assert said.exit_code == 0, said.output
+    tables = tomllib.loads(config.read_text())["sensor"]
+    assert [(table["driver"], table.get("bus")) for table in tables] == [("bme280", 77), ("ds18b20", None)]
+    assert "no reading yet" in said.stdout
+
+
+def test_at_a_terminal_it_asks_five_questions(tmp_path):
+    """Center or InfluxDB, address, key, sensor, interval; the key is not echoed."""
+    answers = ["center", "http://center.lan:5000", "SECRET-KEY", "virtual", "5s"]
+    terminal, theirs = pty.openpty()
+    command = [sys.executable, "-m", "agent.cli", "init", "--config", "agent.toml"]
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "TERM": "dumb"}
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, env=environment
+    ) as process:
+        os.close(theirs)
+        said, asked = b"", 0
+        while select.select([terminal], [], [], 60)[0]:
+            try:
+                said += os.read(terminal, 4096)
+            except OSError:  # how a terminal tells that nobody has it open any more
+                break
+            if asked < len(answers) and said.rstrip(b" ").endswith(b":"):
+                os.write(terminal, answers[asked].encode() + b"\n")
+                said, asked = said + b" ", asked + 1
+    os.close(terminal)
+    assert process.returncode == 0, said.decode()
+    assert b"SECRET-KEY" not in said
+    assert (tmp_path / "enrollment.key").read_text() == "SECRET-KEY\n"
+    settings = load_settings(tmp_path / "agent.toml", {})
+    assert (settings.center.url, settings.sensor[0].interval) == ("http://center.lan:5000", 5)
+
+
+def test_the_unit_of_a_wheel_starts_the_python_it_is_installed_in_and_nothing_that_only_debian_brings():
+    said = CliRunner().invoke(main, ["install-service", "--print"]).stdout
+    programs = Path(sys.executable).parent
+    assert f"ExecStart={programs}/iot-agent run --config /etc/iot-agent/agent.toml" in said
+    assert "ExecStartPre" not in said
+    assert "DevicePolicy=closed" in said
+
+
+def test_a_service_in_a_home_is_refused_because_its_sandbox_hides_homes(monkeypatch):
+    monkeypatch.setattr(service.sys, "executable", "/home/pi/venv/bin/python")
+    said = CliRunner().invoke(main, ["install-service"])
+    assert said.exit_code == 1
+    assert "lies below /home, which the service's sandbox hides" in said.stderr
+
+
+def test_no_bus_says_what_to_do_and_asks_for_a_driver(config, monkeypatch):
+    def none():
+        raise SensorError("no I2C bus on this machine: enable I2C")
+
+    monkeypatch.setattr(drivers.scan, "scan_buses", none)
+    said = init("--config", str(config), "--center", "http://127.0.0.1")
+    assert "No sensor is found: no I2C bus" in said.stderr
+    assert "--sensor is missing" in said.stderr
+    assert not config.exists()

@@ -1,0 +1,82 @@
+"""What starts the commands: a foreign package in the place of ours is named. And `flask run`."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+INSTALLED = "import sys; sys.meta_path = [f for f in sys.meta_path if 'Editable' not in repr(f)]; "  # as from a wheel
+METADATA = "Metadata-Version: 2.1\nName: drivers\nVersion: 0.1.0\n"
+
+
+def call(folder, path, *command, **more):
+    environment = {name: text for name, text in os.environ.items() if not name.startswith(("INFLUX_", "IOT_"))}
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=environment | {"PYTHONPATH": os.pathsep.join(map(str, path))} | more,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", ["agent", "center"])
+def test_a_package_of_another_s_in_the_place_of_ours_is_named_with_what_to_do(tmp_path, command):
+    for folder in ("drivers", "drivers-0.1.0.dist-info"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "drivers" / "__init__.py").write_text("")
+    (tmp_path / "drivers-0.1.0.dist-info" / "METADATA").write_text(METADATA)
+    (tmp_path / "drivers-0.1.0.dist-info" / "RECORD").write_text("drivers/__init__.py,,\n")
+    said = call(
+        tmp_path, (tmp_path, ROOT), "-c", f"{INSTALLED}from iot_edge_agent import {command}; {command}()", "check"
+    )
+    assert said.returncode == 1
+    assert "the package drivers 0.1.0 put a package 'drivers' of its own" in said.stderr
+    assert "pip uninstall drivers, then pip install --force-reinstall" in said.stderr
+    assert len(said.stderr.splitlines()) == 1
+
+
+def test_a_folder_of_that_name_on_the_path_is_named(tmp_path):
+    (tmp_path / "drivers").mkdir()
+    (tmp_path / "drivers" / "__init__.py").write_text("")
+    said = call(tmp_path, (tmp_path, ROOT), "-c", f"{INSTALLED}from iot_edge_agent import agent; agent()", "check")
+    assert f"'drivers' is not iot-edge-agent's but {tmp_path / 'drivers'}" in said.stderr
+
+
+def test_an_error_of_our_own_stays_one(tmp_path):
+    code = "import agent.cli as c; c.main = lambda: c.nothing; from iot_edge_agent import agent; agent()"
+    assert "AttributeError" in call(tmp_path, (ROOT,), "-c", code).stderr
+
+
+@pytest.mark.parametrize("flask", [["run"], ["--app", "center", "run"]])
+def test_flask_run_says_in_one_sentence_what_is_missing(tmp_path, flask):
+    said = call(tmp_path, (ROOT,), "-m", "flask", *flask)
+    assert said.returncode == 1
+    (line,) = said.stderr.splitlines()
+    assert line.startswith("Error: no InfluxDB to store in: INFLUX_URL, INFLUX_TOKEN, INFLUX_ORG not set")
+    assert "IOT_CENTER_EMBEDDED=1" in line
+
+
+def test_flask_run_takes_the_tutorial_s_config_ini(tmp_path):
+    names = (
+        "INFLUX_URL = http://127.0.0.1:9\nINFLUX_TOKEN = t\nINFLUX_ORG = o\nINFLUX_BUCKET = b\nINFLUX_BUCKET_AUTH = a\n"
+    )
+    (tmp_path / "config.ini").write_text(f"[APP]\n{names}")
+    said = call(tmp_path, (ROOT,), "-m", "flask", "run")
+    assert said.returncode == 1
+    assert "Error: InfluxDB does not answer at http://127.0.0.1:9" in said.stderr
+
+
+def test_flask_finds_the_center_where_it_is_installed_and_an_app_of_one_s_own_first(tmp_path):
+    embedded = {"IOT_CENTER_EMBEDDED": "1", "XDG_STATE_HOME": str(tmp_path)}
+    said = call(tmp_path, (ROOT,), "-m", "flask", "routes", **embedded)
+    assert said.returncode == 0, said.stderr
+    assert re.search(r"POST +/api/devices/<", said.stdout)
+    (tmp_path / "app.py").write_text("from flask import Flask\napp = Flask('mine')\n")
+    assert "/api/devices" not in call(tmp_path, (ROOT,), "-m", "flask", "routes").stdout
