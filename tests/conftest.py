@@ -49,6 +49,10 @@ NEEDS = {
         lambda: all(map(shutil.which, ("mmdebstrap", "systemd-nspawn", "qemu-system-x86_64"))) and namespaces(),
         "as root, where namespaces are allowed, install Debian's mmdebstrap, systemd-container and qemu-system-x86",
     ),
+    "release": (
+        lambda: os.environ.get("RELEASE") and all(map(shutil.which, ("mmdebstrap", "systemd-nspawn", "dpkg-deb"))),
+        "make release-check, as root, with Debian's mmdebstrap, systemd-container and qemu-user-static",
+    ),
     "slow": (lambda: os.environ.get("MARKED"), "set MARKED=1: make test MARKED=1"),
 }
 
