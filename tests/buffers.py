@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+
 from agent.buffer.buffer import open_buffer
 from agent.buffer.offline import OfflineBuffer
 from agent.buffer.rows import MAX_LINES, Kind, pack
+from agent.buffer.store import DATABASE
 from agent.clock.timeline import stamp_offset
 from agent.config.settings import BufferSettings
 from agent.points.schema import Line
@@ -53,6 +57,22 @@ def store(buffer, lines) -> None:
     with OfflineBuffer(buffer.folder) as beside:
         beside.add(rows)
     assert buffer.notice()
+
+
+def store_of(buffer):
+    """Where its disk can be made to fail: below everything else."""
+    return buffer._disk.store
+
+
+def checkpoint(folder, how="TRUNCATE") -> None:
+    """What is in SQLite's log goes to the database, as whoever opens it last has it done."""
+    with contextlib.closing(sqlite3.connect(folder / DATABASE)) as beside:
+        beside.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
+
+
+def cut_power(buffer) -> None:
+    """Nothing of it is written any more; what is on the disk is there."""
+    buffer._disk.close()
 
 
 def open_at(folder, clock=None, wait=True, **settings):

@@ -57,7 +57,7 @@ class FakeCenter:
         found = getattr(self, f"_{request.method.lower()}_{self.api.replace('-', '_')}")(request)
         return found if isinstance(found, Response) else answer(*found)
 
-    def _issue(self, device_id):
+    def issue(self, device_id):
         key = f"{next(self.keys):016x}"
         token = f"tok-{key}-{'x' * 60}=="
         self.tokens[device_id] = [*self.tokens.get(device_id, []), token]
@@ -82,7 +82,7 @@ class FakeCenter:
         self.secrets[device_id] = secret
         self.tokens[device_id] = []  # a re-issue deletes what was
         body = {"deviceId": device_id, "createdAt": "2026-11-24T06:31:00Z", "serverTime": "2026-11-24T06:31:00.122Z"}
-        return (200 if known else 201), body | self._issue(device_id) | self.place | self.extra
+        return (200 if known else 201), body | self.issue(device_id) | self.place | self.extra
 
     def _get_iot_center(self, request):
         device_id = request.path.rsplit("/", 1)[1]
@@ -110,7 +110,7 @@ class FakeCenter:
             return 200, AGAIN | {"id": device_id} | self.place | self.extra
         if request.args.get("register") == "false":
             return 403, {"id": device_id, "registered": False}
-        token = self._issue(device_id)["token"]
+        token = self.issue(device_id)["token"]
         return 200, FIRST | {"id": device_id, "influx_token": token} | self.place | self.extra
 
     def _post_iot_center_v2(self, _):
@@ -126,7 +126,7 @@ class FakeCenter:
         device_id = json.loads(request.get_data())["deviceId"]
         if self.tokens.get(device_id):
             return 500, {"error": "This device ID is already registered and has an authorization."}
-        self._issue(device_id)
+        self.issue(device_id)
         return 200, {"deviceId": device_id}
 
     def _get_iot_api(self, request):

@@ -11,6 +11,8 @@ import argparse
 import ast
 import contextlib
 import difflib
+import gc
+import importlib
 import itertools
 import json
 import os
@@ -41,15 +43,25 @@ NOT_HERE = {"VariableInserter", "VariableReplacer"}  # these need to be told wha
 
 @dataclass(frozen=True)
 class Package:
-    """What is changed, and whose tests must notice. Of a package's tests those of whole processes are left out."""
+    """What is changed, and whose tests must notice: its unit tests, `without` those that fill disks or sweep files."""
 
     name: str
     changed: tuple[str, ...]
     tests: tuple[str, ...]
+    without: tuple[str, ...] = ()
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        return *self.tests, *(f"--ignore={path}" for path in self.without)
 
 
 PACKAGES = (
-    Package("agent/buffer", ("agent/buffer/*.py",), ("tests/buffer",)),
+    Package(
+        "agent/buffer",
+        ("agent/buffer/*.py",),
+        ("tests/buffer",),
+        tuple(f"tests/buffer/test_{name}.py" for name in ("committer", "flips", "full")),
+    ),
     Package("agent/delivery", ("agent/delivery/*.py",), ("tests/delivery",)),
     Package("agent/clock", ("agent/clock/*.py",), ("tests/clock",)),
     Package("agent/sensing", ("agent/sensing/*.py",), ("tests/sensing",)),
@@ -133,6 +145,45 @@ def pytest_sessionfinish(session):
         Path(os.environ[PLUGIN]).write_text(json.dumps(session.config.stash[TOOK]))
 
 
+# In the process that tries: what all tests import is imported once, and each attempt is a fork of that
+
+IMPORTED = ("hypothesis.stateful", "pytest_httpserver", "requests", "influxdb_client", "diskcache", "cattrs", "flask")
+IMPORTED_IS_FINE = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
+
+
+def ready() -> int:
+    """Reads attempts, [seconds, argument, …] a line, and answers with the exit code of each; None: it took too long."""
+    for name in IMPORTED:
+        importlib.import_module(name)
+    gc.freeze()
+    out = os.dup(1)
+    for number in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    for line in sys.stdin:
+        seconds, *arguments = json.loads(line)
+        child = os.fork()
+        if not child:
+            os.setsid()
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os._exit(int(pytest.main([*IMPORTED_IS_FINE, *arguments])))
+        os.write(out, f"{json.dumps(ended(child, seconds))}\n".encode())
+    return 0
+
+
+def ended(child: int, seconds: float) -> int | None:
+    """The exit code; None if it had to be killed. Nothing of it is left."""
+    until, found = time.monotonic() + seconds, (0, 0)
+    while not found[0] and time.monotonic() < until:
+        found = os.waitpid(child, os.WNOHANG)
+        time.sleep(0 if found[0] else 0.02)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    if not found[0]:
+        os.waitpid(child, 0)
+        return None
+    return os.waitstatus_to_exitcode(found[1])
+
+
 # Everything else
 
 
@@ -199,6 +250,20 @@ class Copy:
                 shutil.copy(source, folder / name)
         self.environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "TMPDIR": str(folder / "tmp")}
         (folder / "tmp").mkdir()
+        self.ready = subprocess.Popen(
+            [sys.executable, "-m", "tests.mutants", "--ready"], cwd=folder, env=self.environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=1,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        self.ready.communicate()
+
+    def attempt(self, *arguments: str, seconds: float) -> int | None:
+        """The exit code of pytest; None when it took too long."""
+        assert self.ready.stdin is not None
+        assert self.ready.stdout is not None
+        self.ready.stdin.write(json.dumps([seconds, *arguments]) + "\n")
+        return json.loads(self.ready.stdout.readline())
 
     def run(self, *command: str, seconds: float, **environment: str) -> int | None:
         """The exit code; None when it took too long."""
@@ -221,7 +286,7 @@ class Copy:
         source = f"--include={','.join(package.changed)}"
         code = self.run(
             "-m", "coverage", "run", source, f"--data-file={data}", "-m", "pytest", *PYTEST, "-p", "tests.mutants",
-            *package.tests, seconds=1200, **{PLUGIN: str(notes)},
+            *package.arguments, seconds=1200, **{PLUGIN: str(notes)},
         )  # fmt: skip
         if code != 0:
             raise SystemExit(f"{package.name}: its tests fail without any change (exit code {code})")
@@ -232,6 +297,8 @@ class Copy:
         found = coverage.CoverageData(str(data))
         found.read()
         files = {str(Path(name).relative_to(self.folder)): name for name in found.measured_files()}
+        if self.attempt(*PYTEST, *took, seconds=1200) != 0:
+            raise SystemExit(f"{package.name}: its tests fail in a fork, without any change")
         return Reached(took, {path: found.contexts_by_lineno(name) for path, name in files.items()})
 
     def tried(self, mutant: Mutant, reached: Reached) -> str:
@@ -244,7 +311,7 @@ class Copy:
         file.write_text(code)
         try:
             seconds = 20 + PATIENCE * sum(reached.took.get(name, 0) for name in tests)
-            done = self.run("-m", "pytest", "-x", *PYTEST, *tests, seconds=seconds)
+            done = self.attempt("-x", *PYTEST, *tests, seconds=seconds)
         finally:
             file.write_text(as_it_was)
         return "hangs" if done is None else "killed" if done else "survives"
@@ -283,8 +350,9 @@ def main() -> int:
         mutants = {name: [one for one in found if one.place in last] for name, found in mutants.items()}
     with tempfile.TemporaryDirectory(prefix="mutants-") as top, ThreadPoolExecutor(asked.workers) as pool:
         free: SimpleQueue[Copy] = SimpleQueue()
-        for number in range(asked.workers):
-            free.put(Copy(Path(top) / str(number)))
+        copies = [Copy(Path(top) / str(number)) for number in range(asked.workers)]
+        for copy in copies:
+            free.put(copy)
 
         def borrowed(work):
             copy = free.get()
@@ -305,6 +373,8 @@ def main() -> int:
 
         order = in_turn({name: found[: asked.most] for name, found in mutants.items()})
         tried = [mutant for mutant in pool.map(attempt, order) if mutant.end]
+        for copy in copies:
+            copy.close()
     KEPT.parent.mkdir(exist_ok=True)
     KEPT.write_text(json.dumps([mutant.place for mutant in tried if mutant.end == "survives"]))
     print(f"\nseed {asked.seed}\n\n{table(possible, tried)}")
@@ -312,4 +382,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ready() if sys.argv[1:] == ["--ready"] else main())

@@ -15,7 +15,7 @@ from agent.buffer.buffer import DeadLetter
 from agent.buffer.committer import Committer
 from agent.buffer.store import DATABASE, DiskError
 from agent.util.loops import LoopThread
-from tests.buffers import SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at, pending_after
+from tests.buffers import SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at, pending_after, store_of
 from tests.disks import fill, small_disk
 
 
@@ -194,7 +194,7 @@ def break_disk(buffer, trouble="full"):
         raise DiskError(trouble, "injected")
         yield
 
-    buffer._disk.store.transaction = transaction
+    store_of(buffer).transaction = transaction
 
 
 @pytest.mark.parametrize(("policy", "newest", "oldest"), [("thin", 1, 1), ("drop_oldest", 1, 0), ("drop_newest", 0, 1)])
@@ -222,7 +222,7 @@ def test_each_point_is_delivered_once_while_settling_fails(folder, clock):
     clock.pass_s(5)
     assert not buffer.commit()
     assert drain(buffer) == []
-    del buffer._disk.store.transaction
+    del store_of(buffer).transaction
     clock.pass_s(31)
     assert buffer.commit()
     buffer.close()
@@ -237,7 +237,7 @@ def test_promise_1_putting_waits_for_no_disk(folder):
             return time.monotonic_ns()
 
     buffer = open_at(folder, RealClock(), loss_window=0)
-    store, real = buffer._disk.store, buffer._disk.store.transaction
+    store, real = store_of(buffer), store_of(buffer).transaction
     syncing, enough, held_up = threading.Event(), threading.Event(), []
 
     @contextlib.contextmanager
@@ -363,7 +363,7 @@ def test_ballast_is_there_for_a_full_disk_and_comes_back(folder, clock):
     measure(buffer, clock, 3)
     assert not buffer.commit_all()
     assert not ballast.exists()
-    del buffer._disk.store.transaction
+    del store_of(buffer).transaction
     clock.pass_s(31)
     assert buffer.commit_all()
     assert ballast.exists()

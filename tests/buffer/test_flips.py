@@ -15,7 +15,7 @@ from agent.buffer.database import PAGE_BYTES
 from agent.buffer.rows import unpack
 from agent.buffer.store import DATABASE, Store
 from tests.amounts import amount
-from tests.buffers import HandClock, accounted, line, measure, open_at, salvaged
+from tests.buffers import HandClock, accounted, checkpoint, line, measure, open_at, salvaged
 
 LOG = DATABASE + "-wal"
 SAMPLE = amount(100, 500)
@@ -35,7 +35,7 @@ def used(tmp_path_factory):
         if number == 5:
             buffer.delivered(buffer.take_backlog(10))
         if number == 41:
-            buffer._disk.store._cache._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            checkpoint(buffer.folder)
     shutil.copytree(top / "live", top / "copy")
     buffer.close()
     return top / "copy"

@@ -23,7 +23,7 @@ from agent.buffer import rows
 from agent.buffer.buffer import DeadLetter, Part
 from agent.buffer.store import DiskError
 from tests.amounts import amount
-from tests.buffers import BOOT, OTHER_BOOT, UNIX_NS, HandClock, line, open_at
+from tests.buffers import BOOT, OTHER_BOOT, UNIX_NS, HandClock, cut_power, line, open_at, store_of
 
 
 def value(text: bytes) -> int:
@@ -176,7 +176,7 @@ class BufferMachine(RuleBasedStateMachine):
         old = self.buffer.folder
         new = self.top / str(self.runs + 1)
         shutil.copytree(old, new)
-        self.buffer._disk.close()
+        cut_power(self.buffer)
         self.buffer.close()
         shutil.rmtree(old)
         self._reopen(new, reboot=reboot, killed=True)
@@ -204,7 +204,7 @@ class BufferMachine(RuleBasedStateMachine):
 
     def _present(self):
         """The points that wait on disk, whatever their state."""
-        store, found = self.buffer._disk.store, []
+        store, found = store_of(self.buffer), []
         for row in store.scan(before=1 << 62):
             found += [value(text) for text in rows.unpack(*store.read(row.key), row.key)[1]]
         assert len(found) == len(set(found)), "no point is there twice"

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from agent.buffer.store import DATABASE
-from tests.buffers import HandClock, accounted, drain, measure, open_at
+from tests.buffers import HandClock, accounted, checkpoint, drain, measure, open_at
 
 COMMITS = 160
 
@@ -19,13 +19,12 @@ def history(tmp_path_factory):
     folder = tmp_path_factory.mktemp("power") / "buffer"
     clock = HandClock()
     buffer = open_at(folder, clock)
-    store = buffer._disk.store
     states = []
     for number in range(COMMITS):
         measure(buffer, clock, 10)
         assert buffer.commit_all()
         if number % 40 == 39:
-            store._cache._sql("PRAGMA wal_checkpoint(RESTART)").fetchall()
+            checkpoint(folder, "RESTART")
         files = [(folder / name).read_bytes() for name in (DATABASE, DATABASE + "-wal")]
         states.append((*files, buffer.snapshot().counters.points.measured))
     buffer.close()

@@ -4,7 +4,7 @@ import pytest
 
 from agent.buffer.rows import Kind
 from agent.buffer.store import DiskError
-from tests.buffers import HandClock, accounted, drain, measure, open_at
+from tests.buffers import HandClock, accounted, drain, measure, open_at, store_of
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def rows(buffer, clock, number, points):
 
 def failing_read(buffer, monkeypatch, number):
     """The disk refuses the read of this number, counted from now, once."""
-    store, reads = buffer._disk.store, []
+    store, reads = store_of(buffer), []
     real = store.read
 
     def read(key):
@@ -64,7 +64,7 @@ def test_promise_2_a_read_error_in_any_of_several_runs_that_are_merged_leaves_no
 @pytest.mark.parametrize("error", [DiskError("io", "a bad sector"), MemoryError(), KeyboardInterrupt()])
 def test_an_error_while_a_batch_is_read_leaves_its_rows_free(buffer, clock, monkeypatch, error):
     rows(buffer, clock, 3, 10)
-    store = buffer._disk.store
+    store = store_of(buffer)
 
     def read(_):
         raise error

@@ -20,7 +20,21 @@ from agent.buffer.store import DATABASE, FILES, DiskError, Store
 from agent.clock.timeline import Stretch, stamp_offset
 from agent.util.loops import LoopThread
 from tests.amounts import amount
-from tests.buffers import BOOT, SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at, salvaged
+from tests.buffers import (
+    BOOT,
+    SECOND,
+    UNIX_NS,
+    HandClock,
+    accounted,
+    checkpoint,
+    cut_power,
+    drain,
+    line,
+    measure,
+    open_at,
+    salvaged,
+    store_of,
+)
 from tests.disks import of_kind, use_up
 
 OLD = 400
@@ -329,7 +343,7 @@ def test_what_the_folder_holds_is_for_its_owner_only(folder):
 def test_damage_that_is_found_while_the_agent_runs_starts_a_new_database(folder):
     clock = HandClock(now_s=100_000)
     buffer = open_at(folder, clock)
-    buffer._disk.store._cache._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    checkpoint(buffer.folder)
     size = (folder / DATABASE).stat().st_size
     with (folder / DATABASE).open("r+b") as file:
         file.seek(PAGE_BYTES)
@@ -381,7 +395,7 @@ def test_after_a_clean_stop_nothing_is_checked(tmp_path, monkeypatch):
 def test_quick_check_finds_a_damaged_page(folder):
     store = Store(folder)
     assert store.sound() is None
-    store._cache._sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    checkpoint(folder)
     with (folder / DATABASE).open("r+b") as file:
         file.seek(2048)
         file.write(random.Random(3).randbytes(8192))
@@ -432,13 +446,13 @@ def test_promise_8_a_salvage_that_is_interrupted_goes_on_and_each_point_comes_ba
     accounted(buffer)
     if how == "killed":
         shutil.copytree(folder, tmp_path / "killed")
-        buffer._disk.close()
+        cut_power(buffer)
         buffer.close()
         folder = tmp_path / "killed"
     elif how == "closed":
         buffer.close()
     else:
-        store = buffer._disk.store
+        store = store_of(buffer)
 
         def refuse():
             raise DiskError(how, "in the middle")
@@ -580,7 +594,7 @@ def test_promise_8_a_second_damage_while_the_first_is_read_counts_nothing_twice(
     clock.pass_s(2)
     assert buffer.commit_all()
     shutil.copytree(folder, tmp_path / "killed")
-    buffer._disk.close()
+    cut_power(buffer)
     hurt(tmp_path / "killed")
     again = open_at(tmp_path / "killed", clock)
     drain(again)

@@ -30,7 +30,7 @@ from agent.buffer.rows import (
     unpack,
 )
 from agent.buffer.store import DATABASE, DiskError, RowDisk, Store, disk_error
-from tests.buffers import BOOT, HandClock, measure, open_at
+from tests.buffers import BOOT, HandClock, measure, open_at, store_of
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ def test_trap_dollar_and_tilde_in_the_path_are_expanded(tmp_path, monkeypatch):
 def test_trap_an_open_cursor_keeps_the_log_from_being_reused(folder):
     clock = HandClock()
     buffer = open_at(folder, clock)
-    scan = buffer._disk.store.scan()
+    scan = store_of(buffer).scan()
     for _ in range(600):
         measure(buffer, clock, 3)
         buffer.commit_all()

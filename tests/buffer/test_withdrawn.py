@@ -8,7 +8,7 @@ from agent.buffer.offline import OfflineBuffer
 from agent.buffer.rows import Kind, pack
 from agent.clock.timeline import Stretch
 from agent.points.schema import Line
-from tests.buffers import BOOT, SECOND, UNIX_NS, HandClock, accounted, drain, measure, open_at, store
+from tests.buffers import BOOT, SECOND, UNIX_NS, HandClock, accounted, drain, measure, open_at, store, store_of
 
 AHEAD_NS = 7200 * SECOND
 
@@ -91,7 +91,7 @@ def test_rows_that_are_being_read_when_their_time_is_found_wrong_are_not_given_o
     buffer = open_at(tmp_path, clock)
     measure(buffer, clock, 10)
     buffer.commit_all()
-    read, once = buffer._disk.store.read, [1]
+    read, once = store_of(buffer).read, [1]
 
     def reading(key):
         if once:
@@ -99,7 +99,7 @@ def test_rows_that_are_being_read_when_their_time_is_found_wrong_are_not_given_o
             corrected(buffer, clock)
         return read(key)
 
-    monkeypatch.setattr(buffer._disk.store, "read", reading)
+    monkeypatch.setattr(store_of(buffer), "read", reading)
     assert buffer.take_backlog(100) is None
     assert not once
     for _ in range(3):

@@ -49,8 +49,8 @@ class Pair(FakeCenter):
         self.influx = influx
         self.place["influx_url"] = influx.url
 
-    def _issue(self, device_id):
-        issued = super()._issue(device_id)
+    def issue(self, device_id):
+        issued = super().issue(device_id)
         self.influx.token = issued["token"]
         return issued
 

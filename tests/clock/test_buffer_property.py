@@ -14,6 +14,7 @@ from agent.clock.sources import SECOND, Anchor, aged
 from agent.config.settings import BufferSettings
 from agent.points.schema import Line
 from tests.amounts import amount
+from tests.buffers import cut_power
 from tests.clock_world import DAY, HOUR, NOW_NS, YEAR, World, error_ns
 
 MS = 1_000_000
@@ -137,7 +138,7 @@ class Device:
 
     def shut(self, cut):
         if cut:  # what is not on disk is lost
-            self.buffer._disk.close()
+            cut_power(self.buffer)
             self.buffer._hold.release()
         else:
             self.buffer.close()

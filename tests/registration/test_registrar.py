@@ -127,7 +127,7 @@ def test_whatever_a_center_of_any_kind_answers_at_any_place_is_an_error_in_words
     """The device is registered and has lost its token: so each request of the dialect is made. Then it is refreshed."""
     strange, place = wrong
     center = FakeCenter(httpserver, api)
-    center._issue("pi-7")
+    center.issue("pi-7")
     center.scripted = [None] * place + [answer(200, strange)]
     device = registrar(center, api=api)
     settle(device, clock)
@@ -158,7 +158,7 @@ def test_a_server_of_no_known_kind_is_named_with_what_each_attempt_got(httpserve
 
 def test_the_empty_token_of_iot_center_v2_is_mended_by_removing_and_registering_once(httpserver, registrar):
     center = FakeCenter(httpserver, "iot-center-v2")
-    center._issue("pi-7")  # registered, and the device has lost its token
+    center.issue("pi-7")  # registered, and the device has lost its token
     device = registrar(center, api="iot-center-v2")
     device.step()
     assert center.tokens["pi-7"] == [device.target().token.reveal()]
@@ -190,7 +190,7 @@ def test_a_center_that_never_gives_a_token_is_asked_twice_and_then_with_back_off
 
 def test_a_device_whose_id_begins_anothers_never_removes_the_other_from_iot_center_v2(httpserver, registrar):
     center = FakeCenter(httpserver, "iot-center-v2")
-    center._issue("pi-10")
+    center.issue("pi-10")
     fails_with(registrar(center, "pi-1", api="iot-center-v2"), "cannot tell pi-1 from 'pi-10'", "another [device] id")
     assert center.tokens["pi-10"]
 
@@ -207,7 +207,7 @@ def test_an_iot_center_that_withholds_the_token_is_mended_by_removing_first(http
 
 def test_already_registered_at_the_js_server_is_fetched(httpserver, registrar):
     center = FakeCenter(httpserver, "iot-api")
-    token = center._issue("pi-7")["token"]
+    token = center.issue("pi-7")["token"]
     device = registrar(center, api="iot-api")
     device.step()
     assert device.target().token.reveal() == token

@@ -36,8 +36,11 @@ class Notified:
             time.sleep(0.02)
         raise AssertionError(f"{text} was not said within {seconds} s, but {self.said[-5:]}")
 
+    def close(self):
+        self._socket.close()
+
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self._socket.close()
+        self.close()

@@ -131,8 +131,8 @@ class Center(FakeCenter):
         self.database = database
         self.place["influx_url"] = database.url
 
-    def _issue(self, device_id):
-        issued = super()._issue(device_id)
+    def issue(self, device_id):
+        issued = super().issue(device_id)
         self.database.token = issued["token"]
         return issued
 

@@ -94,7 +94,7 @@ def running(tmp_path):
     for one in started:
         one.process.kill()
         one.process.wait()
-        one.notified._socket.close()
+        one.notified.close()
 
 
 def test_promise_2_another_server_and_interval_take_effect_and_no_point_is_lost(running):

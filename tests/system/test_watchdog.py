@@ -82,7 +82,7 @@ class Agent:
     def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
-        self.notified._socket.close()
+        self.notified.close()
 
 
 @pytest.mark.slow
