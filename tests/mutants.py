@@ -60,7 +60,7 @@ PACKAGES = (
         "agent/buffer",
         ("agent/buffer/*.py",),
         ("tests/buffer",),
-        tuple(f"tests/buffer/test_{name}.py" for name in ("committer", "flips", "full")),
+        tuple(f"tests/buffer/test_{name}.py" for name in ("committer", "full")),
     ),
     Package("agent/delivery", ("agent/delivery/*.py",), ("tests/delivery",)),
     Package("agent/clock", ("agent/clock/*.py",), ("tests/clock",)),

@@ -6,7 +6,8 @@ import pytest
 
 from agent.buffer.offline import OfflineBuffer
 from agent.buffer.rows import Kind, pack
-from agent.clock.timeline import Stretch
+from agent.buffer.withdrawn import Spans
+from agent.clock.timeline import Stretch, Wrong
 from agent.points.schema import Line
 from tests.buffers import BOOT, SECOND, UNIX_NS, HandClock, accounted, drain, measure, open_at, store, store_of
 
@@ -196,3 +197,34 @@ def test_points_that_were_imported_keep_the_time_that_they_came_with(tmp_path, w
     lines = drain(buffer)
     assert theirs.encode() in lines
     accounted(buffer)
+
+
+def told(spans, first_s, last_s):
+    return spans.within([Stretch(first_s * SECOND, last_s * SECOND, 0)])
+
+
+def test_what_was_delivered_with_a_wrong_time_is_told_once_with_its_first_and_last():
+    spans = Spans()
+    for first_s, last_s in ((1000, 1010), (1011, 1020), (5000, 5010)):
+        spans.add(first_s * SECOND, last_s * SECOND, 10)
+    assert told(spans, 2000, 4000) == Wrong()
+    assert told(spans, 1020, 1030) == Wrong(0, 20, 1000 * SECOND, 1020 * SECOND)
+    assert told(spans, 0, 4999) == Wrong()
+    assert told(spans, 0, 5000) == Wrong(0, 10, 5000 * SECOND, 5010 * SECOND)
+    assert told(spans, 0, 10**6) == Wrong()
+
+
+@pytest.mark.parametrize(("gap_s", "joined"), [(60, True), (61, False), (-81, False), (-80, True)])
+def test_deliveries_within_a_minute_of_each_other_are_one_stretch(gap_s, joined):
+    """Before as well as after: a backlog may go back in time."""
+    spans = Spans()
+    spans.add(1000 * SECOND, 1010 * SECOND, 5)
+    spans.add((1010 + gap_s) * SECOND, (1020 + gap_s) * SECOND, 7)
+    assert told(spans, 1000, 1010).delivered == (12 if joined else 5)
+
+
+def test_of_stretches_far_apart_the_latest_thousand_are_remembered():
+    spans = Spans()
+    for number in range(1200):
+        spans.add(number * 1000 * SECOND, number * 1000 * SECOND, 1)
+    assert told(spans, 0, 10**9) == Wrong(0, 1000, 200_000 * SECOND, 1_199_000 * SECOND)

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from agent.delivery import writer
 from agent.delivery.writer import MAX_ANSWER, Writer
 from agent.registration.target import Target
 from agent.util.secret import Secret
@@ -39,9 +40,9 @@ def write(server):
         return writer.write(body)
 
     yield once
-    for writer in writers:
-        writer.close()
-        writer.close()
+    for made in writers:
+        made.close()
+        made.close()
 
 
 def test_a_gzipped_body_arrives_as_it_is_with_its_precision(server, write):
@@ -143,6 +144,18 @@ def test_a_hanging_server_is_left_after_the_timeout(server, write):
     assert answer.status is None
     assert answer.timed_out
     assert not server.released.is_set()  # it still hangs
+
+
+def test_an_empty_write_has_no_more_than_a_few_seconds_however_long_points_may_take(server, write, monkeypatch):
+    monkeypatch.setattr(writer, "ASK_S", 0.2)
+    server.script.append(server.hang)
+    assert write(b"", timeout=3600).timed_out
+
+
+def test_points_have_all_the_time_that_is_set(server, write, monkeypatch):
+    monkeypatch.setattr(writer, "ASK_S", 0.05)
+    server.script.append(server.trickle(0.02))
+    assert write(timeout=3600).status == 204
 
 
 @pytest.mark.parametrize("how", ["cut", "cut_in_answer", "store_then_cut"])

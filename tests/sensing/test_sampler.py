@@ -296,6 +296,24 @@ def test_a_quantity_without_a_deadband_counts_at_any_change():
     assert world.moments == [0, 5]
 
 
+def test_a_quantity_that_goes_missing_or_comes_back_is_a_change():
+    world = World(interval=1, deadband={"Temperature": 5.0, "Humidity": 5.0})
+    both = {"Temperature": 20.0, "Humidity": 50.0}
+    world.script = lambda s: Reading({"Temperature": 20.0} if 3 <= s < 6 else both, world.now)
+    world.run(10)
+    assert world.moments == [0, 3, 6]
+
+
+def test_a_step_says_in_how_many_seconds_the_next_is_due_but_looks_in_at_least_each_second():
+    world = World(interval=0.4)
+    assert world.sampler.step() == pytest.approx(0.4)
+    world.now += S // 10
+    assert world.sampler.step() == pytest.approx(0.3)
+    world.now += S
+    assert world.sampler.step() == pytest.approx(0.1)  # the moment after those that were missed
+    assert World(interval=60).sampler.step() == 1
+
+
 def test_registers_that_do_not_move_are_noticed_with_when_it_began():
     world = World(lambda s: s if s < 5 else 5.0, interval=1, stuck_after=10)
     assert world.run(14).stuck == {}

@@ -1,0 +1,29 @@
+"""The times that one segment of a boot gives."""
+
+from agent.clock.sources import SECOND, Anchor
+from agent.clock.timeline import Segment
+
+OFFSET_NS = 1_700_000_000 * SECOND
+ANCHOR = Anchor(OFFSET_NS, "kernel", 0, 100 * SECOND)
+
+
+def seconds(segment, boot_s):
+    """Of Unix time, since what was the segment's own zero."""
+    return (segment.time_of(boot_s * SECOND) - OFFSET_NS) / SECOND
+
+
+def test_after_a_small_step_back_time_goes_on_at_half_speed_until_it_is_right():
+    """At 100 s of the boot clock 110 s had been given out, and right is 100."""
+    segment = Segment(100 * SECOND, OFFSET_NS, 0, OFFSET_NS + 110 * SECOND, ANCHOR)
+    assert [seconds(segment, at) for at in (99, 100, 102, 110, 119, 120, 130)] == [99, 110, 111, 115, 119.5, 120, 130]
+
+
+def test_without_one_its_time_is_the_boot_clocks_and_the_offset():
+    segment = Segment(100 * SECOND, OFFSET_NS, 0, 0, ANCHOR)
+    assert [seconds(segment, at) for at in (0, 100, 250)] == [0, 100, 250]
+
+
+def test_what_is_ahead_of_the_true_time_counts_into_the_error():
+    segment = Segment(100 * SECOND, OFFSET_NS, 0, OFFSET_NS + 110 * SECOND, ANCHOR)
+    assert segment.error_of(100 * SECOND) == 10 * SECOND
+    assert segment.error_of(110 * SECOND) - segment.error_of(120 * SECOND) > 4.9 * SECOND
