@@ -62,7 +62,7 @@ def _device() -> str:
 
 def _checked(telemetry: VictoriaTelemetry, plain: bytes, body: bytes, encoding: str, precision: str) -> Response:
     """Passed on whole or not at all."""
-    points, errors = parse(plain, NANOSECONDS[precision], telemetry.refused)
+    points, errors = parse(plain, NANOSECONDS[precision], telemetry.refuser())
     if errors:
         return answer(400, "\n".join(errors))
     if not points:

@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError
 
 from agent.config.units import parse_duration
 from center.errors import StoreError
-from center.faults import Faults
+from center.faults import Faults, log_once
 from center.settings import VictoriaSettings
 
 MS_NS = 1_000_000
@@ -144,12 +144,20 @@ class Victoria:
         """Pass line protocol on, as it is. 204: taken. It says nothing of lines that it leaves out."""
         url = f"{self.write_url}/api/v2/write?{urlencode({'precision': precision})}"
         headers = {"Content-Encoding": encoding} if encoding else {}
-        with self._faults.noted("write"):
-            answer = self._ask(url, body, headers)
-            said = answer.data[:400].decode("utf-8", "replace").strip()
-            if answer.status not in {204, 400, 413, 429} and answer.status < 500:
-                raise StoreError(f"{url}: {answer.status} {said}: {REMEDY}")
-        return Written(answer.status, said, answer.headers.get("Retry-After"))
+        found: Written | None = None
+        try:
+            with self._faults.noted("write"):
+                answer = self._ask(url, body, headers)
+                said = answer.data[:400].decode("utf-8", "replace").strip()
+                found = Written(answer.status, said, answer.headers.get("Retry-After"))
+                if found.status not in {204, 400, 413, 429}:
+                    raise StoreError(f"{url}: {found.status} {said}: {REMEDY}")  # noqa: TRY301 - noted on its way
+        except StoreError as error:
+            if found is None or found.status < 500:
+                raise
+            log_once(error)
+        assert found is not None
+        return found
 
     def flags(self) -> Mapping[str, str]:
         """Its command line flags that are not at their default; none where they cannot be seen (behind a vmauth)."""
@@ -158,9 +166,9 @@ class Victoria:
             parts = urlsplit(self.url)
             try:
                 answer = self._ask(f"{parts.scheme}://{parts.netloc}/flags", b"", {})
-                text = answer.data.decode("utf-8", "replace") if answer.status == 200 else ""
             except StoreError:
-                text = ""
+                return flags  # as they were: it is asked again when it answers
+            text = answer.data.decode("utf-8", "replace") if answer.status == 200 else ""
             flags = dict(_FLAG.findall(text))
             self._flags = (time.monotonic(), flags)
         return flags

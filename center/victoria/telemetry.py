@@ -7,9 +7,7 @@ that ends a millisecond before ours does is our [start, stop).
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from center.errors import NotSupportedError, RefusedError, StoreError
@@ -19,7 +17,6 @@ from center.stores.telemetry import (
     AHEAD_NS,
     DAY_NS,
     ENVIRONMENT,
-    HEALTH,
     HOUR_NS,
     MAX_VALUES,
     SECOND_NS,
@@ -29,12 +26,24 @@ from center.stores.telemetry import (
     LastValue,
     Point,
     SeriesQuery,
-    Value,
     newest_of,
 )
 from center.times import iso, now_ns
-from center.victoria.client import LATER, MS_NS, SHIFT_MS, Victoria, retention_s
-from drivers.quantities import QUANTITIES
+from center.victoria.client import LATER, MS_NS, Victoria, retention_s
+from center.victoria.metricsql import (
+    EARLIEST_MS,
+    MOMENTS,
+    PARTS,
+    Labels,
+    ceil_ms,
+    parts,
+    rollup,
+    row_of,
+    selectors,
+    tags_of,
+    typed,
+    with_value,
+)
 
 WRITE_LINES = 5000
 CHUNK = 50  # devices in one query: its text has a limit of 16 KiB
@@ -42,46 +51,8 @@ WINDOWS = 10_000  # in one query: -search.maxPointsPerTimeseries is 30,000
 LOOK_BACK_NS = (DAY_NS, 32 * DAY_NS)  # what is asked first for last values
 AHEAD_MOST_NS = 2 * DAY_NS  # it leaves out what is stamped further ahead
 COUNTED_MS = 30 * DAY_NS // MS_NS  # read at a time to count points
-EARLIEST_MS = 2 * SHIFT_MS  # asked for less than 1970, it answers nothing at all
 DEVICE_TAGS = ("clientId", "device")
-HEALTH_FLOATS = {"uptime", "board_uptime", "clock_error_s", "cpu_temperature", "load"}
-# For each function what is asked of each series, if it is not the function alone.
-PARTS = {"mean": ("sum", "count"), "band": ("sum", "count", "min", "max")}
-MOMENTS = {fn: (f"{fn}_over_time", f"t{fn}_over_time") for fn in ("first", "last")}
 SUMMARY = tuple(f"{part}_over_time" for part in ("count", "min", "max", "last", "tlast"))
-Labels = tuple[tuple[str, str], ...]
-
-
-def text(value: str) -> str:
-    """A string of MetricsQL; Go's escapes are those of JSON."""
-    return json.dumps(value, ensure_ascii=False)
-
-
-def one_of(values: Iterable[str]) -> str:
-    """A regular expression (RE2) that matches these texts and no other."""
-    return "|".join(re.sub(r"[.*+?^${}()|\[\]\\]", r"\\\g<0>", value) for value in values)
-
-
-def selectors(device_ids: Sequence[str], measurement: str, fields: Sequence[str] = ()) -> list[str]:
-    """The series of devices (none: of all), by `clientId` and, of those that have another or none, by `device`."""
-    names = f"(?:{one_of(fields)})" if fields else ".+"
-    name = f"__name__=~{text(one_of([measurement]) + '_' + names)}"
-    if not device_ids:
-        return [f"{{{name}}}"]
-    ids = text(one_of(device_ids))
-    return [f"{{{name},clientId=~{ids}}}", f"{{{name},clientId!~{ids},device=~{ids}}}"]
-
-
-def rollup(functions: Sequence[str], wanted: Sequence[str], window_ms: int) -> str:
-    """What these functions give over the window before a moment, of each series, named in the label `rollup`."""
-    names = ",".join(text(name) for name in functions)
-    parts = (f"aggr_over_time(({names}),{selector}[{window_ms}ms] {LATER}) keep_metric_names" for selector in wanted)
-    return f"union({','.join(parts)})"
-
-
-def ceil_ms(time_ns: int) -> int:
-    """The first millisecond at or after a time, not before the fifth day of 1970."""
-    return max(EARLIEST_MS, -(-time_ns // MS_NS))
 
 
 class VictoriaTelemetry:
@@ -109,7 +80,7 @@ class VictoriaTelemetry:
 
     def _last(self, wanted: Sequence[str], measurement: str, start_ms: int, stop_ms: int) -> list[Row]:
         found = self._over(MOMENTS["last"], wanted, start_ms, stop_ms)
-        return [_row(_tagged(labels, measurement), measurement, given, "last") for labels, given in found.items()]
+        return [with_value(row_of(labels, measurement), measurement, given, "last") for labels, given in found.items()]
 
     def last_values(
         self, device_ids: Sequence[str], *, measurement: str = ENVIRONMENT, since_ns: int = 0
@@ -142,7 +113,7 @@ class VictoriaTelemetry:
             older = [
                 (device, row["_field"])
                 for labels in self.victoria.series(wanted, since, start)
-                for row in (_tagged(labels, measurement),)
+                for row in (row_of(labels, measurement),)
                 for device in devices_of(row) & set(device_ids)
                 if (device, *of(row)) not in known
             ]
@@ -159,10 +130,12 @@ class VictoriaTelemetry:
         everything = selectors((), ENVIRONMENT)
         found = self._newest(everything, recent, stop)
         if recent > since:
-            known = (self.victoria.values(tag, everything[0], since, stop) for tag in DEVICE_TAGS)
-            silent = sorted({device for devices in known for device in devices} - found.keys())
-            for first in range(0, len(silent), CHUNK):
-                found |= self._newest(selectors(silent[first : first + CHUNK], ENVIRONMENT), since, recent)
+            known = {d for tag in DEVICE_TAGS for d in self.victoria.values(tag, everything[0], since, stop)}
+            for start in sorted({max(since, ceil_ms(now - DAY_NS)), since}, reverse=True):
+                silent = sorted(known - found.keys())
+                for first in range(0, len(silent), CHUNK):
+                    found |= self._newest(selectors(silent[first : first + CHUNK], ENVIRONMENT), start, recent)
+                recent = start
         return found
 
     def _newest(self, wanted: Sequence[str], start_ms: int, stop_ms: int) -> dict[str, int]:
@@ -190,7 +163,7 @@ class VictoriaTelemetry:
     def summary(self, device_id: str, *, start_ns: int, stop_ns: int) -> Sequence[FieldSummary]:
         found = self._over(SUMMARY, selectors((device_id,), ENVIRONMENT), ceil_ms(start_ns), ceil_ms(stop_ns))
         return summaries(
-            _row(_tagged(labels, ENVIRONMENT), ENVIRONMENT, given, result)
+            with_value(row_of(labels, ENVIRONMENT), ENVIRONMENT, given, result)
             for labels, given in found.items()
             for result in ("count", "last", "min", "max")
         )
@@ -200,9 +173,9 @@ class VictoriaTelemetry:
         if query.every_ns is None:
             return points_of(self._points(query, wanted))
         windows = Windows(query.every_ns, query.stop_ns)
-        if query.fn == "median":
-            return windows.medians(self._points(query, wanted))
         rows = self._windows(query, wanted)
+        if query.fn == "median" and windows.shared(rows):  # no way to tell it from less than all points
+            return windows.medians(self._points(query, wanted))
         return windows.bands(rows) if query.band else windows.curves(rows, query.fn)
 
     def _points(self, query: SeriesQuery, wanted: Sequence[str]) -> Iterator[Row]:
@@ -212,7 +185,7 @@ class VictoriaTelemetry:
             taken += len(times)
             if taken > MAX_VALUES:
                 raise RefusedError(f"these are more than {MAX_VALUES} values: choose a shorter range, or windows")
-            tagged = _tagged(labels, ENVIRONMENT)
+            tagged = row_of(labels, ENVIRONMENT)
             for at, value in zip(times, values, strict=True):
                 yield tagged | {"_time": at * MS_NS, "_value": typed(tagged["_field"], ENVIRONMENT, value)}
 
@@ -231,7 +204,7 @@ class VictoriaTelemetry:
         for low, high in ((start, first), (last, stop)):
             if low < high:
                 for labels, given in self._over(functions, wanted, low, high).items():
-                    rows += _parts(labels, fn, given, high)
+                    rows += parts(labels, fn, given, high)
         for begin in range(first, last, WINDOWS * every):
             end = min(begin + WINDOWS * every, last)
             by_window: dict[tuple[Labels, int], dict[str, float]] = {}
@@ -243,7 +216,7 @@ class VictoriaTelemetry:
                 for at, value in values:
                     by_window.setdefault((series, at + 1), {})[function] = value
             for (series, at), given in by_window.items():
-                rows += _parts(series, fn, given, at)
+                rows += parts(series, fn, given, at)
         return rows
 
     def count(self, device_id: str) -> int:
@@ -252,7 +225,7 @@ class VictoriaTelemetry:
         counted = self._over(("count_over_time", "tfirst_over_time", "tlast_over_time"), wanted, EARLIEST_MS, stop)
         fields: dict[Labels, list[dict[str, float]]] = {}
         for labels, given in counted.items():
-            fields.setdefault(_tags(labels), []).append(given)
+            fields.setdefault(tags_of(labels), []).append(given)
         alone = sum(round(found[0]["count_over_time"]) for found in fields.values() if len(found) == 1)
         several = [given for found in fields.values() if len(found) > 1 for given in found]
         if not several:
@@ -262,17 +235,18 @@ class VictoriaTelemetry:
         for low in range(first, stop, COUNTED_MS):
             times: dict[Labels, set[int]] = {}
             for tags, stamps, _ in self.victoria.export(wanted, low, min(low + COUNTED_MS, stop)):
-                series = _tags(tuple(sorted(tags.items())))
+                series = tags_of(tuple(sorted(tags.items())))
                 if len(fields.get(series, ())) > 1:
                     times.setdefault(series, set()).update(stamps)
             alone += sum(len(found) for found in times.values())
         return alone
 
     def write(self, points: Sequence[Point]) -> None:
+        refused = self.refuser()
         for point in points:
             if has_text(point):
                 raise NotSupportedError(NO_TEXT)
-            if why := self.refused(point):
+            if why := refused(point):
                 raise RefusedError(why)
         lines = [encode(point) for point in points]
         for first in range(0, len(lines), WRITE_LINES):
@@ -282,20 +256,23 @@ class VictoriaTelemetry:
             if answer.status != 204:
                 raise StoreError(f"{self.victoria.write_url}: {answer.status} {answer.message}")
 
-    def refused(self, point: Point) -> str:
-        """Why it would leave a point out, or not keep it as it is, without a word; empty if it would not."""
-        if has_text(point):
-            return NO_TEXT
-        if any('"' in name for name in (point.measurement, *point.tags, *point.tags.values(), *point.fields)):
-            return 'VictoriaMetrics takes a quotation mark (") in a name or tag for the start of a text'
-        if point.time_ns is None:
-            return ""
+    def refuser(self) -> Callable[[Point], str]:
+        """Tells of a point why it would be left out, or not be kept as it is, without a word; empty if it would be."""
         now, kept = now_ns(), retention_s(self.victoria.flags())
-        if point.time_ns > now + AHEAD_MOST_NS:
+        oldest = max(EARLIEST_MS * MS_NS, now - kept * SECOND_NS if kept else 0)
+
+        def refused(point: Point) -> str:
+            if has_text(point):
+                return NO_TEXT
+            if any('"' in name for name in (point.measurement, *point.tags, *point.tags.values(), *point.fields)):
+                return 'VictoriaMetrics takes a quotation mark (") in a name or tag for the start of a text'
+            if point.time_ns is None or oldest <= point.time_ns <= now + AHEAD_MOST_NS:
+                return ""
+            if point.time_ns < oldest:
+                return f"VictoriaMetrics keeps no point of {iso(point.time_ns)}: see its -retentionPeriod"
             return f"VictoriaMetrics takes no point of {iso(point.time_ns)}, more than two days ahead"
-        if point.time_ns < EARLIEST_MS * MS_NS or (kept and point.time_ns < now - kept * SECOND_NS):
-            return f"VictoriaMetrics keeps no point of {iso(point.time_ns)}: see its -retentionPeriod"
-        return ""
+
+        return refused
 
     def buckets(self) -> Sequence[Bucket]:
         return [Bucket("victoria", self.bucket, retention_s(self.victoria.flags()) or 0, "telemetry")]
@@ -309,41 +286,3 @@ NO_TEXT = "VictoriaMetrics keeps numbers only: a field with a text needs InfluxD
 
 def has_text(point: Point) -> bool:
     return any(isinstance(value, str) for value in point.fields.values())
-
-
-def typed(field: str, measurement: str, value: float) -> Value:
-    """An integer where the data model has integers, which the store does not keep apart."""
-    quantity = QUANTITIES.get(field.removesuffix("_min").removesuffix("_max"))
-    whole = quantity is not None and quantity.kind == "integer"
-    if measurement == HEALTH:
-        whole = field not in HEALTH_FLOATS
-    return int(value) if whole and value.is_integer() else value
-
-
-def _tagged(labels: Iterable[tuple[str, str]] | Mapping[str, str], measurement: str) -> Row:
-    tags: Row = dict(labels)
-    name = tags.pop("__name__")
-    return tags | {"_field": name[len(measurement) + 1 :]}
-
-
-def _tags(labels: Labels) -> Labels:
-    return tuple(label for label in labels if label[0] != "__name__")
-
-
-def _row(row: Row, measurement: str, given: Mapping[str, float], part: str, end_ms: int = 0) -> Row:
-    """One part of what is given of a series, as the arithmetic for all stores takes it."""
-    row = dict(row)
-    value = given[f"{part}_over_time"]
-    moment = given.get(f"t{part}_over_time")
-    row["result"], row["_stop"] = part, end_ms * MS_NS
-    row["_time"] = row["_stop"] if moment is None else round(moment * 1000) * MS_NS
-    row["_value"] = round(value) if part == "count" else typed(row["_field"], measurement, value)
-    return row
-
-
-def _parts(labels: Labels, fn: str, given: Mapping[str, float], end_ms: int) -> list[Row]:
-    """The parts of a window that ends there."""
-    tagged = _tagged(labels, ENVIRONMENT)
-    if fn in MOMENTS:
-        return [_row(tagged, ENVIRONMENT, given, fn, end_ms) | {"result": "moment"}]
-    return [_row(tagged, ENVIRONMENT, given, part, end_ms) for part in PARTS.get(fn, (fn,))]
