@@ -141,6 +141,8 @@ def milliseconds(url: str) -> float:
 def measured(name: str, folder: Path, devices: int, seconds: int, days: int) -> dict[str, Any]:
     """The figures of one store."""
     load = os.getloadavg()[0]
+    folder = folder / name
+    folder.mkdir()
     with store(name, folder) as settings, center(settings, folder) as url:
         told = json.loads(asked(f"{url}/api/devices/{DEVICE}", b""))
         place = (told[f"influx_{key}"] for key in ("url", "org", "bucket"))
@@ -166,6 +168,13 @@ def markdown(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(rows)
 
 
+def stores() -> list[str]:
+    """Those that are here."""
+    influx = all(os.environ.get(f"INFLUXDB_V2_{name}") for name in ("URL", "TOKEN", "ORG"))
+    victoria = shutil.which("victoria-metrics")
+    return ["embedded", *(["InfluxDB"] if influx else []), *(["VictoriaMetrics"] if victoria else [])]
+
+
 @click.command(help=__doc__)
 @click.option("--devices", default=1000, show_default=True)
 @click.option("--seconds", default=60, show_default=True, help="To measure the fleet for.")
@@ -173,13 +182,8 @@ def markdown(results: dict[str, dict[str, Any]]) -> str:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where to work: on the disk to be measured.")
 def main(*, devices: int, seconds: int, days: int, as_json: bool, folder: Path | None) -> None:
-    stores = ["embedded"]
-    if all(os.environ.get(f"INFLUXDB_V2_{name}") for name in ("URL", "TOKEN", "ORG")):
-        stores.append("InfluxDB")
-    if shutil.which("victoria-metrics"):
-        stores.append("VictoriaMetrics")
     results = {}
-    for name in stores:
+    for name in stores():
         print(f"{name} …", file=sys.stderr, flush=True)
         with table.work_folder(folder) as place:
             results[name] = measured(name, Path(place), devices, seconds, days)

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from bench import plot, table, waiting
+from bench import plot, scale, table, waiting
 from bench.__main__ import SCRIPTS, name_of
 from bench.measure import Figure, Reference, Sample, unmeasured
 
@@ -60,3 +60,12 @@ def test_growth_is_drawn_as_a_curve_for_each_quantity():
     assert len(lines) == len(waiting.UNITS)
     assert "10 k" in "".join(root.itertext())
     assert table.grown(figures).splitlines()[0] == "| waiting points | 10,000 | 1,000,000 | target |"
+
+
+@pytest.mark.slow
+def test_one_center_on_each_store_gives_its_figures(tmp_path):
+    results = {name: scale.measured(name, tmp_path, 3, 3, 1) for name in scale.stores()}
+    assert "embedded" in results
+    for found in results.values():
+        assert (found["unequal"], found["errors"]) == (0, 0)
+    assert len(scale.markdown(results).splitlines()) == len(scale.FIGURES) + 2

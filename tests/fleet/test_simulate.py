@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.fleet import center
-from agent.fleet.simulate import SharedLoops, passed, peak_to_mean, percentile
+from agent.fleet.simulate import SharedLoops, held, passed, peak_to_mean, percentile
 
 SIMULATE = [sys.executable, "-m", "agent.cli", "simulate"]
 
@@ -43,6 +43,15 @@ def test_a_percentile_is_one_of_the_values_with_that_share_below(values, share):
 )
 def test_a_run_passes_only_if_every_device_registered_and_every_point_is_there(change, ok):
     assert passed({"registered": 10, "devices": 10, "unequal": 0, "pending": 0, **change}) is ok
+
+
+def test_a_store_that_shows_late_what_it_took_is_asked_again_and_one_that_never_does_is_not_waited_for(monkeypatch):
+    shown = {"a": iter([5]), "b": iter([3, 4, 7])}
+    monkeypatch.setattr("agent.fleet.simulate.stored", lambda _, device_id: next(shown[device_id]))
+    monkeypatch.setattr("agent.fleet.simulate.time.sleep", lambda _: None)
+    assert held("http://center", {"a": 5, "b": 6}) == [5, 7]
+    shown["a"] = iter([4])
+    assert held("http://center", {"a": 5}, seconds=-1) == [4]
 
 
 def test_events_happen_at_their_seconds_in_order_until_the_end_or_until_somebody_asks(monkeypatch):
