@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from line_protocol_parser import LineFormatError, parse_line
 
@@ -16,6 +16,8 @@ from center.stores.telemetry import Point, Value
 from center.times import MAX_TIME
 
 MAX_INTEGER = 2**63 - 1
+DEVICE_TAGS = ("clientId", "device")
+MAX_ID = 64
 _UNSIGNED = re.compile(r"=\d{19,}u")
 _OUTSIDE = f"time outside range -{MAX_TIME} - {MAX_TIME}"
 _HEAD = re.compile(r"(?:[^\\ ]|\\.|\\$)*")
@@ -125,6 +127,18 @@ def _good(value: str) -> bool:
     except (LineFormatError, ValueError):
         return False
     return True
+
+
+def foreign(points: Iterable[Point], device_id: str) -> str | None:
+    """Why a device's token may not write these points, in words for it: the first that names another device. None if
+    it may: a point that names no device is anybody's.
+    """
+    for point in points:
+        for tag in DEVICE_TAGS:
+            named = point.tags.get(tag)
+            if named is not None and named != device_id:
+                return f"a device's token writes under its own id only: {tag} {named[:MAX_ID]!r} is not {device_id!r}"
+    return None
 
 
 def series_of(point: Point) -> str:

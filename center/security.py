@@ -135,6 +135,11 @@ def is_open() -> bool:
     return bool(g.open)
 
 
+def keeps_to_its_own(device_id: str) -> bool:
+    """Whether a device's token may write under no other id: where a password is set, but for trusted loggers."""
+    return not is_open() and device_id not in current_center().settings.devices.loggers
+
+
 def store_down() -> None:
     """For the rest of this request nobody is known and the store is not asked, so that a page can say what is wrong."""
     g.open = False

@@ -106,13 +106,17 @@ class EmbeddedSettings:
 
 @dataclass(frozen=True, slots=True)
 class DeviceDefaults:
-    """[devices]: what devices are told when they register. Location in degrees (WGS 84)."""
+    """[devices]: what devices are told when they register. Location in degrees (WGS 84).
+
+    `loggers`: ids whose tokens may write under other devices' ids, too.
+    """
 
     measurement_interval: Seconds = Seconds(10)
     configuration_refresh: Seconds = Seconds(3600)
     default_lat: float | None = None
     default_lon: float | None = None
     silent_after: Seconds = Seconds(300)
+    loggers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from center.embedded.database import Database
-from center.line_protocol import series_of
+from center.line_protocol import DEVICE_TAGS, series_of
 from center.stores.telemetry import DAY_NS, HOUR_NS, Point, Value
 from center.times import iso
 
@@ -41,7 +41,6 @@ MAX_FIELDS = 1000
 MAX_CACHED = 100_000
 WEEK_NS = 7 * DAY_NS
 MONDAY_NS = 4 * DAY_NS  # the first Monday of 1970: InfluxDB's weeks start on Mondays
-DEVICE_TAGS = ("clientId", "device")
 
 
 @dataclass(frozen=True, slots=True)

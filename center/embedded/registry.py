@@ -43,7 +43,7 @@ _KEY = "id, note, created_ns, expires_ns, uses, used, revoked"
 
 
 class EmbeddedRegistry:
-    """Implements Registry; also what POST /api/v2/write needs: bucket_of."""
+    """Implements Registry; also what POST /api/v2/write needs: holder_of."""
 
     def __init__(self, database: Database, bucket: str) -> None:
         self.database = database
@@ -115,10 +115,10 @@ class EmbeddedRegistry:
         row = self.database.row("SELECT secret_hash FROM device WHERE id = ?", device_id)
         return row is not None and matches(secret, row[0])
 
-    def bucket_of(self, token: Secret) -> str | None:
-        """The bucket this token may write to; None for a token that is not known."""
-        row = self.database.row("SELECT bucket FROM authorization WHERE token_hash = ?", digest(token))
-        return row[0] if row else None
+    def holder_of(self, token: Secret) -> tuple[str, str] | None:
+        """The device this token is of and the bucket it may write to; None for a token that is not known."""
+        row = self.database.row("SELECT device, bucket FROM authorization WHERE token_hash = ?", digest(token))
+        return (row[0], row[1]) if row else None
 
     def holder(self, token: Secret) -> str | None:
         row = self.database.row("SELECT device FROM authorization WHERE token_hash = ?", digest(token))

@@ -18,7 +18,8 @@ from center.embedded.registry import EmbeddedRegistry
 from center.embedded.telemetry import EmbeddedTelemetry
 from center.errors import StoreError
 from center.faults import log_once
-from center.line_protocol import parse
+from center.line_protocol import foreign, parse
+from center.security import keeps_to_its_own
 
 VERSION = "v2.9.1"
 BUILD = "iot-center-embedded"
@@ -60,14 +61,15 @@ def _stores() -> tuple[EmbeddedRegistry, EmbeddedTelemetry]:
     return cast("EmbeddedRegistry", center.registry), cast("EmbeddedTelemetry", center.telemetry)
 
 
-def _bucket() -> StoredBucket:
-    """The bucket to write to; whoever may not is refused."""
+def _asked() -> tuple[str, StoredBucket]:
+    """Whose token writes, and to which bucket; whoever may not is refused."""
     registry, telemetry = _stores()
     scheme, _, text = request.headers.get("Authorization", "").partition(" ")
     token = Secret(text.strip()) if scheme in {"Token", "Bearer"} else Secret("")
-    allowed = registry.bucket_of(token) if token else None
-    if allowed is None:
+    holder = registry.holder_of(token) if token else None
+    if holder is None:
         abort(401, "unauthorized access")
+    device, allowed = holder
     own = current_center().settings.store.org
     org = request.args.get("orgID") or request.args.get("org")
     if not org:
@@ -82,7 +84,7 @@ def _bucket() -> StoredBucket:
         abort(404, f'bucket "{name}" not found')
     if bucket.name != allowed:
         abort(403, "insufficient permissions for write")
-    return bucket
+    return device, bucket
 
 
 @blueprint.route("/api/v2/write", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
@@ -91,7 +93,7 @@ def write() -> Response:
         refusal = answer(405, "allow: OPTIONS, POST")
         refusal.headers["Allow"] = "OPTIONS, POST"
         return refusal
-    bucket = _bucket()
+    device, bucket = _asked()
     precision = NANOSECONDS.get(request.args.get("precision", "ns"))
     if precision is None:
         abort(400, "invalid precision; valid precision units are ns, us, ms, and s")
@@ -99,19 +101,21 @@ def write() -> Response:
     if request.headers.get("Content-Encoding", "").lower() == "gzip":
         body = gunzip(body, current_center().settings.server.max_body)
     if len(body) <= LARGE:
-        return _store(bucket, body, precision)
+        return _store(device, bucket, body, precision)
     if not one_large.acquire(timeout=WAIT_S):
         abort(503, "another large body is being stored: try again, or send smaller ones")
     try:
-        return _store(bucket, body, precision)
+        return _store(device, bucket, body, precision)
     finally:
         one_large.release()
 
 
-def _store(bucket: StoredBucket, body: bytes, precision: int) -> Response:
+def _store(device: str, bucket: StoredBucket, body: bytes, precision: int) -> Response:
     points, errors = parse(body, precision)
     if errors:
         return answer(400, "\n".join(errors))
+    if keeps_to_its_own(device) and (why := foreign(points, device)):
+        return answer(403, why)
     if points:
         _, telemetry = _stores()
         try:

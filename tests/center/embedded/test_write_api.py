@@ -1,6 +1,7 @@
 """POST /api/v2/write of the embedded store against the recorded answers of InfluxDB 2.9.1."""
 
 import contextlib
+import dataclasses
 import gzip
 import json
 import re
@@ -15,9 +16,10 @@ from center.app import create_app
 from center.context import EXTENSION
 from center.embedded.write_api import org_id
 from center.line_protocol import parse, split
+from center.settings import DeviceDefaults
 from center.stores.registry import digest
 from center.stores.telemetry import SeriesQuery
-from tests.center_helpers import HOUR, embedded_settings, points_of
+from tests.center_helpers import HASH, HOUR, embedded_settings, points_of, written
 
 CASES = [
     case
@@ -40,8 +42,6 @@ REMADE = {
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
-    import dataclasses
-
     settings = embedded_settings(tmp_path_factory.mktemp("center"))
     settings = dataclasses.replace(settings, store=dataclasses.replace(settings.store, org="my-org"))
     app = create_app(settings)
@@ -123,6 +123,27 @@ def fresh(tmp_path):
 
 FRESH = "/api/v2/write?org=iot-center&bucket=iot_center"
 LINE = "environment,clientId=pi-1 Temperature=%s %d"
+
+
+def test_where_a_password_is_set_a_token_writes_under_its_own_id_only_unless_it_is_a_trusted_loggers(tmp_path):
+    """On open loopback, where every caller is an administrator, the recorded cases above stay InfluxDB's."""
+    settings = embedded_settings(tmp_path)
+    app = create_app(dataclasses.replace(settings, devices=DeviceDefaults(loggers=("logger",))))
+    with contextlib.closing(app.extensions[EXTENSION]) as center:
+        client = app.test_client()
+        tokens = {name: center.registry.register(name, Secret("s" * 32)).token.reveal() for name in ("pi-1", "logger")}
+
+        def status(name, line):
+            return written(client, tokens[name], line)
+
+        others = "environment,clientId=pi-1 Temperature=1 1\nenvironment,device=pi-2 Temperature=1 1"
+        assert status("pi-1", others) == 204
+        center.registry.set_password_hash(HASH)
+        assert status("pi-1", others) == 403
+        assert status("pi-1", "environment,clientId=pi-1,device=pi-2 Temperature=1 2") == 403
+        assert status("pi-1", "environment,clientId=pi-1,device=pi-1 Temperature=1 2\nroom,shelf=2 light=1 2") == 204
+        assert status("logger", others) == 204
+        assert center.telemetry.count("pi-1") == 2
 
 
 def test_every_recorded_case_is_run_or_made_anew():
