@@ -14,10 +14,11 @@ from agent.points.line_protocol import NANOSECONDS
 from agent.util.secret import Secret
 from center.answers import answer
 from center.context import current_center
-from center.embedded.write_api import LARGE, WAIT_S, gunzip, one_large
+from center.embedded.write_api import Turn, taken
 from center.errors import StoreError
 from center.faults import log_once
-from center.line_protocol import parse
+from center.line_protocol import BadLinesError, TooManyLinesError, foreign, parse
+from center.security import keeps_to_its_own
 from center.stores.registry import Issuer
 from center.victoria.telemetry import VictoriaTelemetry
 
@@ -30,7 +31,7 @@ def write() -> Response:
         refusal = answer(405, "allow: OPTIONS, POST")
         refusal.headers["Allow"] = "OPTIONS, POST"
         return refusal
-    _device()
+    device = _device()
     telemetry = cast("VictoriaTelemetry", current_center().telemetry)
     name = request.args.get("bucket", "")
     if name != telemetry.bucket:
@@ -38,16 +39,19 @@ def write() -> Response:
     precision = request.args.get("precision", "ns")
     if precision not in NANOSECONDS:
         abort(400, "invalid precision; valid precision units are ns, us, ms, and s")
-    body, encoding = request.get_data(cache=False), request.headers.get("Content-Encoding", "").lower()
-    plain = gunzip(body, current_center().settings.server.max_body) if encoding == "gzip" else body
-    if len(plain) <= LARGE:
-        return _checked(telemetry, plain, body, encoding, precision)
-    if not one_large.acquire(timeout=WAIT_S):
-        abort(503, "another large body is being read: try again, or send smaller ones")
-    try:
-        return _checked(telemetry, plain, body, encoding, precision)
-    finally:
-        one_large.release()
+    with Turn() as turn:
+        body, plain = taken(turn)
+        own, empty = keeps_to_its_own(device), True
+        try:
+            for points in parse(plain, NANOSECONDS[precision], telemetry.refuser()):
+                if own and (why := foreign(points, device)):
+                    return answer(403, why)
+                empty = False
+        except BadLinesError as error:
+            return answer(400, str(error))
+        except TooManyLinesError as error:
+            return answer(413, str(error))
+        return Response(status=204) if empty else _passed_on(telemetry, body, packed=plain is not body, unit=precision)
 
 
 def _device() -> str:
@@ -60,23 +64,18 @@ def _device() -> str:
     return device
 
 
-def _checked(telemetry: VictoriaTelemetry, plain: bytes, body: bytes, encoding: str, precision: str) -> Response:
-    """Passed on whole or not at all."""
-    points, errors = parse(plain, NANOSECONDS[precision], telemetry.refuser())
-    if errors:
-        return answer(400, "\n".join(errors))
-    if not points:
-        return Response(status=204)
+def _passed_on(telemetry: VictoriaTelemetry, body: bytes, *, packed: bool, unit: str) -> Response:
+    """Whole or not at all."""
     try:
-        taken = telemetry.victoria.write(body, encoding=encoding if encoding == "gzip" else "", precision=precision)
+        taken_by = telemetry.victoria.write(body, encoding="gzip" if packed else "", precision=unit)
     except StoreError as error:
         log_once(error)
         return answer(503, str(error))
-    if taken.status == 204:
+    if taken_by.status == 204:
         return Response(status=204)
-    refusal = answer(taken.status, f"VictoriaMetrics: {taken.message}")
-    if taken.retry_after:
-        refusal.headers["Retry-After"] = taken.retry_after
+    refusal = answer(taken_by.status, f"VictoriaMetrics: {taken_by.message}")
+    if taken_by.retry_after:
+        refusal.headers["Retry-After"] = taken_by.retry_after
     return refusal
 
 

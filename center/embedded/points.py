@@ -58,6 +58,44 @@ def shard_ns(retention_s: int) -> int:
     return DAY_NS if retention_s >= 2 * 86_400 else HOUR_NS
 
 
+@dataclass(slots=True)
+class Lost:
+    """The points of one request that were not stored: the first conflict and how many, the expired."""
+
+    conflict: str = ""
+    conflicts: int = 0
+    expired: int = 0
+    oldest: Point | None = None
+    newest: Point | None = None
+
+    def expire(self, point: Point) -> None:
+        at = point.time_ns or 0
+        self.expired += 1
+        if self.oldest is None or at < (self.oldest.time_ns or 0):
+            self.oldest = point
+        if self.newest is None or at >= (self.newest.time_ns or 0):
+            self.newest = point
+
+    def message(self, bucket: StoredBucket, now_ns: int) -> str | None:
+        """What InfluxDB says about them with its 422; None if there are none."""
+        if self.conflicts:
+            return f"failure writing points to database: partial write: {self.conflict} dropped={self.conflicts}"
+        if self.oldest is None or self.newest is None:
+            return None
+        lower = iso(now_ns - bucket.retention_s * 1_000_000_000)
+        minutes, seconds = divmod(bucket.retention_s, 60)
+        oldest, newest = (
+            f"{word} point {series_of(point)} at {iso(point.time_ns or 0)} dropped because it violates a Retention "
+            f"Policy Lower Bound at {lower}"
+            for word, point in (("oldest", self.oldest), ("newest", self.newest))
+        )
+        return (
+            f"failure writing points to database: partial write: dropped {self.expired} points outside retention "
+            f"policy of duration {minutes // 60}h{minutes % 60}m{seconds}s - {oldest}, {newest} "
+            f"dropped={self.expired} for database: {bucket.id} for retention policy: autogen"
+        )
+
+
 class PointWriter:
     """Stores parsed lines; answers like InfluxDB's 422 for those it drops."""
 
@@ -72,20 +110,18 @@ class PointWriter:
         self.dirty: set[tuple[int, int]] = set()
 
     def write(
-        self, connection: sqlite3.Connection, bucket: StoredBucket, points: Iterable[Point], now_ns: int
-    ) -> str | None:
-        """Store the points of one request; InfluxDB's message about those dropped, or None."""
+        self, connection: sqlite3.Connection, bucket: StoredBucket, points: Iterable[Point], now_ns: int, lost: Lost
+    ) -> None:
+        """Store points of one request; those that cannot be stored are counted in `lost`."""
         plans: dict[tuple[str, tuple[str, ...]], tuple[str, list[tuple[Value, ...]]]] = {}  # statements, their rows
         shard_length = shard_ns(bucket.retention_s)
         oldest = now_ns - bucket.retention_s * 1_000_000_000 if bucket.retention_s else None
         hours: set[tuple[int, int]] = set()
-        expired: list[Point] = []
-        conflict, conflicts = "", 0
         known, remembered, bucket_n = self._series, self._types, bucket.n
         for point in points:
             t = now_ns if point.time_ns is None else point.time_ns
             if oldest is not None and t < oldest:
-                expired.append(point)
+                lost.expire(point)
                 continue
             shard_key = (bucket_n, point.measurement, (t - MONDAY_NS) // shard_length)
             types = remembered.get(shard_key)
@@ -98,7 +134,7 @@ class PointWriter:
             else:
                 reason = None
             if reason is not None:
-                conflict, conflicts = conflict or reason, conflicts + 1
+                lost.conflict, lost.conflicts = lost.conflict or reason, lost.conflicts + 1
                 continue
             series = known.get((bucket_n, series_of(point)))
             if series is None:
@@ -116,9 +152,6 @@ class PointWriter:
         if fresh:
             connection.executemany("INSERT OR IGNORE INTO dirty VALUES (?, ?)", fresh)
             self.dirty |= fresh
-        if conflicts:
-            return f"failure writing points to database: partial write: {conflict} dropped={conflicts}"
-        return _expired_message(expired, bucket, now_ns) if expired else None
 
     def _load_series(self, connection: sqlite3.Connection, bucket: int, point: Point) -> int:
         tags = json.dumps(point.tags, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
@@ -197,22 +230,3 @@ class PointWriter:
             f"VALUES ({', '.join('?' * (len(numbers) + 2))}) ON CONFLICT (series, t) DO UPDATE SET "
             + ", ".join(f"f{n} = excluded.f{n}" for n in numbers)
         )
-
-
-def _expired_message(expired: list[Point], bucket: StoredBucket, now_ns: int) -> str:
-    lower = iso(now_ns - bucket.retention_s * 1_000_000_000)
-    ordered = sorted(expired, key=lambda point: point.time_ns or 0)
-    minutes, seconds = divmod(bucket.retention_s, 60)
-    duration = f"{minutes // 60}h{minutes % 60}m{seconds}s"
-
-    def dropped(word: str, point: Point) -> str:
-        return (
-            f"{word} point {series_of(point)} at {iso(point.time_ns or 0)} dropped because it violates a Retention "
-            f"Policy Lower Bound at {lower}"
-        )
-
-    return (
-        f"failure writing points to database: partial write: dropped {len(expired)} points outside retention policy of "
-        f"duration {duration} - {dropped('oldest', ordered[0])}, {dropped('newest', ordered[-1])} "
-        f"dropped={len(expired)} for database: {bucket.id} for retention policy: autogen"
-    )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from center.embedded import rollup
 from center.embedded.database import Database
-from center.embedded.points import PointWriter, StoredBucket
+from center.embedded.points import Lost, PointWriter, StoredBucket
 from center.embedded.queries import StoredField, StoredSeries, by_sensor, last_of, newest, windows
 from center.errors import NotSupportedError, RefusedError
 from center.line_protocol import encode
@@ -63,14 +63,19 @@ class EmbeddedTelemetry:
         row = self.database.row("SELECT n, id, name, retention_s FROM bucket WHERE name = ?1 OR id = ?1", name_or_id)
         return StoredBucket(*row) if row else None
 
-    def store(self, bucket: StoredBucket, points: Sequence[Point]) -> str | None:
-        """Store points and return once they are synced: InfluxDB's message about those it drops, or None."""
-        return self.database.run(lambda connection: self.writer.write(connection, bucket, points, now_ns()))
+    def store(self, bucket: StoredBucket, batches: Iterable[Sequence[Point]]) -> str | None:
+        """Store the points of one request and return once they are synced, each batch in a transaction of its own:
+        InfluxDB's message about those it drops, or None.
+        """
+        lost, now = Lost(), now_ns()
+        for points in batches:
+            self.database.run(partial(self.writer.write, bucket=bucket, points=points, now_ns=now, lost=lost))
+        return lost.message(bucket, now)
 
     def write(self, points: Sequence[Point]) -> None:
         for point in points:
             encode(point)  # refuses what no line can hold, as InfluxDB would
-        message = self.store(self._bucket, points)
+        message = self.store(self._bucket, [points])
         if message:
             raise RefusedError(message)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import threading
 import zlib
 from typing import cast
@@ -18,37 +20,80 @@ from center.embedded.registry import EmbeddedRegistry
 from center.embedded.telemetry import EmbeddedTelemetry
 from center.errors import StoreError
 from center.faults import log_once
-from center.line_protocol import foreign, parse
+from center.line_protocol import BadLinesError, TooManyLinesError, foreign, parse
 from center.security import keeps_to_its_own
 
 VERSION = "v2.9.1"
 BUILD = "iot-center-embedded"
-LARGE = 2_000_000  # bytes; a point in memory takes up to 30 times its line, so one body larger than this at a time
+# Bytes of a body, as sent or unpacked: a larger one needs a turn, and of the largest one is read at a time.
+SMALL, LARGE = 65_536, 2_000_000
+MAX_MEMBERS = 50_000  # of a gzip body: as many as the largest batch has points
 WAIT_S = 10.0
+PIECE = 65_536
 blueprint = Blueprint("write", __name__)
-one_large = threading.Lock()
+some_at_once = threading.BoundedSemaphore(2)
+one_large = threading.BoundedSemaphore(1)
+waiting = threading.BoundedSemaphore(4)  # further ones are told at once to come again: threads are left for the pages
 
 
-def gunzip(body: bytes, limit: int) -> bytes:
+class Turn(contextlib.ExitStack):
+    """What a request has to wait for before it may take memory; given back at its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bounds = [(SMALL, some_at_once), (LARGE, one_large)]
+
+    def for_size(self, size: int) -> None:
+        """503 if others are in front of it for too long."""
+        while self._bounds and size > self._bounds[0][0]:
+            _, turn = self._bounds.pop(0)
+            if not waiting.acquire(blocking=False):
+                abort(503, "many bodies are being stored: try again, or send smaller ones")
+            try:
+                if not turn.acquire(timeout=WAIT_S):
+                    abort(503, "another large body is being stored: try again, or send smaller ones")
+            finally:
+                waiting.release()
+            self.callback(turn.release)
+
+
+def taken(turn: Turn) -> tuple[bytes, bytes]:
+    """The body of the request as it came and as it is unpacked, once it is its turn."""
+    request.environ["wsgi.input"].read(0)  # where the server only asks whether the body is wanted, this ends it
+    turn.for_size(LARGE + 1 if request.content_length is None else request.content_length)
+    body = request.get_data(cache=False)
+    if request.headers.get("Content-Encoding", "").lower() != "gzip":
+        return body, body
+    return body, gunzip(body, current_center().settings.server.max_body, turn)
+
+
+def gunzip(body: bytes, limit: int, turn: Turn) -> bytes:
     """All members of a gzip body, one after another; at most `limit` bytes. What it is not, InfluxDB's words say."""
-    out: list[bytes] = []
-    size = 0
-    while body:
-        unpacker = zlib.decompressobj(wbits=31)
-        try:
-            part = unpacker.decompress(body, limit - size + 1)
-        except zlib.error:
-            if not out and not body.startswith(b"\x1f\x8b"):
-                abort(500, "An internal error has occurred - check server logs")
-            abort(500, "unable to read data: gzip: invalid checksum")
-        size += len(part)
-        if size > limit:
-            abort(413, f"the body unpacks to more than {limit} bytes")
-        if not unpacker.eof:
-            abort(500, "unable to read data: unexpected EOF")
-        out.append(part)
-        body = unpacker.unused_data
-    return b"".join(out)
+    out = io.BytesIO()
+    view = memoryview(body)
+    place = members = 0
+    while place < len(body):
+        members += 1
+        if members > MAX_MEMBERS:
+            abort(413, f"the body has more than {MAX_MEMBERS} gzip members")
+        unpacker, size = zlib.decompressobj(wbits=31), 256
+        while not unpacker.eof:
+            piece = view[place : place + size]
+            size = min(2 * size, PIECE)
+            try:
+                part = unpacker.decompress(piece, PIECE)
+            except zlib.error:
+                if members == 1 and not body.startswith(b"\x1f\x8b"):
+                    abort(500, "An internal error has occurred - check server logs")
+                abort(500, "unable to read data: gzip: invalid checksum")
+            if not piece and not part and not unpacker.eof:
+                abort(500, "unable to read data: unexpected EOF")
+            place += len(piece) - len(unpacker.unconsumed_tail) - len(unpacker.unused_data)
+            out.write(part)
+            if out.tell() > limit:
+                abort(413, f"the body unpacks to more than {limit} bytes")
+            turn.for_size(out.tell())
+    return out.getvalue()
 
 
 def org_id(org: str) -> str:
@@ -97,35 +142,31 @@ def write() -> Response:
     precision = NANOSECONDS.get(request.args.get("precision", "ns"))
     if precision is None:
         abort(400, "invalid precision; valid precision units are ns, us, ms, and s")
-    body = request.get_data(cache=False)
-    if request.headers.get("Content-Encoding", "").lower() == "gzip":
-        body = gunzip(body, current_center().settings.server.max_body)
-    if len(body) <= LARGE:
-        return _store(device, bucket, body, precision)
-    if not one_large.acquire(timeout=WAIT_S):
-        abort(503, "another large body is being stored: try again, or send smaller ones")
-    try:
-        return _store(device, bucket, body, precision)
-    finally:
-        one_large.release()
-
-
-def _store(device: str, bucket: StoredBucket, body: bytes, precision: int) -> Response:
-    points, errors = parse(body, precision)
-    if errors:
-        return answer(400, "\n".join(errors))
-    if keeps_to_its_own(device) and (why := foreign(points, device)):
-        return answer(403, why)
-    if points:
-        _, telemetry = _stores()
+    with Turn() as turn:
+        body = taken(turn)[1]
         try:
-            message = telemetry.store(bucket, points)
+            return _store(device, bucket, body, precision)
+        except BadLinesError as error:
+            return answer(400, str(error))
+        except TooManyLinesError as error:
+            return answer(413, str(error))
         except StoreError as error:
             log_once(error)
             return answer(503, str(error))
-        if message:
-            return answer(422, message)
-    return Response(status=204)
+
+
+def _store(device: str, bucket: StoredBucket, body: bytes, precision: int) -> Response:
+    """Nothing is stored of a body with a bad line; so one that does not fit into memory at once is parsed twice."""
+    own, first, whole = keeps_to_its_own(device), None, True
+    for points in parse(body, precision):
+        if own and (why := foreign(points, device)):
+            return answer(403, why)
+        whole = first is None
+        first = points if whole else []
+    if first is None:
+        return Response(status=204)
+    message = _stores()[1].store(bucket, [first] if whole else parse(body, precision))
+    return answer(422, message) if message else Response(status=204)
 
 
 @blueprint.get("/health")

@@ -165,10 +165,11 @@ def _point(form: Write, now: int) -> Point:
 
 
 def _line_points(form: WriteLines) -> Sequence[Point]:
-    points, errors = line_protocol.parse(form.lines.data.replace("\r\n", "\n").strip().encode())
-    if errors:
-        raise RefusedError(" ".join(errors[:5]))
-    return points
+    body = form.lines.data.replace("\r\n", "\n").strip().encode()
+    try:
+        return [point for points in line_protocol.parse(body) for point in points]
+    except line_protocol.BadLinesError as error:
+        raise RefusedError(" ".join(str(error).splitlines()[:5])) from error
 
 
 @pages.get("/buckets")

@@ -15,7 +15,7 @@ from agent.util.secret import Secret
 from center.app import create_app
 from center.context import EXTENSION
 from center.embedded.write_api import org_id
-from center.line_protocol import parse, split
+from center.line_protocol import lines_of, parse
 from center.settings import DeviceDefaults
 from center.stores.registry import digest
 from center.stores.telemetry import SeriesQuery
@@ -202,16 +202,17 @@ def test_too_large_a_body_is_a_413_packed_or_not(tmp_path):
 def test_one_large_body_is_read_at_a_time_and_small_ones_pass_it(fresh, monkeypatch):
     """A point in memory takes many times its line: sixteen such bodies at once would take all there is."""
     client, headers, center = fresh
+    monkeypatch.setattr("center.embedded.write_api.SMALL", 50)
     monkeypatch.setattr("center.embedded.write_api.LARGE", 100)
     monkeypatch.setattr("center.embedded.write_api.WAIT_S", 0.01)
     started, go_on = threading.Event(), threading.Event()
     store = type(center.telemetry).store
 
-    def slow(self, bucket, points):
-        if len(points) > 1:
+    def slow(self, bucket, batches):
+        if len(batches[0]) > 1:
             started.set()
             go_on.wait(10)
-        return store(self, bucket, points)
+        return store(self, bucket, batches)
 
     monkeypatch.setattr(type(center.telemetry), "store", slow)
     large = b"\n".join(b"environment,clientId=pi-1 Temperature=20.5 %d" % (RECORDED_AT + n) for n in range(10))
@@ -397,7 +398,7 @@ def test_a_failing_request_takes_none_of_those_it_shared_the_sync_with_down(fres
     ],
 )
 def test_lines_end_where_influxdb_ends_them(text, lines):
-    assert list(split(text)) == lines
+    assert list(lines_of(text.encode())) == [line.encode() for line in lines]
 
 
 def test_a_batch_of_5000_lines_takes_well_under_a_second_to_read():
@@ -406,7 +407,7 @@ def test_a_batch_of_5000_lines_takes_well_under_a_second_to_read():
     took = []
     for _ in range(3):
         start = time.thread_time()
-        points, _ = parse(body)
+        [points] = parse(body)
         took.append(time.thread_time() - start)
     assert len(points) == 5000
     assert min(took) < 0.5
