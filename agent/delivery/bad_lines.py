@@ -18,6 +18,7 @@ from math import inf
 from typing import NamedTuple
 
 from agent.points.line_protocol import kind_of, parse
+from agent.points.schema import MEASUREMENT, quantity_of
 
 _MARK = "unable to parse '"
 _END = "': "
@@ -30,6 +31,7 @@ _CONFLICT = re.compile(
     r"(?:type (?P<kind>\w+), already exists as type \w+|(?P<name>invalid))",
     re.DOTALL,
 )
+_OWN_ID = re.compile(r"writes under its own id only: .* is not '([A-Za-z0-9._-]{1,64})'$", re.DOTALL)
 _MOMENT = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z"
 _BOUND = re.compile("(Lower|Upper) Bound at " + _MOMENT)
 _NEWEST = re.compile("()newest point .* at " + _MOMENT + " dropped because", re.DOTALL)
@@ -38,10 +40,14 @@ _OLD = "points beyond retention policy"  # up to about 2.7.11: without a bound a
 
 
 class Trouble(NamedTuple):
-    """What a 422 names. `reason` is the dead letter's short code, `lines` the indexes of own lines it applies to."""
+    """What a 422 names. `reason` is the dead letter's short code, `lines` the indexes of own lines it applies to.
+
+    `theirs`: the type sent is the data model's, so what is stored there is wrong; somebody can mend that.
+    """
 
     reason: str
     lines: list[int]
+    theirs: bool = False
 
 
 def as_quoted(line: bytes) -> str:
@@ -115,7 +121,9 @@ def trouble(lines: Sequence[bytes], message: str) -> Trouble | None:
     if match and "partial write" in message:
         wanted = _comparable(match["measurement"]), _comparable(match["field"]), match["kind"]
         reason = "field_name" if match["name"] else "type_conflict"
-        return Trouble(reason, [n for n, line in enumerate(lines) if _conflicts(line, *wanted)])
+        quantity = quantity_of(match["field"]) if match["measurement"] == MEASUREMENT else None
+        theirs = quantity is not None and quantity.kind == match["kind"]
+        return Trouble(reason, [n for n, line in enumerate(lines) if _conflicts(line, *wanted)], theirs)
     if is_retention(message):
         bounds = _moments(_BOUND, message)
         lower = [at for side, at in bounds if side == "Lower"]
@@ -124,6 +132,17 @@ def trouble(lines: Sequence[bytes], message: str) -> Trouble | None:
         stamps = ((n, found[1]) for n, line in enumerate(lines) if (found := _STAMP.search(line)))
         return Trouble("retention", [n for n, stamp in stamps if not first <= int(stamp) <= last])
     return None
+
+
+def others_lines(lines: Sequence[bytes], message: str) -> set[int] | None:
+    """The indexes of own lines that the center's 403 means: those that name another device than the token's (the agent
+    had another id when they were measured). None: the 403 is about something else.
+    """
+    own = _OWN_ID.search(message)
+    if own is None:
+        return None
+    named = ((n, point.tags) for n, line in enumerate(lines) if (point := parse(line)) is not None)
+    return {n for n, tags in named if {tags.get("clientId", own[1]), tags.get("device", own[1])} != {own[1]}}
 
 
 def is_retention(message: str) -> bool:

@@ -44,6 +44,7 @@ class DeliveryStatus:
     `state`: delivering (or ready to), waiting (nobody has said yet where to), failing. `backlog_rate` is points per
     second as measured, `eta_s` the seconds until the backlog is gone at that rate. `bytes_sent` counts bodies.
     `call_since_boot_ns`: a request has been on its way since then. `alive_boot_ns`: the loop last went round.
+    `held`: why points were parked last.
     """
 
     state: Literal["delivering", "waiting", "failing"]
@@ -59,6 +60,7 @@ class DeliveryStatus:
     backlog_rate: float = 0.0
     eta_s: float | None = None
     parked: int = 0
+    held: str | None = None
     requests: int = 0
     bytes_sent: int = 0
     delivered: int = 0
@@ -154,6 +156,7 @@ class Delivery:
             backlog_rate=rate,
             eta_s=backlog / rate if backlog > 0 and rate > 0 else None,
             parked=status.parked,
+            held=self._settling.held if status.parked else None,
             requests=self._requests,
             bytes_sent=self._bytes,
             delivered=self._settling.delivered,

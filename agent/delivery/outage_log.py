@@ -16,7 +16,7 @@ REASONS = 32
 """That are remembered for it, the latest."""
 FATES = {
     "refused": "refused for good and kept (iot-agent rejected list)",
-    "parked": "refused for a reason that is not known, kept and retried slowly",
+    "parked": "refused for a reason that is not known or that somebody can mend, held back and retried slowly",
     "held": "did not go through and are tried again",
 }
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agent.buffer.batch import Batch, DeadLetter, Part
-from agent.delivery.bad_lines import dropped, expired_lines, halves, named_lines, trouble
+from agent.delivery.bad_lines import dropped, expired_lines, halves, named_lines, others_lines, trouble
 from agent.delivery.numbered_lines import (
     EMPTY_WRITE,
     Numbered,
@@ -82,7 +82,7 @@ class Split(_Because):
 
 
 class Park(_Because):
-    """Refused for a reason that is not known: set aside as it is, retried slowly."""
+    """Refused for a reason that is not known, or that somebody can mend: set aside as it is, retried slowly."""
 
 
 class Defer(_Because):
@@ -144,7 +144,7 @@ def decide(
     message = answer.message()
     text = f"{status} {short(message)}".strip()
     html = is_html(answer)
-    lines = batch.lines() if batch is not None and status in (201, 400, 422) else []
+    lines = batch.lines() if batch is not None and status in (201, 400, 403, 422) else []
     if (numbered := numbered_lines(lines, answer)) is not None:
         return _by_number(lines, numbered, kind, now_ns)
     if status < 300:
@@ -153,6 +153,8 @@ def decide(
     if status < 400:
         there = short(answer.headers.get("location", "nowhere"))
         return Slow(kind, f"{status} redirect to {there}: not followed, the token goes nowhere else; correct the url")
+    if status == 403 and (others := others_lines(lines, message)):
+        return _held_back(kind, text, lines, others)
     if status in (401, 403):
         return Reauthorise(kind, text)
     if status in (429, 503):
@@ -210,6 +212,14 @@ def _by_number(lines: Sequence[bytes], named: Numbered, kind: str, now_ns: int) 
     return Split(kind, text, parts, dead, stored=stored)
 
 
+def _held_back(kind: str, text: str, lines: Sequence[bytes], refused: set[int]) -> Split | Park:
+    """What somebody can mend at the server is kept out of the others' way; nothing was stored."""
+    if len(refused) == len(lines):
+        return Park(kind, text)
+    rest = tuple(line for n, line in enumerate(lines) if n not in refused)
+    return Split(kind, text, (Part(rest, "pending"), Part(tuple(lines[n] for n in sorted(refused)), "parked")))
+
+
 def _code(words: str) -> str:
     return "type_conflict" if "column type" in words else "parse"
 
@@ -224,7 +234,7 @@ def _named(lines: Sequence[bytes], message: str, now_ns: int) -> Split | None:
     return Split("400", f"400 {short(message)}", (Part(rest, "pending"),) if rest else (), dead)
 
 
-def _partial(lines: Sequence[bytes], message: str, now_ns: int, *, again: bool) -> Split | None:
+def _partial(lines: Sequence[bytes], message: str, now_ns: int, *, again: bool) -> Split | Park | None:
     """422 partial write: all but the refused were stored, so whatever is sent again only overwrites itself.
 
     `dropped` is a lower bound: equal to the size, all were refused; less says nothing, unless it is the retention.
@@ -243,6 +253,8 @@ def _partial(lines: Sequence[bytes], message: str, now_ns: int, *, again: bool) 
             dead = tuple(DeadLetter(lines[n], reason, short(message), now_ns) for n in sorted(expired))
             return Split("422", text, (), dead, stored=len(lines) - len(dead))
     if dropped(message) == len(lines) or (len(lines) == 1 and found.lines):
+        if found.theirs:
+            return Park("422", text)
         return Split("422", text, (), tuple(DeadLetter(line, reason, short(message), now_ns) for line in lines))
     meant = set(found.lines)
     rest = tuple(line for n, line in enumerate(lines) if n not in meant)

@@ -64,6 +64,8 @@ class Settling:
         self._deferred: list[Batch] = []
         self._token_refused = False
         self.success: tuple[int, int] | None = None
+        self.held: str | None = None
+        """Why points were parked last."""
         self.delivered = 0
 
     @property
@@ -197,9 +199,11 @@ class Settling:
                 self._outage.tell(now, "refused", len(outcome.dead), outcome.text)
             if parked := sum(len(part.lines) for part in outcome.parts if part.state == "parked"):
                 self._pace.parked.fail(now)
+                self.held = outcome.text
                 self._outage.tell(now, "parked", parked, outcome.text)
             return True
         self._pace.parked.fail(now)
+        self.held = outcome.text
         if batch.parked:
             self._refused_again.append(replace(batch, body=b""))
             return True

@@ -53,6 +53,8 @@ def problems(snapshot: Mapping[str, Any]) -> list[str]:
         found.append(f"Registration: {registration['error']}")
     found += [f"Registration: {text}" for text in registration.get("refused") or ()]
     buffer = snapshot.get("buffer") or {}
+    if held := (snapshot.get("delivery") or {}).get("held"):
+        found.append(f"Delivery: {buffer.get('parked', 0):,} points are held back and tried again slowly: {held}")
     if buffer.get("problem"):
         found.append(f"Buffer: {buffer['problem']}")
     if (snapshot.get("clock") or {}).get("warning"):

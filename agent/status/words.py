@@ -11,7 +11,7 @@ from drivers.base import label
 
 WAITING = {
     "undated": "waiting for the time to be known",
-    "parked": "refused without a reason that is known, and tried again slowly",
+    "parked": "held back and tried again slowly",
     "dead_letters": "refused for good and kept",
 }
 """Points by where the buffer has them, but for those that just wait."""

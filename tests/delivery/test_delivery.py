@@ -624,6 +624,22 @@ def test_parked_points_all_follow_the_first_that_goes_through(rig, server):
     assert agent.run(seconds=901, until=agent.empty)
 
 
+def test_promise_2_what_another_stored_in_a_wrong_type_holds_points_back_until_somebody_mends_it(rig, server):
+    agent = rig()
+    week = START // WEEK, b"environment", b"Temperature"
+    server.types[week] = "string"
+    agent.store(30)
+    agent.run(until=lambda: agent.status.parked == agent.status.pending == 30)
+    agent.put(5)
+    agent.run(seconds=1800)
+    assert agent.status.dead_letters == agent.status.counters.points.rejected == 0
+    assert "already exists as type string" in agent.delivery.snapshot().held
+    del server.types[week]
+    assert agent.run(seconds=901, until=agent.empty)
+    assert len(server.points) == 35
+    assert agent.delivery.snapshot().held is None
+
+
 def test_parked_points_are_tried_at_once_where_the_agent_delivers_now(rig, server):
     agent = rig()
     server.always = mute(server)

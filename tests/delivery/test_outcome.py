@@ -25,6 +25,8 @@ from agent.delivery.outcome import (
 )
 from agent.util.errors import short
 from agent.util.http import Answer
+from center.line_protocol import foreign
+from center.stores.telemetry import Point
 
 NOW = 1_795_500_567_000_000_000
 CASES = {case["name"]: case for case in json.loads(Path("tests/data/influxdb-2.9.1.json").read_text("utf-8"))}
@@ -284,6 +286,32 @@ def test_a_part_refused_whole_goes_in_one_step():
     assert result.parts == ()
     assert {letter.reason for letter in result.dead} == {"type_conflict"}
     assert "already exists as type float" in result.dead[0].message
+
+
+@pytest.mark.parametrize("parked", [False, True])
+def test_promise_2_a_point_of_the_data_models_own_type_is_held_back_and_no_dead_letter(parked):
+    """What another wrote where our type belongs can be mended: then these points are delivered."""
+    lines = [GOOD + b"%d" % n for n in range(3)]
+    message = "partial write: field type conflict: input field {} is type {} dropped=3"
+    ours = message.format('"Temperature" on measurement "environment"', "float, already exists as type string")
+    result = outcome(refused(422, ours), *lines, parked=parked)
+    assert isinstance(result, Park)
+    assert "already exists as type string" in result.text
+    for other in ('"Temperature" on measurement "room"', '"Mood" on measurement "environment"'):
+        field, _, measurement = other.replace('"', "").partition(" on measurement ")
+        line = f"{measurement} {field}=1.5 5".encode()
+        dead = outcome(refused(422, message.format(other, "float, already exists as type string")), line).dead
+        assert [letter.reason for letter in dead] == ["type_conflict"]
+
+
+def test_promise_2_points_measured_under_another_id_are_held_back_where_a_token_writes_under_its_own_only():
+    why = foreign([Point("environment", {"device": "pi-old"}, {"Temperature": 1.0})], "pi-1")
+    old, health = GOOD.replace(b"pi-1", b"pi-old"), b"agent,clientId=pi-1,device=pi-1 errors=1i 5"
+    result = outcome(refused(403, why), GOOD, old, health)
+    assert [(part.lines, part.state) for part in result.parts] == [((GOOD, health), "pending"), ((old,), "parked")]
+    assert isinstance(outcome(refused(403, why), old), Park)
+    assert isinstance(outcome(refused(403, why), GOOD), Reauthorise)
+    assert isinstance(outcome(refused(403, "insufficient permissions for write"), GOOD, old), Reauthorise)
 
 
 def test_a_lower_count_than_the_parts_size_rejects_nothing_yet():
