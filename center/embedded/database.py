@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,11 +24,14 @@ from center.faults import Faults
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], Any]
+IdleJob = Callable[[sqlite3.Connection], Exception | None]
 
 log = logging.getLogger(__name__)
 MAX_JOBS = 256
 BUSY_TIMEOUT_S = 30
 IDLE_EVERY_S = 30.0
+READ_S = 10.0  # for all that is read at one moment
+STEPS = 20_000  # of SQLite's machine, between two looks at the time
 
 
 class Database:
@@ -40,7 +44,7 @@ class Database:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         self._faults = Faults()
         self._reset: list[Callable[[], None]] = []
-        self._idle: list[tuple[str, Job]] = []
+        self._idle: list[tuple[str, IdleJob]] = []
         self._failing: dict[str, tuple[str, int]] = {}
         self._jobs: queue.SimpleQueue[tuple[Job, Future[Any]] | None] = queue.SimpleQueue()
         self._local = threading.local()
@@ -48,7 +52,7 @@ class Database:
         self._lock = threading.Lock()
         self._closed = False
         try:
-            self._connection = self._connect()
+            self._connection = self._connect(cache_kb=16_000)
             self._connection.executescript(schema)
         except sqlite3.Error as error:
             raise StoreError(f"{path}: {error}") from error
@@ -56,13 +60,14 @@ class Database:
         self._thread = threading.Thread(target=self._work, name="center-writer", daemon=True)
         self._thread.start()
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, cache_kb: int = 2000) -> sqlite3.Connection:
+        """A connection whose pages and statements take little: there is one for each thread."""
         connection = sqlite3.connect(
-            self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=512
+            self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=64
         )
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA cache_size=-32000")
+        connection.execute(f"PRAGMA cache_size=-{cache_kb}")
         connection.execute("PRAGMA journal_size_limit=67108864")
         return connection
 
@@ -70,8 +75,10 @@ class Database:
         """Called by the writing thread when what was remembered of the tables may be wrong."""
         self._reset.append(callback)
 
-    def on_idle(self, name: str, job: Job) -> None:
-        """A job for every half minute, in a transaction of its own: keep it short. `name` is for the log."""
+    def on_idle(self, name: str, job: IdleJob) -> None:
+        """A job for every half minute, in a transaction of its own: keep it short. `name` is for the log. What it
+        raises undoes it; what it returns failed beside the rest, which is kept.
+        """
         self._idle.append((name, job))
 
     @property
@@ -86,7 +93,8 @@ class Database:
             for name, job in self._idle:
                 try:
                     connection.execute("BEGIN IMMEDIATE")
-                    job(connection)
+                    if error := job(connection):
+                        found[name] = _text(error)
                 except Exception as error:  # noqa: BLE001 - whatever it is, it is what was asked for
                     found[name] = _text(_explained(error, self.path))
                 with contextlib.suppress(sqlite3.Error):  # a full disk undoes it before
@@ -101,7 +109,8 @@ class Database:
         if connection is None:
             connection = self._connect()
             connection.execute("PRAGMA query_only=1")
-            self._local.connection = connection
+            connection.set_progress_handler(self._late, STEPS)
+            self._local.connection, self._local.until = connection, inf
             with self._lock:
                 ended = [reader for reader in self._readers if not reader[0].is_alive()]
                 self._readers = [reader for reader in self._readers if reader not in ended]
@@ -112,13 +121,29 @@ class Database:
 
     @contextlib.contextmanager
     def moment(self) -> Iterator[sqlite3.Connection]:
-        """The calling thread's connection, on which all queries within see the file as it is now. Not to be nested."""
+        """The calling thread's connection, on which all queries within see the file as it is now. Not to be nested.
+
+        StoreError where they take more than READ_S: what one request may cost has a bound.
+        """
         connection = self.read()
         connection.execute("BEGIN")
+        self._local.until = time.monotonic() + READ_S
         try:
             yield connection
+        except sqlite3.OperationalError as error:
+            if not self._late():
+                raise
+            late = StoreError(f"this takes more than {READ_S:.0f} s: ask for a shorter range, or for less at once")
+            late.known = True  # it is no fault of the store
+            raise late from error
         finally:
+            self._local.until = inf
             connection.execute("ROLLBACK")  # nothing was written
+
+    def _late(self) -> bool:
+        """Whether the calling thread has read for too long: SQLite then gives up."""
+        until: float = self._local.until
+        return time.monotonic() > until
 
     def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """The job's result once its changes are synced to the disk. What the job raises undoes the job alone."""
@@ -172,9 +197,9 @@ class Database:
                 self._transaction(jobs)
             if time.monotonic() >= idle_at:
                 for name, job in self._idle:
-                    future: Future[Any] = Future()
+                    future: Future[Exception | None] = Future()
                     self._transaction([(job, future)])
-                    self._note(name, future.exception())
+                    self._note(name, future.exception() or future.result())
                 idle_at = time.monotonic() + IDLE_EVERY_S
 
     def _note(self, name: str, error: BaseException | None) -> None:

@@ -1,7 +1,7 @@
 """The embedded store's tables and its write path: one wide table of points, columns by number, types a week.
 
-A field's column is the number it has within its measurement, so that what devices send never becomes a name in SQL.
-Everything here runs in the database's writing thread.
+A field's column is the number it has within its series, so that what devices send never becomes a name in SQL, and what
+one device sends is nothing to another. Everything here runs in the database's writing thread.
 """
 
 from __future__ import annotations
@@ -11,24 +11,25 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from agent.points.schema import quantity_of
 from center.embedded.database import Database
 from center.line_protocol import DEVICE_TAGS, series_of
-from center.stores.telemetry import DAY_NS, HOUR_NS, Point, Value
+from center.stores.telemetry import DAY_NS, ENVIRONMENT, HOUR_NS, Point, Value
 from center.times import iso
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS bucket (n INTEGER PRIMARY KEY, id TEXT UNIQUE, name TEXT UNIQUE, retention_s INTEGER);
 CREATE TABLE IF NOT EXISTS series (
-    n INTEGER PRIMARY KEY, bucket INTEGER, measurement TEXT, tags TEXT, UNIQUE (bucket, measurement, tags));
+    n INTEGER PRIMARY KEY, bucket INTEGER, measurement TEXT, tags TEXT, owner TEXT NOT NULL DEFAULT '',
+    UNIQUE (bucket, measurement, tags));
 CREATE TABLE IF NOT EXISTS device_series (
     bucket INTEGER, device TEXT, measurement TEXT, series INTEGER,
     PRIMARY KEY (bucket, device, measurement, series)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS field (
-    bucket INTEGER, measurement TEXT, name TEXT, n INTEGER, type TEXT,
-    PRIMARY KEY (bucket, measurement, name)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS shard_type (
-    bucket INTEGER, measurement TEXT, shard INTEGER, field TEXT, type TEXT,
-    PRIMARY KEY (bucket, measurement, shard, field)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS series_field (
+    series INTEGER, name TEXT, n INTEGER, type TEXT, PRIMARY KEY (series, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS device_type (
+    bucket INTEGER, device TEXT, measurement TEXT, shard INTEGER, field TEXT, type TEXT,
+    PRIMARY KEY (bucket, device, measurement, shard, field)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS points (series INTEGER, t INTEGER, PRIMARY KEY (series, t)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS hours (
     series INTEGER, field INTEGER, hour INTEGER, count INTEGER, total NUMERIC, low NUMERIC, high NUMERIC,
@@ -37,10 +38,37 @@ CREATE TABLE IF NOT EXISTS dirty (series INTEGER, hour INTEGER, PRIMARY KEY (ser
 """
 TYPES: dict[type, str] = {float: "float", int: "integer", bool: "boolean", str: "string"}
 CLASSES = {name: cls for cls, name in TYPES.items()}
-MAX_FIELDS = 1000
-MAX_CACHED = 100_000
+# Of a device: what a page about it reads. The fields are those of all its series.
+MAX_SERIES, MAX_FIELDS = 250, 1000
+MAX_CACHED = 16_000_000  # bytes, about
+MAX_DIRTY = 50_000
+MAX_PLANS = 64
+_Shard = tuple[int, str, str, int]  # bucket, device, measurement, week
 WEEK_NS = 7 * DAY_NS
 MONDAY_NS = 4 * DAY_NS  # the first Monday of 1970: InfluxDB's weeks start on Mondays
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """To the tables above from those of 0.1.0, which numbered the fields of a measurement, for all devices together."""
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(series)")}
+    if "owner" not in columns:
+        connection.execute("ALTER TABLE series ADD COLUMN owner TEXT NOT NULL DEFAULT ''")
+        rows = [(json.loads(tags), n) for n, tags in connection.execute("SELECT n, tags FROM series").fetchall()]
+        owners = [(tags.get("clientId") or tags.get("device", ""), n) for tags, n in rows]
+        connection.executemany("UPDATE series SET owner = ? WHERE n = ?", owners)
+    connection.execute("CREATE INDEX IF NOT EXISTS series_owner ON series (bucket, owner)")
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'shard_type'").fetchone():
+        connection.execute(
+            "INSERT OR IGNORE INTO series_field SELECT s.n, f.name, f.n, f.type FROM series s "
+            "JOIN field f USING (bucket, measurement)"
+        )
+        connection.execute(
+            "INSERT OR IGNORE INTO device_type SELECT bucket, owner, measurement, shard, field, type FROM series "
+            "JOIN shard_type USING (bucket, measurement) WHERE measurement <> ?",
+            (ENVIRONMENT,),
+        )
+        connection.execute("DROP TABLE field")
+        connection.execute("DROP TABLE shard_type")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +84,10 @@ def shard_ns(retention_s: int) -> int:
     if retention_s == 0 or retention_s > 180 * 86_400:
         return WEEK_NS
     return DAY_NS if retention_s >= 2 * 86_400 else HOUR_NS
+
+
+class _ConflictError(Exception):
+    """Why a point cannot be stored, in InfluxDB's words."""
 
 
 @dataclass(slots=True)
@@ -96,6 +128,21 @@ class Lost:
         )
 
 
+@dataclass(slots=True)
+class _Series:
+    """What is known of a series: whose it is, and the column of each of its fields."""
+
+    n: int
+    owner: str
+    columns: dict[str, int]
+
+
+def fixed_type(measurement: str, field: str) -> type | None:
+    """The type that a field always has: that of the data model, if it is of it."""
+    quantity = quantity_of(field) if measurement == ENVIRONMENT else None
+    return None if quantity is None else float if quantity.kind == "float" else int
+
+
 class PointWriter:
     """Stores parsed lines; answers like InfluxDB's 422 for those it drops."""
 
@@ -104,129 +151,176 @@ class PointWriter:
         database.on_reset(self._forget)
 
     def _forget(self) -> None:
-        self._series: dict[tuple[int, str], int] = {}
-        self._types: dict[tuple[int, str, int], dict[str, type]] = {}
-        self._columns: dict[tuple[int, str], dict[str, int]] = {}
+        self._named: dict[tuple[int, str], _Series] = {}  # by what was sent, tags in whatever order
+        self._series: dict[int, _Series] = {}
+        self._owned: dict[tuple[int, str], list[int]] = {}  # a device's series and fields
+        self._types: dict[_Shard, dict[str, type]] = {}
+        self._cached = self._width = 0  # bytes, about; columns
         self.dirty: set[tuple[int, int]] = set()
 
     def write(
-        self, connection: sqlite3.Connection, bucket: StoredBucket, points: Iterable[Point], now_ns: int, lost: Lost
+        self,
+        connection: sqlite3.Connection,
+        bucket: StoredBucket,
+        points: Iterable[Point],
+        now_ns: int,
+        lost: Lost,
+        *,
+        writer: str = "",
     ) -> None:
-        """Store points of one request; those that cannot be stored are counted in `lost`."""
-        plans: dict[tuple[str, tuple[str, ...]], tuple[str, list[tuple[Value, ...]]]] = {}  # statements, their rows
+        """Store points of one request; those that cannot be stored are counted in `lost`. `writer`: whose token it is,
+        and so whose the points are that name no device.
+        """
+        if self._cached > MAX_CACHED or len(self.dirty) > MAX_DIRTY:
+            self._forget()
+        plans: dict[tuple[int, ...], list[tuple[Value, ...]]] = {}  # columns and the rows for them
         shard_length = shard_ns(bucket.retention_s)
         oldest = now_ns - bucket.retention_s * 1_000_000_000 if bucket.retention_s else None
         hours: set[tuple[int, int]] = set()
-        known, remembered, bucket_n = self._series, self._types, bucket.n
+        bucket_n = bucket.n
         for point in points:
             t = now_ns if point.time_ns is None else point.time_ns
             if oldest is not None and t < oldest:
                 lost.expire(point)
                 continue
-            shard_key = (bucket_n, point.measurement, (t - MONDAY_NS) // shard_length)
-            types = remembered.get(shard_key)
-            if types is None:
-                types = self._load_types(connection, shard_key)
-            for name, value in point.fields.items():
-                if types.get(name) is not type(value):
-                    reason = self._new_type(connection, shard_key, types, point)
-                    break
-            else:
-                reason = None
-            if reason is not None:
-                lost.conflict, lost.conflicts = lost.conflict or reason, lost.conflicts + 1
+            try:
+                series = self._named.get((bucket_n, series_of(point)))
+                if series is None:
+                    series = self._load(connection, bucket_n, point, writer)
+                shard = (bucket_n, series.owner, point.measurement, (t - MONDAY_NS) // shard_length)
+                types = self._types.get(shard)
+                if types is None:
+                    types = self._load_types(connection, shard)
+                columns = series.columns
+                for name, value in point.fields.items():
+                    if types.get(name) is not type(value) or name not in columns:
+                        self._learn(connection, series, shard, point)
+                        break
+            except _ConflictError as error:
+                lost.conflict, lost.conflicts = lost.conflict or str(error), lost.conflicts + 1
                 continue
-            series = known.get((bucket_n, series_of(point)))
-            if series is None:
-                series = self._load_series(connection, bucket_n, point)
-            names = tuple(point.fields)
-            plan = plans.get((point.measurement, names))
-            if plan is None:
-                plan = self._statement(connection, bucket_n, point.measurement, names), []
-                plans[point.measurement, names] = plan
-            plan[1].append((series, t, *point.fields.values()))
-            hours.add((series, t // HOUR_NS))
-        for sql, rows in plans.values():
-            connection.executemany(sql, rows)
+            pairs = sorted([(columns[name], value) for name, value in point.fields.items()])
+            plan = tuple([n for n, _ in pairs])
+            rows = plans.get(plan)
+            if rows is None:
+                if len(plans) == MAX_PLANS:
+                    _insert(connection, plans)
+                rows = plans[plan] = []
+            rows.append((series.n, t, *[value for _, value in pairs]))
+            hours.add((series.n, t // HOUR_NS))
+        _insert(connection, plans)
         fresh = hours - self.dirty
         if fresh:
             connection.executemany("INSERT OR IGNORE INTO dirty VALUES (?, ?)", fresh)
             self.dirty |= fresh
 
-    def _load_series(self, connection: sqlite3.Connection, bucket: int, point: Point) -> int:
+    def _load(self, connection: sqlite3.Connection, bucket: int, point: Point, writer: str) -> _Series:
+        """A series that is not remembered; a new one is made, if its device may have one more."""
         tags = json.dumps(point.tags, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         key = (bucket, point.measurement, tags)
         row = connection.execute(
-            "SELECT n FROM series WHERE bucket = ? AND measurement = ? AND tags = ?", key
+            "SELECT n, owner FROM series WHERE bucket = ? AND measurement = ? AND tags = ?", key
         ).fetchone()
         if row is None:
-            cursor = connection.execute("INSERT INTO series (bucket, measurement, tags) VALUES (?, ?, ?)", key)
-            row = (cursor.lastrowid,)
+            owner = next((point.tags[tag] for tag in DEVICE_TAGS if tag in point.tags), writer)
+            owned = self._owned_by(connection, bucket, owner)
+            if owned[0] >= MAX_SERIES:
+                raise _ConflictError(f"series limit: device {owner[:64]!r} has {MAX_SERIES} series already")
+            cursor = connection.execute(
+                "INSERT INTO series (bucket, measurement, tags, owner) VALUES (?, ?, ?, ?)", (*key, owner)
+            )
+            owned[0] += 1
+            row = (cursor.lastrowid, owner)
             devices = {point.tags[tag] for tag in DEVICE_TAGS if tag in point.tags}
             connection.executemany(
                 "INSERT OR IGNORE INTO device_series VALUES (?, ?, ?, ?)",
                 [(bucket, device, point.measurement, row[0]) for device in devices],
             )
-        if len(self._series) >= MAX_CACHED:
-            self._series.clear()
-        n: int = row[0]
-        self._series[bucket, series_of(point)] = n
-        return n
+        series = self._series.get(row[0])
+        if series is None:
+            columns = dict(connection.execute("SELECT name, n FROM series_field WHERE series = ?", row[:1]).fetchall())
+            series = self._series[row[0]] = _Series(row[0], row[1], columns)
+            self._cached += 500 + sum(150 + len(column) for column in columns)
+        name = series_of(point)
+        self._cached += 200 + 2 * len(name)
+        self._named[bucket, name] = series
+        return series
 
-    def _load_types(self, connection: sqlite3.Connection, key: tuple[int, str, int]) -> dict[str, type]:
+    def _owned_by(self, connection: sqlite3.Connection, bucket: int, owner: str) -> list[int]:
+        owned = self._owned.get((bucket, owner))
+        if owned is None:
+            self._cached += 400 + len(owner)
+            row = connection.execute(
+                "SELECT count(DISTINCT s.n), count(f.n) FROM series s LEFT JOIN series_field f ON f.series = s.n "
+                "WHERE bucket = ? AND owner = ?",
+                (bucket, owner),
+            ).fetchone()
+            owned = self._owned[bucket, owner] = list(row)
+        return owned
+
+    def _load_types(self, connection: sqlite3.Connection, shard: _Shard) -> dict[str, type]:
         rows = connection.execute(
-            "SELECT field, type FROM shard_type WHERE bucket = ? AND measurement = ? AND shard = ?", key
-        )
-        if len(self._types) >= MAX_CACHED:
-            self._types.clear()
-        types = self._types[key] = {name: CLASSES[kind] for name, kind in rows}
+            "SELECT field, type FROM device_type WHERE bucket = ? AND device = ? AND measurement = ? AND shard = ?",
+            shard,
+        ).fetchall()
+        self._cached += 400 + sum(150 + len(name) for name, _ in rows)
+        types = self._types[shard] = {name: CLASSES[kind] for name, kind in rows}
         return types
 
-    def _new_type(
-        self, connection: sqlite3.Connection, key: tuple[int, str, int], types: dict[str, type], point: Point
-    ) -> str | None:
-        """Why the point cannot be stored; None, with its fields' types remembered, if it can."""
+    def _learn(self, connection: sqlite3.Connection, series: _Series, shard: _Shard, point: Point) -> None:
+        """Remembers the types and columns of a point's fields. Raises _ConflictError if it cannot be stored."""
+        types = self._types[shard]
+        fixed = {name: fixed_type(point.measurement, name) for name in point.fields}
         for name, value in point.fields.items():
             if name == "time":
-                return f'invalid field name: input field "time" on measurement "{point.measurement}" is invalid'
-            stored = types.get(name)
-            if stored is not None and stored is not type(value):
-                return (
+                raise _ConflictError(
+                    f'invalid field name: input field "time" on measurement "{point.measurement}" is invalid'
+                )
+            stored = types.get(name) or fixed[name]
+            fits = stored is float and type(value) is int and name not in types  # InfluxDB refuses it after a float
+            if stored is not None and stored is not type(value) and not fits:
+                raise _ConflictError(
                     f'field type conflict: input field "{name}" on measurement "{point.measurement}" is type '
                     f"{TYPES[type(value)]}, already exists as type {TYPES[stored]}"
                 )
-        columns = self._load_columns(connection, key[0], point.measurement)
-        if len(columns.keys() | point.fields.keys()) > MAX_FIELDS:
-            return f'field limit: measurement "{point.measurement}" has {MAX_FIELDS} fields already'
-        for name, value in point.fields.items():
-            if name not in types:
-                kind = TYPES[type(value)]
-                connection.execute("INSERT INTO shard_type VALUES (?, ?, ?, ?, ?)", (*key, name, kind))
-                types[name] = type(value)
-                n = columns.setdefault(name, len(columns) + 1)
-                connection.execute(
-                    "INSERT INTO field VALUES (?, ?, ?, ?, ?) "
-                    "ON CONFLICT (bucket, measurement, name) DO UPDATE SET type = excluded.type",
-                    (key[0], point.measurement, name, n, kind),
-                )
-                if n > len(connection.execute("PRAGMA table_info(points)").fetchall()) - 2:  # beside series and t
-                    connection.execute(f"ALTER TABLE points ADD COLUMN f{n}")
-        return None
-
-    def _load_columns(self, connection: sqlite3.Connection, bucket: int, measurement: str) -> dict[str, int]:
-        columns = self._columns.get((bucket, measurement))
-        if columns is None:
-            rows = connection.execute(
-                "SELECT name, n FROM field WHERE bucket = ? AND measurement = ?", (bucket, measurement)
+        new = [name for name in point.fields if name not in series.columns]
+        owned = self._owned_by(connection, shard[0], series.owner)
+        if owned[1] + len(new) > MAX_FIELDS:
+            raise _ConflictError(
+                f"field limit: device {series.owner[:64]!r} may have {MAX_FIELDS} fields in all its series, "
+                f"and has {owned[1]}"
             )
-            columns = self._columns[bucket, measurement] = dict(rows.fetchall())
-        return columns
+        owned[1] += len(new)
+        self._cached += sum(300 + 2 * len(name) for name in fixed)
+        for name, value in point.fields.items():
+            own_type = fixed[name] or type(value)
+            if name not in types and fixed[name] is None:
+                connection.execute("INSERT INTO device_type VALUES (?, ?, ?, ?, ?, ?)", (*shard, name, TYPES[own_type]))
+            n = series.columns.setdefault(name, len(series.columns) + 1)
+            connection.execute(
+                "INSERT INTO series_field VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET type = excluded.type",
+                (series.n, name, n, TYPES[own_type]),
+            )
+            self._widen(connection, n)
+            if own_type is type(value):
+                types[name] = own_type
 
-    def _statement(self, connection: sqlite3.Connection, bucket: int, measurement: str, names: tuple[str, ...]) -> str:
-        columns = self._load_columns(connection, bucket, measurement)
-        numbers = [columns[name] for name in names]
-        return (
-            f"INSERT INTO points (series, t, {', '.join(f'f{n}' for n in numbers)}) "  # noqa: S608 - numbers
-            f"VALUES ({', '.join('?' * (len(numbers) + 2))}) ON CONFLICT (series, t) DO UPDATE SET "
-            + ", ".join(f"f{n} = excluded.f{n}" for n in numbers)
+    def _widen(self, connection: sqlite3.Connection, n: int) -> None:
+        """So that the table has a column for the n-th field of a series."""
+        if n > self._width:
+            self._width = len(connection.execute("PRAGMA table_info(points)").fetchall()) - 2  # beside series and t
+        for column in range(self._width + 1, n + 1):
+            connection.execute(f"ALTER TABLE points ADD COLUMN f{column}")
+            self._width = column
+
+
+def _insert(connection: sqlite3.Connection, plans: dict[tuple[int, ...], list[tuple[Value, ...]]]) -> None:
+    """Stores the planned rows. Numbers of the store's own throughout."""
+    for columns, rows in plans.items():
+        connection.executemany(
+            f"INSERT INTO points (series, t, {', '.join(f'f{n}' for n in columns)}) "  # noqa: S608 - numbers
+            f"VALUES ({', '.join('?' * (len(columns) + 2))}) ON CONFLICT (series, t) DO UPDATE SET "
+            + ", ".join(f"f{n} = excluded.f{n}" for n in columns),
+            rows,
         )
+    plans.clear()

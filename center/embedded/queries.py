@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,21 +68,42 @@ class StoredField:
 
 @dataclass(frozen=True, slots=True)
 class StoredSeries:
-    """A series of a device."""
+    """A series of a device, and its fields by their names."""
 
     n: int
     tags: Mapping[str, str]
+    fields: Mapping[str, StoredField]
 
     def last(self, field: StoredField, stored: Value, time_ns: int) -> LastValue:
         return LastValue(field.name, sensor_of(self.tags, field.name), field.value(stored), time_ns)
 
 
-def by_sensor(series: Sequence[StoredSeries], field: StoredField) -> list[tuple[Sensor, list[StoredSeries]]]:
-    """The series that each sensor of a field may have written to, in the order of the sensors."""
-    groups: dict[Sensor, list[StoredSeries]] = {}
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A field of one sensor, and the series that it has written to; `kind` is that of the newest."""
+
+    field: str
+    sensor: Sensor
+    series: Sequence[StoredSeries]
+
+    @property
+    def kind(self) -> str:
+        return self.series[-1].fields[self.field].kind
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """Where its values are: series and column."""
+        return [(one.n, one.fields[self.field].n) for one in self.series]
+
+
+def by_sensor(series: Iterable[StoredSeries], fields: Collection[str] = ()) -> list[Told]:
+    """The fields (none named: all) of a device's series for each sensor, in the order of both."""
+    groups: dict[tuple[str, Sensor], list[StoredSeries]] = {}
     for one in series:
-        groups.setdefault(sensor_of(one.tags, field.name), []).append(one)
-    return sorted(groups.items(), key=lambda group: group[0])
+        for name in one.fields:
+            if not fields or name in fields:
+                groups.setdefault((name, sensor_of(one.tags, name)), []).append(one)
+    return [Told(*key, groups[key]) for key in sorted(groups)]
 
 
 def newest(
@@ -93,10 +114,11 @@ def newest(
     return series.last(field, *row) if row else None
 
 
-def last_of(connection: sqlite3.Connection, series: StoredSeries, fields: Sequence[StoredField]) -> list[LastValue]:
+def last_of(connection: sqlite3.Connection, series: StoredSeries) -> list[LastValue]:
     """The newest value of each field of a series: from its last points, or else its last hours, so that no series is
     read from its start.
     """
+    fields = list(series.fields.values())
     if not fields:
         return []
     columns = ", ".join(f"f{f.n}" for f in fields)
@@ -132,63 +154,80 @@ def _older(connection: sqlite3.Connection, series: StoredSeries, field: StoredFi
     return newest(connection, series, field, start, min(start + HOUR_NS, now_ns() + AHEAD_NS))
 
 
-def from_hours(fn: str, series: Sequence[int]) -> bool:
+def from_hours(fn: str, places: Sequence[Any]) -> bool:
     """Whether hourly sums can tell this: not the order of several series within an hour, nor a median."""
-    return fn != "median" and (len(series) == 1 or fn not in {"first", "last"})
+    return fn != "median" and (len(places) == 1 or fn not in {"first", "last"})
 
 
 def windows(
     connection: sqlite3.Connection,
-    series: Sequence[int],
-    column: int,
+    places: Sequence[tuple[int, int]],
     span: tuple[int, int],
     *,
     fn: str,
     every_ns: int | None = None,
     by_hours: bool = False,
 ) -> list[tuple[int, Any]]:
-    """(end of the window or of the span, value) for each window that has values of some series in one column; of a
-    `band` the value is (mean, minimum, maximum, count).
+    """(end of the window or of the span, value) for each window that has values in some of these places, series and
+    columns; of a `band` the value is (mean, minimum, maximum, count).
 
     `every_ns` None: one window of all. `by_hours`: take whole hours from the hourly sums, and from their points only
-    those that were written to since; windows are then multiples of an hour. One statement: it sees one moment.
+    those that were written to since; windows are then multiples of an hour. To be called within one moment.
     """
+    stop_ns = span[1]
+    by_column: dict[int, list[int]] = {}
+    for series, column in places:
+        by_column.setdefault(column, []).append(series)
+    by_hours = by_hours and from_hours(fn, places)
+    found: dict[int, Any] = {}
+    for column, numbers in by_column.items():
+        for w, *value in connection.execute(_question(numbers, column, span, fn, every_ns, by_hours=by_hours)):
+            if fn == "median":
+                found.setdefault(w, []).append(value[0])
+            else:
+                found[w] = MERGE[fn](found[w], value) if w in found else value
+
+    def end(w: int) -> int:
+        return min((w + 1) * every_ns, stop_ns) if every_ns else stop_ns
+
+    if fn == "median":
+        return [(end(w), float(statistics.median(found[w]))) for w in sorted(found)]
+    return [(end(w), _value(fn, *found[w])) for w in sorted(found)]
+
+
+def _question(
+    series: Sequence[int], column: int, span: tuple[int, int], fn: str, every_ns: int | None, *, by_hours: bool
+) -> str:
+    """SQL for the parts of windows (their number since 1970, what is summed up) over one column."""
     start_ns, stop_ns = span
-    width = every_ns or stop_ns - start_ns
-    base = start_ns - start_ns % width if every_ns else start_ns
     # Numbers of the center's own throughout: the series', the column's, times.
     marks = ", ".join(map(str, series))
     what, grouped = POINTS[fn].format(f=f"f{column}"), GROUPED.get(fn, "GROUP BY w")
 
+    def number(of: str, width: int | None) -> str:  # rounded down, also before 1970; nothing here leaves 64 bits
+        return f"{of} / {width} - ({of} % {width} < 0)" if width else "0"
+
     def points(low: int, high: int) -> str:
         return (
-            f"SELECT (t - {base}) / {width} AS w, {what} FROM points "  # noqa: S608
+            f"SELECT {number('t', every_ns)} AS w, {what} FROM points "  # noqa: S608
             f"WHERE series IN ({marks}) AND t >= {low} AND t < {high} AND f{column} IS NOT NULL {grouped}"
         )
 
     first, last = -(-start_ns // HOUR_NS), stop_ns // HOUR_NS
     parts = [points(start_ns, stop_ns)]
-    if by_hours and from_hours(fn, series) and first < last:
+    if by_hours and first < last:
         hours = (
-            f"SELECT (hour * {HOUR_NS} - {base}) / {width} AS w, {HOURS[fn]} FROM hours "  # noqa: S608
+            f"SELECT {number('hour', every_ns and every_ns // HOUR_NS)} AS w, {HOURS[fn]} FROM hours "  # noqa: S608
             f"WHERE series IN ({marks}) AND field = {column} AND hour >= {first} AND hour < {last} AND NOT EXISTS "
             f"(SELECT 1 FROM dirty WHERE dirty.series = hours.series AND dirty.hour = hours.hour) {grouped}"
         )
         written = (
-            f"SELECT (t - {base}) / {width} AS w, {what} FROM dirty CROSS JOIN points USING (series) "  # noqa: S608
+            f"SELECT {number('t', every_ns)} AS w, {what} FROM dirty CROSS JOIN points USING (series) "  # noqa: S608
             f"WHERE series IN ({marks}) AND hour >= {first} AND hour < {last} "
             f"AND t >= hour * {HOUR_NS} AND t < (hour + 1) * {HOUR_NS} AND f{column} IS NOT NULL {grouped}"
         )
         parts = [points(start_ns, first * HOUR_NS), hours, written, points(last * HOUR_NS, stop_ns)]
-    rows = connection.execute(" UNION ALL ".join(f"SELECT * FROM ({part})" for part in parts))  # noqa: S608
-    found: dict[int, Any] = {}
-    if fn == "median":
-        for w, value, _ in rows:
-            found.setdefault(w, []).append(value)
-        return [(min(base + (w + 1) * width, stop_ns), float(statistics.median(found[w]))) for w in sorted(found)]
-    for w, *value in rows:
-        found[w] = MERGE[fn](found[w], value) if w in found else value
-    return [(min(base + (w + 1) * width, stop_ns), _value(fn, *found[w])) for w in sorted(found)]
+    return " UNION ALL ".join(f"SELECT * FROM ({part})" for part in parts)  # noqa: S608
 
 
 def _value(fn: str, value: Any, weight: Any, *edges: Any) -> Any:

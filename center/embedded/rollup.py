@@ -10,47 +10,73 @@ import sqlite3
 from typing import Any
 
 from center.embedded.points import PointWriter
+from center.errors import StoreError
 from center.stores.telemetry import HOUR_NS
-from center.times import now_ns
+from center.times import MAX_TIME, now_ns
 
 CHUNK = 5000
 HOURS_AT_ONCE = 1000
 COLUMNS_AT_ONCE = 400
 
 
-def roll_up(connection: sqlite3.Connection, writer: PointWriter) -> None:
-    """Compute the hours that were written to, some at once. Those that are over, and were a while ago: the newest are
-    written to all the time.
-    """
-    closed = now_ns() // HOUR_NS - 1
-    found = connection.execute(
-        "SELECT series, hour FROM dirty WHERE hour < ? ORDER BY series, hour LIMIT ?", (closed, HOURS_AT_ONCE)
-    ).fetchall()
-    shapes: dict[int, list[tuple[range, str]]] = {}
-    for number, hour in found:
-        if number not in shapes:
-            shapes[number] = _shape(connection, number)
-        connection.execute("DELETE FROM dirty WHERE series = ? AND hour = ?", (number, hour))
-        writer.dirty.discard((number, hour))
-        span = (number, hour * HOUR_NS, (hour + 1) * HOUR_NS)
-        for columns, sums in shapes[number]:
-            query = f"SELECT {sums} FROM points WHERE series = ? AND t >= ? AND t < ?"  # noqa: S608 - numbers
-            row = iter(connection.execute(query, span).fetchone())
-            for n, (count, total, low, high) in zip(columns, zip(row, row, row, row, strict=True), strict=True):
-                if count:
-                    (first, _), (last, _) = (edge(connection, n, span, order) for order in ("ASC", "DESC"))
-                    connection.execute(
-                        "INSERT OR REPLACE INTO hours VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                        (number, n, hour, count, total, low, high, first, last),
-                    )
+class RollUp:
+    """Computes the hours that were written to, some at once, round and round."""
+
+    def __init__(self, writer: PointWriter) -> None:
+        self._writer = writer
+        self._after = (0, 0)  # series and hour that came last
+
+    def __call__(self, connection: sqlite3.Connection) -> StoreError | None:
+        """Hours that are over, and were a while ago: the newest are written to all the time. An hour that fails stays
+        written to, and keeps no other from being summed up; what failed is said.
+        """
+        closed = now_ns() // HOUR_NS - 1
+        found = connection.execute(
+            "SELECT series, hour FROM dirty WHERE hour < ? AND (series, hour) > (?, ?) ORDER BY series, hour LIMIT ?",
+            (closed, *self._after, HOURS_AT_ONCE),
+        ).fetchall()
+        self._after = found[-1] if len(found) == HOURS_AT_ONCE else (0, 0)
+        shapes: dict[int, list[tuple[list[int], str]]] = {}
+        failed = None
+        for number, hour in found:
+            if number not in shapes:
+                shapes[number] = _shape(connection, number)
+            connection.execute("SAVEPOINT hour")
+            try:
+                _sum_up(connection, shapes[number], number, hour)
+            except (
+                sqlite3.ProgrammingError,
+                ArithmeticError,
+                ValueError,
+            ) as error:  # of the disk: all ends
+                connection.execute("ROLLBACK TO hour")
+                failed = StoreError(f"series {number}, hour {hour}: {error}")
+            else:
+                self._writer.dirty.discard((number, hour))
+            connection.execute("RELEASE hour")
+        return failed
 
 
-def _shape(connection: sqlite3.Connection, series: int) -> list[tuple[range, str]]:
-    """The columns of a series' measurement, and the sums of each: so many in a query as SQLite can answer with."""
-    count = connection.execute(
-        "SELECT count(*) FROM series JOIN field USING (bucket, measurement) WHERE series.n = ?", (series,)
-    ).fetchone()[0]
-    parts = [range(n, min(n + COLUMNS_AT_ONCE, count + 1)) for n in range(1, count + 1, COLUMNS_AT_ONCE)]
+def _sum_up(connection: sqlite3.Connection, shape: list[tuple[list[int], str]], number: int, hour: int) -> None:
+    connection.execute("DELETE FROM dirty WHERE series = ? AND hour = ?", (number, hour))
+    span = (number, max(hour * HOUR_NS, -MAX_TIME), min((hour + 1) * HOUR_NS, MAX_TIME + 1))  # 64 bits hold that
+    for columns, sums in shape:
+        query = f"SELECT {sums} FROM points WHERE series = ? AND t >= ? AND t < ?"  # noqa: S608 - numbers
+        row = iter(connection.execute(query, span).fetchone())
+        for n, (count, total, low, high) in zip(columns, zip(row, row, row, row, strict=True), strict=True):
+            if count:
+                (first, _), (last, _) = (edge(connection, n, span, order) for order in ("ASC", "DESC"))
+                connection.execute(
+                    "INSERT OR REPLACE INTO hours VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (number, n, hour, count, total, low, high, first, last),
+                )
+
+
+def _shape(connection: sqlite3.Connection, series: int) -> list[tuple[list[int], str]]:
+    """The columns of a series, and the sums of each: so many in a query as SQLite can answer with."""
+    rows = connection.execute("SELECT n FROM series_field WHERE series = ? ORDER BY n", (series,)).fetchall()
+    numbers = [n for (n,) in rows]
+    parts = [numbers[i : i + COLUMNS_AT_ONCE] for i in range(0, len(numbers), COLUMNS_AT_ONCE)]
     return [
         (columns, ", ".join(f"count(f{n}), {summed(f'f{n}')}, min(f{n}), max(f{n})" for n in columns))
         for columns in parts
@@ -91,5 +117,7 @@ def expire(connection: sqlite3.Connection, bucket: int, before_ns: int) -> None:
             (number, before * HOUR_NS, CHUNK),
         )
         connection.execute(
-            "DELETE FROM hours WHERE series = ? AND field IN (SELECT n FROM field) AND hour < ?", (number, before)
+            "DELETE FROM hours WHERE series = ?1 AND hour < ?2 "
+            "AND field IN (SELECT n FROM series_field WHERE series = ?1)",
+            (number, before),
         )

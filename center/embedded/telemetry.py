@@ -7,11 +7,14 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
 
 from center.embedded import rollup
 from center.embedded.database import Database
-from center.embedded.points import Lost, PointWriter, StoredBucket
-from center.embedded.queries import StoredField, StoredSeries, by_sensor, last_of, newest, windows
+from center.embedded.points import Lost, PointWriter, StoredBucket, upgrade
+from center.embedded.queries import StoredField, StoredSeries, Told, by_sensor, last_of, newest, windows
 from center.errors import NotSupportedError, RefusedError
 from center.line_protocol import encode
 from center.stores.telemetry import (
@@ -25,7 +28,6 @@ from center.stores.telemetry import (
     LastValue,
     Point,
     SeriesQuery,
-    Value,
     newest_of,
 )
 from center.times import now_ns
@@ -39,6 +41,7 @@ class EmbeddedTelemetry:
     def __init__(self, database: Database, bucket: str, retention_s: int = 0) -> None:
         self.database = database
         self.bucket = bucket
+        database.run(upgrade)
         self.writer = PointWriter(database)
         database.change(
             "INSERT INTO bucket (id, name, retention_s) VALUES (?, ?, ?) "
@@ -48,7 +51,7 @@ class EmbeddedTelemetry:
         found = self.find_bucket(bucket)
         assert found is not None
         self._bucket = found
-        database.on_idle("summing up by hours", lambda connection: rollup.roll_up(connection, self.writer))
+        database.on_idle("summing up by hours", rollup.RollUp(self.writer))
         if retention_s:
             database.on_idle(
                 "deleting what is older than the retention",
@@ -63,13 +66,13 @@ class EmbeddedTelemetry:
         row = self.database.row("SELECT n, id, name, retention_s FROM bucket WHERE name = ?1 OR id = ?1", name_or_id)
         return StoredBucket(*row) if row else None
 
-    def store(self, bucket: StoredBucket, batches: Iterable[Sequence[Point]]) -> str | None:
-        """Store the points of one request and return once they are synced, each batch in a transaction of its own:
-        InfluxDB's message about those it drops, or None.
+    def store(self, bucket: StoredBucket, batches: Iterable[Sequence[Point]], writer: str = "") -> str | None:
+        """Store the points of one request of a device and return once they are synced, each batch in a transaction of
+        its own: InfluxDB's message about those it drops, or None.
         """
-        lost, now = Lost(), now_ns()
+        lost, now, write = Lost(), now_ns(), self.writer.write
         for points in batches:
-            self.database.run(partial(self.writer.write, bucket=bucket, points=points, now_ns=now, lost=lost))
+            self.database.run(partial(write, bucket=bucket, points=points, now_ns=now, lost=lost, writer=writer))
         return lost.message(bucket, now)
 
     def write(self, points: Sequence[Point]) -> None:
@@ -79,45 +82,43 @@ class EmbeddedTelemetry:
         if message:
             raise RefusedError(message)
 
-    def _fields(self, measurement: str = ENVIRONMENT) -> list[StoredField]:
-        rows = self.database.rows(
-            "SELECT name, n, type FROM field WHERE bucket = ? AND measurement = ? ORDER BY name",
-            *(self._bucket.n, measurement),
-        )
-        return [StoredField(*row) for row in rows]
-
     def _series(self, device_id: str, measurement: str = ENVIRONMENT) -> list[StoredSeries]:
         rows = self.database.rows(
-            "SELECT s.n, s.tags FROM device_series d JOIN series s ON s.n = d.series "
-            "WHERE d.bucket = ? AND d.device = ? AND d.measurement = ? ORDER BY s.n",
+            "SELECT s.n, s.tags, f.name, f.n, f.type FROM device_series d JOIN series s ON s.n = d.series "
+            "JOIN series_field f ON f.series = s.n "
+            "WHERE d.bucket = ? AND d.device = ? AND d.measurement = ? ORDER BY s.n, f.name",
             *(self._bucket.n, device_id, measurement),
         )
-        return [StoredSeries(n, json.loads(tags)) for n, tags in rows]
+        return [
+            StoredSeries(n, json.loads(tags), {row[2]: StoredField(*row[2:]) for row in fields})
+            for (n, tags), fields in groupby(rows, key=itemgetter(0, 1))
+        ]
 
     def last_values(
         self, device_ids: Sequence[str], *, measurement: str = ENVIRONMENT, since_ns: int = 0
     ) -> Mapping[str, Sequence[LastValue]]:
-        fields = self._fields(measurement)
         found = {}
-        for device_id in device_ids:
-            lasts = [
-                last
-                for series in self._series(device_id, measurement)
-                for last in last_of(self.database.read(), series, fields)
-                if last.time_ns >= since_ns
-            ]
-            if lasts:
-                found[device_id] = newest_of(lasts)
+        with self.database.moment() as connection:
+            for device_id in device_ids:
+                lasts = [
+                    last
+                    for series in self._series(device_id, measurement)
+                    for last in last_of(connection, series)
+                    if last.time_ns >= since_ns
+                ]
+                if lasts:
+                    found[device_id] = newest_of(lasts)
         return found
 
     def last_seen(self, *, since_ns: int) -> Mapping[str, int]:
-        return dict(
-            self.database.rows(
-                "SELECT device, max((SELECT max(t) FROM points p WHERE p.series = d.series AND t < ?)) AS seen "
-                "FROM device_series d WHERE bucket = ? AND measurement = ? GROUP BY device HAVING seen >= ?",
-                *(now_ns() + AHEAD_NS, self._bucket.n, ENVIRONMENT, since_ns),
+        with self.database.moment() as connection:
+            return dict(
+                connection.execute(
+                    "SELECT device, max((SELECT max(t) FROM points p WHERE p.series = d.series AND t < ?)) AS seen "
+                    "FROM device_series d WHERE bucket = ? AND measurement = ? GROUP BY device HAVING seen >= ?",
+                    (now_ns() + AHEAD_NS, self._bucket.n, ENVIRONMENT, since_ns),
+                ).fetchall()
             )
-        )
 
     def sparklines(
         self, device_ids: Sequence[str], field: str, *, start_ns: int, stop_ns: int, every_ns: int
@@ -129,37 +130,40 @@ class EmbeddedTelemetry:
         found = []
         span, by_hours = (start_ns, stop_ns), stop_ns - start_ns > BY_HOURS_FROM_NS
         with self.database.moment() as connection:
-            fields, series = self._fields(), self._series(device_id)
-            for field, sensor, group in ((f, sensor, group) for f in fields for sensor, group in by_sensor(series, f)):
-                whole = partial(windows, connection, [s.n for s in group], field.n, span, by_hours=by_hours)
-                lasts = [newest(connection, one, field, start_ns, stop_ns) for one in group]
+            for told in by_sensor(self._series(device_id)):
+                whole = partial(windows, connection, told.places, span, by_hours=by_hours)
+                lasts = [newest(connection, one, one.fields[told.field], start_ns, stop_ns) for one in told.series]
                 last = max(filter(None, lasts), key=lambda last: last.time_ns, default=None)
                 count = whole(fn="count")
                 if last is None or not count:
                     continue
                 low = high = None
-                if field.kind in {"float", "integer"}:
+                if told.kind in {"float", "integer"}:
                     low, high = (whole(fn=fn)[0][1] for fn in ("min", "max"))
-                found.append(FieldSummary(field.name, sensor, low, high, last.value, last.time_ns, count[0][1]))
+                found.append(FieldSummary(told.field, told.sensor, low, high, last.value, last.time_ns, count[0][1]))
         return found
 
     def series(self, query: SeriesQuery) -> Sequence[Curve]:
         curves = []
+        left = MAX_VALUES
         with self.database.moment() as connection:
-            series = self._series(query.device_id)
-            for field in self._fields():
-                if query.fields and field.name not in query.fields:
-                    continue
-                for sensor, group in by_sensor(series, field):
-                    rows = _curve(connection, query, field, [s.n for s in group])
-                    if rows:
-                        times, values = zip(*rows, strict=True)
-                        edges = zip(*values, strict=True) if query.band else (values,)
-                        curves.append(Curve(field.name, sensor, times, *edges))
+            for told in by_sensor(self._series(query.device_id), query.fields):
+                rows = _curve(connection, query, told, left)
+                left -= len(rows)
+                if left < 0:
+                    raise RefusedError(f"more than {MAX_VALUES} values: choose a longer every, or name fields")
+                if rows:
+                    times, values = zip(*rows, strict=True)
+                    edges = zip(*values, strict=True) if query.band else (values,)
+                    curves.append(Curve(told.field, told.sensor, times, *edges))
         return curves
 
     def count(self, device_id: str) -> int:
-        rows = (self.database.row("SELECT count(*) FROM points WHERE series = ?", s.n) for s in self._series(device_id))
+        with self.database.moment():
+            rows = [
+                self.database.row("SELECT count(*) FROM points WHERE series = ?", series.n)
+                for series in self._series(device_id)
+            ]
         return sum(count for (count,) in rows)
 
     def buckets(self) -> Sequence[Bucket]:
@@ -170,22 +174,21 @@ class EmbeddedTelemetry:
         raise NotSupportedError("the embedded store knows no Flux: this needs InfluxDB")
 
 
-def _curve(
-    connection: sqlite3.Connection, query: SeriesQuery, field: StoredField, series: Sequence[int]
-) -> Sequence[tuple[int, Value]]:
-    """One field of the series of one sensor."""
+def _curve(connection: sqlite3.Connection, query: SeriesQuery, told: Told, most: int) -> Sequence[tuple[int, Any]]:
+    """One field of the series of one sensor; of points as they are `most` at most."""
     span, every = (query.start_ns, query.stop_ns), query.every_ns
+    value = told.series[-1].fields[told.field].value
     if every is None:
-        marks = ", ".join("?" * len(series))
-        raw = connection.execute(
-            f"SELECT t, max(f{field.n}) FROM points WHERE series IN ({marks}) AND t >= ? AND t < ? "  # noqa: S608 - numbers and placeholders
-            f"AND f{field.n} IS NOT NULL GROUP BY t ORDER BY t LIMIT {MAX_VALUES}",
-            (*series, *span),
+        parts = " UNION ALL ".join(
+            f"SELECT t, f{column} AS value FROM points WHERE series = {series} AND t >= ?1 AND t < ?2 "  # noqa: S608 - numbers
+            f"AND f{column} IS NOT NULL"
+            for series, column in told.places
         )
-        return [(t, field.value(value)) for t, value in raw]
-    if field.kind in {"string", "boolean"} and query.fn not in {"first", "last", "count"}:
+        raw = connection.execute(f"SELECT t, max(value) FROM ({parts}) GROUP BY t ORDER BY t LIMIT {most}", span)  # noqa: S608 - as above
+        return [(t, value(stored)) for t, stored in raw]
+    if told.kind in {"string", "boolean"} and query.fn not in {"first", "last", "count"}:
         return []
     by_hours = query.stop_ns - query.start_ns > BY_HOURS_FROM_NS and every % HOUR_NS == 0
     fn = "band" if query.band else query.fn
-    rows = windows(connection, series, field.n, span, fn=fn, every_ns=every, by_hours=by_hours)
-    return rows if fn in {"count", "band"} else [(t, field.value(value)) for t, value in rows]
+    rows = windows(connection, told.places, span, fn=fn, every_ns=every, by_hours=by_hours)
+    return rows if fn in {"count", "band"} else [(t, value(stored)) for t, stored in rows]

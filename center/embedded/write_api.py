@@ -165,7 +165,7 @@ def _store(device: str, bucket: StoredBucket, body: bytes, precision: int) -> Re
         first = points if whole else []
     if first is None:
         return Response(status=204)
-    message = _stores()[1].store(bucket, [first] if whole else parse(body, precision))
+    message = _stores()[1].store(bucket, [first] if whole else parse(body, precision), device)
     return answer(422, message) if message else Response(status=204)
 
 

@@ -87,7 +87,7 @@ def broken(folder, message):
     connection = sqlite3.connect(folder / FILE)
     with connection:
         connection.execute(BROKEN.format(message))
-        connection.execute("INSERT INTO series VALUES (1, 1, 'environment', '{}')")
+        connection.execute("INSERT INTO series VALUES (1, 1, 'environment', '{}', '')")
         connection.execute("INSERT INTO points (series, t) VALUES (1, 1)")
     return connection
 

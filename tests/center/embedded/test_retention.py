@@ -7,7 +7,7 @@ import pytest
 
 from center.app import FILE, create_app
 from center.context import EXTENSION
-from center.embedded.rollup import expire, roll_up
+from center.embedded.rollup import RollUp, expire
 from center.embedded.telemetry import EmbeddedTelemetry
 from center.stores.telemetry import SeriesQuery
 from center.times import now_ns
@@ -33,7 +33,7 @@ def test_the_last_hour_of_a_silent_series_expires_from_the_sums_with_its_points(
 
         def round_(before_ns):
             if rolled_up:
-                telemetry.database.run(lambda connection: roll_up(connection, telemetry.writer))
+                telemetry.database.run(RollUp(telemetry.writer))
             telemetry.database.run(lambda connection: expire(connection, 1, before_ns))
 
         for half_hours in range(9):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from center.embedded.rollup import roll_up
+from center.embedded.rollup import RollUp
 from center.stores.telemetry import Point, Sensor, SeriesQuery
 from tests.amounts import amount
 from tests.center_helpers import DAY, HOUR, SECOND, embedded_settings, stores
@@ -64,5 +64,5 @@ def test_hourly_sums_are_the_sums_of_the_points_whatever_arrives_late_twice_or_c
             key: {end: pytest.approx(pure(values)) for end, values in windows.items()}
             for key, windows in expected.items()
         }
-    telemetry.database.run(lambda connection: roll_up(connection, telemetry.writer))
+    telemetry.database.run(RollUp(telemetry.writer))
     assert {(c.field, c.sensor): dict(zip(c.times_ns, c.values, strict=True)) for c in telemetry.series(query)} == found

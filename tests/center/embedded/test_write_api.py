@@ -208,11 +208,11 @@ def test_one_large_body_is_read_at_a_time_and_small_ones_pass_it(fresh, monkeypa
     started, go_on = threading.Event(), threading.Event()
     store = type(center.telemetry).store
 
-    def slow(self, bucket, batches):
+    def slow(self, bucket, batches, writer):
         if len(batches[0]) > 1:
             started.set()
             go_on.wait(10)
-        return store(self, bucket, batches)
+        return store(self, bucket, batches, writer)
 
     monkeypatch.setattr(type(center.telemetry), "store", slow)
     large = b"\n".join(b"environment,clientId=pi-1 Temperature=20.5 %d" % (RECORDED_AT + n) for n in range(10))
@@ -254,13 +254,56 @@ def test_a_type_conflict_drops_the_whole_point_and_stores_the_others(fresh):
     assert list(points_of(center.telemetry, "pi-1")) == [1, 3]
 
 
+WEEK = 7 * 24 * HOUR
+
+
 def test_types_hold_for_a_week(fresh):
     client, headers, _ = fresh
-    week = 7 * 24 * HOUR
-    assert client.post(FRESH, headers=headers, data=LINE % ("1.5", RECORDED_AT)).status_code == 204
-    assert client.post(FRESH, headers=headers, data=LINE % ("1i", RECORDED_AT + week)).status_code == 204
-    assert client.post(FRESH, headers=headers, data=LINE % ("1i", RECORDED_AT)).status_code == 422
-    assert client.post(FRESH, headers=headers, data=LINE % ("1.5", RECORDED_AT + week)).status_code == 422
+    line = LINE.replace("Temperature", "mood")
+    assert client.post(FRESH, headers=headers, data=line % ("1.5", RECORDED_AT)).status_code == 204
+    assert client.post(FRESH, headers=headers, data=line % ("1i", RECORDED_AT + WEEK)).status_code == 204
+    assert client.post(FRESH, headers=headers, data=line % ("1i", RECORDED_AT)).status_code == 422
+    assert client.post(FRESH, headers=headers, data=line % ("1.5", RECORDED_AT + WEEK)).status_code == 422
+
+
+@pytest.mark.parametrize("ahead", [0, WEEK, 70 * 52 * WEEK])
+def test_a_quantity_of_the_data_model_has_its_type_in_any_week_and_takes_an_integer_where_no_float_was(fresh, ahead):
+    client, headers, center = fresh
+    t = RECORDED_AT + ahead
+
+    def status(line, at):
+        return client.post(FRESH, headers=headers, data=f"environment,clientId=pi-1 {line} {at}").status_code
+
+    for line in ('Temperature="x"', "Temperature_min=true", "CO2=400.5", 'CO2="x"'):
+        assert status(line, t) == 422
+    assert [status("Temperature=21i", t), status("Temperature=20.5", t + 1), status("CO2=400i", t)] == [204] * 3
+    assert status("Temperature=21i", t + 2) == 422
+    assert points_of(center.telemetry, "pi-1") == {t: {"Temperature": 21, "CO2": 400}, t + 1: {"Temperature": 20.5}}
+
+
+def test_what_one_device_stored_is_nothing_to_another(fresh):
+    """Types, names and numbers of fields and series: each device has its own."""
+    client, headers, center = fresh
+    strange = ",".join(f'f{n}="x"' for n in range(990))
+    assert client.post(FRESH, headers=headers, data=f"environment,clientId=pi-1 {strange} 1").status_code == 204
+    lines = [f"environment,clientId=pi-1,sensor=s{n} f=1 1" for n in range(300)]
+    answer = client.post(FRESH, headers=headers, data="\n".join(lines))
+    assert answer.status_code == 422
+    assert "field limit: device 'pi-1' may have 1000 fields in all its series, and has 1000" in answer.json["message"]
+    assert client.post(FRESH, headers=headers, data="environment,clientId=pi-2 f1=1,f2=2i,new=t 1").status_code == 204
+    assert points_of(center.telemetry, "pi-2") == {1: {"f1": 1.0, "f2": 2, "new": True}}
+
+
+def test_a_device_has_so_many_series_and_the_next_is_refused_in_words(fresh):
+    client, headers, center = fresh
+    lines = [f"environment,clientId=pi-1,sensor=s{n} f=1 1" for n in range(260)]
+    answer = client.post(FRESH, headers=headers, data="\n".join(lines))
+    assert answer.status_code == 422
+    assert answer.json["message"].endswith("series limit: device 'pi-1' has 250 series already dropped=10")
+    assert client.post(FRESH, headers=headers, data="\n".join(lines[:250])).status_code == 204
+    untagged = "\n".join(f"room,n={n} f=1 1" for n in range(2))
+    assert client.post(FRESH, headers=headers, data=untagged).status_code == 422  # they count as its own
+    assert center.telemetry.count("pi-1") == 250
 
 
 def test_a_field_named_time_is_refused_as_influxdb_does(fresh):

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from agent.util.secret import Secret
-from center.embedded.rollup import roll_up
+from center.embedded.rollup import RollUp
 from center.errors import NotSupportedError, RefusedError
 from center.stores.telemetry import LastValue, Point, Sensor, SeriesQuery, labels, sensor_of
 from tests.center_helpers import DAY, HOUR, SECOND, environment, points_of
@@ -47,7 +47,7 @@ def test_a_field_that_has_been_silent_for_long_still_has_its_last_value(telemetr
     telemetry.write([old, *(environment(device, NOW + n * SECOND, Temperature=20.0) for n in range(100))])
     assert last_of(telemetry, device, "CO2").value == 400
     if hasattr(telemetry, "database"):  # what the writing thread does every half minute
-        telemetry.database.run(lambda connection: roll_up(connection, telemetry.writer))
+        telemetry.database.run(RollUp(telemetry.writer))
     assert last_of(telemetry, device, "CO2").value == 400
 
 
