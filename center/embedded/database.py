@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 MAX_JOBS = 256
 BUSY_TIMEOUT_S = 30
 IDLE_EVERY_S = 30.0
-READ_S = 10.0  # for all that is read at one moment
+READ_S = 10.0  # of the processor, for all that is read at one moment
 STEPS = 20_000  # of SQLite's machine, between two looks at the time
 
 
@@ -127,7 +127,7 @@ class Database:
         """
         connection = self.read()
         connection.execute("BEGIN")
-        self._local.until = time.monotonic() + READ_S
+        self._local.until = time.thread_time() + READ_S
         try:
             yield connection
         except sqlite3.OperationalError as error:
@@ -143,7 +143,7 @@ class Database:
     def _late(self) -> bool:
         """Whether the calling thread has read for too long: SQLite then gives up."""
         until: float = self._local.until
-        return time.monotonic() > until
+        return time.thread_time() > until
 
     def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """The job's result once its changes are synced to the disk. What the job raises undoes the job alone."""

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
 
 from center.embedded import rollup
 from center.embedded.database import Database
@@ -21,7 +20,6 @@ from center.stores.telemetry import (
     AHEAD_NS,
     ENVIRONMENT,
     HOUR_NS,
-    MAX_VALUES,
     Bucket,
     Curve,
     FieldSummary,
@@ -33,6 +31,7 @@ from center.stores.telemetry import (
 from center.times import now_ns
 
 BY_HOURS_FROM_NS = 6 * HOUR_NS
+MAX_VALUES = 200_000  # of all curves: an answer in JSON takes some 300 bytes for each on its way
 
 
 class EmbeddedTelemetry:
@@ -148,14 +147,17 @@ class EmbeddedTelemetry:
         left = MAX_VALUES
         with self.database.moment() as connection:
             for told in by_sensor(self._series(query.device_id), query.fields):
-                rows = _curve(connection, query, told, left)
-                left -= len(rows)
+                if query.every_ns is None:
+                    curve = _points(connection, query, told, left + 1)
+                else:
+                    curve = _windows(connection, query, told)
+                left -= len(curve.times_ns)
                 if left < 0:
-                    raise RefusedError(f"more than {MAX_VALUES} values: choose a longer every, or name fields")
-                if rows:
-                    times, values = zip(*rows, strict=True)
-                    edges = zip(*values, strict=True) if query.band else (values,)
-                    curves.append(Curve(told.field, told.sensor, times, *edges))
+                    raise RefusedError(
+                        f"more than {MAX_VALUES} values: ask for a shorter range, a longer every, or fewer fields"
+                    )
+                if curve.times_ns:
+                    curves.append(curve)
         return curves
 
     def count(self, device_id: str) -> int:
@@ -174,21 +176,35 @@ class EmbeddedTelemetry:
         raise NotSupportedError("the embedded store knows no Flux: this needs InfluxDB")
 
 
-def _curve(connection: sqlite3.Connection, query: SeriesQuery, told: Told, most: int) -> Sequence[tuple[int, Any]]:
-    """One field of the series of one sensor; of points as they are `most` at most."""
-    span, every = (query.start_ns, query.stop_ns), query.every_ns
+def _points(connection: sqlite3.Connection, query: SeriesQuery, told: Told, most: int) -> Curve:
+    """One field of one sensor as it was stored; of several values at one time the largest. `most`: values."""
+    parts = [
+        f"SELECT t, f{column} AS value FROM points WHERE series = {series} AND t >= ?1 AND t < ?2 "  # noqa: S608 - numbers
+        f"AND f{column} IS NOT NULL"
+        for series, column in told.places
+    ]
+    sql = parts[0]
+    if len(parts) > 1:
+        sql = f"SELECT t, max(value) FROM ({' UNION ALL '.join(parts)}) GROUP BY t"  # noqa: S608 - as above
+    times, values = [], []
     value = told.series[-1].fields[told.field].value
-    if every is None:
-        parts = " UNION ALL ".join(
-            f"SELECT t, f{column} AS value FROM points WHERE series = {series} AND t >= ?1 AND t < ?2 "  # noqa: S608 - numbers
-            f"AND f{column} IS NOT NULL"
-            for series, column in told.places
-        )
-        raw = connection.execute(f"SELECT t, max(value) FROM ({parts}) GROUP BY t ORDER BY t LIMIT {most}", span)  # noqa: S608 - as above
-        return [(t, value(stored)) for t, stored in raw]
-    if told.kind in {"string", "boolean"} and query.fn not in {"first", "last", "count"}:
-        return []
-    by_hours = query.stop_ns - query.start_ns > BY_HOURS_FROM_NS and every % HOUR_NS == 0
+    for t, stored in connection.execute(f"{sql} ORDER BY t LIMIT {most}", (query.start_ns, query.stop_ns)):
+        times.append(t)
+        values.append(value(stored))
+    return Curve(told.field, told.sensor, times, values)
+
+
+def _windows(connection: sqlite3.Connection, query: SeriesQuery, told: Told) -> Curve:
+    """One field of one sensor, aggregated."""
+    span, every = (query.start_ns, query.stop_ns), query.every_ns
+    assert every is not None
     fn = "band" if query.band else query.fn
+    if told.kind in {"string", "boolean"} and fn not in {"first", "last", "count"}:
+        return Curve(told.field, told.sensor, (), ())
+    by_hours = span[1] - span[0] > BY_HOURS_FROM_NS and every % HOUR_NS == 0
     rows = windows(connection, told.places, span, fn=fn, every_ns=every, by_hours=by_hours)
-    return rows if fn in {"count", "band"} else [(t, value(stored)) for t, stored in rows]
+    times = [t for t, _ in rows]
+    if query.band and rows:
+        return Curve(told.field, told.sensor, times, *(list(part) for part in zip(*(v for _, v in rows), strict=True)))
+    value = told.series[-1].fields[told.field].value
+    return Curve(told.field, told.sensor, times, [v if fn == "count" else value(v) for _, v in rows])
