@@ -132,7 +132,8 @@
           { ...axis, values: (_, splits, __, ___, step) => splits.map((v) => iot.number(v, digits(step))), space: 34, size: (_, values) => Math.max(44, 14 + 7 * Math.max(0, ...(values ?? []).map((v) => v.length))) },
         ],
         cursor: {
-          sync: { key: this.board.key, scales: ["x", null], setSeries: false }, y: false, points: { size: 7 },
+          sync: { key: this.board.key, scales: ["x", null], setSeries: false, filters: { pub: (kind) => kind === "mousemove" || kind === "mouseleave" } },
+          y: false, points: { size: 7 }, // the crosshair is everybody's, a selection is one chart's
           dataIdx: (_, row, idx) => this.near(row, idx),
           drag: { x: true, y: false, setScale: false, dist: 6 },
         },
