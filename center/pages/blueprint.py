@@ -74,6 +74,8 @@ def _protect() -> Any:
     """Forged requests are refused; who is not logged in may look only where the settings say so. Then an id that no
     device can have is not found.
     """
+    if request.is_json:  # Flask-WTF would take it for a form, of whatever shape it is
+        abort(415, "pages take what their forms send; JSON is for the API")
     if current_app.config["WTF_CSRF_ENABLED"]:
         csrf.protect()
     public = request.endpoint == "pages.login" or current_center().settings.server.public_view
