@@ -22,7 +22,9 @@ check: $(VENV)/check.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive agent drivers center
 
+# Before a release: also whether what is pinned has known vulnerabilities.
 format: $(VENV)/check.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -59,7 +61,8 @@ deb:
 	deploy/debian/build $(ARGS)
 
 # Both on Debian 12 and 13 of each architecture, in folders, under emulation: an hour or more. After make deb, as root.
-release-check: $(VENV)/test.stamp
+release-check: check $(VENV)/release.stamp
+	$(BIN)/python .ci/audit
 	RELEASE=1 MARKED=1 $(BIN)/python -m pytest -s --timeout 7200 tests/system/test_release.py $(ARGS)
 
 clean:

@@ -166,8 +166,9 @@ def _read_once(sensors: Sequence[Any]) -> None:
     from drivers.base import OptionError  # noqa: PLC0415 - with the above
 
     try:
-        for shown in rounds([Sensor.of(sensor) for sensor in sensors], 1, 0):
-            click.echo(f"{shown.sensor.name} measures: {values(shown.values)}")
+        for found in rounds([Sensor.of(sensor) for sensor in sensors], 1, 0):
+            for shown in found:
+                click.echo(f"{shown.sensor.name} measures: {shown.failed or values(shown.values)}")
     except (AgentError, OptionError) as error:
         click.echo(f"warning: no reading yet: {error}\nThe agent starts all the same and looks for it again and again.")
 
