@@ -136,7 +136,7 @@ def test_a_bmp280_without_humidity_is_read_as_what_it_is(bus):
     bus.chips[0x77].chip_id = 0x58
     result = agent(bus, *READ, "--count", "1", "--option", "humidity=false")
     values = json.loads(result.stdout)
-    assert set(values) == {"Temperature", "Pressure"}
+    assert set(values) == {"time", "Temperature", "Pressure"}
     assert values["Pressure"] == pytest.approx(CASE["pressure_hPa"], abs=0.001)
 
 
