@@ -36,7 +36,8 @@ POLICY = (
 @pages.after_app_request
 def _policy(response: Response) -> Response:
     """Nothing inline, nothing from elsewhere, no plugin, no frame."""
-    response.headers.setdefault("Content-Security-Policy", POLICY)
+    if response.status_code != 304 and response.mimetype != "application/json":  # neither is shown as a page
+        response.headers.setdefault("Content-Security-Policy", POLICY)
     return response
 
 

@@ -97,12 +97,13 @@ def live_json(device_id: str) -> Any:
         "last": [
             {
                 "field": v.field,
-                "sensor": v.whose,
+                "sensor": v.sensor.label,
+                "key": v.key,
                 "value": v.value,
                 "text": presentation.number(v.value, v.field),
                 "time": v.time_ns // MS_NS,
             }
-            for v in shown(last, now_ns(), stale_after_s())
+            for v in shown(last, now_ns())
         ],
         "seen": seen // MS_NS if seen is not None else None,
         "state": {"name": state.name, "label": state.label},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
@@ -40,7 +41,8 @@ class Alert:
 @dataclass(frozen=True, slots=True)
 class Shown:
     """The last value of a field of one sensor on a page. `whose` is the sensor's label, "" where no field has several
-    sensors; `stale`: older than three reporting intervals.
+    sensors; `stale`: older than three reporting intervals. `key`: what tells the sensor from any other, in each answer
+    alike, also where it is the only one.
     """
 
     field: str
@@ -49,6 +51,10 @@ class Shown:
     value: Value
     time_ns: int
     stale: bool
+
+    @property
+    def key(self) -> str:
+        return self.sensor.in_full
 
 
 def judge(last_ns: int | None, now: int, silent_after_s: float, *, registered: bool = True) -> State:
@@ -75,13 +81,12 @@ def newest(values: Sequence[LastValue] | None) -> int | None:
     return max((v.time_ns for v in values or ()), default=None)
 
 
-def shown(lasts: Sequence[LastValue], now: int, stale_after_s: float) -> list[Shown]:
+def shown(lasts: Sequence[LastValue], now: int, stale_after_s: float = math.inf) -> list[Shown]:
     """The values of a device in the order of pages, without those of a sensor that another one has long replaced."""
     newest_of = {last.field: newest([other for other in lasts if other.field == last.field]) or 0 for last in lasts}
     kept = [last for last in lasts if last.time_ns > newest_of[last.field] - REPLACED_NS]
     named = labels(kept) if several(kept) else {}
     places = ordered(newest_of)
-    stale = now - round(stale_after_s * SECOND_NS)
     return [
         Shown(
             last.field,
@@ -89,7 +94,7 @@ def shown(lasts: Sequence[LastValue], now: int, stale_after_s: float) -> list[Sh
             named.get((last.field, last.sensor), ""),
             last.value,
             last.time_ns,
-            last.time_ns < stale,
+            now - last.time_ns > stale_after_s * SECOND_NS,
         )
         for last in sorted(kept, key=lambda last: (places.index(last.field), last.sensor))
     ]

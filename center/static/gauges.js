@@ -1,4 +1,4 @@
-// Last values and gauges: every two seconds while someone looks.
+// Last values and gauges: every few seconds while someone looks, and only what changed.
 "use strict";
 (() => {
   const { iot } = window;
@@ -21,7 +21,7 @@
 
   const show = (root, data) => {
     for (const last of data.last) {
-      for (const element of root.querySelectorAll(`[data-last="${CSS.escape(last.field)}"][data-sensor="${CSS.escape(last.sensor)}"]`)) {
+      for (const element of root.querySelectorAll(`[data-last="${CSS.escape(last.field)}"][data-sensor="${CSS.escape(last.key)}"]`)) {
         element.dataset.timeNs = last.time * 1e6;
         if (typeof last.value === "number") { element.dataset.v = last.value; iot.show(element); }
         else if (element.textContent !== last.text) element.textContent = last.text;
@@ -48,14 +48,19 @@
   addEventListener("DOMContentLoaded", () => {
     for (const gauge of document.querySelectorAll(".gauge")) iot.dial(gauge);
     for (const root of document.querySelectorAll("[data-live-values]")) {
+      const every = Math.min(Math.max(Number(root.dataset.staleAfter) / 6, 2), 5) * 1000; // half the interval that it reports at
+      let etag;
       const tick = async () => {
         if (!document.hidden) {
           try {
-            const answer = await fetch(root.dataset.liveValues, { headers: { Accept: "application/json" } });
-            if (answer.ok) show(root, await answer.json());
+            const answer = await fetch(root.dataset.liveValues, { headers: { Accept: "application/json", ...(etag && { "If-None-Match": etag }) } });
+            if (answer.ok) { // 304: nothing changed
+              etag = answer.headers.get("ETag");
+              show(root, await answer.json());
+            }
           } catch { /* away for a moment */ }
         }
-        setTimeout(tick, 2000);
+        setTimeout(tick, every);
       };
       tick();
     }

@@ -96,7 +96,19 @@ def test_live_values_come_with_their_decimals_and_the_state(client, pi_7):
     texts = {last["field"]: last["text"] for last in live["last"]}
     assert re.fullmatch(r"\u2212?\d+\.\d\d", texts["Temperature"])
     assert re.fullmatch(r"\d+", texts["CO2"])
-    assert {last["sensor"] for last in live["last"]} == {""}
+    shown = re.findall(r'data-last="(\w+)" data-sensor="([^"]*)"', client.get("/dashboards/pi-7").text)
+    assert {(last["field"], last["key"]) for last in live["last"]} >= set(shown) != set()
+
+
+def test_one_of_two_sensors_that_falls_silent_leaves_the_other_live(client, center):
+    now = now_ns()
+    for kind, age in (("bme280", 3600), ("sht4x", 0)):
+        tags = {"clientId": "pi-7", "device": "pi-7", "TemperatureSensor": kind}
+        center.telemetry.write([Point("environment", tags, {"Temperature": 20.0}, now - age * 10**9)])
+    (last,) = client.get("/dashboards/pi-7/live.json").get_json()["last"]
+    shown = re.findall(r'data-last="Temperature" data-sensor="([^"]*)"', client.get("/dashboards/pi-7").text)
+    assert last["key"] in shown
+    assert len(set(shown)) == 2
 
 
 def test_the_csv_has_a_column_for_each_field_with_its_unit(client, pi_7):
