@@ -153,7 +153,7 @@ def test_a_retention_that_fails_is_logged_when_it_begins_changes_and_ends_and_is
     assert len(said()) == 3
     assert ended.startswith("deleting what is older than the retention works again after failing ")
     assert client.get("/health").json["status"] == "pass"
-    assert "fails" not in text_of(client.get("/"))
+    assert "retention fails" not in text_of(client.get("/"))
     assert file.execute("SELECT count(*) FROM points").fetchone() == (0,)
 
 

@@ -1,5 +1,7 @@
 """What devices write is passed on to VictoriaMetrics: with a token, whole, and 204 only for what it took."""
 
+import contextlib
+import dataclasses
 import gzip
 import json
 import time
@@ -9,11 +11,11 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
 from agent.util.secret import Secret
-from center.api import forwarding
 from center.app import create_app
 from center.context import EXTENSION
+from center.embedded import write_api
 from center.settings import EmbeddedSettings, ServerSettings, Settings, VictoriaSettings
-from tests.center_helpers import code
+from tests.center_helpers import HASH, code
 
 PATH = "/api/v2/write?org=iot-center&bucket=iot_center"
 LINE = b"environment,clientId=pi-7,device=pi-7 Temperature=20.5"
@@ -165,9 +167,25 @@ def test_a_body_is_bounded_packed_or_not_and_a_large_one_waits_for_another(clien
     packed = gzip.compress(LINE + b"\n" * 200_000)
     assert sent(client, token, packed, **{"Content-Encoding": "gzip"}).status_code == 413
     assert sent(client, token, b"\n" * 200_000).status_code == 413
-    monkeypatch.setattr(forwarding, "LARGE", 10)
-    monkeypatch.setattr(forwarding, "WAIT_S", 0.01)
-    with forwarding.one_large:
+    monkeypatch.setattr(write_api, "SMALL", 5)
+    monkeypatch.setattr(write_api, "LARGE", 10)
+    monkeypatch.setattr(write_api, "WAIT_S", 0.01)
+    with write_api.one_large:
         assert sent(client, token).status_code == 503
     assert sent(client, token).status_code == 204
     assert len(store.requests) == 1
+
+
+def test_where_a_password_is_set_a_token_writes_under_its_own_id_only(app, store, tmp_path):
+    settings = app.extensions[EXTENSION].settings
+    own = create_app(dataclasses.replace(settings, store=EmbeddedSettings(data=str(tmp_path))))
+    with contextlib.closing(own.extensions[EXTENSION]) as center:
+        client, token = own.test_client(), center.registry.register("pi-7").token.reveal()
+        others = LINE + b"\n" + LINE.replace(b"device=pi-7", b"device=pi-8")
+        assert sent(client, token, others).status_code == 204
+        center.registry.set_password_hash(HASH)
+        answer = sent(client, token, others)
+        assert code(answer) == (403, "forbidden")
+        assert "device 'pi-8' is not 'pi-7'" in answer.json["message"]
+        assert sent(client, token).status_code == 204
+    assert len(store.requests) == 2
