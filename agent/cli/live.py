@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.live import Live
+from rich.control import Control
+from rich.screen import Screen
 from rich.segment import Segment
 from rich.text import Text
 
@@ -41,14 +42,20 @@ def live(console: Console | None = None) -> Iterator[Draw]:
         yield console.print
         return
     last: list[RenderableType] = []
+
+    def draw(shown: RenderableType) -> None:
+        if not last:  # not before there is something to see
+            last.append(shown)
+            console.set_alt_screen(True)
+            console.show_cursor(False)
+        last[:] = [shown]
+        console.control(Control.home())
+        console.print(Screen(Fitted(shown)), end="")
+
     try:
-        with Live(console=console, screen=True, auto_refresh=False) as screen:
-
-            def draw(shown: RenderableType) -> None:
-                last[:] = [shown]
-                screen.update(Fitted(shown), refresh=True)
-
-            yield draw
+        yield draw
     finally:
-        if last:
+        if last:  # a Ctrl-C may come at any of these
+            console.set_alt_screen(False)
+            console.show_cursor(True)
             console.print(*last)
