@@ -16,6 +16,7 @@ from center.times import now_ns
 
 EXTENSION = "iot-center-live"
 EVERY_S = 2.0
+NOBODY = " "  # no device's id: a look at it asks the store whether it is there
 FORGET_S = 20.0  # a page asks every two seconds, or every fifteen whether all is well
 REGISTERED_EVERY_S = 30.0
 LOOK_BACK_NS = 400 * DAY_NS

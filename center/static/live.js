@@ -13,10 +13,10 @@
   const say = (title, text, link) => {
     let banner = document.getElementById("away");
     if (!title) {
+      if (document.querySelector("[data-retry]")) location.reload();
       if (!banner) return;
       banner.remove();
       delete document.body.dataset.away;
-      if (document.querySelector("[data-retry]")) location.reload();
       for (const chip of document.querySelectorAll("[data-was]")) {
         chip.className = "state state-live";
         chip.lastChild.textContent = chip.dataset.was;
