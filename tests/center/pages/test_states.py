@@ -42,6 +42,7 @@ def test_a_value_tells_its_age_and_fades_after_three_intervals(client, center, p
             (str(now), ""),
             (str(now - 40 * SECOND), " data-stale"),
         ]
+        assert re.search(r"50\.00 %RH \d+ s ago", text_of(client.get(path)))
     assert 'data-stale-after="30' in page
 
 
