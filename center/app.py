@@ -23,7 +23,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from agent.util.secret import Secret
 from center import answers, pages, security
 from center.api import forwarding, registration, telemetry
-from center.context import EXTENSION, Center, current_center
+from center.context import EXTENSION, Center, client_gone, current_center
 from center.embedded import points as embedded_points
 from center.embedded import registry as embedded_registry
 from center.embedded import write_api
@@ -140,7 +140,8 @@ def open_stores(settings: Settings) -> Center:
         registry: Registry
         measured: Telemetry
         if "embedded" in {settings.series_on, settings.registry_on}:
-            database = Database(settings.data_dir / FILE, embedded_points.SCHEMA + embedded_registry.SCHEMA)
+            schema = embedded_points.SCHEMA + embedded_registry.SCHEMA
+            database = Database(settings.data_dir / FILE, schema, client_gone)
             opened.callback(database.close)
         if "influxdb" in {settings.series_on, settings.registry_on}:
             from center.influx.client import Influx  # noqa: PLC0415 - 0.3 s that the embedded store does not need

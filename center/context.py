@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-from flask import current_app
+from flask import current_app, has_request_context, request
 
 from center.settings import Settings
 from center.stores.registry import Registry
@@ -27,3 +28,17 @@ class Center:
 
 def current_center() -> Center:
     return cast("Center", current_app.extensions[EXTENSION])
+
+
+def client_gone() -> bool:
+    """Whether nobody waits for the answer to this request any more, where the server (waitress) lets one see."""
+    asked = request.environ.get("waitress.client_disconnected") if has_request_context() else None
+    connection = getattr(getattr(asked, "__self__", None), "socket", None)
+    if not isinstance(connection, socket.socket):
+        return False
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

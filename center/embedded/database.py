@@ -35,13 +35,17 @@ STEPS = 20_000  # of SQLite's machine, between two looks at the time
 
 
 class Database:
-    """Opens (and creates) the file. `run` writes, `read` gives this thread's connection; close() twice is fine."""
+    """Opens (and creates) the file. `run` writes, `read` gives this thread's connection; close() twice is fine.
 
-    def __init__(self, path: Path, schema: str) -> None:
+    `gone`: whether whoever asked, in the calling thread, does not wait any more.
+    """
+
+    def __init__(self, path: Path, schema: str, gone: Callable[[], bool] = lambda: False) -> None:
         self.path = path
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        self._gone = gone
         self._faults = Faults()
         self._reset: list[Callable[[], None]] = []
         self._idle: list[tuple[str, IdleJob]] = []
@@ -141,9 +145,9 @@ class Database:
             connection.execute("ROLLBACK")  # nothing was written
 
     def _late(self) -> bool:
-        """Whether the calling thread has read for too long: SQLite then gives up."""
+        """Whether the calling thread has read for too long, or for nobody: SQLite then gives up."""
         until: float = self._local.until
-        return time.thread_time() > until
+        return time.thread_time() > until or (until < inf and self._gone())
 
     def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """The job's result once its changes are synced to the disk. What the job raises undoes the job alone."""

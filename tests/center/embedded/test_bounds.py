@@ -3,11 +3,16 @@
 import contextlib
 import json
 import logging
+import queue
+import socket
 import sqlite3
+import threading
+import time
 
 import pytest
 
-from center.app import FILE
+from center.app import FILE, serve
+from center.context import EXTENSION
 from center.embedded import points as stored
 from center.embedded.rollup import RollUp
 from center.errors import RefusedError, StoreError
@@ -187,6 +192,35 @@ def test_what_takes_too_long_to_read_ends_and_says_what_to_do(tmp_path, monkeypa
                 ask()
         monkeypatch.setattr("center.embedded.database.READ_S", 100.0)
         assert telemetry.count("pi-1") == 100
+
+
+def test_a_question_ends_when_whoever_asked_has_gone(tmp_path, monkeypatch):
+    """As a real server shows it: the connection's other end is closed while the answer is worked out."""
+    monkeypatch.setattr("center.embedded.database.STEPS", 10)
+    statuses, asked = queue.Queue(), threading.Event()
+    with serve(embedded_settings(tmp_path)) as running:
+        center = running.app.extensions[EXTENSION]
+        center.telemetry.write([environment("pi-1", NOW - n, Temperature=float(n)) for n in range(100)])
+
+        def slow(seconds):
+            """Of no use but to last: until the client has gone, or a second after."""
+            asked.set()
+            try:
+                with center.telemetry.database.moment() as connection:
+                    for _ in range(1000):
+                        connection.execute("SELECT count(*) FROM points a, points b").fetchall()
+                        time.sleep(seconds)
+            except StoreError as error:
+                statuses.put(str(error))
+                raise
+            statuses.put("to its end")
+            return ""
+
+        running.app.add_url_rule("/slow", view_func=lambda: slow(0.01))
+        with socket.create_connection(("127.0.0.1", running.port)) as client:
+            client.sendall(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert asked.wait(30)
+        assert "takes more than" in statuses.get(timeout=30)
 
 
 def test_a_question_has_a_bound_over_all_its_curves(telemetry, monkeypatch):
