@@ -73,7 +73,10 @@ class Attacked:
 
     def figures(self):
         seconds = time.perf_counter() - self.started
-        return f"peak {self.peak_mb:,.0f} MB, {seconds:.1f} s, slowest /health {self.slowest_s:.2f} s"
+        times = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        used = sum(map(int, times[11:13])) / os.sysconf("SC_CLK_TCK")
+        work = f"{used:.1f} s of the processor in {seconds:.1f} s"
+        return f"peak {self.peak_mb:,.0f} MB, {work}, slowest /health {self.slowest_s:.2f} s"
 
     def bounded(self):
         """What a Raspberry Pi with 1 GB has for it."""
