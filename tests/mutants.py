@@ -297,7 +297,8 @@ class Copy:
         found = coverage.CoverageData(str(data))
         found.read()
         files = {str(Path(name).relative_to(self.folder)): name for name in found.measured_files()}
-        if self.attempt(*PYTEST, *took, seconds=1200) != 0:
+        quickest = sorted(took, key=lambda name: took[name])[:20]
+        if self.attempt(*PYTEST, *quickest, seconds=600) != 0:
             raise SystemExit(f"{package.name}: its tests fail in a fork, without any change")
         return Reached(took, {path: found.contexts_by_lineno(name) for path, name in files.items()})
 
