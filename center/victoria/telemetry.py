@@ -257,7 +257,7 @@ class VictoriaTelemetry:
                 raise StoreError(f"{self.victoria.write_url}: {answer.status} {answer.message}")
 
     def refuser(self) -> Callable[[Point], str]:
-        """Tells of a point why it would be left out, or not be kept as it is, without a word; empty if it would be."""
+        """For one request: why a point would be left out, or not kept as it is, without a word; empty if it is kept."""
         now, kept = now_ns(), retention_s(self.victoria.flags())
         oldest = max(EARLIEST_MS * MS_NS, now - kept * SECOND_NS if kept else 0)
 
