@@ -166,11 +166,14 @@ def _read_once(sensors: Sequence[Any]) -> None:
     from drivers.base import OptionError  # noqa: PLC0415 - with the above
 
     try:
-        for found in rounds([Sensor.of(sensor) for sensor in sensors], 1, 0):
-            for shown in found:
-                click.echo(f"{shown.sensor.name} measures: {shown.failed or values(shown.values)}")
+        for shown in next(rounds([Sensor.of(sensor) for sensor in sensors], 1, 0)):
+            if shown.failed is None:
+                click.echo(f"{shown.sensor.name} measures: {values(shown.values)}")
+            else:
+                click.echo(f"warning: {shown.sensor.name}: {shown.failed}", err=True)
     except (AgentError, OptionError) as error:
-        click.echo(f"warning: no reading yet: {error}\nThe agent starts all the same and looks for it again and again.")
+        click.echo(f"warning: no reading yet: {error}", err=True)
+        click.echo("The agent starts all the same, and looks for what is missing again and again.")
 
 
 def _say_what_is_next(config: Path, target: Target, *, start: bool) -> None:

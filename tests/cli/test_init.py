@@ -105,7 +105,8 @@ def test_what_the_scan_finds_is_taken_and_a_sensor_that_does_not_answer_is_said(
     assert said.exit_code == 0, said.output
     tables = tomllib.loads(config.read_text())["sensor"]
     assert [(table["driver"], table.get("bus")) for table in tables] == [("bme280", 77), ("ds18b20", None)]
-    assert "no reading yet" in said.stdout
+    assert "no reading yet" in said.stderr
+    assert "starts all the same" in said.stdout
 
 
 def test_at_a_terminal_it_asks_five_questions(tmp_path):
