@@ -9,13 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench import drain, fleet, importing, plot, resident, serving, stall, startup, table, waiting, wire, written
+from bench import drain, fleet, importing, phone, plot, resident, serving, stall, startup, table, waiting, wire, written
 from bench.measure import Figure, unmeasured
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-SCRIPTS: tuple[ModuleType, ...] = (resident, written, wire, importing, drain, startup, stall, waiting, serving, fleet)
+SCRIPTS: tuple[ModuleType, ...] = (
+    resident,
+    written,
+    wire,
+    importing,
+    drain,
+    startup,
+    stall,
+    waiting,
+    serving,
+    phone,
+    fleet,
+)
 
 
 def name_of(script: ModuleType) -> str:

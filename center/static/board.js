@@ -59,7 +59,9 @@
     get several() { return this.sensors.length > 1; }
     name(curve) {
       const device = curve.device ?? this.device;
-      return this.view.beside.length ? [device, curve.sensor].filter(Boolean).join(" · ") : curve.sensor ?? device;
+      const own = this.sensors.filter((key) => key.startsWith(`${device}\n`)).length;
+      if (!this.view.beside.length) return curve.sensor || device;
+      return own > 1 && curve.sensor ? `${device} · ${curve.sensor}` : device;
     }
 
     // ---- what changes the view

@@ -9,7 +9,7 @@
     return colours.get(name);
   };
   const DASHES = [[], [7, 4], [2, 3], [10, 3, 2, 3]];
-  const SHADES = [["--bs-body-color", 0], ["--bs-body-color", 0.4], ["--surface", 0.4], ["--bs-body-color", 0.65]];
+  const SHADES = [["--bs-body-color", 0], ["--bs-body-color", 0.45], ["--surface", 0.2], ["--bs-body-color", 0.75]];
   const DAY = 86400000;
   const REACH = 24; // pixels: what is further from the crosshair is not under it
   const channels = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
