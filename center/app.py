@@ -32,7 +32,7 @@ from center.embedded.registry import EmbeddedRegistry
 from center.embedded.telemetry import EmbeddedTelemetry
 from center.errors import SettingsError, StoreError
 from center.faults import log_once
-from center.server import Server
+from center.server import OWING, OWING_EACH, Server
 from center.settings import Settings, check, load
 from center.stores.registry import Registry
 from center.stores.telemetry import Telemetry
@@ -208,6 +208,7 @@ class Running:
             self._socket,
             CONNECTIONS,
             round(settings.server.max_body) + HELD_BESIDES,
+            OWING if settings.server.proxies else OWING_EACH,  # behind a proxy all come from one address
             threads=settings.server.threads,
             max_request_body_size=round(settings.server.max_body * 1.5),
             ident="iot-center",

@@ -19,15 +19,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser
 from waitress.server import TcpWSGIServer
-from waitress.task import ThreadedTaskDispatcher, WSGITask
+from waitress.task import ThreadedTaskDispatcher
 
+from center.incoming import FULL, Parser, Refusal, Task, ask
 from center.limits import SMALL_BODY, Hourly, network_of
 
 log = logging.getLogger(__name__)
@@ -37,99 +36,9 @@ BODY_S = 30.0
 SLOWEST = 10_000  # bytes a second, on the average, beyond BODY_S
 IDLE_S = 60  # devices keep their connections open between flushes
 DRAIN_S = 10.0  # how long what a refused client still sends is read and thrown away, so that it sees the answer
-OWING = 500  # connections that have not sent a whole request
+OWING, OWING_EACH = 500, 250  # connections that have not sent a whole request: of all, and of one address
 ACCEPTED_AT_ONCE = 64
 SPARE = 20  # of what is bounded, one in so many goes at once, so that room is made seldom
-MAX_REFUSAL = 65_536
-
-
-class BodyWantedError(BaseException):
-    """The application reads a body that it was only asked about. Not to be caught by anything in it."""
-
-
-class _Unread:
-    """The body, as long as it has not been taken in."""
-
-    def read(self, *_: Any) -> bytes:
-        raise BodyWantedError
-
-    readline = readlines = __iter__ = read
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """An answer in place of a request that was not taken in; what waitress asks of its errors."""
-
-    status: str
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-
-    def to_response(self, _: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
-        return self.status, list(self.headers), self.body
-
-
-FULL = Refusal(
-    "503 Service Unavailable",
-    (("Content-Type", "application/json"), ("Retry-After", "10")),
-    b'{"code":"unavailable","message":"the center holds as many bytes of requests as it may: try again in a while"}\n',
-)
-
-
-def ask(application: Callable[..., Iterable[bytes]], environ: dict[str, Any]) -> Refusal | None:
-    """What the application answers without the body; None if it wants to read it."""
-    started: list[Any] = []
-
-    def start_response(status: str, headers: list[tuple[str, str]], _: Any = None) -> Callable[[bytes], None]:
-        started[:] = status, headers
-        return lambda _: None
-
-    try:
-        answered = application(environ | {"wsgi.input": _Unread()}, start_response)
-    except BodyWantedError:
-        return None
-    body = b""
-    try:
-        for piece in answered:
-            body += piece
-            if len(body) > MAX_REFUSAL:
-                break
-    finally:
-        getattr(answered, "close", lambda: None)()
-    status, headers = started
-    return Refusal(status, tuple(h for h in headers if h[0].lower() != "content-length"), body[:MAX_REFUSAL])
-
-
-class Task(WSGITask):  # type: ignore[misc] # waitress has no types
-    def set_close_on_finish(self) -> None:
-        """A 204 and a 304 end with their headers: behind them nothing needs to be closed."""
-        asked = self.request.headers.get("CONNECTION", "").lower() == "close"
-        if self.has_body or asked or self.version != "1.1":
-            super().set_close_on_finish()
-
-
-class Parser(HTTPRequestParser):  # type: ignore[misc] # as above
-    """A request as it comes in. `paused`: nothing of its body is taken in until the application has said that it wants
-    it; what came with the headers waits in `early`.
-    """
-
-    asked = paused = posed = wants_continue = expect_continue = False
-    early = b""
-
-    def received(self, data: bytes) -> int:
-        if self.paused:
-            self.early += data
-            return len(data)
-        consumed = int(super().received(data))
-        large = self.chunked or self.content_length > SMALL_BODY
-        if large and self.headers_finished and not (self.completed or self.asked):
-            self.asked = self.paused = True
-            self.wants_continue, self.expect_continue = self.expect_continue, False
-        return consumed
-
-    @property
-    def held(self) -> int:
-        """Bytes of it that are in memory or in a temporary file."""
-        return len(self.header_plus) + len(self.early) + (self.body_rcv.__len__() if self.body_rcv is not None else 0)
 
 
 class _Question:
@@ -178,15 +87,19 @@ class Channel(HTTPChannel):  # type: ignore[misc] # as above
         """Whether the rest of a request is to come, and since when."""
         self.began_s = since_s
         if since_s is None:
-            self.server.owing.pop(self, None)
+            self.server.settles(self)
         else:
-            self.server.owing.setdefault(self)
+            self.server.owes(self)
 
     def readable(self) -> bool:
         if self.draining:
             return True
         paused = self.request is not None and self.request.paused
-        return bool(not paused and super().readable())
+        return bool(self.connected and not paused and super().readable())
+
+    def writable(self) -> bool:
+        """Not once it has ended: in this turn its number may become another's."""
+        return bool(self.connected and super().writable())
 
     def handle_read(self) -> None:
         if not self.draining:
@@ -225,7 +138,7 @@ class Channel(HTTPChannel):  # type: ignore[misc] # as above
         request.paused = False
         early, request.early = request.early, b""
         if refusal is None:
-            self.server.owing.pop(self)  # it is nobody's guess any more
+            self.server.settles(self)  # it is no stranger any more
             with self.requests_lock:
                 request.expect_continue = request.wants_continue
                 if request.expect_continue and not self.requests:
@@ -316,11 +229,21 @@ class Server(TcpWSGIServer):  # type: ignore[misc] # as above
 
     channel_class = Channel
 
-    def __init__(self, application: Any, sock: socket.socket, connections: int, held: int, **adjusted: Any) -> None:
+    def __init__(
+        self,
+        application: Any,
+        sock: socket.socket,
+        connections: int,
+        held: int,
+        owing_each: int,
+        **adjusted: Any,
+    ) -> None:
         self._connections, self._max_held = connections, held
         self._held = 0
         self._doomed: list[Channel] = []
         self.owing: dict[Channel, None] = {}
+        self._owing_of: Counter[str] = Counter()
+        self._owing_each = owing_each
         self._held_lock = threading.Lock()
         self._closed = Hourly()
         adjustments = Adjustments(
@@ -347,6 +270,27 @@ class Server(TcpWSGIServer):  # type: ignore[misc] # as above
             if len(self._map) == before:
                 break
         self.make_room()
+
+    def accept(self) -> Any:
+        """The next connection; those of an address that owes too many requests end here, which costs little."""
+        for _ in range(ACCEPTED_AT_ONCE):
+            accepted = super().accept()
+            if accepted is None or self._owing_of[network_of(str(accepted[1][0]))] < self._owing_each:
+                return accepted
+            accepted[0].close()
+        return None
+
+    def owes(self, channel: Channel) -> None:
+        if channel not in self.owing:
+            self.owing[channel] = None
+            self._owing_of[channel.network] += 1
+
+    def settles(self, channel: Channel) -> None:
+        if channel in self.owing:
+            del self.owing[channel]
+            self._owing_of[channel.network] -= 1
+            if not self._owing_of[channel.network]:
+                del self._owing_of[channel.network]
 
     def hold(self, channel: Channel, held: int) -> None:
         with self._held_lock:
@@ -393,7 +337,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc] # as above
         until something can be sent, which whoever reads nothing prevents.
         """
         channel.will_close, channel.unread = True, 0
-        self.owing.pop(channel, None)
+        self.settles(channel)
         self.hold(channel, 0)
         self._doomed.append(channel)
 

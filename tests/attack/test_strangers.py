@@ -70,7 +70,7 @@ def test_bodies_of_strangers_are_not_spooled(center, target, host):
     assert center.stood() or not FULL
 
 
-def hold(port, number, first, piece, seconds):
+def hold(port, number, first, piece, seconds, addresses):  # noqa: PLR0917 - of a process
     """That many connections which each begin with `first` and then send `piece` twice a second; in its own process."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     opened, closed = [], 0
@@ -79,7 +79,8 @@ def hold(port, number, first, piece, seconds):
         began = time.monotonic()
         while len(opened) < number and time.monotonic() < began + 0.5:
             with contextlib.suppress(OSError):
-                connection = socket.create_connection(("127.0.0.1", port), timeout=1)
+                address = f"127.0.2.{len(opened) % addresses}"
+                connection = socket.create_connection(("127.0.0.1", port), timeout=1, source_address=(address, 0))
                 opened.append(connection)
                 connection.sendall(first)
                 connection.setblocking(False)
@@ -106,14 +107,15 @@ TRICKLES = {
 
 
 @pytest.mark.skipif(not FULL, reason="thousands of connections: make attack")
-@pytest.mark.parametrize("kind", TRICKLES)
-def test_connections_that_trickle_do_not_silence_it(center, kind):
+@pytest.mark.parametrize(("kind", "addresses"), [*((kind, 1) for kind in TRICKLES), ("headers", 100)])
+def test_connections_that_trickle_do_not_silence_it(center, kind, addresses):
     first, piece = TRICKLES[kind]
-    attacker = multiprocessing.get_context("spawn").Process(target=hold, args=(center.port, 6050, first, piece, 60))
+    arguments = (center.port, 6050, first, piece, 60, addresses)
+    attacker = multiprocessing.get_context("spawn").Process(target=hold, args=arguments)
     with center.watched():
         attacker.start()
         attacker.join()
-    center.told(f"6,050 connections that trickle {kind} for 60 s")
+    center.told(f"6,050 connections of {addresses} addresses that trickle {kind} for 60 s")
     assert center.stood()
 
 

@@ -10,8 +10,9 @@ import pytest
 from waitress import wasyncore
 
 from center import server as module
+from center.incoming import FULL, Refusal, ask
 from center.limits import SMALL_BODY
-from center.server import FULL, Refusal, Server, ask, dispensable
+from center.server import Server, dispensable
 
 BIG = 300_000
 
@@ -37,11 +38,11 @@ def serving(monkeypatch):
     """A function that starts a server with these bounds; what the module's constants are meanwhile."""
     with contextlib.ExitStack() as stack:
 
-        def start(connections=100, held=4_000_000, **constants):
+        def start(connections=100, held=4_000_000, each=1000, **constants):
             for name, value in constants.items():
                 monkeypatch.setattr(module, name, value)
             listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            server = Server(application, listening, connections, held, threads=2, max_request_body_size=8_000_000)
+            server = Server(application, listening, connections, held, each, threads=2, max_request_body_size=8_000_000)
             server.adj.cleanup_interval = 0
             over = threading.Event()
 
@@ -196,6 +197,21 @@ def test_of_too_many_connections_that_owe_a_request_the_oldest_of_the_fullest_ad
     idle.sendall(head())
     assert answer(idle) == ([b"204"], b"")
     assert len(server.owing) <= 20
+
+
+def test_an_address_that_owes_too_many_requests_gets_no_further_connection(serving):
+    server, connect = serving(each=10)
+    many = [connect("127.0.0.2") for _ in range(20)]
+    assert all(ended(connection) for connection in many[10:])
+    other = connect()
+    other.sendall(head())
+    assert answer(other) == ([b"204"], b"")
+    many[0].sendall(head())
+    assert answer(many[0]) == ([b"204"], b"")
+    again = connect("127.0.0.2")
+    again.sendall(head())
+    assert answer(again) == ([b"204"], b"")
+    assert len(server.owing) == 9
 
 
 def test_all_that_is_held_is_bounded(serving):
