@@ -104,7 +104,7 @@ def line_for(
     return Line(written(MEASUREMENT, tags, fields), boot_ns, time_ns)
 
 
-def written(measurement: str, tags: Mapping[str, str], fields: Mapping[str, float | int | str]) -> bytes:
+def written(measurement: str, tags: Mapping[str, str], fields: Mapping[str, float | int]) -> bytes:
     """Line protocol without a stamp, by influxdb-client. Raises ValueError for what cannot be a tag value.
 
     The client is not imported with this module: `check` and `status` start without its 25 MB. Two threads that import

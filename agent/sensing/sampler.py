@@ -45,8 +45,8 @@ class SensorStatus:
 
     `missed` counts scheduled moments without a reading (passed by, or failed), `errors` the failed attempts,
     `implausible` the readings of which something was refused, `suppressed` the reports that the deadband held back.
-    `failing_since` and `problem` are set while it fails. By quantity: what is `refused` now, and since when one is
-    `stuck`; `calibration` is what is applied, in words.
+    `failing_since`, `problem` and `cause`, the error's class, are set while it fails. By quantity: what is `refused`
+    now, and since when one is `stuck`; `calibration` is what is applied, in words.
     """
 
     name: str | None
@@ -61,6 +61,7 @@ class SensorStatus:
     suppressed: int = 0
     failing_since_boot_ns: int | None = None
     problem: str | None = None
+    cause: str = ""
     refused: Mapping[str, Refusal] = field(default_factory=dict)
     stuck: Mapping[str, int] = field(default_factory=dict)
     calibration: Mapping[str, str] = field(default_factory=dict)
@@ -230,12 +231,12 @@ class Sampler:
             reading = checked(self.driver.read())
         except Exception as error:
             log.debug("sensor %s", self._label(), exc_info=True)
-            self._failed(now, what_failed(self.driver, error))
+            self._failed(now, what_failed(self.driver, error), type(error).__name__)
             return None
         self._recovered(now)
         return reading
 
-    def _failed(self, now: int, problem: str) -> None:
+    def _failed(self, now: int, problem: str, cause: str) -> None:
         self._close()
         self._backoff_ns = min(max(BACKOFF_FIRST_NS, 2 * self._backoff_ns), BACKOFF_LIMIT_NS)
         self._retry_ns = now + self._backoff_ns
@@ -246,7 +247,10 @@ class Sampler:
             self._logged.add(problem)
             log.warning("sensor %s: %s", self._label(), problem)
         self._update(
-            errors=self._status.errors + 1, problem=problem, failing_since_boot_ns=now if since is None else since
+            errors=self._status.errors + 1,
+            problem=problem,
+            cause=cause,
+            failing_since_boot_ns=now if since is None else since,
         )
 
     def _recovered(self, now: int) -> None:
@@ -258,7 +262,7 @@ class Sampler:
                 (now - since) / 1e9,
                 self._outage_missed,
             )
-            self._update(failing_since_boot_ns=None, problem=None)
+            self._update(failing_since_boot_ns=None, problem=None, cause="")
         self._retry_ns, self._backoff_ns = None, 0
         self._logged.clear()
 

@@ -16,6 +16,19 @@ WORDS = {
 }
 
 
+CAUSES = {
+    "NotFound": "nothing answers there: is it plugged in?",
+    "NoPermission": "its device file may not be opened",
+    "WrongChip": "something else answers there",
+    "Busy": "another driver holds it",
+    "Transient": "transfers fail: is a wire loose?",
+    "NotReady": "it has no fresh values",
+}
+"""Why a sensor fails, by the errors of the drivers' contract, for whom the agent's own words have not reached. A health
+point has the number, from 1: new ones go to the end.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """What is wrong with a sensor, a key of WORDS, for `seconds`; with one quantity of it, or with all (""). The center
@@ -27,6 +40,7 @@ class Trouble:
     seconds: float
     quantity: str = ""
     why: str = ""
+    cause: str = ""
 
     @property
     def words(self) -> str:
@@ -75,7 +89,7 @@ def troubles(snapshot: Mapping[str, Any]) -> Iterator[Trouble]:
         last = sensor.get("boot_ns") or sensor.get("alive_boot_ns")  # a driver may hang before the first reading
         seconds = (now - (since or last or now)) / 1e9
         if since is not None:
-            yield Trouble(name, "failing", seconds, why=str(sensor.get("problem")))
+            yield Trouble(name, "failing", seconds, why=str(sensor.get("problem")), cause=sensor.get("cause") or "")
         elif seconds > 3 * float(sensor.get("interval") or 0):
             yield Trouble(name, "silent", seconds)
         for quantity, refusal in (sensor.get("refused") or {}).items():

@@ -10,12 +10,10 @@ from typing import Any
 from agent.config.settings import HealthSettings
 from agent.points.schema import HEALTH_MEASUREMENT, Line, written
 from agent.status.board import Board, read_board
-from agent.status.health_rules import troubles
+from agent.status.health_rules import CAUSES, troubles
 from agent.status.snapshot import LEDGER
 from agent.util.loops import Loop
 from drivers.base import boot_ns
-
-WHY = 200  # characters of an error
 
 
 def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_ns: int) -> Line:
@@ -56,15 +54,16 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
 
 def trouble_lines(device_id: str, snapshot: Mapping[str, Any], boot_ns: int) -> list[Line]:
     """A point more for each sensor with which something is wrong, tagged `sensor`: for how many seconds (an integer) it
-    is failing or silent, or one of its quantities is refused or stuck (refused_Temperature, stuck_Humidity), and `why`,
-    where the agent knows more. A sensor without a point of this moment is well.
+    is failing or silent, or one of its quantities is refused or stuck (refused_Temperature, stuck_Humidity), and the
+    number of its `cause`. Numbers only: not every store keeps texts. A sensor without a point of this moment is well.
     """
-    found: dict[str, dict[str, int | str]] = {}
+    causes = list(CAUSES)
+    found: dict[str, dict[str, float | int]] = {}
     for trouble in troubles(snapshot):
         fields = found.setdefault(trouble.sensor, {})
         fields["_".join(filter(None, (trouble.kind, trouble.quantity)))] = round(trouble.seconds)
-        if trouble.why:
-            fields["why"] = trouble.why[:WHY]
+        if trouble.cause in causes:
+            fields["cause"] = causes.index(trouble.cause) + 1
     tags = {"clientId": device_id, "device": device_id}
     return [Line(written(HEALTH_MEASUREMENT, {**tags, "sensor": s}, fields), boot_ns) for s, fields in found.items()]
 

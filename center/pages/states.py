@@ -9,7 +9,7 @@ from typing import TypeGuard
 
 from markupsafe import Markup
 
-from agent.status.health_rules import WORDS, Trouble
+from agent.status.health_rules import CAUSES, WORDS, Trouble
 from center.context import current_center
 from center.pages import presentation
 from center.stores.telemetry import DAY_NS, HOUR_NS, SECOND_NS, Curve, LastValue, Sensor, Value, labels, several
@@ -136,12 +136,17 @@ def troubles(health: Sequence[LastValue]) -> list[Trouble]:
     """
     now = newest([last for last in health if last.sensor == Sensor()]) or 0
     current = [last for last in health if last.sensor != Sensor() and last.time_ns >= now]
-    why = {last.sensor: last.value for last in current if last.field == "why" and isinstance(last.value, str)}
+    causes = dict(enumerate(CAUSES.values(), 1))
+    why = {
+        last.sensor: causes.get(int(last.value), "")
+        for last in current
+        if last.field == "cause" and is_number(last.value)
+    }
     found = []
     for last in current:
         kind, _, quantity = last.field.partition("_")
         if kind in WORDS and is_number(last.value):
-            known = str(why.get(last.sensor, "")) if kind in {"failing", "refused"} else ""
+            known = why.get(last.sensor, "") if kind == "failing" else ""
             found.append(Trouble(last.sensor.name, kind, last.value, quantity, known))
     return found
 

@@ -9,7 +9,9 @@ from agent.config.settings import HealthSettings
 from agent.config.units import Seconds
 from agent.status import board
 from agent.status.board import Board
+from agent.status.health_rules import CAUSES
 from agent.status.self_telemetry import Health, health_line, trouble_lines
+from drivers import base
 from tests.snapshots import SECOND, sensor, snapshot
 
 
@@ -52,7 +54,7 @@ def test_a_sensor_with_which_something_is_wrong_has_a_point_of_its_own_at_the_sa
     boot = 10**15
     wrong = [
         sensor(boot),
-        sensor(boot, name="attic", failing_since_boot_ns=boot - 90 * SECOND, problem="No I2C device " * 20),
+        sensor(boot, name="attic", failing_since_boot_ns=boot - 90 * SECOND, problem="No I2C device", cause="NotFound"),
         sensor(
             boot,
             name="cellar",
@@ -67,8 +69,8 @@ def test_a_sensor_with_which_something_is_wrong_has_a_point_of_its_own_at_the_sa
     assert {point["measurement"] for point in found} == {"agent"}
     fields = {point["tags"]["sensor"]: point["fields"] for point in found}
     assert fields == {
-        "attic": {"failing": 90, "why": ("No I2C device " * 20)[:200]},
-        "cellar": {"refused_Pressure": 600, "stuck_Humidity": 7200, "why": "never measured"},
+        "attic": {"failing": 90, "cause": 1},
+        "cellar": {"refused_Pressure": 600, "stuck_Humidity": 7200},
         "roof": {"silent": 300},
     }
     assert trouble_lines("d", snapshot(boot), 5) == []
@@ -125,3 +127,9 @@ class TestBoard:
 
     def test_a_board_that_says_nothing_gives_nothing(self, tmp_path):
         assert board.read_board(None, tmp_path) == Board()
+
+
+def test_every_error_of_the_drivers_contract_has_a_number_that_stays():
+    assert list(CAUSES) == ["NotFound", "NoPermission", "WrongChip", "Busy", "Transient", "NotReady"]
+    errors = base.SensorError.__subclasses__()
+    assert set(CAUSES) == {error.__name__ for error in errors if error.__module__ == "drivers.base"}
