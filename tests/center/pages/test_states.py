@@ -32,7 +32,7 @@ def report(center, device, snapshot, at):
 @pytest.mark.parametrize("path", ["/devices/pi-7", "/dashboards/pi-7", "/devices"])
 def test_a_value_tells_its_age_and_fades_after_three_intervals(client, center, path):
     center.registry.register("pi-7", administrator=True)
-    now = now_ns()
+    now = now_ns() // 10**6 * 10**6
     report(center, "pi-7", snapshot(), now)
     center.telemetry.write([environment("pi-7", now - 40 * SECOND, Humidity=50.0)])
     center.telemetry.write([environment("pi-7", now, Temperature=20.0)])
