@@ -1,8 +1,8 @@
 """Small wrong changes, one at a time, each against the tests that reach its line: which of them does no test notice?
 
 `python -m tests.mutants`, as `make mutants` runs it. The changes are those of cosmic-ray's operators; one of each place
-and kind, in an order that the seed says, over the packages in turn, until the time is up. What a test reaches is asked
-of coverage, test by test. Each worker has a copy of the tree, so that nothing here is changed.
+and kind, in an order that the seed says, until the package's share of the time is up. What a test reaches is asked of
+coverage, test by test. Each package has a copy of the tree, so that nothing here is changed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import contextlib
 import difflib
 import gc
 import importlib
-import itertools
 import json
 import os
 import random
@@ -27,7 +26,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
 
 import pytest
 
@@ -318,11 +316,6 @@ class Copy:
         return "hangs" if done is None else "killed" if done else "survives"
 
 
-def in_turn(mutants: dict[str, list[Mutant]]) -> list[Mutant]:
-    rounds = itertools.zip_longest(*mutants.values())
-    return [mutant for one in rounds for mutant in one if mutant is not None]
-
-
 def table(possible: dict[str, int], tried: list[Mutant]) -> str:
     rows = ["| package | possible | tried | noticed | survived | % |", "|---|---|---|---|---|---|"]
     for name, count in possible.items():
@@ -336,46 +329,38 @@ def table(possible: dict[str, int], tried: list[Mutant]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=21)
-    parser.add_argument("--minutes", type=float, default=15.0, help="after which no further change is tried")
+    parser.add_argument("--minutes", type=float, default=15.0, help="in which each package has its share")
     parser.add_argument("--most", type=int, default=10**6, help="changes of a package")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", default="", help="packages whose name matches")
     parser.add_argument("--again", action="store_true", help="the survivors of the last run, and nothing else")
     asked = parser.parse_args()
-    ends_at = time.monotonic() + 60 * asked.minutes
     packages = [package for package in PACKAGES if re.search(asked.only, package.name)]
     mutants = {p.name: all_of(p, random.Random(f"{asked.seed} {p.name}")) for p in packages}
     possible = {name: len(found) for name, found in mutants.items()}
     if asked.again:
         last = {tuple(place) for place in json.loads(KEPT.read_text())}
         mutants = {name: [one for one in found if one.place in last] for name, found in mutants.items()}
+    share = 60 * asked.minutes * asked.workers / len(packages)
     with tempfile.TemporaryDirectory(prefix="mutants-") as top, ThreadPoolExecutor(asked.workers) as pool:
-        free: SimpleQueue[Copy] = SimpleQueue()
-        copies = [Copy(Path(top) / str(number)) for number in range(asked.workers)]
-        for copy in copies:
-            free.put(copy)
 
-        def borrowed(work):
-            copy = free.get()
-            try:
-                return work(copy)
-            finally:
-                free.put(copy)
-
-        measured = pool.map(lambda p: borrowed(lambda copy: copy.reached(p)), packages)
-        reached = dict(zip(mutants, measured, strict=True))
-
-        def attempt(mutant: Mutant) -> Mutant:
-            if time.monotonic() < ends_at:
-                mutant.end = borrowed(lambda copy: copy.tried(mutant, reached[mutant.package.name]))
+        def attempts(package: Package) -> list[Mutant]:
+            """In a copy of its own, until the package's share of the time is up."""
+            until = time.monotonic() + share
+            copy = Copy(Path(top) / package.name.replace("/", "-"))
+            reached, done = copy.reached(package), []
+            for mutant in mutants[package.name][: asked.most]:
+                if time.monotonic() > until:
+                    break
+                mutant.end = copy.tried(mutant, reached)
+                done.append(mutant)
                 if mutant.end == "survives":
-                    print(f"\n{mutant.package.name}: line {mutant.line}\n{mutant.diff}", flush=True)
-            return mutant
-
-        order = in_turn({name: found[: asked.most] for name, found in mutants.items()})
-        tried = [mutant for mutant in pool.map(attempt, order) if mutant.end]
-        for copy in copies:
+                    print(f"\n{package.name}: line {mutant.line}\n{mutant.diff}", flush=True)
             copy.close()
+            print(f"\n{table({package.name: possible[package.name]}, done)}", flush=True)
+            return done
+
+        tried = [mutant for done in pool.map(attempts, packages) for mutant in done]
     KEPT.parent.mkdir(exist_ok=True)
     KEPT.write_text(json.dumps([mutant.place for mutant in tried if mutant.end == "survives"]))
     print(f"\nseed {asked.seed}\n\n{table(possible, tried)}")
