@@ -5,8 +5,10 @@ from itertools import pairwise
 
 import pytest
 
+from agent.config.units import parse_duration
 from drivers.base import Busy, NotFound, OptionError, Transient, WrongChip, options_for
 from drivers.bme280 import Bme280
+from drivers.bme280_registers import STANDBY, STANDBY_S
 from drivers.i2c import I2CRegisters, InUse
 from tests.bme280_bench import IMAGES, ROOM, Bench
 
@@ -17,6 +19,11 @@ def bench(monkeypatch):
 
 
 # What is written
+
+
+@pytest.mark.parametrize("standby", STANDBY)
+def test_each_standby_lasts_as_long_as_it_is_called(standby):
+    assert STANDBY_S[STANDBY[standby]] == parse_duration(standby)
 
 
 def test_a_reading_is_one_conversion_and_two_bursts_that_agree(bench):

@@ -64,6 +64,8 @@ def test_heat_index_by_the_chart(t, h, index):
 def test_heat_index_where_the_regression_is_adjusted_and_where_it_does_not_hold():
     assert heat_index(celsius(95), 5) == pytest.approx(celsius(90.18 - 2), abs=0.01)  # the first adjustment
     assert heat_index(celsius(82), 95) == pytest.approx(celsius(92.97 + 1), abs=0.01)  # the second
+    assert heat_index(celsius(82), 86) == pytest.approx(celsius(90.37 + 0.1), abs=0.01)  # from 85 % on
+    assert heat_index(celsius(80), 55) == pytest.approx(celsius(81.29), abs=0.01)  # from 80 °F of Steadman's on
     assert heat_index(celsius(81), 5) == pytest.approx(celsius(79.04), abs=0.01)  # Steadman's
     assert heat_index(celsius(79.9), 50) is None
     assert heat_index(celsius(115), 60) is None

@@ -105,7 +105,7 @@ def test_a_sensor_that_fails_gives_nothing_until_it_answers_again(caplog):
     assert world.moments == [0, 1, 2, 3, 4, *range(15, 20)]
     assert (status.missed, status.failing_since_boot_ns, status.problem) == (10, None, None)
     assert [r.levelname for r in caplog.records] == ["WARNING", "INFO"]
-    assert "10 readings missed" in caplog.text
+    assert "reads again after 10.0 s, 10 readings missed" in caplog.text
 
 
 def test_a_driver_that_raises_anything_does_not_end_the_thread():
@@ -454,3 +454,12 @@ def test_values_that_never_agree_are_read_again_a_few_times_and_said_to_be_refus
     assert set(world.temperatures) == {20.0}
     assert "Temperature" in status.refused
     assert "Temperature refused: it changed by" in caplog.text
+
+
+def test_a_doubt_is_decided_also_by_a_thread_that_wakes_late():
+    world = World(lambda s: 75.0 if s >= 3600 else 20.0, interval=3600)
+    world.run(3600)
+    while (due := world.sampler.sample(world.now)) < world.now + 10 * S:  # a step of 55 degrees: is that so?
+        world.now = due + S // 10
+    assert world.temperatures == [20.0, 75.0]
+    assert world.moments[-1] < 3602
