@@ -166,7 +166,7 @@ def test_whatever_stands_in_a_url_is_in_agent_toml_as_it_was_given(url):
     (function,) = re.findall(r"(?ms)^set_key\(\) .*?^}$", (DEPLOY / "install.sh").read_text())
     script = f"""edits=(); {function}
       set_key 'url = "http://center.local:5000"' url "$1"; set_key '# id = .*' id "a&b|c"
-      sed "${{edits[@]}}" {ROOT}/agent.toml.example"""
+      sed "${{edits[@]}}" {ROOT}/agent/agent.toml.example"""
     written = sh("bash", "-euc", script, "bash", url).stdout.replace("\\", "\\\\")
     assert tomllib.loads(written)["center"]["url"] == url
     assert tomllib.loads(written)["device"]["id"] == "a&b|c"
