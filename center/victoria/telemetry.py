@@ -17,6 +17,7 @@ from center.stores.telemetry import (
     AHEAD_NS,
     DAY_NS,
     ENVIRONMENT,
+    HEALTH,
     HOUR_NS,
     MAX_VALUES,
     SECOND_NS,
@@ -46,6 +47,7 @@ from center.victoria.metricsql import (
 )
 
 WRITE_LINES = 5000
+WORDS = {(HEALTH, "why")}  # texts of the data model; their numbers beside them are kept
 CHUNK = 50  # devices in one query: its text has a limit of 16 KiB
 WINDOWS = 10_000  # in one query: -search.maxPointsPerTimeseries is 30,000
 LOOK_BACK_NS = (DAY_NS, 32 * DAY_NS)  # what is asked first for last values
@@ -80,7 +82,8 @@ class VictoriaTelemetry:
 
     def _last(self, wanted: Sequence[str], measurement: str, start_ms: int, stop_ms: int) -> list[Row]:
         found = self._over(MOMENTS["last"], wanted, start_ms, stop_ms)
-        return [with_value(row_of(labels, measurement), measurement, given, "last") for labels, given in found.items()]
+        rows = (with_value(row_of(labels, measurement), measurement, given, "last") for labels, given in found.items())
+        return [row for row in rows if (measurement, row["_field"]) not in WORDS]
 
     def last_values(
         self, device_ids: Sequence[str], *, measurement: str = ENVIRONMENT, since_ns: int = 0
@@ -285,4 +288,7 @@ NO_TEXT = "VictoriaMetrics keeps numbers only: a field with a text needs InfluxD
 
 
 def has_text(point: Point) -> bool:
-    return any(isinstance(value, str) for value in point.fields.values())
+    """But for what an agent says in words of itself: VictoriaMetrics makes a 0 of it, which nobody reads."""
+    return any(
+        isinstance(value, str) and (point.measurement, field) not in WORDS for field, value in point.fields.items()
+    )
