@@ -78,7 +78,10 @@ class Folder:
             text=True,
             check=False,
         )
-        own = ("Attempted to remove disk file system", "(Reading database")  # nspawn's, where /run is on a disk; dpkg's dots
+        own = (
+            "Attempted to remove disk file system",
+            "(Reading database",
+        )  # nspawn's, where /run is on a disk; dpkg's dots
         said = "".join(line for line in done.stdout.splitlines(keepends=True) if not line.startswith(own))
         print(f"$ {' '.join(map(str, command))}\n{said}", flush=True)
         assert not check or done.returncode == 0, said
