@@ -50,6 +50,7 @@ def install(unit: str, name: str, groups: tuple[str, ...] = ()) -> str:
         others = ("--groups", ",".join(groups)) if groups else ()
         home_options = ("--home-dir", f"/var/lib/{name}", "--no-create-home", "--shell", "/usr/sbin/nologin")
         _call("useradd", "--system", "--user-group", *others, *home_options, name)
+    _call("install", "-d", "-m", "700", "-o", name, "-g", name, f"/var/lib/{name}")
     file = UNITS / f"{name}.service"
     try:
         write_atomic(file, fit(unit, name).encode(), 0o644)
