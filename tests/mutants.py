@@ -186,7 +186,7 @@ def ended(child: int, seconds: float) -> int | None:
 
 
 def without_types(source: str) -> str:
-    """What a program does: annotations and docstrings are left out."""
+    """What a program does: annotations are left out, and what keeps others from changing a record (frozen, slots)."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
@@ -195,6 +195,10 @@ def without_types(source: str) -> str:
             node.annotation = None
         elif isinstance(node, ast.AnnAssign):
             node.annotation = ast.Constant(None)
+        elif isinstance(node, ast.ClassDef):
+            for decorator in node.decorator_list:
+                if isinstance(decorator, ast.Call):
+                    decorator.keywords = []
     return ast.dump(tree)
 
 

@@ -18,7 +18,7 @@ from tests.amounts import amount
 from tests.buffers import HandClock, accounted, checkpoint, line, measure, open_at, salvaged
 
 LOG = DATABASE + "-wal"
-SAMPLE = amount(100, 500)
+SAMPLE = amount(70, 500)
 SOAK = bool(os.environ.get("SOAK"))
 PAGE_KINDS = {0x0D: "table leaf", 0x05: "table interior", 0x0A: "index leaf", 0x02: "index interior"}
 

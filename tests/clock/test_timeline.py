@@ -1,7 +1,7 @@
 """The times that one segment of a boot gives."""
 
 from agent.clock.sources import SECOND, Anchor
-from agent.clock.timeline import Segment
+from agent.clock.timeline import LANE_NS, MILLISECOND, Segment, stamp_offset
 
 OFFSET_NS = 1_700_000_000 * SECOND
 ANCHOR = Anchor(OFFSET_NS, "kernel", 0, 100 * SECOND)
@@ -27,3 +27,9 @@ def test_what_is_ahead_of_the_true_time_counts_into_the_error():
     segment = Segment(100 * SECOND, OFFSET_NS, 0, OFFSET_NS + 110 * SECOND, ANCHOR)
     assert segment.error_of(100 * SECOND) == 10 * SECOND
     assert segment.error_of(110 * SECOND) - segment.error_of(120 * SECOND) > 4.9 * SECOND
+
+
+def test_stamps_are_whole_milliseconds_the_nearest_one_each_lane_beside_the_others():
+    offsets = [0, 499_999, 500_000, 1_499_999, 1_500_000, -400_000, -600_000]
+    assert [stamp_offset(ns, 0) // MILLISECOND for ns in offsets] == [0, 0, 1, 1, 2, 0, -1]
+    assert stamp_offset(1_700_000, 3) == 2 * MILLISECOND + 3 * LANE_NS

@@ -21,6 +21,14 @@ def bench(monkeypatch):
 # What is written
 
 
+@pytest.mark.parametrize(("times", "code"), [(1, 1), (2, 2), (4, 3), (8, 4), (16, 5)])
+def test_oversampling_is_written_as_the_datasheets_tables_20_22_and_23_have_it(monkeypatch, times, code):
+    bench = Bench(monkeypatch, oversampling=times)
+    bench.driver.open()
+    bench.driver.read()
+    assert {(0xF2, code), (0xF4, code << 5 | code << 2 | 1)} <= set(bench.chip.written)
+
+
 @pytest.mark.parametrize("standby", STANDBY)
 def test_each_standby_lasts_as_long_as_it_is_called(standby):
     assert STANDBY_S[STANDBY[standby]] == parse_duration(standby)

@@ -418,6 +418,12 @@ def test_after_a_recovery_the_next_outage_backs_off_from_the_beginning():
     assert world.opened == 4
 
 
+def test_an_outage_longer_than_the_board_ran_before_is_told_in_its_whole_length(caplog):
+    caplog.set_level(logging.INFO)
+    World(lambda s: NotFound("gone") if 100 <= s < 2100 else 20.0, interval=100).run(2200)
+    assert "reads again after 2000.0 s, 20 readings missed" in caplog.text
+
+
 def test_after_a_recovery_the_same_problem_is_logged_again(caplog):
     world = World(lambda s: NotFound("gone") if 1 <= s < 5 or 8 <= s < 12 else 20.0, interval=1)
     world.run(20)

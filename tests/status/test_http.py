@@ -492,6 +492,7 @@ class TestInChromium:
         tab.mouse.move(5, 5)
         assert tab.locator(".pointer").count() == 0
 
+    @pytest.mark.slow
     def test_it_says_so_when_the_agent_is_gone(self, phone):
         tab, page, _, _ = phone
         page.close()

@@ -17,7 +17,7 @@ from tests.servers import InfluxServer
 from tests.system.numbered import NumberedAgent
 from tests.system.test_sigkill import numbers, wait_until
 
-ROUNDS = amount(3, 10)
+ROUNDS = amount(2, 10)
 PARTS = 20 if os.environ.get("SOAK") else 3
 SEED = int(os.environ.get("SEED", random.randrange(10**6)))
 STOP_S = 15.0

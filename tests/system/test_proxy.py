@@ -133,6 +133,7 @@ class Influx(InfluxServer):
         self.token = center.tokens["pi-7"][-1]
 
 
+@pytest.mark.slow
 def test_the_agent_registers_and_delivers_through_it_and_survives_its_refusals(tmp_path, network, center):
     name, address = network
     with tinyproxy(tmp_path, address) as proxy, Influx() as influx:
