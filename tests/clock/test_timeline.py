@@ -18,6 +18,11 @@ def test_after_a_small_step_back_time_goes_on_at_half_speed_until_it_is_right():
     assert [seconds(segment, at) for at in (99, 100, 102, 110, 119, 120, 130)] == [99, 110, 111, 115, 119.5, 120, 130]
 
 
+def test_half_speed_lasts_as_long_as_it_takes():
+    segment = Segment(100 * SECOND, OFFSET_NS, 0, OFFSET_NS + 400 * SECOND, ANCHOR)
+    assert [seconds(segment, at) for at in (100, 300, 699, 700, 800)] == [400, 500, 699.5, 700, 800]
+
+
 def test_without_one_its_time_is_the_boot_clocks_and_the_offset():
     segment = Segment(100 * SECOND, OFFSET_NS, 0, 0, ANCHOR)
     assert [seconds(segment, at) for at in (0, 100, 250)] == [0, 100, 250]
