@@ -115,7 +115,7 @@
       this.tip.hidden = true;
       this.u = new uPlot({ ...this.options(), series, bands }, data, this.plot);
       this.u.over.append(this.tip);
-      iot.touch(this.u.over, { range: () => this.board.range(), show: (a, b) => this.board.follow(a, b), done: (a, b) => this.board.zoom(a, b) });
+      iot.touch(this.u.over, { range: () => this.board.range(), show: (a, b) => this.board.follow(a, b), done: (a, b) => this.board.zoom(a, b), tap: (left) => this.u.setCursor({ left, top: 10 }) });
       this.u.over.addEventListener("dblclick", () => this.board.zoom(null));
     }
 

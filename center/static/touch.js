@@ -3,13 +3,15 @@
 (() => {
   const LEAST = 10000; // ms: nobody looks closer than ten seconds
 
-  // `range()` is what is shown; `show(start, stop)` follows the fingers, `done(start, stop)` is where they left it.
-  window.iot.touch = (element, { range, show, done }) => {
+  // `range()` is what is shown; `show(start, stop)` follows the fingers, `done(start, stop)` is where they left it;
+  // `tap(x)` where one touched, in pixels from the left.
+  window.iot.touch = (element, { range, show, done, tap }) => {
     const fingers = new Map();
     let began = null; // the range and the fingers when their number last changed
-    let moved = null;
+    let moved = null, stretched = false;
     const at = (x) => (x - element.getBoundingClientRect().left) / element.clientWidth;
     const grip = () => {
+      stretched ||= fingers.size > 1;
       began = fingers.size ? { range: moved ?? range(), x: [...fingers.values()] } : null;
     };
     element.addEventListener("pointerdown", (event) => {
@@ -39,7 +41,9 @@
       if (!fingers.delete(event.pointerId)) return;
       if (fingers.size) return grip();
       if (moved) done(...moved);
+      else if (event.type === "pointerup" && !stretched) tap(at(event.clientX) * element.clientWidth);
       began = moved = null;
+      stretched = false;
     };
     element.addEventListener("pointerup", lift);
     element.addEventListener("pointercancel", lift);
