@@ -496,15 +496,19 @@ def test_fingers_move_and_stretch_a_chart(chromium, open_center):
             asked = parse_qs(urlsplit(page.url).query)
             return [int(asked[name][0]) / 3.6e6 for name in ("start", "stop")]
 
+        drawn = int(page.evaluate("document.body.dataset.drawn"))
         gesture((0.4, 0.6), (0.3, 0.7), (0.2, 0.8))
         page.wait_for_url("**start=**")
+        seen.wait(f"document.body.dataset.drawn >= {drawn + 2}")  # with what was answered: all stands still
         start, stop = span()
         assert stop - start == pytest.approx(8, rel=0.1)  # hours: stretched to three times
+        drawn = int(page.evaluate("document.body.dataset.drawn"))
         gesture((0.3,), (0.45,), (0.6,))
         seen.wait(f"!location.href.includes('{round(start * 3.6e6)}')")
         moved = span()
         assert moved[1] - moved[0] == pytest.approx(stop - start, rel=0.01)
         assert start - moved[0] == pytest.approx(0.3 * (stop - start), rel=0.2)
+        seen.wait(f"document.body.dataset.drawn >= {drawn + 2}")
         page.locator(".u-over").first.tap()
         seen.wait("!document.querySelector('.chart-tip').hidden")
         assert seen.noted == []
