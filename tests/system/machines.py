@@ -153,8 +153,12 @@ class Machine:
                 env=self._environment(),
             )
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        self.leader = wait_for(lambda: children.read_text().split(), 30)[0]
-        wait_for(lambda: self.run("systemctl", "is-system-running", check=False).strip() in ("running", "degraded"), 90)
+
+        def up():
+            self.leader = (children.read_text().split() or ["0"])[0]  # the first ones are not yet the machine's
+            return self.run("systemctl", "is-system-running", check=False).strip() in ("running", "degraded")
+
+        wait_for(up, 120)
 
     def command(self, *command):
         return ["nsenter", "--target", self.leader, "--all", "--", *map(str, command)]
