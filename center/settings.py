@@ -207,7 +207,8 @@ def load(path: Path | None = None, *, environ: Mapping[str, str] | None = None, 
     folder = folder or Path.cwd()
     given: dict[str, Any] = {}
     if path is None:
-        path = next((p for p in (folder / "center.toml", Path("/etc/iot-center/center.toml")) if p.is_file()), None)
+        places = (folder / "center.toml", Path("/etc/iot-center/center.toml"))
+        path = next((p for p in places if os.path.isfile(p)), None)  # noqa: PTH113 - Path's raises where one may not look
     where = str(path) if path else "center settings"
     if path is not None:
         try:

@@ -26,9 +26,9 @@ SYSTEM_CONFIG = Path("/etc/iot-agent/agent.toml")
 
 
 def default_config() -> Path:
-    """./agent.toml, else /etc/iot-agent/agent.toml."""
+    """./agent.toml, else /etc/iot-agent/agent.toml: `sudo iot-agent` may not look into every folder it is called in."""
     local = Path("agent.toml")
-    return local if local.exists() else SYSTEM_CONFIG
+    return local if os.path.exists(local) else SYSTEM_CONFIG  # noqa: PTH110 - Path's raises where one may not look
 
 
 def default_state_dir() -> Path:

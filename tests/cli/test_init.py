@@ -13,8 +13,10 @@ from click.testing import CliRunner
 
 import drivers.scan
 from agent.cli import main
+from agent.cli.options import SYSTEM_CONFIG, default_config
 from agent.config.parse import load_settings
 from agent.util import service
+from center.settings import load
 from drivers.base import SensorError
 from drivers.scan import Bus, FoundChip, Sensor
 
@@ -160,3 +162,17 @@ def test_no_bus_says_what_to_do_and_asks_for_a_driver(config, monkeypatch):
     assert "No sensor is found: no I2C bus" in said.stderr
     assert "--sensor is missing" in said.stderr
     assert not config.exists()
+
+
+def test_in_a_folder_that_the_service_s_user_may_not_look_into_the_service_s_configuration_is_taken(monkeypatch):
+    """`sudo iot-agent status` in a home of mode 0700: the wrapper calls it as the user iot-agent."""
+    real = os.stat
+
+    def stat(path, *arguments, **options):
+        if str(path) in ("agent.toml", str(Path.cwd() / "center.toml")):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert default_config() == SYSTEM_CONFIG
+    assert not load(environ={}).embedded
