@@ -7,6 +7,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from agent.util.atomic import write_atomic
@@ -80,9 +81,14 @@ def is_installed(name: str) -> bool:
 
 
 def restart(name: str) -> None:
-    """Start it, or again. Raises AgentError with systemd's words."""
+    """Start it, or again; AgentError with systemd's words where it does not run two seconds later."""
     _call("systemctl", "enable", "--quiet", f"{name}.service")
     _call("systemctl", "restart", f"{name}.service")
+    time.sleep(2)  # and still there
+    try:
+        _call("systemctl", "is-active", f"{name}.service")
+    except AgentError as error:
+        raise AgentError(f"{name}.service does not run: journalctl -u {name} says why") from error
 
 
 def write_private(path: Path, text: str, name: str) -> None:
