@@ -16,7 +16,8 @@ from tests.attack import FULL
 from tests.center_helpers import HASH, embedded_settings
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
-FOR_ANYBODY = {"/health", "/ping", "/login", "/assets/<digest>/<name>", "/static/<path:filename>"}
+STATIC = {"/assets/<digest>/<name>", "/static/<path:filename>", "/manifest.webmanifest", "/sw.js", "/offline"}
+FOR_ANYBODY = {"/health", "/ping", "/login"} | STATIC
 BODIES = 100_000 if FULL else 300
 NOT_GZIP = {
     "An internal error has occurred - check server logs"

@@ -210,7 +210,7 @@ def test_check_says_what_the_embedded_store_would_fail_at(tmp_path):
     with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as file, file:
         file.execute("DROP TABLE hours")
         file.execute("CREATE VIEW hours AS SELECT 1 AS series, 1 AS field, 1 AS hour")
-        file.execute("INSERT INTO series VALUES (1, 1, 'environment', '{}')")
+        file.execute("INSERT INTO series (n, bucket, measurement, tags) VALUES (1, 1, 'environment', '{}')")
         file.execute("INSERT INTO points (series, t) VALUES (1, 1)")
     answer = run(tmp_path, "check")
     assert answer.returncode == 1
@@ -255,7 +255,9 @@ def test_an_agent_installed_without_the_centers_packages_says_what_to_install(tm
             capture_output=True, timeout=TIMEOUT, check=False,
         )  # fmt: skip
         assert answer.returncode == 69
-        assert re.fullmatch(r"iot-center: flask is not installed: .*pip install '\.\[center\]'\n", answer.stderr)
+        assert re.fullmatch(
+            r"iot-center: flask is not installed: .*pip install 'iot-edge-agent\[center\]'\n", answer.stderr
+        )
 
 
 def test_an_influxdb_that_is_not_there_is_one_line(tmp_path):
