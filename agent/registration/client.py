@@ -147,11 +147,15 @@ class CenterClient:
 
     @staticmethod
     def _follow(what: str, url: str, answer: Answer) -> str:
-        target = urljoin(url, answer.headers.get("location", ""))
-        here, there = urlsplit(url), urlsplit(target)
-        same = (here.scheme, here.hostname, here.port) == (there.scheme, there.hostname, there.port)
-        if not same or there.username is not None:
+        here, named = urlsplit(url), answer.headers.get("location", "")
+        try:
+            target = urljoin(url, named)
+            there = urlsplit(target)
+            same = (here.scheme, here.hostname, here.port) == (there.scheme, there.hostname, there.port)
             place = f"{there.scheme}://{there.hostname}" + (f":{there.port}" if there.port else "")
+        except ValueError:  # of a port or an address that is none
+            raise RegistrationError(f"{what}: redirected to {named[:120]!r}, which is no address") from None
+        if not same or there.username is not None:
             raise RegistrationError(
                 f"{what}: redirected to {place[:120]}, and the device secret goes nowhere else: is that the center's "
                 "new address? Then set [center] url to it"

@@ -3,11 +3,16 @@
 import itertools
 import json
 import logging
+import re
 import threading
 from types import SimpleNamespace
 
 import pytest
 
+from agent.registration.answers import RegistrationError
+from agent.registration.client import CenterClient
+from agent.util.http import Answer, Bounds
+from agent.util.secret import Secret
 from tests.fake_center import AGAIN, FIRST, RECORDED, FakeCenter, answer
 from tests.registering import APIS, settle
 
@@ -245,6 +250,13 @@ def test_a_redirect_to_another_host_is_refused_and_the_secret_does_not_go_there(
     center = FakeCenter(httpserver)
     center.scripted = [answer(307, "", Location="http://elsewhere.example:81/api/devices/pi-7?q=1")]
     fails_with(registrar(center, api="iot-center"), "redirected to http://elsewhere.example:81", "goes nowhere else")
+
+
+@pytest.mark.parametrize("named", ["http://[", "http://127.0.0.1:99999/", "http://127.0.0.1:x/"])
+def test_a_redirect_to_what_is_no_address_is_a_sentence(monkeypatch, named):
+    monkeypatch.setattr(Bounds, "exchange", lambda *_: Answer(301, {"location": named}))
+    with pytest.raises(RegistrationError, match=re.escape(f"redirected to {named!r}, which is no address")):
+        CenterClient("http://c:5000", Secret("s" * 40)).ask("POST", "/api/devices/pi-7")
 
 
 def test_a_redirect_on_the_same_host_is_followed_and_a_circle_is_not(httpserver, registrar, clock):
