@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import logging
 import os
@@ -18,7 +20,7 @@ import click
 
 from agent.config.settings import Settings
 from agent.config.units import Seconds, parse_duration
-from agent.util.errors import AgentError
+from agent.util.errors import EXIT_FAILED, AgentError, short
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _PLAIN = re.compile(r"\d+(?:\.\d+)?")
@@ -94,7 +96,9 @@ def since_option(_: click.Context, __: click.Parameter, text: str | None) -> int
 
 
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a command: it gets a Context as its first argument. AgentError ends as one line and its exit code."""
+    """Decorate a command: it gets a Context as its first argument. AgentError ends as one line and its exit code, and
+    so does what the system refuses: a full disk behind stdout, a folder that this user may not enter.
+    """
 
     @click.option("--config", "-c", type=click.Path(path_type=Path), help="Default: ./agent.toml, then /etc/iot-agent.")
     @click.option(
@@ -114,5 +118,20 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
             for line in str(error).splitlines():
                 click.echo(f"iot-agent: {line}", err=True)
             raise click.exceptions.Exit(error.exit_code) from error
+        except OSError as error:
+            if debug or error.errno == errno.EPIPE:  # nobody reads any more: click ends it
+                raise
+            _discard_output()
+            what = "" if error.filename is None else f"{error.filename}: "
+            click.echo(f"iot-agent: {short(f'{what}{error.strerror or error}')}", err=True)
+            raise click.exceptions.Exit(EXIT_FAILED) from error
 
     return wrapped
+
+
+def _discard_output() -> None:
+    """What stdout still holds would be refused again, at the end, with a traceback."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        stdout = sys.stdout.fileno()
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), stdout)

@@ -132,7 +132,7 @@ def _nobody_reads() -> bool:
         there = select.poll()
         there.register(sys.stdout.fileno(), 0)
         return any(events & (select.POLLERR | select.POLLHUP) for _, events in there.poll(0))
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):  # there may be no stdout at all
         return False
 
 

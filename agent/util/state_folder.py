@@ -22,9 +22,9 @@ def prepare(folder: Path) -> None:
 
     One of ours that others can write to becomes 0700; a shared one (sticky, as /tmp is) and somebody else's is refused.
     """
-    if folder.exists() and not folder.is_dir():
-        raise AgentError(f"the state folder {folder} is a file: name a folder with --state-dir")
     try:
+        if folder.exists() and not folder.is_dir():
+            raise AgentError(f"the state folder {folder} is a file: name a folder with --state-dir")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = folder.stat()
         if found.st_mode & 0o022 and found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX:

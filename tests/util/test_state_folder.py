@@ -32,6 +32,11 @@ def test_promise_7_a_folder_that_others_can_write_to_is_closed(tmp_path, bits, c
     assert "others could write to the state folder" in caplog.text
 
 
+def test_a_folder_that_cannot_be_looked_at_is_a_sentence(tmp_path):
+    with pytest.raises(AgentError, match="cannot be made"):
+        prepare(tmp_path / ("x" * 300))
+
+
 def test_promise_7_an_agent_closes_its_folder_and_reads_nothing_through_what_was_planted_there(tmp_path):
     """A folder of mode 0777, with links in the places of all that is read from it."""
     folder, other = tmp_path / "state", tmp_path / "somebodys-file"

@@ -1,0 +1,33 @@
+"""How commands end that the system refuses something: in one line, as `iot-agent: …`."""
+
+import errno
+import os
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from agent.cli import main
+from agent.cli.options import common_options
+
+
+def test_a_state_folder_that_cannot_be_looked_at_is_a_line():
+    result = CliRunner().invoke(main, ["status", "--state-dir", "x" * 300])
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert result.stderr.startswith("iot-agent: xxx")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(errno.ENOSPC, "iot-agent: No space left on device\n"), (errno.EPIPE, "")],
+)
+def test_output_that_finds_no_room_is_a_line_and_one_that_nobody_reads_is_none(number, said):
+    @click.command()
+    @common_options
+    def writes(_context):
+        raise OSError(number, os.strerror(number))
+
+    result = CliRunner().invoke(writes)
+    assert (result.exit_code, result.stderr) == (1, said)
