@@ -86,8 +86,10 @@ done
 [ "$dry" = yes ] || [ "$(id -u)" = 0 ] || fail "needs root: sudo $0 …"
 [ ! -e /usr/lib/systemd/system/iot-agent.service ] ||
   fail "the Debian package iot-edge-agent is installed: upgrade it with apt-get install ./iot-edge-agent_….deb"
-[ -z "$config" ] || [ -r "$config" ] || fail "--config $config cannot be read"
-[ -z "$enrollment_key" ] || [ -r "$enrollment_key" ] || fail "--enrollment-key $enrollment_key cannot be read"
+for file in "$config" "$enrollment_key"; do
+  [ -z "$file" ] || [ -r "$file" ] || fail "$file cannot be read"
+  [ -z "$file" ] || { [ -f "$file" ] && [ -s "$file" ]; } || fail "$file is empty, or no file"
+done
 case $center in '' | http://?* | https://?*) ;; *) fail "--center $center: must be a URL like http://center.local:5000" ;; esac
 case $center in *[\"\\[:space:][:cntrl:]]*) fail "--center: no quotes or spaces in a URL" ;; esac
 case $device_id in *[!A-Za-z0-9._-]*) fail "--device-id $device_id: only A-Z a-z 0-9 . _ -" ;; esac

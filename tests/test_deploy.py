@@ -145,7 +145,9 @@ def test_uninstall_dry_run_keeps_the_data_unless_purge():
         (["--center", "center.local"], "must be a URL"),
         (["--center", 'http://x/"'], "no quotes"),
         (["--device-id", "a b"], "only A-Z"),
-        (["--config", "/nonexistent"], "cannot be read"),
+        (["--config", "/nonexistent"], "/nonexistent cannot be read"),
+        (["--config", "/etc"], "/etc is empty, or no file"),
+        (["--enrollment-key", "/dev/null"], "/dev/null is empty, or no file"),
         (["--wheelhouse", "/nonexistent"], "no iot_edge_agent wheel"),
         (["--sensor", "scd30"], "--sensor scd30: there are bme280 bmp280"),
         (["--package", "--index-url=x"], "a name, a wheel or a folder"),
@@ -229,6 +231,22 @@ class TestBootPartition:
         assert "larger than 1000000 bytes" in result.stdout
         assert "larger than 65536 bytes" in result.stdout
         assert list((tmp_path / "etc").iterdir()) == []
+
+    def test_the_folder_that_it_makes_can_be_entered_by_the_agent(self, tmp_path):
+        (tmp_path / "boot").mkdir()
+        (tmp_path / "boot/iot-agent.toml").write_text("x")
+        assert self.take(tmp_path).returncode == 0
+        assert (tmp_path / "etc").stat().st_mode & 0o777 == 0o755
+
+    def test_empty_files_as_a_power_cut_leaves_them_on_fat_are_not_taken_for_good(self, tmp_path):
+        (tmp_path / "boot").mkdir()
+        for name in ("iot-agent.toml", "iot-agent-enrollment.key"):
+            (tmp_path / "boot" / name).touch()
+        result = self.take(tmp_path)
+        assert result.returncode == 0
+        assert result.stdout.count("was not taken: it is empty") == 2
+        assert list((tmp_path / "etc").iterdir()) == []
+        assert (tmp_path / "boot/iot-agent-enrollment.key").exists()
 
     def test_nothing_on_it_is_no_failure(self, tmp_path):
         result = self.take(tmp_path)
