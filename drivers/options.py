@@ -105,14 +105,16 @@ def _checked(key: str, value: Any, spec: Mapping[str, Any], kinds: tuple[Any, ..
     try:
         parse = spec.get("parse")
         value = _coerced(parse(value) if parse else value, kinds)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         why = str(error) if error.args else _allowed(spec, kinds)
         raise OptionError(f"option {key!r} is {value!r}: {why}", key) from None
     low, high, choices = spec.get("low"), spec.get("high"), spec.get("choices")
     number = isinstance(value, int | float) and not isinstance(value, bool)
     wrong = choices and value not in choices
     outside = number and (
-        not isfinite(value) or (low is not None and value < low) or (high is not None and value > high)
+        (isinstance(value, float) and not isfinite(value))
+        or (low is not None and value < low)
+        or (high is not None and value > high)
     )
     if wrong or outside:
         raise OptionError(f"option {key!r} is {value!r}: {_allowed(spec, kinds)}", key)

@@ -88,7 +88,8 @@ def out_of_limits(record: s.Settings | s.SensorSettings, of: str = "") -> Iterat
     for path, value in _walk(record, ""):
         limits = LIMITS.get(of + _INDEX.sub("", path))
         if limits and not limits[0] <= value <= limits[1]:
-            yield f"{path} = {value:g}: must be {limits[2]}"
+            shown = f"{value:g}" if isinstance(value, float) else str(value)[:40]
+            yield f"{path} = {shown}: must be {limits[2]}"
 
 
 def _walk(record: Any, prefix: str) -> Iterator[tuple[str, float]]:

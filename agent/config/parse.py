@@ -15,7 +15,7 @@ from cattrs.gen import make_dict_structure_fn
 from agent.config import settings as s
 from agent.config.limits import check_url, contradictions, out_of_limits, sensor_problems
 from agent.config.records import VALIDATION, converter, problems
-from agent.util.errors import ConfigError
+from agent.util.errors import ConfigError, short
 from agent.util.secret import TOKEN, Secret
 
 _Section = TypeVar("_Section", s.CenterSettings | None, s.InfluxSettings | None)
@@ -91,7 +91,7 @@ def _placed(problem: str, name: str, text: str, data: Mapping[str, Any]) -> str:
     if found["index"] is None:
         return f"{name}: {problem}"
     table = data["sensor"][index] if isinstance(data.get("sensor"), list) else {}
-    called = f" ({table['name']})" if isinstance(table, dict) and isinstance(table.get("name"), str) else ""
+    called = f" ({short(table['name'])})" if isinstance(table, dict) and isinstance(table.get("name"), str) else ""
     return f"{name}: [[sensor]] {index + 1}{called}: {problem[found.end('index') + 1 :].lstrip('.: ')}"
 
 
