@@ -196,10 +196,10 @@ class Boots:
             return [_boot(b) for b in data["boots"]][-_KEPT:]
         except FileNotFoundError:
             return []
-        except OSError as error:
-            log.warning("%s cannot be read (%s): the order of earlier boots is not known", self._path, error.strerror)
-            return []
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            if isinstance(error, OSError) and not self._path.is_dir():  # the next save comes in its place
+                log.warning("%s cannot be read (%s): earlier boots are not known", self._path, error.strerror)
+                return []
             try:
                 set_aside(self._path, error)
             except OSError as problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.config.limits import check_id
-from agent.util.atomic import read_regular, write_atomic
+from agent.util.atomic import read_regular, set_aside, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,9 @@ def device_id(
         pass
     except (OSError, ValueError) as error:
         log.warning("%s is not usable (%s): the id is derived again", path, error)
+        if path.is_dir():  # in whose place no file can be put
+            with contextlib.suppress(OSError):
+                set_aside(path, error)
     derived = derive(board_files)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

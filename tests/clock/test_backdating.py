@@ -367,6 +367,13 @@ def test_status_says_by_what_evidence_since_when_and_how_well():
     assert words(clock.state(), world.boot_ns) == "good by the servers' dates for 60 s, within 1.006 s"
 
 
+def test_promise_3_a_folder_in_the_place_of_the_boots_is_set_aside(tmp_path):
+    (tmp_path / FILE).mkdir()
+    Boots(tmp_path, "a").begin()
+    assert [b.id for b in Boots(tmp_path, "b").order()] == ["a", "b"]
+    assert (tmp_path / f"{FILE}.damaged").is_dir()
+
+
 def test_only_the_present_boots_order_is_saved_once_a_boot(tmp_path):
     first = Boots(tmp_path, "a")
     first.begin()

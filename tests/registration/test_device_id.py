@@ -43,6 +43,13 @@ def test_promise_7_a_link_in_the_place_of_the_kept_id_tells_nothing_of_another_f
     assert stat.S_IMODE((tmp_path / "device.id").lstat().st_mode) == 0o600
 
 
+def test_promise_3_a_folder_in_the_place_of_the_kept_id_is_set_aside_so_that_the_id_stays_the_same(tmp_path):
+    """A board without a number has a random one: what is not kept would be another device after each start."""
+    (tmp_path / "device.id").mkdir()
+    assert device_id(None, tmp_path, board_files=[]) == device_id(None, tmp_path, board_files=[])
+    assert (tmp_path / "device.id.damaged").is_dir()
+
+
 def test_the_configured_id_wins(tmp_path, board):
     assert device_id("greenhouse-3", tmp_path, board_files=board) == "greenhouse-3"
     assert not (tmp_path / "device.id").exists()
