@@ -86,7 +86,7 @@ def since_option(_: click.Context, __: click.Parameter, text: str | None) -> int
         return None
     try:
         return int((time.time() - parse_duration(text)) * 1e9)
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     try:
         when = datetime.fromisoformat(text)

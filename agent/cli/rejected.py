@@ -10,6 +10,7 @@ from typing import IO, Any
 import click
 
 from agent.buffer.offline import Letter, OfflineBuffer
+from agent.buffer.rows import Kind
 from agent.cli.options import Context, common_options, since_option
 from agent.config.units import counted, format_time
 from agent.util.errors import printable
@@ -56,6 +57,7 @@ def list_(context: Context, as_json: bool) -> None:
             group = groups.setdefault((letter.reason, _shape(letter.message)), [0, 0, item.number])
             group[0] += 1
             group[1] = max(group[1], letter.time_ns)
+        held = _held_back(beside)
     if as_json:
         rows = [
             {"reason": reason, "message": message, "points": n, "last": format_time(when), "example": number}
@@ -67,6 +69,15 @@ def list_(context: Context, as_json: bool) -> None:
         click.echo("No point was refused.")
     for (reason, message), (n, when, number) in sorted(groups.items(), key=lambda g: -g[1][0]):
         click.echo(f"{n:>9,}  {reason:<14} last {format_time(when)}  e.g. {number}\n{'':>11}{message}")
+    if held:
+        click.echo(held)
+
+
+def _held_back(beside: OfflineBuffer) -> str | None:
+    """What to say of points that the server refuses and that are no dead letters, since somebody can mend that."""
+    points = sum(header.count for header in beside.headers() if header.kind is Kind.PARKED)
+    words = "held back and tried again by themselves, at once by `iot-agent reload`; why: `iot-agent status`"
+    return f"{counted(points, 'point')} {words}" if points else None
 
 
 def _shape(message: str) -> str:
@@ -122,7 +133,10 @@ def replay(context: Context, chosen: Chosen) -> None:
     """Let the agent deliver refused points again; all, unless chosen otherwise. What is refused again comes back."""
     with OfflineBuffer(context.buffer) as beside:
         done = beside.remove(chosen, replay=True)
+        held = _held_back(beside)
     click.echo(f"{counted(done, 'point')} to be delivered again")
+    if held:
+        click.echo(held)
 
 
 @rejected.command("purge", short_help="Remove refused points for good.")

@@ -8,7 +8,7 @@ import os
 import pytest
 from click.testing import CliRunner
 
-from agent.buffer.buffer import DeadLetter
+from agent.buffer.batch import DeadLetter, Part
 from agent.cli.buffer import buffer as buffer_command
 from agent.cli.rejected import rejected as rejected_command
 from tests.buffers import UNIX_NS, HandClock, accounted, drain, measure, open_at
@@ -179,6 +179,19 @@ def test_promise_2_refused_points_are_delivered_once_their_cause_is_mended(state
     assert buffer.take_backlog(10).lines() == [second, third]
     buffer.close()
     assert len(run(rejected_command, state, "export").splitlines()) == 1
+
+
+def test_of_points_that_are_held_back_it_says_how_they_are_tried_at_once(state):
+    clock = HandClock()
+    buffer = open_at(state / "buffer", clock)
+    measure(buffer, clock, 2)
+    batch = buffer.take_live(10)
+    buffer.replace(batch, [Part(tuple(batch.lines()), "parked")], [])
+    buffer.close()
+    for command, said in (("list", "No point was refused."), ("replay", "0 points to be delivered again")):
+        first, second = run(rejected_command, state, command).splitlines()
+        assert first == said
+        assert second.startswith("2 points held back and tried again by themselves, at once by `iot-agent reload`")
 
 
 def test_purged_points_stay_counted(state):

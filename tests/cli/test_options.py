@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli import main
-from agent.cli.options import common_options
+from agent.cli.options import common_options, since_option
 
 
 def test_a_state_folder_that_cannot_be_looked_at_is_a_line():
@@ -17,6 +17,11 @@ def test_a_state_folder_that_cannot_be_looked_at_is_a_line():
     assert isinstance(result.exception, SystemExit)
     assert result.stderr.startswith("iot-agent: xxx")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_duration_of_any_length_is_no_traceback():
+    with pytest.raises(click.BadParameter, match="a duration like 2h"):
+        since_option(None, None, f"{'9' * 400}d")
 
 
 @pytest.mark.parametrize(
