@@ -182,8 +182,8 @@ class Clock:
         """A server's date from an answer that is proven to be its own: see Observation. Over plain HTTP nothing counts
         before a first one that is `written`.
 
-        Most are let go by while the time is known and they agree. Dates from before this program was written are
-        ignored.
+        Most are let go by while the time is known and they agree. Dates from before this program was written, or after
+        any that a stamp holds, are ignored.
         """
         with self._lock:
             known = self._anchor is not None

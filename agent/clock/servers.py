@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent.clock.sources import BUILT_NS, LONG_NS, OBSERVED_AGE_NS, SECOND, Observation, joined
+from agent.clock.sources import BUILT_NS, LATEST_NS, LONG_NS, OBSERVED_AGE_NS, SECOND, Observation, joined
 
 PROBE_EVERY_S = 0.55  # three answers in 1.1 s: far enough apart to agree, within the 2 s of promise 5
 PROBE_SLOWLY_S = 5.0
@@ -19,7 +19,7 @@ class Servers:
     observations: tuple[Observation, ...] = ()
     _proven: set[str] = field(default_factory=set)  # gave what nobody else gives
     _apart: tuple[int, int] | None = None  # when one contradicted another, and by how much
-    _past: int | None = None  # when one last gave a date that cannot be
+    _impossible: int | None = None  # when one last gave a date that cannot be
 
     @property
     def newest(self) -> Observation | None:
@@ -35,8 +35,8 @@ class Servers:
         elif seen.source not in self._proven and not seen.source.startswith("https:"):
             return False
         now, last = seen.received_boot_ns, self.newest
-        if seen.date_ns < BUILT_NS or now < seen.sent_boot_ns:
-            self._past = now
+        if not BUILT_NS <= seen.date_ns < LATEST_NS or now < seen.sent_boot_ns:
+            self._impossible = now
             return True
         apart_ns = last.apart_ns(seen) if last is not None else 0
         if known and last is not None and not apart_ns and 0 <= now - last.received_boot_ns < _ENOUGH_NS:
@@ -48,8 +48,8 @@ class Servers:
 
     def warning(self, now: int, *, known: bool) -> str | None:
         """What a person should know of them."""
-        if self._past is not None and now - self._past < OBSERVED_AGE_NS:
-            return "a server's date is in the past: it is ignored"
+        if self._impossible is not None and now - self._impossible < OBSERVED_AGE_NS:
+            return "a server's date is in the past, or centuries ahead: it is ignored"
         if not known and self._apart is not None and now - self._apart[0] < LONG_NS:
             return f"the servers' dates are {self._apart[1] / SECOND:.0f} s apart: points wait until they agree"
         return None

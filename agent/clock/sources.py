@@ -26,6 +26,7 @@ VOUCHER: Mapping[Evidence, str] = {
 SECOND = 1_000_000_000
 DAY = 86_400 * SECOND
 BUILT_NS = 1_767_225_600 * SECOND  # 2026-01-01: no clock that shows less is right
+LATEST_NS = 9_000_000_000 * SECOND  # 2255-03-14: no clock that shows more is; a stamp is an int64 and ends in 2262
 DRIFT_PPM = 100  # crystals of small boards: 50 ppm, and as much for the cold
 SLACK_NS = SECOND // 20  # servers cache their Date header for some milliseconds
 SPREAD_NS = SECOND  # answers of one moment agree by being copies; a second apart they agree by being right
