@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,10 +32,14 @@ def _start(module: str) -> None:
         if words := disturbed():
             sys.exit(f"{Path(sys.argv[0]).name}: {words}")
         raise
+    except KeyboardInterrupt:  # while it was still being imported: later ones are click's
+        sys.exit(130)
 
 
 def disturbed() -> str | None:
     """Which other package stands in the place of one of ours, and what to do; None where all are ours."""
+    from importlib.metadata import packages_distributions, version  # noqa: PLC0415 - only where something is wrong
+
     owners = packages_distributions()
     for name in PACKAGES:
         for other in owners.get(name, ()):

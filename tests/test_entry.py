@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import iot_edge_agent
+
 ROOT = Path(__file__).parent.parent
 INSTALLED = "import sys; sys.meta_path = [f for f in sys.meta_path if 'Editable' not in repr(f)]; "  # as from a wheel
 METADATA = "Metadata-Version: 2.1\nName: drivers\nVersion: 0.1.0\n"
@@ -47,6 +49,16 @@ def test_a_folder_of_that_name_on_the_path_is_named(tmp_path):
     (tmp_path / "drivers" / "__init__.py").write_text("")
     said = call(tmp_path, (tmp_path, ROOT), "-c", f"{INSTALLED}from iot_edge_agent import agent; agent()", "check")
     assert f"'drivers' is not iot-edge-agent's but {tmp_path / 'drivers'}" in said.stderr
+
+
+def test_ctrl_c_before_all_is_imported_is_no_traceback(monkeypatch):
+    def interrupted(_name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(iot_edge_agent, "import_module", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        iot_edge_agent.agent()
+    assert ended.value.code == 130
 
 
 def test_an_error_of_our_own_stays_one(tmp_path):
