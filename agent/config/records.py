@@ -61,6 +61,10 @@ def problems(error: Exception, path: tuple[str, ...] = ()) -> Iterator[str]:
             yield f"{_dotted((*path, key))}: no such {'key' if path else 'section'}{nearest(key, names)}"
     elif isinstance(error, KeyError):
         yield f"{_dotted(path)}: missing; it has no default"
+    elif isinstance(error, AttributeError):  # cattrs asks for the items of what is no table
+        yield f"{_dotted(path)}: must be a table, with a value for each name in it"
+    elif isinstance(error, OverflowError):
+        yield f"{_dotted(path)}: must be a smaller number"
     else:
         yield f"{_dotted(path)} = {error}"
 
