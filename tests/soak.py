@@ -168,11 +168,13 @@ class Soak:
         self.center.start()
 
     def step_clock(self):
-        """Where the kernel vouches for it, what is delivered before the servers say otherwise has that time."""
+        """Where the kernel vouches for it, what is delivered before the servers say otherwise has that time: also what
+        waited, since whatever was not sent is dated by what is known last.
+        """
         shift = self.rng.choice([-7200, -30, -3, 3, 30, 7200, 40 * 86_400, -40 * 86_400])
         vouched = self.rng.random() < 0.4
         self.faults["clock stepped, vouched for" if vouched else "clock stepped"] += 1
-        before = self.agent.measured().keys()
+        before = self.center.stored().keys() if vouched else {}
         self.wall.set(shift, 2_000 if vouched else UNSYNCHRONISED_US)
         self.pause(6)
         self.wall.synchronise()
