@@ -227,7 +227,7 @@ def _escaped(pattern: re.Pattern[str], text: str) -> str:
     return pattern.sub(r"\\\1", text)
 
 
-def _value(value: Value) -> str:
+def value_text(value: Value) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -250,5 +250,5 @@ def encode(point: Point) -> str:
         )
     head = _escaped(_MEASUREMENT, point.measurement)
     tags = "".join(f",{_escaped(_KEY, key)}={_escaped(_KEY, text)}" for key, text in sorted(point.tags.items()))
-    fields = ",".join(f"{_escaped(_KEY, key)}={_value(value)}" for key, value in point.fields.items())
+    fields = ",".join(f"{_escaped(_KEY, key)}={value_text(value)}" for key, value in point.fields.items())
     return f"{head}{tags} {fields}" + ("" if point.time_ns is None else f" {point.time_ns}")

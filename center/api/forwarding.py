@@ -1,7 +1,7 @@
 """POST /api/v2/write passed on to VictoriaMetrics, for fleets that one center or a few carry.
 
 VictoriaMetrics asks nobody for a token, takes what it cannot read or keep without a word and tells it in its log. So
-here the token is checked and each line read, with InfluxDB's answers for what is wrong; the body goes on as it came.
+here the token is checked and each line read, with InfluxDB's answers for what is wrong; what goes on is written anew.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from agent.util.secret import Secret
 from center.answers import answer
 from center.context import current_center
 from center.embedded.write_api import Turn, taken
-from center.errors import StoreError
+from center.errors import NotSupportedError, RefusedError, StoreError
 from center.faults import log_once
 from center.line_protocol import BadLinesError, TooManyLinesError, foreign, parse
 from center.security import keeps_to_its_own
 from center.stores.registry import Issuer
+from center.stores.telemetry import Point
 from center.victoria.telemetry import VictoriaTelemetry
 
 blueprint = Blueprint("forwarding", __name__)
@@ -40,18 +41,27 @@ def write() -> Response:
     if precision not in NANOSECONDS:
         abort(400, "invalid precision; valid precision units are ns, us, ms, and s")
     with Turn() as turn:
-        body, plain = taken(turn)
-        own, empty = keeps_to_its_own(device), True
+        plain = taken(turn)
+        own, kept, body = keeps_to_its_own(device), telemetry.kept(), bytearray()
+
+        def refused(point: Point) -> str:
+            try:
+                line = kept.line(point)
+            except (RefusedError, NotSupportedError) as error:
+                return str(error)
+            if line:
+                body.extend(line.encode() + b"\n")
+            return ""
+
         try:
-            for points in parse(plain, NANOSECONDS[precision], telemetry.refuser()):
+            for points in parse(plain, NANOSECONDS[precision], refused):
                 if own and (why := foreign(points, device)):
                     return answer(403, why)
-                empty = False
         except BadLinesError as error:
             return answer(400, str(error))
         except TooManyLinesError as error:
             return answer(413, str(error))
-        return Response(status=204) if empty else _passed_on(telemetry, body, packed=plain is not body, unit=precision)
+        return _passed_on(telemetry, bytes(body)) if body else Response(status=204)
 
 
 def _device() -> str:
@@ -64,10 +74,10 @@ def _device() -> str:
     return device
 
 
-def _passed_on(telemetry: VictoriaTelemetry, body: bytes, *, packed: bool, unit: str) -> Response:
+def _passed_on(telemetry: VictoriaTelemetry, body: bytes) -> Response:
     """Whole or not at all."""
     try:
-        taken_by = telemetry.victoria.write(body, encoding="gzip" if packed else "", precision=unit)
+        taken_by = telemetry.victoria.write(body)
     except StoreError as error:
         log_once(error)
         return answer(503, str(error))

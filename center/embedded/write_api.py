@@ -57,14 +57,14 @@ class Turn(contextlib.ExitStack):
             self.callback(turn.release)
 
 
-def taken(turn: Turn) -> tuple[bytes, bytes]:
-    """The body of the request as it came and as it is unpacked, once it is its turn."""
+def taken(turn: Turn) -> bytes:
+    """The body of the request, unpacked, once it is its turn."""
     request.environ["wsgi.input"].read(0)  # where the server only asks whether the body is wanted, this ends it
     turn.for_size(LARGE + 1 if request.content_length is None else request.content_length)
     body = request.get_data(cache=False)
     if request.headers.get("Content-Encoding", "").lower() != "gzip":
-        return body, body
-    return body, gunzip(body, current_center().settings.server.max_body, turn)
+        return body
+    return gunzip(body, current_center().settings.server.max_body, turn)
 
 
 def gunzip(body: bytes, limit: int, turn: Turn) -> bytes:
@@ -143,7 +143,7 @@ def write() -> Response:
     if precision is None:
         abort(400, "invalid precision; valid precision units are ns, us, ms, and s")
     with Turn() as turn:
-        body = taken(turn)[1]
+        body = taken(turn)
         try:
             return _store(device, bucket, body, precision)
         except BadLinesError as error:

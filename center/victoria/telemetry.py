@@ -7,17 +7,15 @@ that ends a millisecond before ours does is our [start, stop).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from center.errors import NotSupportedError, RefusedError, StoreError
-from center.line_protocol import encode
 from center.stores.rows import Row, Windows, devices_of, of, points_of, summaries
 from center.stores.telemetry import (
     AHEAD_NS,
     DAY_NS,
     ENVIRONMENT,
-    HEALTH,
     HOUR_NS,
     MAX_VALUES,
     SECOND_NS,
@@ -29,8 +27,9 @@ from center.stores.telemetry import (
     SeriesQuery,
     newest_of,
 )
-from center.times import iso, now_ns
+from center.times import now_ns
 from center.victoria.client import LATER, MS_NS, Victoria, retention_s
+from center.victoria.lines import WORDS, Kept
 from center.victoria.metricsql import (
     EARLIEST_MS,
     MOMENTS,
@@ -47,7 +46,6 @@ from center.victoria.metricsql import (
 )
 
 WRITE_LINES = 5000
-WORDS = {(HEALTH, "why")}  # texts of the data model; their numbers beside them are kept
 CHUNK = 50  # devices in one query: its text has a limit of 16 KiB
 WINDOWS = 10_000  # in one query: -search.maxPointsPerTimeseries is 30,000
 LOOK_BACK_NS = (DAY_NS, 32 * DAY_NS)  # what is asked first for last values
@@ -245,13 +243,8 @@ class VictoriaTelemetry:
         return alone
 
     def write(self, points: Sequence[Point]) -> None:
-        refused = self.refuser()
-        for point in points:
-            if has_text(point):
-                raise NotSupportedError(NO_TEXT)
-            if why := refused(point):
-                raise RefusedError(why)
-        lines = [encode(point) for point in points]
+        kept = self.kept()
+        lines = [line for line in map(kept.line, points) if line]
         for first in range(0, len(lines), WRITE_LINES):
             answer = self.victoria.write("\n".join(lines[first : first + WRITE_LINES]).encode())
             if answer.status in {400, 413}:
@@ -259,36 +252,13 @@ class VictoriaTelemetry:
             if answer.status != 204:
                 raise StoreError(f"{self.victoria.write_url}: {answer.status} {answer.message}")
 
-    def refuser(self) -> Callable[[Point], str]:
-        """For one request: why a point would be left out, or not kept as it is, without a word; empty if it is kept."""
-        now, kept = now_ns(), retention_s(self.victoria.flags())
-        oldest = max(EARLIEST_MS * MS_NS, now - kept * SECOND_NS if kept else 0)
-
-        def refused(point: Point) -> str:
-            if has_text(point):
-                return NO_TEXT
-            if any('"' in name for name in (point.measurement, *point.tags, *point.tags.values(), *point.fields)):
-                return 'VictoriaMetrics takes a quotation mark (") in a name or tag for the start of a text'
-            if point.time_ns is None or oldest <= point.time_ns <= now + AHEAD_MOST_NS:
-                return ""
-            if point.time_ns < oldest:
-                return f"VictoriaMetrics keeps no point of {iso(point.time_ns)}: see its -retentionPeriod"
-            return f"VictoriaMetrics takes no point of {iso(point.time_ns)}, more than two days ahead"
-
-        return refused
+    def kept(self) -> Kept:
+        """For one request: what of it is kept as it is."""
+        now, kept_s = now_ns(), retention_s(self.victoria.flags())
+        return Kept(max(EARLIEST_MS * MS_NS, now - kept_s * SECOND_NS if kept_s else 0), now + AHEAD_MOST_NS)
 
     def buckets(self) -> Sequence[Bucket]:
         return [Bucket("victoria", self.bucket, retention_s(self.victoria.flags()) or 0, "telemetry")]
 
     def raw_flux(self, text: str) -> str:  # noqa: ARG002 - the interface's
         raise NotSupportedError("VictoriaMetrics knows no Flux: this needs InfluxDB")
-
-
-NO_TEXT = "VictoriaMetrics keeps numbers only: a field with a text needs InfluxDB"
-
-
-def has_text(point: Point) -> bool:
-    """But for what an agent says in words of itself: VictoriaMetrics makes a 0 of it, which nobody reads."""
-    return any(
-        isinstance(value, str) and (point.measurement, field) not in WORDS for field, value in point.fields.items()
-    )

@@ -43,7 +43,7 @@ def served(tmp_path_factory):
         settings = Settings(
             victoria=VictoriaSettings(url=store.url, token=Secret("for-vmauth")),
             store=EmbeddedSettings(data=str(tmp_path_factory.mktemp("center"))),
-            server=ServerSettings(port=0, max_body=100_000),
+            server=ServerSettings(port=0, max_body=300_000),
         )
         app = create_app(settings)
         yield app, store
@@ -83,14 +83,35 @@ def test_a_device_is_told_to_write_to_the_center(client):
     )  # fmt: skip
 
 
-def test_a_body_goes_on_as_it_came_with_the_centers_own_token(client, store, token):
+def test_points_go_on_with_the_centers_own_token(client, store, token):
     body = gzip.compress(LINE) + gzip.compress(b"\n" + LINE + b" 1796000000000")
-    headers = {"Content-Encoding": "gzip"}
-    assert sent(client, token, body, f"{PATH}&precision=ms", **headers).status_code == 204
+    assert sent(client, token, body, f"{PATH}&precision=ms", **{"Content-Encoding": "gzip"}).status_code == 204
     (request,) = store.requests
-    assert (request.data, request.headers["Content-Encoding"], request.args["precision"]) == (body, "gzip", "ms")
+    assert request.data == LINE + b"\n" + LINE + b" 1796000000000000000\n"
+    assert (request.headers.get("Content-Encoding"), request.args["precision"]) == (None, "ns")
     assert request.headers["Authorization"] == "Bearer for-vmauth"
     assert token not in str(request.headers)
+
+
+@pytest.mark.parametrize(
+    ("line", "written"),
+    [
+        (b'agent,clientId=pi-7 uptime=1i,why="x\nenvironment,clientId=pi-8 Temperature=99\n"', b"uptime=1i"),
+        (b'agent,clientId=pi-7 why="x\nenvironment,clientId=pi-8 Temperature=99\n"', b""),
+        (b"\t agent,clientId=pi-7 uptime=1i \t", b"uptime=1i"),
+        (b"agent,clientId=pi-7 uptime=1i\r\r\n", b"uptime=1i"),
+        (b"agent,clientId=pi-7 load=.5,cpu_temperature=-5.,uptime=1E3", b"load=0.5,cpu_temperature=-5.0,uptime=1000.0"),
+        (b"agent,clientId=pi-7 load=1,load=2", b"load=1.0"),
+    ],
+    ids=("newline in words", "words alone", "white space", "returns", "points", "twice"),
+)
+def test_what_victoriametrics_reads_otherwise_is_written_for_it(client, store, token, line, written):
+    """Each of these it lost, took for 0 (1.79.5), or for a line of another device."""
+    assert sent(client, token, line).status_code == 204
+    found = [request.data.removesuffix(b"\n").split(b" ") for request in store.requests]
+    assert [(series, {*fields.split(b",")}) for series, fields in found] == (
+        [(b"agent,clientId=pi-7", {*written.split(b",")})] if written else []
+    )
 
 
 def test_without_a_live_token_nothing_is_passed_on(client, store):
@@ -117,13 +138,39 @@ def test_an_empty_write_says_whether_the_token_is_good(client, store, token):
         (b'environment,clientId=pi-7,room=a"b Temperature=1', "quotation mark"),
         (b"environment,clientId=pi-7 Temperature=1 1700000000000000000", "-retentionPeriod"),
         (b"environment,clientId=pi-7 Temperature=1 %d" % (time.time_ns() + 3 * 86_400 * 10**9), "two days ahead"),
+        (b"environment,clientId=pi-7,room=a\\\\b Temperature=1", "one backslash"),
+        (b"environment,clientId=pi-7,rollup=a Temperature=1", "tag rollup itself"),
+        (b"environment,__name__=agent_uptime Temperature=1", "tag __name__ itself"),
+        (b"environment" + b"".join(b",t%d=1" % n for n in range(31)) + b" Temperature=1", "keeps 30 tags"),
+        (b"environment," + b"k" * 257 + b"=1 Temperature=1", "256 bytes of a tag's name"),
+        (b"environment,room=" + b"x" * 1025 + b" Temperature=1", "1024 bytes"),
+        (b"environment " + b"x" * 1025 + b"=1", "1024 bytes"),
+        (b"environment Temperature=9007199254740993i", "Temperature: VictoriaMetrics keeps no value beyond 2^53"),
+        (b"environment Temperature=-1e16", "Temperature: VictoriaMetrics keeps no value beyond 2^53"),
+        (b"environment " + b",".join(b"f%06d=1i" % n for n in range(26_300)), "no line of more than 262144 bytes"),
     ],
-    ids=("syntax", "text", "quotation mark", "older than kept", "ahead"),
+    ids=(
+        "syntax",
+        "text",
+        "quotation mark",
+        "older than kept",
+        "ahead",
+        "backslashes",
+        "rollup",
+        "name",
+        "tags",
+        "name of a tag",
+        "tag",
+        "field",
+        "integer",
+        "float",
+        "line",
+    ),
 )
 def test_what_it_would_leave_out_without_a_word_is_named_and_nothing_is_passed_on(client, store, token, line, reason):
     answer = sent(client, token, b"\n".join([LINE, line, LINE]))
     assert code(answer) == (400, "invalid")
-    assert answer.json["message"].startswith(f"unable to parse '{line.decode()}': ")
+    assert answer.json["message"].startswith(f"unable to parse '{line.decode()[:60_000]}")
     assert reason in answer.json["message"]
     assert answer.json["message"].count("unable to parse") == 1
     assert not store.requests
@@ -164,9 +211,9 @@ def test_nobody_there_is_a_503_and_the_health_says_so(app, client, token, monkey
 
 
 def test_a_body_is_bounded_packed_or_not_and_a_large_one_waits_for_another(client, store, token, monkeypatch):
-    packed = gzip.compress(LINE + b"\n" * 200_000)
+    packed = gzip.compress(LINE + b"\n" * 400_000)
     assert sent(client, token, packed, **{"Content-Encoding": "gzip"}).status_code == 413
-    assert sent(client, token, b"\n" * 200_000).status_code == 413
+    assert sent(client, token, b"\n" * 400_000).status_code == 413
     monkeypatch.setattr(write_api, "SMALL", 5)
     monkeypatch.setattr(write_api, "LARGE", 10)
     monkeypatch.setattr(write_api, "WAIT_S", 0.01)
