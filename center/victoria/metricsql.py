@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from center.stores.rows import Row
 from center.stores.telemetry import ENVIRONMENT, HEALTH, Value
@@ -18,6 +18,9 @@ PARTS = {"mean": ("sum", "count"), "band": ("sum", "count", "min", "max")}
 MOMENTS = {fn: (f"{fn}_over_time", f"t{fn}_over_time") for fn in ("first", "last")}
 MEDIAN = ("median_over_time",)
 Labels = tuple[tuple[str, str], ...]
+# Bytes in a query, which has 16,384 (-search.maxQueryLen): ids stand in it three times, names of fields twice.
+CHUNK = 50
+MAX_IDS, MAX_FIELDS = 3500, 2000
 
 
 def text(value: str) -> str:
@@ -28,6 +31,24 @@ def text(value: str) -> str:
 def one_of(values: Iterable[str]) -> str:
     """A regular expression (RE2) that matches these texts and no other."""
     return "|".join(re.sub(r"[.*+?^${}()|\[\]\\]", r"\\\g<0>", value) for value in values)
+
+
+def chunks(device_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Device ids, as many at a time as one query can name."""
+    first = size = 0
+    for place, device_id in enumerate(device_ids):
+        own = len(text(one_of([device_id])).encode())
+        if place > first and (size + own > MAX_IDS or place - first == CHUNK):
+            yield device_ids[first:place]
+            first, size = place, 0
+        size += own
+    if device_ids:
+        yield device_ids[first:]
+
+
+def few(fields: Sequence[str]) -> Sequence[str]:
+    """These fields, or none, which stands for all, where a query that names devices has no place for their names."""
+    return fields if len(text(one_of(fields)).encode()) <= MAX_FIELDS else ()
 
 
 def selectors(device_ids: Sequence[str], measurement: str, fields: Sequence[str] = ()) -> list[str]:

@@ -31,11 +31,14 @@ from center.times import now_ns
 from center.victoria.client import LATER, MS_NS, Victoria, retention_s
 from center.victoria.lines import WORDS, Kept
 from center.victoria.metricsql import (
+    CHUNK,
     EARLIEST_MS,
     MOMENTS,
     PARTS,
     Labels,
     ceil_ms,
+    chunks,
+    few,
     parts,
     rollup,
     row_of,
@@ -46,7 +49,6 @@ from center.victoria.metricsql import (
 )
 
 WRITE_LINES = 5000
-CHUNK = 50  # devices in one query: its text has a limit of 16 KiB
 WINDOWS = 10_000  # in one query: -search.maxPointsPerTimeseries is 30,000
 LOOK_BACK_NS = (DAY_NS, 32 * DAY_NS)  # what is asked first for last values
 AHEAD_MOST_NS = 2 * DAY_NS  # it leaves out what is stamped further ahead
@@ -92,8 +94,8 @@ class VictoriaTelemetry:
         if len(device_ids) > 10 * CHUNK:  # of very many: all, sorted out here
             rows = self._last(selectors((), measurement), measurement, since, stop)
         else:
-            for first in range(0, len(device_ids), CHUNK):
-                rows += self._look_back(device_ids[first : first + CHUNK], measurement, since, stop, now)
+            for chunk in chunks(device_ids):
+                rows += self._look_back(chunk, measurement, since, stop, now)
         found: dict[str, list[LastValue]] = {}
         for row in rows:
             last = LastValue(*of(row), row["_value"], row["_time"])
@@ -121,7 +123,7 @@ class VictoriaTelemetry:
             if not older:
                 break
             devices, fields = (sorted(set(column)) for column in zip(*older, strict=True))
-            wanted, stop = selectors(devices, measurement, fields), start
+            wanted, stop = selectors(devices, measurement, few(fields)), start
         return rows
 
     def last_seen(self, *, since_ns: int) -> Mapping[str, int]:
@@ -134,8 +136,8 @@ class VictoriaTelemetry:
             known = {d for tag in DEVICE_TAGS for d in self.victoria.values(tag, everything[0], since, stop)}
             for start in sorted({max(since, ceil_ms(now - DAY_NS)), since}, reverse=True):
                 silent = sorted(known - found.keys())
-                for first in range(0, len(silent), CHUNK):
-                    found |= self._newest(selectors(silent[first : first + CHUNK], ENVIRONMENT), start, recent)
+                for chunk in chunks(silent):
+                    found |= self._newest(selectors(chunk, ENVIRONMENT), start, recent)
                 recent = start
         return found
 
@@ -152,8 +154,7 @@ class VictoriaTelemetry:
         self, device_ids: Sequence[str], field: str, *, start_ns: int, stop_ns: int, every_ns: int
     ) -> Mapping[str, Sequence[Curve]]:
         by_device: dict[str, list[Row]] = {}
-        for first in range(0, len(device_ids), CHUNK):
-            chunk = device_ids[first : first + CHUNK]
+        for chunk in chunks(device_ids):
             query = SeriesQuery(chunk[0], start_ns, stop_ns, (field,), every_ns)
             for row in self._windows(query, selectors(chunk, ENVIRONMENT, (field,))):
                 for device in devices_of(row) & set(chunk):
