@@ -167,6 +167,8 @@ class Victoria:
                 answer = self._ask(f"{parts.scheme}://{parts.netloc}/flags", b"", {})
             except StoreError:
                 return flags  # as they were: it is asked again when it answers
+            if answer.status >= 500:
+                return flags  # as well: it is starting, or a proxy in front of it does not reach it
             text = answer.data.decode("utf-8", "replace") if answer.status == 200 else ""
             flags = dict(_FLAG.findall(text))
             self._flags = (time.monotonic(), flags)

@@ -77,3 +77,16 @@ def test_retention_is_read_as_victoriametrics_writes_it(period, seconds):
 def test_without_the_flag_a_single_node_keeps_a_month_and_of_a_cluster_it_is_not_known():
     assert retention_s({"storageDataPath": "x"}) == 2_678_400
     assert retention_s({"search.latencyOffset": "0s"}) is None
+
+
+def test_what_it_was_started_with_is_known_while_it_starts_or_is_away(httpserver, monkeypatch):
+    """Else points older than its retention would be taken for five minutes, and lost."""
+    victoria = Victoria(VictoriaSettings(url=httpserver.url_for("")))
+    httpserver.expect_ordered_request("/flags").respond_with_data("starting", 503)
+    httpserver.expect_ordered_request("/flags").respond_with_data(GOOD)
+    httpserver.expect_ordered_request("/flags").respond_with_data("no backend", 502)
+    assert victoria.flags() == {}
+    assert retention_s(victoria.flags()) == 157_680_000
+    monkeypatch.setattr("center.victoria.client.FLAGS_EVERY_S", -1.0)
+    assert retention_s(victoria.flags()) == 157_680_000
+    httpserver.check_assertions()
