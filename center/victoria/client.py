@@ -141,7 +141,10 @@ class Victoria:
                 answer.release_conn()
 
     def write(self, body: bytes) -> Written:
-        """Pass lines on (center.victoria.lines). 204: taken. It says nothing of lines that it leaves out."""
+        """Pass lines on (center.victoria.lines). 204: taken. It says nothing of lines that it leaves out.
+
+        A 400 is a StoreError: the lines are good ones, so it is the address or the token (vmauth) that is wrong.
+        """
         url = f"{self.write_url}/api/v2/write?precision=ns"
         found: Written | None = None
         try:
@@ -149,7 +152,7 @@ class Victoria:
                 answer = self._ask(url, body, {})
                 said = answer.data[:400].decode("utf-8", "replace").strip()
                 found = Written(answer.status, said, answer.headers.get("Retry-After"))
-                if found.status not in {204, 400, 413, 429}:
+                if found.status not in {204, 413, 429}:
                     raise StoreError(f"{url}: {found.status} {said}: {REMEDY}")  # noqa: TRY301 - noted on its way
         except StoreError as error:
             if found is None or found.status < 500:

@@ -248,7 +248,7 @@ class VictoriaTelemetry:
         lines = [line for line in map(kept.line, points) if line]
         for first in range(0, len(lines), WRITE_LINES):
             answer = self.victoria.write("\n".join(lines[first : first + WRITE_LINES]).encode())
-            if answer.status in {400, 413}:
+            if answer.status == 413:
                 raise RefusedError(answer.message)
             if answer.status != 204:
                 raise StoreError(f"{self.victoria.write_url}: {answer.status} {answer.message}")

@@ -182,7 +182,7 @@ def test_what_it_would_leave_out_without_a_word_is_named_and_nothing_is_passed_o
         (Response("busy", 503, {"Retry-After": "7"}), (503, "7")),
         (Response("slow down", 429, {"Retry-After": "90"}), (429, "90")),
         (Response("too large", 413), (413, None)),
-        (Response("cannot read", 400), (400, None)),
+        (Response("unsupported path", 400), (503, "10")),  # a wrong write_url, a token that vmauth does not know
         (Response("broken", 500), (500, None)),
         (Response("no backend", 502), (502, None)),
         (Response("who are you", 401), (503, "10")),  # the center's own token: not the device's to renew
