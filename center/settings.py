@@ -280,6 +280,10 @@ def check(settings: Settings) -> None:
         )
     if settings.series_on == "victoria" and victoria.token and not TOKEN.fullmatch(victoria.token.reveal()):
         mistakes.append("victoria.token: should be one line of letters, digits and signs, as vmauth knows it")
+    if not victoria.url and (victoria.write_url or victoria.token):
+        mistakes.append("victoria.url: not set, and write_url or token is: it names where series are read from")
+    if victoria.url and not (victoria.org and victoria.bucket):
+        mistakes.append("victoria.org and bucket: should not be empty, devices are told to name them")
     for name, url in (
         ("influxdb.url", influx.url if uses_influx else ""),
         ("influxdb.device_url", influx.device_url),
