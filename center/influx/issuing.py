@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from agent.util.secret import Secret
+from center.errors import StoreError
 from center.influx.claims import settle
 from center.influx.client import Influx
 from center.influx.registry import InfluxRegistry
@@ -31,6 +32,7 @@ class IssuingRegistry(InfluxRegistry):
         super().__init__(influx, bucket, bucket_auth)
         self._looking = threading.Lock()
         self._keys: Mapping[str, str] = {}
+        self._failed: StoreError | None = None
         self._looked_at = float("-inf")
 
     def authorize(self, device_id: str) -> tuple[str, Secret]:
@@ -56,8 +58,21 @@ class IssuingRegistry(InfluxRegistry):
         return device_id if settled and matches(token, settled.key[ID_DIGITS:]) else None
 
     def _known(self) -> Mapping[str, str]:
+        """The list. A look that failed is none for two seconds: with an InfluxDB that hangs, requests would wait for it
+        one after another, each as long as its timeout.
+        """
         with self._looking:
             if time.monotonic() - self._looked_at > LOOK_EVERY_S:
-                self._keys = {device.id: device.key for device in self.devices().devices}
-                self._looked_at = time.monotonic()
+                self._failed = None
+                try:
+                    self._keys = {device.id: device.key for device in self.devices().devices}
+                except StoreError as error:
+                    self._failed = error
+                    raise
+                finally:
+                    self._looked_at = time.monotonic()
+            if self._failed is not None:
+                again = StoreError(str(self._failed))
+                again.known = True
+                raise again
             return self._keys
