@@ -35,6 +35,8 @@ def check(telemetry: VictoriaTelemetry) -> Iterator[Finding]:
     yield _dedup(flags)
     if (kept := retention_s(flags)) is not None:
         yield Finding(f"it keeps points for {format_duration(kept)}")
+    else:
+        yield Finding("for how long it keeps points is not seen from here: older ones it leaves out without a word")
     for name in NAMING:
         if name in flags:
             yield Finding(f"it runs with -{name}={flags[name]}, so fields have other names", f"run it without -{name}")

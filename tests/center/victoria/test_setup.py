@@ -59,6 +59,12 @@ def test_flags_that_cannot_be_seen_are_said_and_are_no_fault(findings):
     assert "-dedup.minScrapeInterval=1ms" in well[-1]
 
 
+def test_a_cluster_does_not_tell_for_how_long_it_keeps_points_and_that_is_said(findings):
+    well, wrong = findings('-dedup.minScrapeInterval="1ms"\n-storageNode="storage-1:8401"\n')
+    assert wrong == []
+    assert "older ones it leaves out without a word" in well[-1]
+
+
 def test_a_wrong_address_is_named_with_what_came_back(findings):
     _, wrong = findings(GOOD, write=404, prefix="/elsewhere")
     assert len(wrong) == 2
