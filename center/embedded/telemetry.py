@@ -27,6 +27,7 @@ from center.stores.telemetry import (
     Point,
     SeriesQuery,
     newest_of,
+    recency,
 )
 from center.times import now_ns
 
@@ -132,7 +133,7 @@ class EmbeddedTelemetry:
             for told in by_sensor(self._series(device_id)):
                 whole = partial(windows, connection, told.places, span, by_hours=by_hours)
                 lasts = [newest(connection, one, one.fields[told.field], start_ns, stop_ns) for one in told.series]
-                last = max(filter(None, lasts), key=lambda last: last.time_ns, default=None)
+                last = max(filter(None, lasts), key=lambda last: recency(last.time_ns, last.value), default=None)
                 count = whole(fn="count")
                 if last is None or not count:
                     continue

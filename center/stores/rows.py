@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from center.stores.telemetry import Curve, FieldSummary, Sensor, sensor_of
+from center.stores.telemetry import Curve, FieldSummary, Sensor, recency, sensor_of
 
 Row = dict[str, Any]
 Part = tuple[Any, Any]  # a value, and its weight in a mean or its time
@@ -33,7 +33,7 @@ def summaries(rows: Iterable[Row]) -> list[FieldSummary]:
         groups.setdefault(of(row), {}).setdefault(row["result"], []).append(row)
     found = []
     for (field, sensor), by_name in sorted(groups.items()):
-        last = max(by_name["last"], key=lambda row: int(row["_time"]))
+        last = max(by_name["last"], key=lambda row: recency(row["_time"], row.get("_value", "")))
         values = {name: [row["_value"] for row in by_name.get(name, ())] for name in ("min", "max", "count")}
         found.append(
             FieldSummary(

@@ -161,12 +161,17 @@ def sensor_of(tags: Mapping[str, str], field: str) -> Sensor:
     return Sensor(tags.get("sensor", ""), kind)
 
 
+def recency(time_ns: int, value: Value) -> tuple[int, bool, Value]:
+    """The newest has the greatest; of several values at one time the largest is the last, as in windows."""
+    return time_ns, isinstance(value, str), value
+
+
 def newest_of(lasts: Iterable[LastValue]) -> list[LastValue]:
     """The newest of these values for each field and sensor, ordered by both."""
     found: dict[tuple[str, Sensor], LastValue] = {}
     for last in lasts:
         known = found.setdefault((last.field, last.sensor), last)
-        if last.time_ns > known.time_ns:
+        if recency(last.time_ns, last.value) > recency(known.time_ns, known.value):
             found[last.field, last.sensor] = last
     return [found[key] for key in sorted(found)]
 

@@ -494,7 +494,7 @@ def test_both_stores_agree_over_several_series_types_and_gaps(telemetry, device,
 
 @pytest.mark.parametrize("every", [60 * SECOND, DAY])
 def test_of_values_of_several_series_at_one_time_the_smallest_is_first_and_the_largest_last(telemetry, device, every):
-    for kind, value in (("a", 3.0), ("b", 1.0), ("c", 2.0)):
+    for kind, value in (("a", 2.0), ("b", 1.0), ("c", 3.0)):
         telemetry.write([environment(device, NOW, tags={"room": kind}, Temperature=value)])
     start = NOW - 3 * DAY if every == DAY else NOW
     for fn, expected in (("first", 1.0), ("last", 3.0), ("count", 3), ("mean", 2.0)):
@@ -502,6 +502,8 @@ def test_of_values_of_several_series_at_one_time_the_smallest_is_first_and_the_l
         assert list(curve.values) == [expected], fn
     (curve,) = telemetry.series(SeriesQuery(device, start, NOW + HOUR))
     assert (list(curve.times_ns), list(curve.values)) == ([NOW], [3.0])
+    assert [last.value for last in telemetry.last_values([device])[device]] == [3.0]
+    assert [told.last for told in telemetry.summary(device, start_ns=start, stop_ns=NOW + HOUR)] == [3.0]
 
 
 def test_a_sparkline_of_several_series_is_the_mean_of_their_points(telemetry, device):
