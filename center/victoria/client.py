@@ -169,11 +169,12 @@ class Victoria:
             try:
                 answer = self._ask(f"{parts.scheme}://{parts.netloc}/flags", b"", {})
             except StoreError:
-                return flags  # as they were: it is asked again when it answers
-            if answer.status >= 500:
-                return flags  # as well: it is starting, or a proxy in front of it does not reach it
-            text = answer.data.decode("utf-8", "replace") if answer.status == 200 else ""
-            flags = dict(_FLAG.findall(text))
+                answer = None
+            if answer is not None and answer.status < 500:
+                text = answer.data.decode("utf-8", "replace") if answer.status == 200 else ""
+                flags = dict(_FLAG.findall(text))
+            elif not flags:
+                return {}  # it starts, or is away: asked again at once, lest a point older than its retention gets lost
             self._flags = (time.monotonic(), flags)
         return flags
 

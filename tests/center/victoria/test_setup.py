@@ -1,5 +1,8 @@
 """What `iot-center check` finds of a VictoriaMetrics."""
 
+import time
+from types import SimpleNamespace
+
 import pytest
 from werkzeug import Response
 
@@ -93,6 +96,9 @@ def test_what_it_was_started_with_is_known_while_it_starts_or_is_away(httpserver
     httpserver.expect_ordered_request("/flags").respond_with_data("no backend", 502)
     assert victoria.flags() == {}
     assert retention_s(victoria.flags()) == 157_680_000
-    monkeypatch.setattr("center.victoria.client.FLAGS_EVERY_S", -1.0)
-    assert retention_s(victoria.flags()) == 157_680_000
+    later = time.monotonic() + 301.0
+    monkeypatch.setattr("center.victoria.client.time", SimpleNamespace(monotonic=lambda: later))
+    for _ in range(3):  # asked once: one that hangs would hold up each request
+        assert retention_s(victoria.flags()) == 157_680_000
     httpserver.check_assertions()
+    assert len(httpserver.log) == 3
