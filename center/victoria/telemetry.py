@@ -75,6 +75,8 @@ class VictoriaTelemetry:
     ) -> dict[Labels, dict[str, float]]:
         """Series → function → what it gives over [start, stop)."""
         found: dict[Labels, dict[str, float]] = {}
+        if start_ms >= stop_ms:  # between two milliseconds: a window of nothing is one of some length to it
+            return found
         for labels, value in self.victoria.instant(rollup(functions, wanted, stop_ms - start_ms), stop_ms - 1):
             function = labels.pop("rollup")
             found.setdefault(tuple(sorted(labels.items())), {})[function] = value
@@ -182,8 +184,8 @@ class VictoriaTelemetry:
 
     def _points(self, query: SeriesQuery, wanted: Sequence[str]) -> Iterator[Row]:
         """The samples themselves."""
-        taken = 0
-        for labels, times, values in self.victoria.export(wanted, ceil_ms(query.start_ns), ceil_ms(query.stop_ns)):
+        taken, start, stop = 0, ceil_ms(query.start_ns), ceil_ms(query.stop_ns)
+        for labels, times, values in self.victoria.export(wanted, start, stop) if start < stop else ():
             taken += len(times)
             if taken > MAX_VALUES:
                 raise RefusedError(f"these are more than {MAX_VALUES} values: choose a shorter range, or windows")

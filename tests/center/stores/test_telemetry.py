@@ -506,6 +506,14 @@ def test_of_values_of_several_series_at_one_time_the_smallest_is_first_and_the_l
     assert [told.last for told in telemetry.summary(device, start_ns=start, stop_ns=NOW + HOUR)] == [3.0]
 
 
+def test_a_range_between_two_milliseconds_is_empty(telemetry, device):
+    telemetry.write([environment(device, NOW + n * SECOND // 1000, Temperature=20.0 + n) for n in (-1, 0)])
+    start, stop = NOW - 1, NOW
+    assert list(telemetry.summary(device, start_ns=start, stop_ns=stop)) == []
+    assert list(telemetry.series(SeriesQuery(device, start, stop))) == []
+    assert [told.last for told in telemetry.summary(device, start_ns=start, stop_ns=stop + 1)] == [20.0]
+
+
 def test_a_sparkline_of_several_series_is_the_mean_of_their_points(telemetry, device):
     values = {"a": [40.0, 20.0, 20.0], "b": [40.0]}
     for kind, found in values.items():
