@@ -6,6 +6,7 @@ here the token is checked and each line read, with InfluxDB's answers for what i
 
 from __future__ import annotations
 
+import threading
 from typing import cast
 
 from flask import Blueprint, Response, abort, request
@@ -23,6 +24,10 @@ from center.stores.registry import Issuer
 from center.stores.telemetry import Point
 from center.victoria.telemetry import VictoriaTelemetry
 
+# Writes that wait for VictoriaMetrics: half the threads of a center, which has 16 unless server.threads is set. If it
+# hangs, or has them queue (-insert.maxQueueDuration, a minute), the others are left for pages and registrations.
+passing = threading.BoundedSemaphore(8)
+WAIT_S = 0.5
 blueprint = Blueprint("forwarding", __name__)
 
 
@@ -76,11 +81,15 @@ def _device() -> str:
 
 def _passed_on(telemetry: VictoriaTelemetry, body: bytes) -> Response:
     """Whole or not at all."""
+    if not passing.acquire(timeout=WAIT_S):
+        return answer(503, "VictoriaMetrics is slow, and as many writes as may be wait for it: try again in a while")
     try:
         taken_by = telemetry.victoria.write(body)
     except StoreError as error:
         log_once(error)
         return answer(503, str(error))
+    finally:
+        passing.release()
     if taken_by.status == 204:
         return Response(status=204)
     refusal = answer(taken_by.status, f"VictoriaMetrics: {taken_by.message}")

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import gzip
 import json
+import threading
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
 from agent.util.secret import Secret
+from center.api import forwarding
 from center.app import create_app
 from center.context import EXTENSION
 from center.embedded import write_api
@@ -208,6 +210,19 @@ def test_nobody_there_is_a_503_and_the_health_says_so(app, client, token, monkey
     assert "does not answer" in found.json["message"]
     assert found.headers["Retry-After"] == "10"
     assert client.get("/health").status_code == 503
+
+
+def test_writes_that_wait_for_a_slow_store_leave_threads_for_the_rest(client, store, token, monkeypatch):
+    monkeypatch.setattr(forwarding, "passing", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(forwarding, "WAIT_S", 0.001)
+    with forwarding.passing:
+        found = sent(client, token)
+    assert (code(found), found.headers["Retry-After"]) == ((503, "unavailable"), "10")
+    assert not store.requests
+    store.answer = Response("broken", 500)
+    for _ in range(2):  # each gives back its place, also one that failed
+        assert sent(client, token).status_code == 500
+    assert len(store.requests) == 2
 
 
 def test_a_body_is_bounded_packed_or_not_and_a_large_one_waits_for_another(client, store, token, monkeypatch):
