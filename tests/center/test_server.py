@@ -180,6 +180,33 @@ def test_an_answer_that_nobody_reads_is_dropped(serving):
     assert server._held == 0
 
 
+def test_requests_behind_an_answer_that_nobody_reads_wait_and_no_thread_with_them(serving):
+    server, connect = serving(held=100_000_000)
+    started, inner = [], server.application
+
+    def counted(environ, start_response):
+        started.append(environ["PATH_INFO"])
+        return inner(environ, start_response)
+
+    server.application = counted
+    unread = [connect() for _ in range(2)]  # as many as there are threads
+    for connection in unread:
+        connection.sendall(head("/large") * 5)
+    while [channel.waits for channel in list(server.active_channels.values())] != [True, True]:
+        time.sleep(0.01)
+    with connect() as other:
+        other.sendall(head())
+        assert other.recv(12) == b"HTTP/1.1 204"
+    assert started.count("/large") == 2
+    unread[0].close()
+    left = 5 * 8_000_000
+    while left > 0:
+        left -= len(unread[1].recv(1_000_000))
+    unread[1].close()
+    while server.active_channels:
+        time.sleep(0.01)
+
+
 def test_of_too_many_connections_that_owe_a_request_the_oldest_of_the_fullest_address_go(serving):
     server, connect = serving(OWING=20)
     other = connect("127.0.0.2")
