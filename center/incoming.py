@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from waitress.parser import HTTPRequestParser
+from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.task import WSGITask
+from waitress.utilities import BadRequest
 
 from center.limits import SMALL_BODY
 
 MAX_REFUSAL = 65_536
+MAX_TRAILER = 16_384  # bytes; also of a line between chunks
 
 
 class BodyWantedError(BaseException):
@@ -91,11 +93,24 @@ class Parser(HTTPRequestParser):  # type: ignore[misc] # as above
             self.early += data
             return len(data)
         consumed = int(super().received(data))
+        if self.chunked and max(len(self.body_rcv.control_line), len(self.body_rcv.trailer)) > MAX_TRAILER:
+            self.error, self.completed = BadRequest("a trailer or a line between chunks is too long"), True
         large = self.chunked or self.content_length > SMALL_BODY
         if large and self.headers_finished and not (self.completed or self.asked):
             self.asked = self.paused = True
             self.wants_continue, self.expect_continue = self.expect_continue, False
         return consumed
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """ParsingError for what waitress takes no offence at, or fails with; of two lengths a proxy in front could
+        believe the other one (RFC 9112, section 6.3).
+        """
+        try:
+            super().parse_header(header_plus)
+        except ValueError as error:
+            raise ParsingError(str(error)) from error
+        if (self.chunked and "CONTENT_LENGTH" in self.headers) or "TRANSFER_ENCODING" in self.headers:
+            raise ParsingError("Transfer-Encoding with Content-Length, or of HTTP/1.0")
 
     @property
     def held(self) -> int:

@@ -141,6 +141,30 @@ def test_a_body_in_chunks_is_asked_about_whatever_its_length(serving):
         assert answer(connection) == expected
 
 
+FRAMED = b"POST /write HTTP/1.1\r\nHost: a\r\nAuthorization: t\r\nTransfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        FRAMED + b"Content-Length: 5\r\n\r\n0\r\n\r\n",
+        FRAMED.replace(b"1.1", b"1.0") + b"Content-Length: 5\r\n\r\n0\r\n\r\n",
+        FRAMED + b"\r\n1;a=" + b"a" * 20_000,
+        FRAMED + b"\r\n0\r\nA: " + b"a" * 20_000,
+        b"GET http://[ HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST /write HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"0" * 5000 + b"5\r\n\r\n",
+    ],
+    ids=["two lengths", "HTTP/1.0", "extension", "trailer", "address", "digits"],
+)
+def test_what_is_framed_oddly_is_refused_and_ends_the_connection(serving, caplog, sent):
+    _, connect = serving()
+    connection = connect()
+    connection.sendall(sent)
+    assert answer(connection)[0] == [b"400"]
+    assert ended(connection)
+    assert "exception" not in caplog.text
+
+
 def test_a_204_leaves_the_connection_open(serving):
     _, connect = serving()
     connection = connect()
