@@ -68,8 +68,10 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.add_url_rule("/health", "health", _health)
     if settings.series_on == "victoria":
         app.register_blueprint(forwarding.blueprint)
+    password_hash = None
     try:
-        security.check_bind(settings, center.registry.password_hash())
+        password_hash = center.registry.password_hash()
+        security.check_bind(settings, password_hash)
     except StoreError as error:  # it starts all the same: pages say what is wrong, until the store is there
         log.error("%s. Until it does, every page says so.", error)  # noqa: TRY400 - what is wrong, not where
         app.before_request(_check_later(settings))
@@ -80,7 +82,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         log.warning("server.session_key is not set: logins end with this process, and hold in one process only")
         session_key = Secret(secrets.token_hex(32))
     app.extensions[EXTENSION] = center
-    security.init_app(app, settings, session_key)
+    security.init_app(app, settings, session_key, had_password=password_hash is not None)
     answers.init_app(app)
     app.register_blueprint(registration.blueprint)
     app.register_blueprint(telemetry.blueprint)

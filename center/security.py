@@ -82,8 +82,9 @@ class Sessions(SecureCookieSessionInterface):
 class Doors:
     """What is known of those who try passwords, device secrets and enrollment keys; and of one right password."""
 
+    had_password = False
+
     def __init__(self) -> None:
-        self.had_password = False
         self.passwords = Attempts(ATTEMPTS, OF_ALL)
         self.guesses = Attempts(GUESSES, GUESSES_OF_ALL)
         self.wrong_guesses = Hourly()
@@ -173,12 +174,14 @@ def check_password(password: Secret) -> Administrator | None:
 @contextlib.contextmanager
 def guessing() -> Iterator[Callable[[], None]]:
     """Around a look at a device secret or an enrollment key, which strangers may guess at so often only. What is given
-    is to be called when it was right, or none was needed.
+    is to be called when it was right, or none was needed. Counted once in a request: that one about a device which
+    is registered looks twice is not to be seen.
     """
     doors, address, now_s = _doors(), request.remote_addr or "", time.monotonic()
     network = network_of(address)
-    if not doors.guesses.take(network, now_s):
+    if "guessed" not in g and not doors.guesses.take(network, now_s):
         abort(429, "too many wrong device secrets or enrollment keys came from there: wait a minute")
+    g.guessed = True
     right = False
 
     def was_right() -> None:
@@ -199,12 +202,22 @@ def is_administrator() -> bool:
     """On open loopback, with a session, or with HTTP Basic (user `admin`) for scripts."""
     if is_open() or current_user.is_authenticated:
         return True
-    basic = request.authorization
+    try:
+        basic = request.authorization
+    except ValueError:  # werkzeug's, for other than ASCII
+        return False
     if basic is None or basic.type != "basic" or basic.username != ADMINISTRATOR:
         return False
     if "basic" not in g:
         g.basic = check_password(Secret(basic.password or "")) is not None
     return bool(g.basic)
+
+
+def _host_of(address: str) -> str | None:
+    try:
+        return urlsplit(address).netloc
+    except ValueError:  # what no browser sends
+        return None
 
 
 def foreign(incoming: Request, *, unsafe_only: bool) -> str | None:
@@ -216,7 +229,7 @@ def foreign(incoming: Request, *, unsafe_only: bool) -> str | None:
         return f"a page of another site sent this (Sec-Fetch-Site: {site})"
     for header in ("Origin", "Referer"):
         sent = incoming.headers.get(header)
-        if sent and urlsplit(sent).netloc != incoming.host:
+        if sent and _host_of(sent) != incoming.host:
             return f"a page of another site sent this ({header})"
     return None
 
@@ -267,13 +280,14 @@ def headers(response: Response) -> Response:
     return response
 
 
-def init_app(app: Flask, settings: Settings, session_key: Secret) -> None:
+def init_app(app: Flask, settings: Settings, session_key: Secret, *, had_password: bool) -> None:
     app.config["SECRET_KEY"] = session_key.reveal()
     app.config["SESSION_COOKIE_SAMESITE"] = "Strict"
     app.config["SESSION_COOKIE_NAME"] = "iot_center"
     app.config["SESSION_COOKIE_SECURE"] = (settings.server.public_url or "").startswith("https://")
     app.config["MAX_CONTENT_LENGTH"] = settings.server.max_body
-    app.extensions[DOORS] = Doors()
+    app.extensions[DOORS] = doors = Doors()
+    doors.had_password = had_password
     app.session_interface = Sessions()
     login = LoginManager(app)
 

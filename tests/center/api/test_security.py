@@ -43,6 +43,8 @@ ADMIN = {"Authorization": "Basic " + base64.b64encode(f"admin:{PASSWORD}".encode
         {"X-Original-Host": "center.example"},
         {"Tailscale-User-Login": "someone"},
         {"Max-Forwards": "10"},
+        {"Origin": "http://["},
+        {"Referer": "http://[a"},
     ],
     ids=lambda headers: "-".join(headers.items().__iter__().__next__()),
 )
@@ -262,6 +264,22 @@ def test_strangers_learn_nothing_of_who_is_registered(client, center, locked, de
             assert told[0].status_code in {401, 403, 405}
 
 
+def test_the_limit_of_guesses_does_not_tell_either(client, center, locked, device, clock):
+    key = center.registry.make_enrollment_key()[1].reveal()
+    client.post(f"/api/devices/{device}", headers=SECRET | {"X-Enrollment-Key": key})
+    for query, status in (("", 401), ("?register=false", 403)):
+        for name in (device, f"{device}-0"):
+            clock[0] += 60
+            for _ in range(security.GUESSES - 1):
+                client.get(f"/api/devices/{device}", headers=OTHER)
+            assert client.get(f"/api/env/{name}{query}", headers=OTHER).status_code == status
+            assert client.get(f"/api/env/{name}{query}", headers=OTHER).status_code == 429
+
+
+def test_credentials_that_are_no_ascii_are_none(client, locked):
+    assert code(client.get("/api/devices", headers={"Authorization": "Basic \xff"})) == (401, "unauthorized")
+
+
 def test_with_a_key_one_learns_that_another_secret_registered(client, center, locked, device, clock):
     keys = [center.registry.make_enrollment_key()[1].reveal() for _ in range(2)]
     client.post(f"/api/devices/{device}", headers=SECRET | {"X-Enrollment-Key": keys[0]})
@@ -310,6 +328,11 @@ def test_a_password_that_goes_away_under_a_running_center_opens_nothing(tmp_path
     registry.set_password_hash(None)
     assert client.get("/api/devices", headers=ADMIN).status_code == 401
     assert client.post("/api/devices/pi-1").status_code == 401
+    registry.set_password_hash(HASH)
+    app.extensions[EXTENSION].close()
+    app = create_app(embedded_settings(tmp_path))
+    app.extensions[EXTENSION].registry.set_password_hash(None)  # before anybody asked for anything
+    assert app.test_client().get("/api/devices").status_code == 401
     app.extensions[EXTENSION].close()
     app = create_app(embedded_settings(tmp_path))
     assert app.test_client().get("/api/devices").status_code == 200
