@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import click
 
 from agent.config.units import parse_duration
-from agent.util.errors import AgentError
+from agent.util.errors import AgentError, printable
 from agent.util.secret import Secret
 from center.errors import SettingsError, StoreError
 from center.init import config_command, init_command, install_service_command
@@ -95,6 +95,13 @@ for command in (init_command, config_command, install_service_command):
     main.add_command(command)
 
 
+class LogLine(logging.Formatter):
+    """One line, whatever line breaks and control characters a path or a name has in it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return printable(super().formatMessage(record))
+
+
 @main.command()
 @_with_settings
 @click.option("--host", help="Address to listen on; other than loopback needs a password.")
@@ -105,7 +112,11 @@ def serve(settings: Settings, *, host: str | None, port: int | None, until_input
     from center.app import serve as start  # noqa: PLC0415 - as above
 
     level = logging.DEBUG if click.get_current_context().params["debug"] else logging.INFO
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogLine("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+    for name in ("waitress", "flask_wtf"):  # a line for whatever strangers send
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # waiting for the disk together is how it works
     ended: SimpleQueue[int | Exception] = SimpleQueue()  # what a handler may use, also while the first one runs
     for number in (signal.SIGTERM, signal.SIGINT):

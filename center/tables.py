@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import compress
+from typing import Any
 
 from flask import Response
+from markupsafe import Markup
 
 from center.stores.telemetry import Curve, Value, labels, several
 from center.times import iso
@@ -28,8 +31,21 @@ def csv_answer(curves: Curves, unit: Callable[[str], str] = lambda _: "") -> Res
     return response
 
 
+# Of what devices send: what a terminal acts on, and what turns or breaks a line.
+_UNSEEN = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def seen(value: Any) -> Any:
+    """A text with U+FFFD for each control character in it; anything else as it is."""
+    if not isinstance(value, str) or not _UNSEEN.search(value):
+        return value
+    text = _UNSEEN.sub("\ufffd", str(value))
+    return Markup(text) if isinstance(value, Markup) else text  # noqa: S704 - markup before, with less in it now
+
+
 def _cell(text: str) -> str:
     """A text that a spreadsheet does not take for a formula: device names come from devices."""
+    text = seen(text)
     return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import logging
 import os
 import re
 import signal
@@ -20,7 +21,7 @@ from pytest_httpserver import HTTPServer
 from agent.registration.credentials import read_secret_file
 from agent.util.secret import Secret
 from center.app import FILE, create_app, serve
-from center.cli import main
+from center.cli import LogLine, main
 from center.context import EXTENSION
 from center.settings import InfluxSettings, ServerSettings, Settings
 from tests.center_helpers import embedded_settings, influx_settings
@@ -230,6 +231,11 @@ def test_a_key_goes_into_a_new_file_that_only_its_owner_can_read(tmp_path):
     assert again.exit_code == 78
     assert f"--output {file}: File exists: name a file that is not there yet" in again.stderr
     assert len(CliRunner().invoke(main, [*command[:4], "--list"]).stdout.splitlines()) == 1
+
+
+def test_nobody_writes_lines_of_the_log_by_a_path():
+    record = logging.makeLogRecord({"msg": "disconnected: %s", "args": ("/\nWARNING center.security: x\x1b[31m",)})
+    assert LogLine("%(message)s").format(record) == "disconnected: /\ufffdWARNING center.security: x\ufffd[31m"
 
 
 def test_a_server_thread_that_fails_ends_the_command_with_69(tmp_path, monkeypatch, caplog):

@@ -10,6 +10,7 @@ from types import MappingProxyType
 import pytest
 
 from center.context import EXTENSION
+from center.stores.telemetry import ENVIRONMENT, Point
 from tests.center_helpers import PASSWORD, text_of
 
 PAGES = ["/", "/devices", "/virtual", "/query", "/write", "/buckets", "/create", "/enrollment-keys", "/help"]
@@ -44,6 +45,19 @@ def test_no_page_has_anything_inline_or_from_elsewhere(client, pi_7, path):
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\bstyle=|\son\w+=", answer.text)
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', answer.text)
     assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_control_characters_that_a_device_sends_reach_neither_pages_nor_csv(client, center, pi_7):
+    for controls in ("\x1b[31m", "\u202e", "\u2028", "\x9b"):
+        tags = {"clientId": pi_7, "sensor": f"s{controls}"}
+        center.telemetry.write([Point(ENVIRONMENT, tags, {"Note": f"n{controls}", f"f{controls}": 1.0})])
+    for path in (
+        "/", "/devices/pi-7", "/dashboards/pi-7", "/query?device=pi-7&window=none", "/query?device=pi-7&format=csv",
+        "/api/devices/pi-7/measurements?format=csv", "/query?device=%1b%e2%80%ae",
+    ):  # fmt: skip
+        answer = client.get(path)
+        assert not set(answer.text) & set("\x1b\u202e\u2028\x9b"), path
+    assert "n\ufffd[31m" in client.get("/devices/pi-7").text + client.get("/query?device=pi-7&window=none").text
 
 
 def test_assets_are_gzipped_named_by_their_content_and_cached_for_ever(client, pi_7):
