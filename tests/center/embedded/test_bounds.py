@@ -63,6 +63,15 @@ def test_a_file_of_0_1_0_is_read_and_written_on(tmp_path):
             assert points_of(telemetry, "pi-1") == {NOW - HOUR: {"Temperature": 20.5, "CO2": 1}}
 
 
+def test_a_device_that_0_1_0_left_more_fields_than_it_may_have_goes_on_in_the_next_week(telemetry, monkeypatch):
+    telemetry.write([environment("pi-1", NOW - 10 * DAY, Temperature=20.5, mood=1.0, wind=2.0)])
+    monkeypatch.setattr(stored, "MAX_FIELDS", 2)
+    telemetry.write([environment("pi-1", NOW, Temperature=21.5, mood=1.5, wind=3.0)])
+    assert points_of(telemetry, "pi-1")[NOW] == {"Temperature": 21.5, "mood": 1.5, "wind": 3.0}
+    with pytest.raises(RefusedError, match="field limit"):
+        telemetry.write([environment("pi-1", NOW, rain=1.0)])
+
+
 def test_series_of_a_device_with_other_fields_in_other_orders_are_one_curve(telemetry):
     """Their columns differ, and so does what is asked of the table."""
     t = NOW - 10 * DAY
