@@ -12,7 +12,6 @@ from waitress.utilities import BadRequest
 
 from center.limits import SMALL_BODY
 
-MAX_REFUSAL = 65_536
 MAX_TRAILER = 16_384  # bytes; also of a line between chunks
 
 
@@ -60,16 +59,12 @@ def ask(application: Callable[..., Iterable[bytes]], environ: dict[str, Any]) ->
         answered = application(environ | {"wsgi.input": _Unread()}, start_response)
     except BodyWantedError:
         return None
-    body = b""
     try:
-        for piece in answered:
-            body += piece
-            if len(body) > MAX_REFUSAL:
-                break
+        body = b"".join(answered)
     finally:
         getattr(answered, "close", lambda: None)()
     status, headers = started
-    return Refusal(status, tuple(h for h in headers if h[0].lower() != "content-length"), body[:MAX_REFUSAL])
+    return Refusal(status, tuple(h for h in headers if h[0].lower() != "content-length"), body)
 
 
 class Task(WSGITask):  # type: ignore[misc] # waitress has no types

@@ -300,3 +300,4 @@ def test_asked_about_a_body_the_application_answers_or_wants_it():
     assert ask(application, {"PATH_INFO": "/write", "HTTP_AUTHORIZATION": "t"}) is None
     headers = (("Content-Type", "text/plain"),)
     assert ask(application, {"PATH_INFO": "/write"}) == Refusal("401 UNAUTHORIZED", headers, b"who?")
+    assert ask(application, {"PATH_INFO": "/large"}) == Refusal("200 OK", (), bytes(8_000_000))
