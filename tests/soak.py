@@ -278,7 +278,10 @@ class Soak:
                     self.differs(f"{change} more {name}, allowed are {allowed:.0f}: {ledger}")
         self.last = now, ledger["uncounted_s"], ledger["pending"]
         self.kills, self.damaged, self.unsaved = 0, max(0, self.damaged - 1), False
-        waiting = set(sorted(log)[-ledger["pending"] - 1 :]) if ledger["pending"] else set()
+        kept = sorted(
+            log.keys() - self.excused
+        )  # what a kill took is newer than what waits; if not, it is said next time
+        waiting = set(kept[-ledger["pending"] - 1 :]) if ledger["pending"] else set()
         missing = log.keys() - stored.keys() - self.excused - waiting
         if missing:
             self.differs(f"measured and stored nowhere: {spans(missing)}")
