@@ -278,9 +278,7 @@ class Soak:
                     self.differs(f"{change} more {name}, allowed are {allowed:.0f}: {ledger}")
         self.last = now, ledger["uncounted_s"], ledger["pending"]
         self.kills, self.damaged, self.unsaved = 0, max(0, self.damaged - 1), False
-        kept = sorted(
-            log.keys() - self.excused
-        )  # what a kill took is newer than what waits; if not, it is said next time
+        kept = sorted(log.keys() - self.excused)  # what a kill took is newer than what waits
         waiting = set(kept[-ledger["pending"] - 1 :]) if ledger["pending"] else set()
         missing = log.keys() - stored.keys() - self.excused - waiting
         if missing:
