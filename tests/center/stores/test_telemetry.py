@@ -343,6 +343,15 @@ def test_sparklines_are_made_for_a_whole_page(telemetry, device):
     assert telemetry.sparklines([], "Temperature", start_ns=NOW, stop_ns=NOW + HOUR, every_ns=HOUR) == {}
 
 
+def test_a_device_of_nothing_but_texts_has_no_curve_of_means(telemetry, device):
+    if only_numbers(telemetry):
+        return
+    telemetry.write([environment(device, NOW, Door=True, Note="hello")])
+    for fields in ((), ("Note",), ("Door", "Note")):
+        for band in (True, False):
+            assert telemetry.series(SeriesQuery(device, NOW, NOW + HOUR, fields, HOUR, "mean", band)) == []
+
+
 def test_last_seen_tells_who_is_silent(telemetry, device):
     telemetry.write(
         [
