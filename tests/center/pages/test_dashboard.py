@@ -48,6 +48,21 @@ def test_the_minimum_a_device_sends_shades_the_chart_of_its_mean_and_has_no_char
         assert (curve["field"], set(curve["v"])) == ("Temperature", {value})
 
 
+def test_a_device_of_nothing_but_texts_is_not_said_to_have_written_nothing(client, center):
+    center.telemetry.write([Point("environment", {"device": "door"}, {"Open": True, "Note": "hello"}, None)])
+    page = text_of(client.get("/dashboards/door"))
+    assert "What this device writes are no numbers" in page
+    assert "has not written" not in page
+    assert "<noscript>" in client.get("/dashboards/door").text
+
+
+def test_nights_are_shaded_at_greenwich_and_on_the_equator_too(client, center):
+    values = {"Temperature": 20.0, "Lat": 0.0, "Lon": 0.0}
+    center.telemetry.write([Point("environment", {"device": "buoy"}, values, None)])
+    for page in ("devices", "dashboards"):
+        assert 'data-lat="0.0" data-lon="0.0"' in client.get(f"/{page}/buoy").text
+
+
 def test_several_sensors_of_a_kind_have_a_curve_each(client, center):
     for name in ("bench", "window"):
         tags = {"clientId": "pi-7", "device": "pi-7", "sensor": name}
