@@ -15,10 +15,11 @@
   const channels = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
   const mixed = (a, b, share) => `#${channels(a).map((v, i) => Math.round(v + (channels(b)[i] - v) * share).toString(16).padStart(2, "0")).join("")}`;
 
-  // Colours belong to quantities; the n-th sensor of the board has its shade and dashes, the same on every chart.
+  // Colours belong to quantities; the n-th sensor of the board has its shade and dashes, the same on every chart: sixteen
+  // differ.
   iot.paint = (quantity, n) => {
     const [towards, share] = SHADES[n % SHADES.length];
-    return { stroke: mixed(css(`--c-${quantity}`), css(towards), share), dash: DASHES[n % DASHES.length] };
+    return { stroke: mixed(css(`--c-${quantity}`), css(towards), share), dash: DASHES[(n + Math.floor(n / SHADES.length)) % DASHES.length] };
   };
 
   // One name for each moment of the axis: the clock, with the date where it changes; days; months.
