@@ -11,7 +11,6 @@ window.iot = {};
   };
   const kept = () => { try { return JSON.parse(localStorage.getItem(KEY)) ?? {}; } catch { return {}; } };
   const format = new Intl.DateTimeFormat(undefined, { timeZoneName: "short", hour: "numeric" }); // one: each costs a phone 20 ms
-  const local = format.formatToParts(new Date()).find((part) => part.type === "timeZoneName")?.value ?? "";
   const twelve = format.resolvedOptions().hour12;
   const prefs = { temperature: "°C", pressure: "hPa", zone: "local", clock: twelve ? "12" : "24" };
   for (const [name, value] of Object.entries(kept())) if (CHOICES[name]?.includes(value)) prefs[name] = value;
@@ -43,7 +42,13 @@ window.iot = {};
     const d = new Date(prefs.zone === "utc" ? ms : ms - new Date(ms).getTimezoneOffset() * 60000);
     return { y: d.getUTCFullYear(), m: d.getUTCMonth(), d: d.getUTCDate(), h: d.getUTCHours(), min: d.getUTCMinutes(), s: d.getUTCSeconds() };
   };
-  const zone = () => (prefs.zone === "utc" ? "UTC" : local);
+  const zones = new Map(); // the zone's name at an offset: in winter a time of July is still one of the summer
+  const zone = (ms = Date.now()) => {
+    if (prefs.zone === "utc") return "UTC";
+    const offset = new Date(ms).getTimezoneOffset();
+    if (!zones.has(offset)) zones.set(offset, format.formatToParts(new Date(ms)).find((part) => part.type === "timeZoneName")?.value ?? "");
+    return zones.get(offset);
+  };
   const clock = (ms, seconds = true) => {
     const { h, min, s } = parts(ms);
     const tail = `${two(min)}${seconds ? `:${two(s)}` : ""}`;
@@ -53,7 +58,7 @@ window.iot = {};
   const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
   const day = (ms, year = false) => { const { y, m, d } = parts(ms); return `${d}\u00a0${MONTHS[m]}${year ? ` ${y}` : ""}`; };
   const month = (ms) => { const { y, m } = parts(ms); return `${MONTHS[m]} ${y}`; };
-  const exact = (ms, named = true) => `${date(ms)} ${clock(ms)}${named ? ` ${zone()}` : ""}`;
+  const exact = (ms, named = true) => `${date(ms)} ${clock(ms)}${named ? ` ${zone(ms)}` : ""}`;
   // For <input type="datetime-local">, and back.
   const toInput = (ms) => { const { h, min } = parts(ms); return `${date(ms)}T${two(h)}:${two(min)}`; };
   const fromInput = (value) => new Date(prefs.zone === "utc" ? `${value}Z` : value).getTime();
@@ -73,7 +78,7 @@ window.iot = {};
     for (const element of root.querySelectorAll("[data-v]")) show(element);
     for (const element of root.querySelectorAll("[data-unit-of]")) put(element, chosen(element.dataset.unitOf));
     for (const element of root.querySelectorAll("[data-exact]")) put(element, exact(Number(element.dataset.exact), element.dataset.plain === undefined));
-    for (const element of root.querySelectorAll("[data-zone]")) put(element, zone());
+    for (const element of root.querySelectorAll("[data-zone]")) put(element, zone(Number(element.closest("table")?.querySelector("[data-exact]")?.dataset.exact ?? Date.now())));
   };
   const choose = (name, value) => {
     prefs[name] = value;

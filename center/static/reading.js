@@ -132,12 +132,14 @@
       const row = (tag, cells) => make("tr", {}, ...cells.map((text, i) => make(tag, { textContent: text, className: i ? "right num" : "num", ...(tag === "th" ? { scope: "col" } : {}) })));
       const times = [...new Set(this.filled.flatMap((c) => c.t.filter((_, i) => c.v[i] !== null)))].sort((a, b) => b - a);
       const places = this.filled.map((c) => new Map(c.t.map((ms, i) => [ms, i])));
-      const body = times.slice(0, ROWS).map((ms) => row("td", [iot.exact(ms, false), ...this.filled.map((c, k) => {
+      const shown = times.slice(0, ROWS);
+      const mixed = new Set(shown.map(iot.zone)).size > 1; // over a change to or from summer time
+      const body = shown.map((ms) => row("td", [iot.exact(ms, mixed), ...this.filled.map((c, k) => {
         const v = c.v[places[k].get(ms)];
         return v === undefined || v === null ? "–" : iot.text(v, unit, this.chart.decimals);
       })]));
       const heads = this.filled.map((c) => `${board.several ? board.name(c) : label}${unit ? ` ${iot.chosen(unit)}` : ""}`);
-      const table = make("table", { className: "table table-sm" }, make("thead", {}, row("th", [`Time ${iot.zone()}`, ...heads])), make("tbody", {}, ...body));
+      const table = make("table", { className: "table table-sm" }, make("thead", {}, row("th", [mixed ? "Time" : `Time ${iot.zone(times[0])}`, ...heads])), make("tbody", {}, ...body));
       this.rows.replaceChildren(table, ...(times.length > ROWS ? [make("p", { className: "muted small m-2", textContent: `The newest ${ROWS} of ${iot.number(times.length, 0)}; the CSV has all.` })] : []));
     }
 
