@@ -99,10 +99,20 @@ def number(value: float | str | bool | None, field: str = "") -> str:
         return value
     shape = look(field)
     whole = shape.decimals == 0 or (isinstance(value, int) and not shape.unit)
-    text = f"{value:,.{0 if whole else shape.decimals}f}"
-    if not shape.unit and "." in text:
-        text = text.rstrip("0").rstrip(".")
+    if by_powers(value, shape.unit):
+        text = f"{value:.3e}".replace("e+", "e")
+    else:
+        text = f"{value:,.{0 if whole else shape.decimals}f}"
+        if not shape.unit and "." in text:
+            text = text.rstrip("0").rstrip(".")
     return text.replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", "\N{MINUS SIGN}")
+
+
+def by_powers(value: float, unit: str = "") -> bool:
+    """Whether it is written with a power of ten: too long otherwise, or nothing but noughts at three decimals in a
+    field that the data model does not know. As static/prefs.js.
+    """
+    return abs(value) >= 1e16 or (not unit and 0 < abs(value) < 0.001)
 
 
 def with_unit(value: float | str | bool | None, field: str) -> Markup:
@@ -110,7 +120,8 @@ def with_unit(value: float | str | bool | None, field: str) -> Markup:
     unit = look(field).unit
     shown = escape(number(value, field))
     if not unit:
-        return shown
+        attributes = measured(value, field)
+        return Markup("<span{}>{}</span>").format(attributes, shown) if attributes else shown
     space = "" if unit == "°" else " "
     return Markup('<span class="num"{}>{}<span class="unit">{}{}</span></span>').format(
         measured(value, field), shown, space, unit
@@ -205,7 +216,8 @@ def sparkline(points: Sequence[tuple[float, float]], field: str, start: float, s
     values = [v for _, v in points]
     low, high = min(values), max(values)
     # A flat course is drawn flat, not as noise blown up to the full height.
-    room = max(high - low, 10 ** -min(shape.decimals, 1), abs(high) * 1e-9)
+    least = 10 ** -min(shape.decimals, 1) if shape.unit else max(abs(low), abs(high)) / 100
+    room = max(high - low, least, abs(high) * 1e-9) or 1
     middle = (low + high) / 2
     steps = sorted(b[0] - a[0] for a, b in pairwise(points))
     gap = max(steps[len(steps) // 2] * 3, (stop - start) / 50)

@@ -219,7 +219,7 @@ def _drawn(curve: Curve, every_s: int | None) -> dict[str, Any]:
     breaks = gaps(times, (every_s or 0) * 1000)
 
     def shown(values: Sequence[Value]) -> list[Value | None]:
-        return [round(v, digits) if isinstance(v, float) else v for v in finite(with_gaps(values, breaks))]
+        return [rounded(v, digits) if isinstance(v, float) else v for v in finite(with_gaps(values, breaks))]
 
     band = {name: shown(values) for name, values in (("low", curve.low), ("high", curve.high)) if values}
     if curve.counts:
@@ -247,8 +247,13 @@ def _extremes(curve: Curve, digits: int) -> dict[str, Any]:
     return {
         "min": at(curve.low or curve.values, min),
         "max": at(curve.high or curve.values, max),
-        "mean": round(mean, digits) if is_number(mean) else None,
+        "mean": rounded(mean, digits) if is_number(mean) else None,
     }
+
+
+def rounded(value: float, digits: int) -> float:
+    """To so many digits behind the point, but never to less than four of its own: what is small is not nothing."""
+    return float(f"{value:.4g}") if abs(value) < 10 ** (3 - digits) else round(value, digits)
 
 
 def gaps(times: Sequence[int], every: int) -> set[int]:

@@ -130,7 +130,7 @@
         scales: { x: { range: () => this.board.range() }, y: { range: (_, low, high) => this.room(low, high) } },
         axes: [
           { ...axis, values: ticks, space: 64, size: 40 },
-          { ...axis, values: (_, splits, __, ___, step) => splits.map((v) => iot.number(v, digits(step))), space: 34, size: (_, values) => Math.max(44, 14 + 7 * Math.max(0, ...(values ?? []).map((v) => v.length))) },
+          { ...axis, values: (_, splits, __, ___, step) => splits.map((v) => iot.number(v, digits(step), digits(step), Math.abs(v) >= 1e16 || (v !== 0 && step < 1e-6))), space: 34, size: (_, values) => Math.max(44, 14 + 7 * Math.max(0, ...(values ?? []).map((v) => v.length))) },
         ],
         cursor: {
           sync: { key: this.board.key, scales: ["x", null], setSeries: false, filters: { pub: (kind) => kind === "mousemove" || kind === "mouseleave" } },
@@ -146,7 +146,8 @@
     room(low, high) {
       const lines = this.board.linesOf(this.field).map((v) => iot.convert(v, this.unit));
       [low, high] = [Math.min(low ?? Infinity, ...lines), Math.max(high ?? -Infinity, ...lines)];
-      const span = Math.max(high - low, 10 ** -Math.min(this.decimals, 1) * 2, Math.abs(high) * 1e-6);
+      const least = this.unit ? 10 ** -Math.min(this.decimals, 1) * 2 : Math.max(Math.abs(low), Math.abs(high)) / 50; // of what is not known
+      const span = Math.max(high - low, least, Math.abs(high) * 1e-6) || 1;
       const middle = (low + high) / 2;
       const bottom = middle - span * 0.56;
       return [low >= 0 && bottom < 0 ? 0 : bottom, middle + span * 0.56];

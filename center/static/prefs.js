@@ -23,16 +23,17 @@ window.iot = {};
 
   // ---- numbers
   const formats = new Map();
-  const number = (value, count, least = count) => {
-    const key = `${least} ${count}`;
-    if (!formats.has(key)) formats.set(key, new Intl.NumberFormat(undefined, { minimumFractionDigits: least, maximumFractionDigits: count }));
-    return formats.get(key).format(value).replace("-", "\u2212");
+  // `powers`: with a power of ten, for what would be too long otherwise or nothing but noughts (presentation.by_powers).
+  const number = (value, count, least = count, powers = Math.abs(value) >= 1e16) => {
+    const key = powers ? "powers" : `${least} ${count}`;
+    if (!formats.has(key)) formats.set(key, new Intl.NumberFormat(undefined, powers ? { notation: "scientific", maximumFractionDigits: 3 } : { minimumFractionDigits: least, maximumFractionDigits: count }));
+    return formats.get(key).format(value).replaceAll("-", "\u2212");
   };
   // A value of the data model as text, without its unit; a difference has no offset.
   const text = (value, unit, count, { difference = false } = {}) => {
     const shown = difference ? value * rule(unit)[0] : convert(value, unit);
     const digits = decimals(unit, count);
-    return number(shown, digits, unit ? digits : 0);
+    return number(shown, digits, unit ? digits : 0, Math.abs(shown) >= 1e16 || (!unit && shown !== 0 && Math.abs(shown) < 0.001));
   };
   const withUnit = (value, unit, count, how) => `${text(value, unit, count, how)}${unit ? (unit === "°" ? "" : "\u00a0") + chosen(unit) : ""}`;
 

@@ -153,7 +153,7 @@
       form.addEventListener("submit", (event) => {
         event.preventDefault();
         if (input.value === "" || !Number.isFinite(input.valueAsNumber)) return;
-        board.line(field, [...board.linesOf(field), Math.round(iot.revert(input.valueAsNumber, unit) * 1e4) / 1e4]);
+        board.line(field, [...board.linesOf(field), Number(iot.revert(input.valueAsNumber, unit).toPrecision(7))]);
         input.value = "";
       });
       this.marks = () => kept.replaceChildren(...board.linesOf(field).map((value) => {

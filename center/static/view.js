@@ -7,7 +7,7 @@
     const [start, stop] = ["start", "stop"].map((name) => Number(asked.get(name) ?? NaN));
     const lines = {};
     for (const text of asked.getAll("line")) {
-      const [, field, value] = /^(.+):(-?[\d.]+)$/.exec(text) ?? [];
+      const [, field, value] = /^(.+):(-?[\d.]+(?:e[+-]?\d+)?)$/.exec(text) ?? [];
       if (field && Number.isFinite(Number(value))) (lines[field] ??= []).push(Number(value));
     }
     return {

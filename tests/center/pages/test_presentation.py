@@ -23,6 +23,18 @@ def test_numbers_have_the_decimals_of_their_field():
     assert presentation.number("on", "mode") == "on"
 
 
+def test_what_is_too_small_or_too_long_for_its_decimals_has_a_power_of_ten():
+    assert presentation.number(2e-6, "Leak") == "2.000e\N{MINUS SIGN}06"
+    assert presentation.number(0.0, "Leak") == "0"
+    assert presentation.number(1e300, "Giant") == "1.000e300"
+    assert presentation.number(0.001, "Temperature") == "0.00"
+
+
+def test_a_number_without_a_unit_is_written_in_the_visitors_language_too():
+    assert presentation.with_unit(1.321, "Leak") == '<span data-v="1.321" data-u="" data-d="3">1.321</span>'
+    assert presentation.with_unit("on", "mode") == "on"
+
+
 def test_every_quantity_of_the_table_is_shown_by_it():
     for field, quantity in QUANTITIES.items():
         shown = presentation.look(field)
@@ -56,6 +68,8 @@ def test_times_are_said_as_people_say_them(seconds, said):
 
 
 def test_a_sparkline_breaks_at_a_gap_and_a_flat_course_stays_flat():
+    small = presentation.sparkline([(0, 1e-6), (1, 2e-6)], "Leak", 0, 1)
+    assert "M0.0 28.0L100.0 2.0" in small
     drawn = presentation.sparkline([(t, 20.0) for t in (0, 1, 2, 50, 51, 52)], "Temperature", 0, 60)
     line = re.search(r'class="line" d="([^"]+)"', drawn)[1]
     assert line.count("M") == 2

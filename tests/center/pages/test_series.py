@@ -58,6 +58,14 @@ def test_the_mean_of_a_curve_is_that_of_its_points_not_of_its_windows(client, ce
     assert [v for v in curve["v"] if v is not None] == [10.0, 20.0]
 
 
+def test_a_small_value_is_not_rounded_to_nothing(client, center):
+    write(center, "a", [{"Leak": 1.23456e-6, "Temperature": 20.123456}])
+    drawn = {c["field"]: c for c in client.get(f"/series.json?device=a&every=600&{HOUR_URL}").get_json()["curves"]}
+    leak = drawn["Leak"]
+    assert (leak["v"], leak["low"], leak["mean"]) == ([1.235e-6], [1.235e-6], 1.235e-6)
+    assert drawn["Temperature"]["v"] == [20.123]
+
+
 def test_every_point_is_drawn_and_a_gap_breaks_all_parts_of_a_curve(client, center):
     write(center, "a", [{"Temperature": 1.0}] * 3)
     center.telemetry.write([Point("environment", {"device": "a"}, {"Temperature": 9.0}, START + HOUR - SECOND)])
