@@ -10,7 +10,7 @@ from center.context import current_center
 from center.errors import RefusedError
 from center.pages import computed, live, presentation, series
 from center.pages.blueprint import pages
-from center.pages.forms import RANGES
+from center.pages.forms import MAX_DEVICES, RANGES
 from center.pages.states import is_number, newest, shown, stale_after_s, state_of
 from center.stores.telemetry import DAY_NS, HEALTH
 from center.tables import ordered
@@ -61,6 +61,7 @@ def dashboard(device_id: str) -> str:
         place={v.field: v for v in reversed(lasts) if v.field in {"Lat", "Lon"}},
         ranges={key: label for key, (label, _) in RANGES.items()} | {"all": "All time"},
         chosen=chosen if chosen in {*RANGES, "all"} else "24h",
+        most=MAX_DEVICES,
         devices=others if device_id in others else [device_id, *others],
     )
 

@@ -56,6 +56,7 @@
     sensorKey(curve) { return `${curve.device ?? this.device}\n${curve.sensor ?? ""}`; }
     place(curve) { return Math.max(this.sensors.indexOf(this.sensorKey(curve)), 0); }
     get coarse() { return this.data?.every >= 60; } // no second tells anything then
+    get fields() { return this.view.fields.filter((field) => this.charts.some((chart) => chart.field === field)); } // named and here; none: all
     get several() { return this.sensors.length > 1; }
     name(curve) {
       const device = curve.device ?? this.device;
@@ -123,7 +124,11 @@
         again = this.fixed ? null : data.again;
       } catch (error) {
         if (ticket !== this.ticket) return;
-        this.say(`The charts could not be loaded (${error.message}): trying again.`);
+        if (error.final) { // the address asks for what cannot be: asking again is no better
+          again = null;
+          this.say(`This cannot be drawn: ${error.message}.`);
+          for (const chart of wanted) chart.set([], "Not drawn");
+        } else this.say(`The charts could not be loaded (${error.message}): trying again.`);
       }
       if (again !== null && !document.hidden) this.timer = setTimeout(() => this.load(), again * 1000);
     }
@@ -131,7 +136,7 @@
     async ask(url) {
       const answer = await fetch(url, asJson);
       const data = await answer.json();
-      if (!answer.ok) throw new Error(data.message);
+      if (!answer.ok) throw Object.assign(new Error(data.message), { final: answer.status === 400 });
       return data;
     }
 
@@ -142,12 +147,13 @@
       this.sensors = [...this.sensors.filter((key) => key.startsWith(`${this.device}\n`)), ...this.sensors.filter((key) => !key.startsWith(`${this.device}\n`))];
       const points = data.curves.reduce((sum, curve) => sum + curve.t.length, 0);
       const left = data.left_out ? ` ${data.left_out} curves are left out: choose fewer charts or devices.` : "";
-      this.say(!points ? "No point in this range." : data.every_text ? `Each point is the mean of ${data.every_text}; shaded from the least to the greatest.${left}` : `Every point as it was measured.${left}`);
+      const absent = this.view.beside.filter((device) => !data.curves.some((curve) => curve.device === device));
+      this.say((!points ? "No point in this range." : data.every_text ? `Each point is the mean of ${data.every_text}; shaded from the least to the greatest.${left}` : `Every point as it was measured.${left}`) + (points && absent.length ? ` Nothing of ${absent.join(", ")}.` : ""));
       this.draw(charts);
     }
 
     arrange() {
-      if (this.kept) for (const chart of this.charts) chart.arrange(!this.view.fields.length || this.view.fields.includes(chart.field));
+      if (this.kept) for (const chart of this.charts) chart.arrange(!this.fields.length || this.fields.includes(chart.field));
     }
 
     say(text) { if (this.note && this.note.textContent !== text) this.note.textContent = text; }

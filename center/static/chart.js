@@ -56,16 +56,17 @@
       }, { rootMargin: "300px" }).observe(this.plot);
     }
 
-    // `wanted`: the visitor has it among the charts to see. A computed one without values is left out all the same.
+    // `wanted`: the visitor has it among the charts to see. A computed one without values is left out, unless it was named.
     arrange(wanted) {
       this.wanted = wanted;
-      const empty = this.root.classList.contains("is-computed") && this.loaded && !this.curves.some((curve) => curve.v.some((v) => v !== null));
+      const empty = this.root.classList.contains("is-computed") && !this.board.fields.includes(this.field) && this.loaded && !this.curves.some((curve) => curve.v.some((v) => v !== null));
       (this.root.closest(".chart-panel") ?? this.root).hidden = !wanted || empty;
     }
 
     // A list of {field, sensor, device, t, v, low?, high?}, times in Unix ms; null where a line breaks.
-    set(curves) {
-      this.curves = curves;
+    // `why`: said where there are none.
+    set(curves, why = "No data in this range") {
+      Object.assign(this, { curves, why });
       this.loaded = true;
       this.arrange(this.wanted);
       if (this.onScreen) this.draw(); else this.due = true;
@@ -87,7 +88,7 @@
     clear() { // no data: words, and no axis that nobody measured
       this.u?.destroy();
       this.u = this.built = null;
-      this.none.textContent = this.loaded ? "No data in this range" : "Loading …";
+      this.none.textContent = this.loaded ? this.why : "Loading …";
       this.plot.replaceChildren(this.none);
     }
 

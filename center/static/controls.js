@@ -31,7 +31,7 @@
 
     toggle(field) {
       const all = this.board.charts.map((chart) => chart.field);
-      const shown = this.board.view.fields.length ? this.board.view.fields : all;
+      const shown = this.board.fields.length ? this.board.fields : all;
       const next = all.filter((other) => (other === field ? !shown.includes(field) : shown.includes(other)));
       this.board.change({ fields: next.length === all.length || next.length === 0 ? [] : next });
     }
@@ -48,6 +48,12 @@
     compare(input) {
       const device = input.value.trim();
       if (!device || device === this.board.device || this.board.view.beside.includes(device)) return;
+      if (this.board.view.beside.length + 1 >= Number(input.dataset.most)) {
+        input.setCustomValidity(`At most ${input.dataset.most} devices in one chart: take one away first.`);
+        input.reportValidity();
+        input.setCustomValidity("");
+        return;
+      }
       input.value = "";
       this.board.change({ beside: [...this.board.view.beside, device] });
       iot.announce(`${device} is drawn beside ${this.board.device}`);
@@ -66,9 +72,9 @@
     }
 
     show() {
-      const { view } = this.board;
+      const { view, fields } = this.board;
       for (const button of this.root.querySelectorAll("[data-set-range]")) button.setAttribute("aria-pressed", String(!view.zoom && button.dataset.setRange === view.range));
-      for (const button of this.root.querySelectorAll("[data-toggle-field]")) button.setAttribute("aria-pressed", String(!view.fields.length || view.fields.includes(button.dataset.toggleField)));
+      for (const button of this.root.querySelectorAll("[data-toggle-field]")) button.setAttribute("aria-pressed", String(!fields.length || fields.includes(button.dataset.toggleField)));
       for (const element of this.root.querySelectorAll("[data-reset]")) element.hidden = view.zoom === null;
       const [start, stop] = this.board.range();
       const form = this.root.querySelector("[data-calendar]");

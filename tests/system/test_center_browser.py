@@ -417,6 +417,9 @@ def test_the_chooser_of_devices_stays_at_arrow_keys_and_takes_the_view_along(chr
         page.get_by_text("Lines").first.click()
         page.get_by_role("button", name="Remove the line at 21.50 °C").click()
         page.wait_for_url("**/dashboards/pi-7?range=7d&field=Temperature")
+        seen.go("/dashboards/pi-7?range=7d&field=Soil")  # of another device: this one's are shown, not none
+        seen.wait(DRAWN)
+        assert page.locator(".chart-panel:not([hidden])").count() > 1
         assert seen.noted == []
 
 
@@ -434,6 +437,10 @@ def test_what_is_shown_stands_in_the_address(chromium, open_center):
         assert asked["range"] == ["all"]
         assert asked["with"] == ["attic"]
         assert "CO2" not in asked["field"]
+        page.get_by_label("Compare with the device").fill("nobody")
+        page.get_by_role("button", name="Add").click()
+        page.get_by_text("Nothing of nobody.").wait_for()
+        page.go_back()
         page.reload()
         seen.wait("[...document.querySelectorAll('.chart-figures h3')].some((h) => h.textContent.includes('attic'))")
         assert page.get_by_role("button", name="CO₂").get_attribute("aria-pressed") == "false"
@@ -460,6 +467,8 @@ def test_units_and_times_are_the_visitors(chromium, open_center):
         page = seen.go("/devices/pi-7")
         seen.wait("document.querySelector('[data-last=Pressure]').textContent.includes(',')")  # 1.013,25
         celsius = float(page.locator("[data-last=Temperature]").first.get_attribute("data-v"))
+        assert page.evaluate("iot.exact(Date.UTC(2026, 6, 1))") == "2026-07-01 02:00:00 MESZ"  # in winter, too
+        assert page.evaluate("iot.exact(Date.UTC(2026, 0, 1))") == "2026-01-01 01:00:00 MEZ"
         page.get_by_role("button", name="Units and times").click()
         page.get_by_label("Temperature", exact=True).select_option("°F")
         page.get_by_label("Pressure", exact=True).select_option("inHg")
