@@ -150,7 +150,8 @@ def offline() -> Response:
 @assets.get("/sw.js")
 def service_worker() -> Response:
     """It lies at the root, since a worker reaches what lies below it; a new release names its files anew."""
-    release = hashlib.sha256("".join(load(name).digest for name in _SOURCES).encode()).hexdigest()[:12]
+    page = render_template("offline.html", asset_url=asset_url)  # kept by the worker too: it names its style by content
+    release = hashlib.sha256("".join([page, *(load(name).digest for name in _SOURCES)]).encode()).hexdigest()[:12]
     parts = ", ".join(f'"{asset_url(name)}"' for name in _OFFLINE)
     script = _own("sw.js")[0].read_text().replace("RELEASE", release).replace('"PARTS"', parts)
     return Response(script, content_type=_JS, headers={"Cache-Control": "no-cache"})

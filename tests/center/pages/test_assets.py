@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 
 from center.pages.assets import _uplot, load
 from center.pages.stylesheet import needed
@@ -35,12 +36,16 @@ def test_a_style_sheet_keeps_the_rules_of_the_classes_that_are_used():
     )
 
 
-def test_what_is_kept_for_the_time_without_a_network_is_there(client):
+def test_what_is_kept_for_the_time_without_a_network_is_there(client, monkeypatch):
     script = client.get("/sw.js")
     assert script.headers["Cache-Control"] == "no-cache"
     parts = re.search(r'const PARTS = \["([^\]]+)"\]', script.text)[1].split('", "')
     assert len(parts) == 4
     assert [client.get(part).status_code for part in parts] == [200] * 4
+    with monkeypatch.context() as patch:  # another page without a network is another worker: browsers then take both
+        patch.setattr(sys.modules["center.pages.assets"], "render_template", lambda *_, **__: "another page")
+        assert client.get("/sw.js").text != script.text
+    assert 'href=""' in client.get("/offline").text  # again what was asked for
     manifest = client.get("/manifest.webmanifest")
     assert manifest.content_type == "application/manifest+json"
     assert [client.get(icon["src"]).status_code for icon in manifest.json["icons"]] == [200] * 4
