@@ -202,7 +202,7 @@
       if (this.tip.hidden) return;
       const moment = document.createElement("span");
       moment.className = "muted";
-      moment.textContent = `${iot.day(said[0].t)}, ${iot.clock(said[0].t, !this.board.coarse)}`;
+      moment.textContent = this.reading.when(said[0].t);
       this.tip.replaceChildren(moment, ...said.map(({ name, words, n }) => {
         const line = document.createElement("span");
         line.append(this.board.several ? iot.swatch(this.colour, n) : "", name ? `${name} ` : "", Object.assign(document.createElement("b"), { textContent: words }));

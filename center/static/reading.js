@@ -3,7 +3,7 @@
 "use strict";
 (() => {
   const { iot } = window;
-  const ROWS = 300, HOUR = 3600000;
+  const ROWS = 300, HOUR = 3600000, DAY = 24 * HOUR;
   const make = (tag, properties = {}, ...children) => {
     const element = Object.assign(document.createElement(tag), properties);
     element.append(...children);
@@ -73,7 +73,18 @@
 
     moment(ms) {
       const [start, stop] = this.chart.board.range();
-      return stop - start <= 86400000 * 1.01 ? iot.clock(ms, stop - start < 3600000) : `${iot.day(ms)}, ${iot.clock(ms, false)}`;
+      return stop - start <= DAY * 1.01 ? iot.clock(ms, stop - start < HOUR) : this.when(ms);
+    }
+
+    // Day and clock, with the year where the range has several. The end of a window of days is midnight in UTC of the
+    // day after: what is said then are its days.
+    when(ms) {
+      const { board } = this.chart, every = 1000 * (board.data?.every ?? 0), [start, stop] = board.range();
+      const day = (at) => iot.day(at, stop - start > 300 * DAY);
+      if (every < DAY) return `${day(ms)}, ${iot.clock(ms, !board.coarse)}`;
+      const began = (Math.ceil(ms / every) - 1) * every;
+      const [from, to] = [day(began + DAY / 2), day(Math.max(ms - DAY / 2, began + DAY / 2))];
+      return from === to ? from : `${from} to ${to}`;
     }
 
     draw(curves) {
@@ -110,7 +121,7 @@
     }
 
     key(event) {
-      const { u, board } = this.chart;
+      const { u } = this.chart;
       if (!u || event.ctrlKey || event.metaKey || event.altKey) return;
       if (event.key === "Escape") { u.setCursor({ left: -10, top: -10 }); return; }
       const t = u.data[0], last = t.length - 1;
@@ -123,7 +134,7 @@
       while (idx > 0 && idx < last && !some(idx)) idx += by < 0 ? -1 : 1; // over the gaps
       u.setCursor({ left: u.valToPos(t[idx], "x"), top: 10 });
       const said = this.at(u.cursor.idxs).map(({ name, words }) => `${name ? `${name} ` : ""}${words}`).join("; ");
-      iot.announce(`${iot.day(t[idx])} ${iot.clock(t[idx], !board.coarse)}: ${said || "no value"}`);
+      iot.announce(`${this.when(t[idx])}: ${said || "no value"}`);
     }
 
     fill() {

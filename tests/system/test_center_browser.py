@@ -367,7 +367,7 @@ def test_a_chart_is_read_by_keyboard_and_as_a_table(chromium, open_center):
         plot = page.get_by_label("Temperature: arrow keys read the values")
         plot.press("End")
         said = page.locator("#announce")
-        assert re.fullmatch(r"\d+\s\w+ \d\d:\d\d:\d\d: bench 20\.00\s°C; window 25\.00\s°C", said.text_content())
+        assert re.fullmatch(r"\d+\s\w+, \d\d:\d\d:\d\d: bench 20\.00\s°C; window 25\.00\s°C", said.text_content())
         last = said.text_content()
         plot.press("ArrowLeft")
         assert said.text_content() != last
@@ -469,6 +469,12 @@ def test_units_and_times_are_the_visitors(chromium, open_center):
         celsius = float(page.locator("[data-last=Temperature]").first.get_attribute("data-v"))
         assert page.evaluate("iot.exact(Date.UTC(2026, 6, 1))") == "2026-07-01 02:00:00 MESZ"  # in winter, too
         assert page.evaluate("iot.exact(Date.UTC(2026, 0, 1))") == "2026-01-01 01:00:00 MEZ"
+        said = """([day, days]) => iot.Reading.prototype.when.call({ chart: { board: {
+            data: { every: days * 86400 }, coarse: true, range: () => [0, 4e10],
+        } } }, Date.UTC(2026, 6, day))"""
+        assert page.evaluate(said, [9, 1]) == "8\xa0Jul 2026"  # its window ends at the midnight after
+        assert page.evaluate(said, [10, 2]) == "8\xa0Jul 2026 to 9\xa0Jul 2026"
+        assert page.evaluate(said, [9, 0.5]) == "9\xa0Jul 2026, 02:00"
         page.get_by_role("button", name="Units and times").click()
         page.get_by_label("Temperature", exact=True).select_option("°F")
         page.get_by_label("Pressure", exact=True).select_option("inHg")
