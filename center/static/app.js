@@ -22,7 +22,7 @@
   const freshen = (root = document) => {
     for (const t of root.querySelectorAll("time[data-ago]")) {
       const at = Date.parse(t.dateTime);
-      put(t, ago((Date.now() - at) / 1000));
+      put(t, ago((iot.now() - at) / 1000));
       t.title = iot.exact(at);
     }
     iot.apply(root);

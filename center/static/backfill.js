@@ -7,7 +7,7 @@ addEventListener("DOMContentLoaded", () => {
   const box = document.getElementById("fill-progress");
   const bar = box.querySelector("progress");
   const note = document.getElementById("fill-note");
-  const format = (n) => n.toLocaleString("en").replaceAll(",", "\u202f");
+  const format = (n) => window.iot.number(n, 0);
   const renewed = async () => { // what stands above: registered, live, its last point
     const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
     if (!answer.ok) return;

@@ -25,7 +25,8 @@
     step(by) {
       const [start, stop] = this.board.range();
       const span = stop - start;
-      if (by > 0 && stop + span > Date.now()) this.board.zoom(Math.min(start + span, Date.now() - span), Math.min(stop + span, Date.now()));
+      const now = iot.now();
+      if (by > 0 && stop + span > now) this.board.zoom(Math.min(start + span, now - span), Math.min(stop + span, now));
       else this.board.zoom(start + by * span, stop + by * span);
     }
 

@@ -6,8 +6,11 @@
   const BEAT = 15000; // ms
   const WHOLE = 20; // every so many times a part is asked for with the courses of the day
   const AFTER = 3; // a center that is away for a moment is not worth a word: a retry follows in a third of a beat
-  let ahead = Number(now) - Date.now(); // of this machine's clock
   let failed = 0;
+  // The center's clock is ahead of this machine's by so much: ages are told by it. Less is the network's.
+  const tell = (time) => { const ahead = time - Date.now(); window.iot.ahead = Math.abs(ahead) > 5000 ? ahead : 0; };
+  tell(Number(now));
+  if (window.iot.ahead) window.iot.freshen();
 
   // ---- is all well?
   const say = (title, text, link) => {
@@ -56,7 +59,7 @@
       const said = await answer.json();
       failed = 0;
       if (answer.ok) {
-        ahead = said.now - Date.now();
+        tell(said.now);
         say("");
       } else if (answer.status === 401) {
         say("Your session has ended.", "What is on this page is not kept up to date any more.", `${login}?next=${encodeURIComponent(location.pathname + location.search)}`);
@@ -79,7 +82,7 @@
   const fade = () => {
     for (const value of document.querySelectorAll(".value[data-time-ns]")) {
       const limit = Number(value.closest("[data-stale-after]")?.dataset.staleAfter ?? Infinity);
-      const stale = (Date.now() + ahead) / 1000 - Number(value.dataset.timeNs) / 1e9 > limit;
+      const stale = window.iot.now() / 1000 - Number(value.dataset.timeNs) / 1e9 > limit;
       if (stale !== (value.dataset.stale !== undefined)) value.toggleAttribute("data-stale", stale);
     }
   };

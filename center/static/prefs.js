@@ -87,5 +87,6 @@ window.iot = {};
     apply();
     document.dispatchEvent(new CustomEvent("prefschange"));
   };
-  Object.assign(window.iot, { prefs, CHOICES, choose, chosen, convert, revert, decimals, number, text, withUnit, clock, date, day, month, exact, zone, toInput, fromInput, apply, show });
+  const now = () => Date.now() + (window.iot.ahead ?? 0); // by the center's clock (live.js)
+  Object.assign(window.iot, { now, prefs, CHOICES, choose, chosen, convert, revert, decimals, number, text, withUnit, clock, date, day, month, exact, zone, toInput, fromInput, apply, show });
 })();

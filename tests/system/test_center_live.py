@@ -106,6 +106,14 @@ def test_a_value_fades_with_its_age_and_comes_back_with_the_next_one(page, runni
     assert page.locator("[data-confirm]").count() == 1  # what a part leaves out stays
 
 
+def test_ages_are_told_by_the_clock_of_the_center_where_the_browsers_is_wrong(page, running, center):
+    center.telemetry.write([environment("pi-9", now_ns() - 90 * 10**9, Temperature=20.0)])
+    page.add_init_script("const now = Date.now; Date.now = () => now() - 3600000")
+    page.goto(running.url + "/devices/pi-9")
+    assert page.locator("time[data-ago]").first.inner_text() in {"1 min ago", "2 min ago"}
+    assert page.evaluate("Date.now() < iot.now() - 3500000")
+
+
 def test_writing_missing_data_renews_what_stands_above(page, running, center):
     page.goto(running.url + "/virtual")
     assert "not yet: writing data registers it" in page.inner_text("#fill-facts")
