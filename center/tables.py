@@ -83,7 +83,7 @@ def _lines(curves: Curves, unit: Callable[[str], str]) -> Iterator[str]:
     names = [_cell(f"{f} ({unit(f)})" if unit(f) else f) for f in fields]
     writer.writerow(["time", *compress(("device", "sensor"), said), *names])
     for count, ((at, *whose), row) in enumerate(sorted(rows_of(curves, fields).items())):
-        cells = [_cell(v) if isinstance(v, str) else v for v in row]
+        cells = [_cell(v) if isinstance(v, str) else str(v).lower() if isinstance(v, bool) else v for v in row]
         writer.writerow([iso(at), *map(_cell, compress(whose, said)), *cells])
         if count % 1000 == 999:
             yield piece.getvalue()

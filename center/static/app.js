@@ -19,16 +19,16 @@
     return ahead ? `in ${Math.floor(seconds)} s` : `${Math.floor(seconds)} s ago`;
   };
   const put = (element, text) => { if (element.textContent !== text) element.textContent = text; };
-  const freshen = (root = document) => {
+  const age = (root = document) => {
     for (const t of root.querySelectorAll("time[data-ago]")) {
       const at = Date.parse(t.dateTime);
       put(t, ago((iot.now() - at) / 1000));
       t.title = iot.exact(at);
     }
-    iot.apply(root);
   };
+  const freshen = (root) => { age(root); iot.apply(root); };
   freshen();
-  setInterval(freshen, 1000);
+  setInterval(age, 1000); // nothing else changes by itself: a table has thousands of numbers
   Object.assign(iot, { freshen, announce });
 
   // ---- copying

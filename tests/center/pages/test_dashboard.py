@@ -137,9 +137,10 @@ def test_the_csv_has_a_column_for_each_field_with_its_unit(client, pi_7):
 
 def test_a_csv_holds_no_formula_that_a_device_could_have_sent(client, center):
     tags = {"device": "evil", "sensor": "=cmd()"}
-    center.telemetry.write([Point("environment", tags, {"=x": 1.0, "Note": "@SUM(A1)"}, now_ns())])
+    center.telemetry.write([Point("environment", tags, {"=x": 1.0, "Note": "@SUM(A1)", "Open": True}, now_ns())])
     answer = client.get("/query?device=evil&range=1h&window=none&fn=last&format=csv").text
     assert not re.search(r"(^|,)[=+@]", answer, re.MULTILINE)
+    assert answer.endswith(",true\n")  # as InfluxDB writes it
 
 
 def test_windows_fit_the_screen():

@@ -18,6 +18,8 @@ def test_a_query_shows_its_flux_its_rows_and_its_csv(client, pi_7):
     assert "aggregateWindow(every: 5m, fn: max" in page
     assert 'r._field == "Temperature"' in page
     assert re.search(r"Time UTC Temperature °C 20\d\d-", page)
+    assert re.search(r'<td class="right num" data-v="[-\d.]+" data-u="°C" data-d="2">', answer.text)  # for °F
+    assert 'data-unit-of="°C"' in answer.text
     csv_url = html.unescape(re.search(r'href="([^"]+)" download', answer.text)[1])
     assert client.get(csv_url).text.startswith("time,Temperature (°C)")
 
