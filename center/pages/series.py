@@ -100,9 +100,13 @@ def answer(device_ids: Sequence[str], *, fields: Sequence[str] = (), width: int 
 
 
 def table(device_ids: Sequence[str]) -> Response:
-    """The same as CSV."""
-    found = [(query, current_center().telemetry.series(replace(query, band=False))) for query in _asked(device_ids)]
-    return csv_answer({query.device_id: _chosen(curves) for query, curves in found}, presentation.unit)
+    """The same as CSV; what is computed only where it is named."""
+    found = {}
+    for query in _asked(device_ids):
+        asked = replace(query, fields=computed.sources(query.fields), band=False)
+        curves = computed.with_computed(current_center().telemetry.series(asked), query.fields)
+        found[query.device_id] = _chosen(curves)
+    return csv_answer(found, presentation.unit)
 
 
 def _asked(device_ids: Sequence[str], fields: Sequence[str] = (), width: int = WIDTH) -> list[SeriesQuery]:

@@ -109,7 +109,7 @@
       const wanted = this.charts.filter((chart) => chart.wanted);
       const params = this.params(Math.round(wanted[0]?.plot.clientWidth || 900));
       const csv = this.root.querySelector("[data-csv]");
-      if (csv) csv.href = `${csv.dataset.csv}?${params}`;
+      if (csv) csv.href = `${csv.dataset.csv}?${new URLSearchParams([...params, ...this.fields.map((field) => ["field", field])])}`;
       for (const chart of wanted) params.append("field", chart.field);
       const question = String(params);
       const more = this.asked === question && this.since > 0 && this.parts < WHOLE; // late points come with the whole

@@ -259,7 +259,7 @@ def _use_the_dashboard(seen, folder):
 def _write_missing_data(seen):
     page = seen.go("/virtual")
     page.get_by_role("button", name="Write missing data").click()
-    page.get_by_text(re.compile("Done: 10\u202f08[01] points written")).first.wait_for(
+    page.get_by_text(re.compile("Done: 10,08[01] points written")).first.wait_for(
         timeout=30_000
     )  # a minute may begin
     bar = page.get_by_label("Progress")
@@ -417,6 +417,7 @@ def test_the_chooser_of_devices_stays_at_arrow_keys_and_takes_the_view_along(chr
         page.get_by_text("Lines").first.click()
         page.get_by_role("button", name="Remove the line at 21.50 °C").click()
         page.wait_for_url("**/dashboards/pi-7?range=7d&field=Temperature")
+        assert page.get_by_role("link", name="Download CSV").get_attribute("href").endswith("&field=Temperature")
         seen.go("/dashboards/pi-7?range=7d&field=Soil")  # of another device: this one's are shown, not none
         seen.wait(DRAWN)
         assert page.locator(".chart-panel:not([hidden])").count() > 1

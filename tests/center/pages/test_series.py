@@ -124,6 +124,13 @@ def test_the_csv_says_device_and_sensor(client, two):
     assert head == "time,Temperature (°C),Humidity (%RH)"
 
 
+def test_the_csv_has_what_is_computed_where_it_is_named(client, two):
+    head, first, *_ = client.get(f"/series.csv?device=a&every=600&field=DewPoint&{HOUR_URL}").text.splitlines()
+    assert head == "time,DewPoint (°C)"
+    (curve,) = client.get(f"/series.json?device=a&every=600&field=DewPoint&{HOUR_URL}").get_json()["curves"]
+    assert round(float(first.split(",")[1]), 3) == curve["v"][0]
+
+
 def test_a_query_compares_too(client, two):
     asked = "device=a,+b&field=Temperature&since=2026-01-01T00:00:00Z&to=2026-01-01T01:00:00Z&window=1h"
     page = client.get(f"/query?{asked}").text
