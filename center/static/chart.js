@@ -25,7 +25,8 @@
   // One name for each moment of the axis: the clock, with the date where it changes; days; months.
   const ticks = (u, splits, _axis, _space, step) => splits.map((ms, i) => {
     if (step >= 28 * DAY) return iot.month(ms);
-    if (step >= DAY) return iot.day(ms);
+    const year = (at) => iot.date(at).slice(0, 4);
+    if (step >= DAY) return iot.day(ms, i ? year(ms) !== year(splits[i - 1]) : undefined);
     const turned = i === 0 || iot.date(ms) !== iot.date(splits[i - 1]);
     return iot.clock(ms, step < 60000) + (turned ? `\n${iot.day(ms)}` : "");
   });

@@ -38,6 +38,7 @@ window.iot = {};
   const withUnit = (value, unit, count, how) => `${text(value, unit, count, how)}${unit ? (unit === "°" ? "" : "\u00a0") + chosen(unit) : ""}`;
 
   // ---- times
+  const now = () => Date.now() + (window.iot.ahead ?? 0); // by the center's clock (live.js)
   const two = (n) => String(n).padStart(2, "0");
   const parts = (ms) => {
     const d = new Date(prefs.zone === "utc" ? ms : ms - new Date(ms).getTimezoneOffset() * 60000);
@@ -57,7 +58,8 @@ window.iot = {};
   };
   const date = (ms) => { const { y, m, d } = parts(ms); return `${y}-${two(m + 1)}-${two(d)}`; };
   const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-  const day = (ms, year = false) => { const { y, m, d } = parts(ms); return `${d}\u00a0${MONTHS[m]}${year ? ` ${y}` : ""}`; };
+  // With the year where asked, and by default where it is not this one.
+  const day = (ms, year) => { const { y, m, d } = parts(ms); return `${d}\u00a0${MONTHS[m]}${year ?? y !== parts(now()).y ? ` ${y}` : ""}`; };
   const month = (ms) => { const { y, m } = parts(ms); return `${MONTHS[m]} ${y}`; };
   const exact = (ms, named = true) => `${date(ms)} ${clock(ms)}${named ? ` ${zone(ms)}` : ""}`;
   // For <input type="datetime-local">, and back.
@@ -87,6 +89,5 @@ window.iot = {};
     apply();
     document.dispatchEvent(new CustomEvent("prefschange"));
   };
-  const now = () => Date.now() + (window.iot.ahead ?? 0); // by the center's clock (live.js)
   Object.assign(window.iot, { now, prefs, CHOICES, choose, chosen, convert, revert, decimals, number, text, withUnit, clock, date, day, month, exact, zone, toInput, fromInput, apply, show });
 })();

@@ -80,7 +80,7 @@
     // day after: what is said then are its days.
     when(ms) {
       const { board } = this.chart, every = 1000 * (board.data?.every ?? 0), [start, stop] = board.range();
-      const day = (at) => iot.day(at, stop - start > 300 * DAY);
+      const day = (at) => iot.day(at, stop - start > 300 * DAY || undefined);
       if (every < DAY) return `${day(ms)}, ${iot.clock(ms, !board.coarse)}`;
       const began = (Math.ceil(ms / every) - 1) * every;
       const [from, to] = [day(began + DAY / 2), day(Math.max(ms - DAY / 2, began + DAY / 2))];

@@ -473,6 +473,7 @@ def test_units_and_times_are_the_visitors(chromium, open_center):
         said = """([day, days]) => iot.Reading.prototype.when.call({ chart: { board: {
             data: { every: days * 86400 }, coarse: true, range: () => [0, 4e10],
         } } }, Date.UTC(2026, 6, day))"""
+        assert page.evaluate("iot.day(Date.UTC(2023, 6, 1))") == "1\xa0Jul 2023"  # no year is this one
         assert page.evaluate(said, [9, 1]) == "8\xa0Jul 2026"  # its window ends at the midnight after
         assert page.evaluate(said, [10, 2]) == "8\xa0Jul 2026 to 9\xa0Jul 2026"
         assert page.evaluate(said, [9, 0.5]) == "9\xa0Jul 2026, 02:00"
