@@ -259,9 +259,7 @@ def _use_the_dashboard(seen, folder):
 def _write_missing_data(seen):
     page = seen.go("/virtual")
     page.get_by_role("button", name="Write missing data").click()
-    page.get_by_text(re.compile("Done: 10,08[01] points written")).first.wait_for(
-        timeout=30_000
-    )  # a minute may begin
+    page.get_by_text(re.compile("Done: 10,08[01] points written")).first.wait_for(timeout=30_000)  # a minute may begin
     bar = page.get_by_label("Progress")
     assert bar.get_attribute("value") == bar.get_attribute("max") == "10080"
     seen.shoot("virtual")
