@@ -1,4 +1,4 @@
-"""What the board says of itself: temperature, memory, free disk, under-voltage and throttling. Reads files only.
+"""What the board says of itself: temperature, memory, free disk, under-voltage, throttling and address. Sends nothing.
 
 A value that a board does not have is None: nothing is made up for it.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,9 @@ THROTTLED_BITS = {
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """At one moment. Temperatures °C, sizes bytes, `throttled` the flags of THROTTLED_BITS, `load` runnable threads."""
+    """At one moment. Temperatures °C, sizes bytes, `throttled` the flags of THROTTLED_BITS, `load` runnable threads,
+    `address` the 32 bits of an IPv4 address.
+    """
 
     cpu_temperature: float | None = None
     memory_available: int | None = None
@@ -37,6 +40,7 @@ class Board:
     uptime: float | None = None
     load: float | None = None
     throttled: int | None = None
+    address: int | None = None
 
 
 def read_board(folder: Path | None = None, root: Path = ROOT) -> Board:
@@ -53,6 +57,7 @@ def read_board(folder: Path | None = None, root: Path = ROOT) -> Board:
         uptime=_number(text_of(root / "proc/uptime").partition(" ")[0]),
         load=_number(text_of(root / "proc/loadavg").partition(" ")[0]),
         throttled=_throttled(root),
+        address=_address(),
     )
 
 
@@ -97,3 +102,13 @@ def _throttled(root: Path) -> int | None:
         return int(text_of(root / THROTTLED), 16)
     except ValueError:
         return None
+
+
+def _address() -> int | None:
+    """Of the interface that leads out. Connecting a datagram socket only looks the route up: nothing is sent to that
+    address, which nobody has (RFC 5737).
+    """
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        out.connect(("192.0.2.1", 9))
+        return int.from_bytes(socket.inet_aton(out.getsockname()[0]))
+    return None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent import __version__
 from agent.config.settings import HealthSettings
 from agent.points.schema import HEALTH_MEASUREMENT, Line, written
 from agent.status.board import Board, read_board
@@ -21,8 +23,10 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
 
     Integers: measured, delivered, pending, rejected, dropped, unaccounted (points), buffer_bytes, memory_available,
     memory_process, disk_free (bytes), throttled (flags, see board.py), clock_good (0 or 1), refused, stuck (quantities
-    of all sensors, at this moment). Floats: uptime, board_uptime, clock_error_s (s), cpu_temperature (°C), load,
-    interval (s: of the sensor that reports least often; left out while a deadband holds reports back).
+    of all sensors, at this moment), sensors (how many), version (0.2.0 is 2000: three digits a part), address (IPv4, as
+    one number). Floats: uptime, board_uptime, clock_error_s (s), cpu_temperature (°C), load, interval (s: of the sensor
+    that reports least often; left out while a deadband holds reports back), asked_interval (s: what the center told).
+    Numbers only: not every store keeps texts.
     """
     sensors = snapshot.get("sensors", [])
     ledger = snapshot.get("ledger", {})
@@ -36,6 +40,9 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
         "clock_good": snapshot.get("clock", {}).get("good"),
         "refused": sum(len(sensor["refused"]) for sensor in sensors),
         "stuck": sum(len(sensor["stuck"]) for sensor in sensors),
+        "sensors": len(sensors),
+        "version": version_number(__version__),
+        "address": board.address,
     }
     floats = {
         "uptime": snapshot.get("uptime_s"),
@@ -46,10 +53,17 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
         "interval": None
         if any(sensor.get("suppressed") for sensor in sensors)
         else max((sensor["interval"] for sensor in sensors), default=None),
+        "asked_interval": ((snapshot.get("registration") or {}).get("remote") or {}).get("measurement_interval"),
     }
     fields: dict[str, float | int] = {name: int(value) for name, value in integers.items() if value is not None}
     fields |= {name: round(float(value), 3) for name, value in floats.items() if value is not None}
     return Line(written(HEALTH_MEASUREMENT, {"clientId": device_id, "device": device_id}, fields), boot_ns)
+
+
+def version_number(version: str) -> int | None:
+    """0.2.0 → 2000, 1.12.3rc1 → 1012003."""
+    parts = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
+    return None if parts is None else (int(parts[1]) * 1000 + int(parts[2])) * 1000 + int(parts[3])
 
 
 def trouble_lines(device_id: str, snapshot: Mapping[str, Any], boot_ns: int) -> list[Line]:

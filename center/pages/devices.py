@@ -77,6 +77,7 @@ def device(device_id: str) -> Any:
     summary = center.telemetry.summary(device_id, start_ns=start, stop_ns=now) if values else ()
     stale_after = stale_after_s(health.get(device_id, ()))
     lasts = shown(values, now, stale_after)
+    said = {v.field: v.value for v in health.get(device_id, ()) if v.sensor == Sensor()}
     fields = ordered([*(v.field for v in values), *(row.field for row in summary)])
     seen = newest(values)
     sparks = {(c.field, c.sensor): spark(c, start, now) for c in curves if presentation.charted(c.field)}
@@ -94,7 +95,8 @@ def device(device_id: str) -> Any:
         summary=sorted(summary, key=lambda row: (fields.index(row.field), row.sensor)),
         named=labels(summary) if several(summary) else {},
         stale_after=stale_after,
-        health=presentation.health({v.field: v.value for v in health.get(device_id, ()) if v.sensor == Sensor()}),
+        health=presentation.health(said),
+        every=presentation.measured_every(said, center.settings.devices.measurement_interval),
         health_at=newest(health.get(device_id)),
         alerts=health_alerts(health),
         settings=center.settings,

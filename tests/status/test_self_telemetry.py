@@ -1,16 +1,19 @@
 """Measurement `agent`: types that never change, nothing that the board does not have, off with one key."""
 
+import errno
+import socket
 from dataclasses import replace
 
 import pytest
 from line_protocol_parser import parse_line
 
+from agent import __version__
 from agent.config.settings import HealthSettings
 from agent.config.units import Seconds
 from agent.status import board
 from agent.status.board import Board
 from agent.status.health_rules import CAUSES
-from agent.status.self_telemetry import Health, health_line, trouble_lines
+from agent.status.self_telemetry import Health, health_line, trouble_lines, version_number
 from drivers import base
 from tests.snapshots import SECOND, sensor, snapshot
 
@@ -86,6 +89,34 @@ def test_the_interval_of_the_sensor_that_reports_least_often_is_told_unless_a_de
     assert interval() is None
 
 
+def test_the_point_says_in_numbers_what_runs_there_and_what_the_center_asked_for():
+    remote = {"measurement_interval": 30.0, "configuration_refresh": None, "location": None}
+    asked = snapshot(10**15, registration={"state": "registered", "remote": remote})
+    line = health_line("d", asked, Board(address=0xC0A80114), 5)
+    fields = parse_line(replace(line, time_ns=1).encode().decode())["fields"]
+    assert (fields["interval"], fields["asked_interval"], fields["sensors"]) == (10.0, 30.0, 1)
+    assert fields["address"] == 0xC0A80114
+    assert fields["version"] == version_number(__version__)
+    assert isinstance(fields["version"], int)
+    assert (version_number("0.2.0"), version_number("1.12.3rc1"), version_number("unknown")) == (2000, 1_012_003, None)
+    assert "asked_interval" not in point()["fields"]
+
+
+def test_the_address_is_that_of_the_way_out_and_none_where_there_is_no_way(monkeypatch):
+    class Out(socket.socket):
+        def connect(self, _):
+            super().connect(("127.0.0.1", 9))
+
+    class NoWay(socket.socket):
+        def connect(self, _):
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    monkeypatch.setattr(socket, "socket", Out)
+    assert board.read_board().address == 0x7F000001
+    monkeypatch.setattr(socket, "socket", NoWay)
+    assert board.read_board().address is None
+
+
 def test_a_point_every_interval_but_none_at_the_start():
     put = []
     health = Health(HealthSettings(interval=Seconds(60)), snapshot, put.extend, "d")
@@ -126,7 +157,7 @@ class TestBoard:
         ]
 
     def test_a_board_that_says_nothing_gives_nothing(self, tmp_path):
-        assert board.read_board(None, tmp_path) == Board()
+        assert replace(board.read_board(None, tmp_path), address=None) == Board()
 
 
 def test_every_error_of_the_drivers_contract_has_a_number_that_stays():
