@@ -10,10 +10,12 @@ from center.api.registration import administrators_only, device_or_administrator
 from center.context import current_center
 from center.errors import RefusedError
 from center.stores.registry import check_device_id
-from center.stores.telemetry import DAY_NS, Function, SeriesQuery, finite, labels
+from center.stores.telemetry import DAY_NS, LOOK_BACK_NS, Function, SeriesQuery, finite, labels
 from center.tables import csv_answer
 from center.times import iso, now_ns, parse_every, parse_time
 from center.transfer import lighter
+
+NAMED = 20  # of the devices that are there, where one is not
 
 blueprint = Blueprint("telemetry", __name__, url_prefix="/api")
 blueprint.after_request(lighter)
@@ -25,6 +27,8 @@ def measurements(device_id: str) -> Response:
     device_or_administrator(device_id)
     query = _asked(device_id)
     curves = current_center().telemetry.series(query)
+    if not curves or {curve.field for curve in curves} < set(query.fields):
+        _must_be_there(query)
     wants_csv = request.accept_mimetypes.best_match(["application/json", "text/csv"]) == "text/csv"
     if request.args.get("format") == "csv" or wants_csv:
         return csv_answer({device_id: curves})
@@ -46,6 +50,23 @@ def measurements(device_id: str) -> Response:
             for curve in curves
         ],
     )
+
+
+def _must_be_there(query: SeriesQuery) -> None:
+    """404 with those that are, for a device that nobody knows and for a field that it never measured. Whoever is no
+    administrator asks for a device that is registered: device_or_administrator().
+    """
+    center, device_id = current_center(), query.device_id
+    since = min(query.start_ns, now_ns() - LOOK_BACK_NS)
+    known = {last.field for last in center.telemetry.last_values([device_id], since_ns=since).get(device_id, ())}
+    if known and (unknown := [name for name in query.fields if name not in known]):
+        abort(404, f"{device_id} has no field {', '.join(unknown)}: it has {', '.join(sorted(known))}")
+    if known or center.registry.device(device_id) is not None:
+        return
+    page = center.registry.devices(limit=NAMED)
+    names = ", ".join(device.id for device in page.devices) or "none"
+    more = f" and {page.total - NAMED} more" if page.total > NAMED else ""
+    abort(404, f"there is no device {device_id}: registered are {names}{more}")
 
 
 def _asked(device_id: str) -> SeriesQuery:

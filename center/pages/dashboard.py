@@ -12,11 +12,10 @@ from center.pages import computed, live, presentation, series
 from center.pages.blueprint import pages
 from center.pages.forms import MAX_DEVICES, RANGES
 from center.pages.states import is_number, newest, shown, stale_after_s, state_of
-from center.stores.telemetry import DAY_NS, HEALTH
+from center.stores.telemetry import DAY_NS, HEALTH, LOOK_BACK_NS
 from center.tables import ordered
 from center.times import now_ns
 
-LOOK_BACK_NS = 400 * DAY_NS
 MS_NS = 1_000_000
 FIRST_FIELDS = 2  # come with the page: a phone shows no more at once
 FIRST_WIDTH = 400  # pixels

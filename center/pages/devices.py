@@ -12,7 +12,6 @@ from center.context import current_center
 from center.errors import ConflictError
 from center.pages import presentation
 from center.pages.blueprint import administrators_only, is_part, live_page, pages, problem
-from center.pages.dashboard import LOOK_BACK_NS
 from center.pages.forms import CreateDevice
 from center.pages.states import (
     health_alerts,
@@ -25,7 +24,7 @@ from center.pages.states import (
     temperature_sparks,
 )
 from center.stores.registry import Registered
-from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, Sensor, SeriesQuery, labels, several
+from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, LOOK_BACK_NS, Sensor, SeriesQuery, labels, several
 from center.tables import ordered
 from center.times import now_ns
 

@@ -11,7 +11,7 @@ from flask import Flask, current_app
 
 from center.context import Center, current_center
 from center.errors import StoreError
-from center.stores.telemetry import DAY_NS, SECOND_NS, LastValue
+from center.stores.telemetry import LOOK_BACK_NS, SECOND_NS, LastValue
 from center.times import now_ns
 
 EXTENSION = "iot-center-live"
@@ -19,7 +19,6 @@ EVERY_S = 2.0
 NOBODY = " "  # no device's id: a look at it asks the store whether it is there
 FORGET_S = 20.0  # a page asks every two seconds, or every fifteen whether all is well
 REGISTERED_EVERY_S = 30.0
-LOOK_BACK_NS = 400 * DAY_NS
 
 
 class Live:

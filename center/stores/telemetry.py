@@ -28,6 +28,7 @@ Function = Literal["mean", "min", "max", "median", "sum", "count", "first", "las
 FUNCTIONS: tuple[Function, ...] = get_args(Function)
 MAX_WINDOWS = 50_000
 MAX_VALUES = 1_000_000
+LOOK_BACK_NS = 400 * DAY_NS  # for the newest values
 AHEAD_NS = DAY_NS  # points stamped further ahead are stored, and not taken for the newest
 
 

@@ -32,8 +32,21 @@ def test_measurements_as_json(client, center, device):
     assert [(s["field"], s["values"]) for s in mean["series"]] == [("Temperature", [21.0])]
     assert mean["series"][0]["times"] == [mean["stop"]]
     assert client.get(f"/api/devices/{device}/measurements/count").json == {"count": 2}
-    assert client.get("/api/devices/nobody/measurements").json["series"] == []
     assert client.get("/api/devices/nobody/measurements/count").json == {"count": 0}
+
+
+def test_a_device_or_a_field_that_is_not_there_is_404_with_those_that_are(client, center, device):
+    written(center, device, {"Temperature": 20.0, "CO2": 400})
+    answer = client.get(f"/api/devices/{device}/measurements?field=Temprature,CO2&start={NOW}&stop={NOW + HOUR}")
+    assert answer.status_code == 404
+    assert answer.json["message"] == f"{device} has no field Temprature: it has CO2, Temperature"
+    assert client.get(f"/api/devices/{device}/measurements?field=CO2&stop={NOW}").json["series"] == []  # not then
+    center.registry.register("pi-empty", administrator=True)
+    assert client.get("/api/devices/pi-empty/measurements?field=CO2").json["series"] == []  # not yet
+    answer = client.get(f"/api/devices/nobody-{device}/measurements")
+    assert answer.status_code == 404
+    assert answer.json["message"].startswith(f"there is no device nobody-{device}: registered are ")
+    assert "pi-empty" in answer.json["message"]
 
 
 def test_measurements_as_csv(client, center, device):
