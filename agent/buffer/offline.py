@@ -18,6 +18,7 @@ from agent.buffer.recovery import LEDGER, scan
 from agent.buffer.rows import DamagedRow, Header, Kind, Row, count_health, joined, pack, read_header, unpack
 from agent.buffer.store import DATABASE, DiskError, Store
 from agent.buffer.wal import LOST_LOG
+from agent.points.line_protocol import Point, parse
 from agent.util.errors import AgentError
 
 CHECK_S = 5.0
@@ -31,7 +32,8 @@ class BufferUnavailable(AgentError):  # noqa: N818 - says what it is
 @dataclass(frozen=True, slots=True)
 class Look:
     """What a buffer holds by its rows and its ledger as last saved. `clean`: it was saved at a clean stop, so that the
-    numbers are equal; `unwritten`: bytes of the log that were not read; `problem`: it cannot be read, or is damaged.
+    numbers are equal; `unwritten`: bytes of the log that were not read; `problem`: it cannot be read, or is damaged;
+    `last`: the point that was measured last, if it still waits.
     """
 
     status: BufferStatus = field(default_factory=BufferStatus)
@@ -39,6 +41,7 @@ class Look:
     clean: bool = True
     unwritten: int = 0
     problem: str | None = None
+    last: Point | None = None
 
 
 def look(folder: Path, *, untouched: bool = False) -> Look | None:
@@ -65,6 +68,7 @@ def look(folder: Path, *, untouched: bool = False) -> Look | None:
             return Look(known, unwritten=log, problem=f"{len(bad)} rows are not readable")
         saved = Saved.decode(store.read_named(LEDGER))
         used, file_bytes = store.usage()
+        last = _last(store, saved.last_key)
     except (DiskError, ValueError) as error:
         # all of it may still stand in the log
         return Look(known, unwritten=log, problem=None if log else str(error))
@@ -78,7 +82,21 @@ def look(folder: Path, *, untouched: bool = False) -> Look | None:
         unaccounted=saved.counters.points.unaccounted(rows.points - rows.health),
         counters=saved.counters,
     )
-    return Look(status, tuple(rows.boots()), saved.clean, log)
+    return Look(status, tuple(rows.boots()), saved.clean, log, last=last)
+
+
+def _last(store: Store, key: int) -> Point | None:
+    """The last point of a row that is no health point, with time 0 where that is on the boot clock."""
+    row = store.find(key)
+    if row is None:
+        return None
+    try:
+        header, lines = unpack(*row, key)
+    except DamagedRow:
+        return None
+    line = next((line for line in reversed(lines) if not count_health([line])), b"")
+    point = parse(line)
+    return replace(point, stamp=0) if point and header.kind == Kind.UNDATED else point
 
 
 @dataclass(frozen=True, slots=True)

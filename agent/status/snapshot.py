@@ -99,9 +99,11 @@ def build(
 
 def from_disk(state_dir: Path) -> dict[str, Any]:
     """The snapshot of an agent that does not run: whose it is, where it writes as far as it is registered, what its
-    buffer holds, by the ledger as it was last saved. Nothing is changed. Raises NotOurs where we may not look.
+    buffer holds, by the ledger as it was last saved, and what it measured last, if that still waits. Nothing is changed.
+    Raises NotOurs where we may not look.
     """
     from agent.buffer.offline import look  # noqa: PLC0415 - the running agent's status needs no database
+    from agent.points.line_protocol import value_of  # noqa: PLC0415
     from agent.registration.credentials import (  # noqa: PLC0415
         CREDENTIALS_FILE,
         Credentials,
@@ -123,6 +125,11 @@ def from_disk(state_dir: Path) -> dict[str, Any]:
     else:
         buffer = found.status
     state = {"running": False, "buffer": asdict(buffer), "ledger": ledger_of(buffer), "sensors": [], "warnings": []}
+    if found and found.last:
+        numbers = {field: value_of(text) for field, text in found.last.fields.items()}
+        measured = {field: value for field, value in numbers.items() if type(value) in (int, float)}
+        state["last"] = {"values": measured, "time_ns": found.last.stamp or None}
+        state["at"] = time.time()
     with contextlib.suppress(OSError, ValueError):
         state["device_id"] = check_id(read_regular(state_dir / ID_FILE, 1000).decode("ascii").strip())
     with contextlib.suppress(CredentialsError, ValueError):

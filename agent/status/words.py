@@ -23,6 +23,11 @@ def rows(snapshot: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [("Agent", f"running for {rough_duration(float(snapshot.get('uptime_s') or 0))}")]
     if not snapshot.get("running", True):
         found = [("Agent", "not running: this is what is on disk")]
+    if last := snapshot.get("last"):
+        age = (
+            f"{rough_duration(snapshot['at'] - last['time_ns'] / 1e9)} ago" if last["time_ns"] else "time not known yet"
+        )
+        found.append(("Last values", f"{values(last['values'])} ({age})"))
     if "clock" in snapshot:
         found.append(("Clock", snapshot["clock"]["words"]))
     if registration.get("url"):
