@@ -6,6 +6,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,7 +65,9 @@ def parse_settings(
     try:
         settings = _CONVERTER.structure(data, s.Settings)
     except VALIDATION as error:
-        raise ConfigError("\n".join(_placed(line, name, text, data) for line in problems(error))) from None
+        found = list(problems(error))
+        lines = [*found, *_besides(data, found)]
+        raise ConfigError("\n".join(_placed(line, name, text, data) for line in lines)) from None
     lines = [*out_of_limits(settings), *contradictions(settings)]
     if lines:
         raise ConfigError("\n".join(_placed(line, name, text, data) for line in lines))
@@ -78,6 +81,28 @@ def parse_settings(
         warnings=tuple(warnings),
         named=frozenset(_named(data)),
     )
+
+
+def _besides(data: dict[str, Any], found: list[str]) -> Iterator[str]:
+    """What else is wrong, in the values and tables that have none of the problems which were found."""
+    data, touched = deepcopy(data), set()
+    for name in filter(None, map(_NAMED.match, found)):
+        touched.add(name["section"])
+        table = data.get(name["section"])
+        if name["index"] and isinstance(table, list):
+            table = table[int(name["index"])]
+        if name["key"] and isinstance(table, dict):
+            table.pop(name["key"], None)
+        else:
+            data.pop(name["section"], None)
+    try:
+        settings = _CONVERTER.structure(data, s.Settings)
+    except VALIDATION:  # something is missing
+        return
+    yield from out_of_limits(settings)
+    for line in contradictions(settings):
+        if (where := _NAMED.match(line)) and where["section"] in data.keys() - touched:
+            yield line
 
 
 def _placed(problem: str, name: str, text: str, data: Mapping[str, Any]) -> str:

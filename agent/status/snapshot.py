@@ -99,8 +99,8 @@ def build(
 
 def from_disk(state_dir: Path) -> dict[str, Any]:
     """The snapshot of an agent that does not run: whose it is, where it writes as far as it is registered, what its
-    buffer holds, by the ledger as it was last saved, and what it measured last, if that still waits. Nothing is changed.
-    Raises NotOurs where we may not look.
+    buffer holds, by the ledger as it was last saved, and what it measured last, if that still waits. Nothing is
+    changed. Raises NotOurs where we may not look.
     """
     from agent.buffer.offline import look  # noqa: PLC0415 - the running agent's status needs no database
     from agent.points.line_protocol import value_of  # noqa: PLC0415

@@ -192,6 +192,19 @@ def test_all_problems_are_told_at_once():
     assert text.count("agent.toml: ") == 3
 
 
+def test_values_of_the_wrong_type_hide_no_other_problem_and_make_none():
+    sensors = [{"driver": 5, "interval": "1ms"}, {"driver": "virtual", "heartbeat": "x", "stuck_after": -1}]
+    wrong = {"center": {"url": "http://c", "api": "best"}, "buffer": {"max_size": True, "memory_points": 1}}
+    text = problem({**wrong, "sensor": sensors, "device": {"id": "a b"}, "log": 3})
+    told = [line.partition(" = ")[0].removeprefix("agent.toml: ") for line in text.splitlines()]
+    sensor = "[[sensor]] {}: {}".format
+    of_sensors = [sensor(1, "driver"), sensor(1, "interval"), sensor(2, "heartbeat"), sensor(2, "stuck_after")]
+    others = ["center.api", "buffer.max_size", "buffer.memory_points", "device.id", "log"]
+    assert sorted(told) == sorted([*others, *of_sensors])
+    text = problem({"center": {"ulr": "http://c"}, "influxdb": {"url": 5, "org": "o", "bucket": "b"}})
+    assert len(text.splitlines()) == 3  # not: both are there
+
+
 def test_sensors_that_share_no_quantity_need_no_name():
     tables = [{"driver": "sht4x"}, {"driver": "veml7700"}, {"driver": "ds18b20", "name": "roof"}]
     assert len(parse_settings({**CENTER, "sensor": tables[:2]}, "agent.toml", {}).sensor) == 2
@@ -207,7 +220,8 @@ def test_a_problem_is_told_with_its_line_and_a_sensor_by_number_and_name(tmp_pat
     )
     with pytest.raises(ConfigError) as caught:
         load_settings(path, {})
-    assert str(caught.value) == f"{path}:13: sensr: no such section; did you mean sensor?"
+    assert str(caught.value).splitlines()[0] == f"{path}:13: sensr: no such section; did you mean sensor?"
+    assert len(str(caught.value).splitlines()) == 6
     path.write_text(path.read_text().replace("[sensr]", ""))
     with pytest.raises(ConfigError) as caught:
         load_settings(path, {})
