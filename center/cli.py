@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ import click
 from agent.config.units import parse_duration
 from agent.util.errors import AgentError, printable
 from agent.util.secret import Secret
+from agent.util.service import acting_as
 from center.errors import SettingsError, StoreError
 from center.init import config_command, init_command, install_service_command
 from center.settings import Settings, check, load
@@ -280,8 +281,12 @@ def enroll(
 ) -> None:
     """Make an enrollment key: devices need one to register with a center that is not on their own machine."""
     lasts = _duration("--expires", expires)
-    with _stores(settings) as center, contextlib.ExitStack() as stack:
-        registry = center.registry
+    with contextlib.ExitStack() as stack:
+        file = None
+        if output and not (show or revoke):
+            file = stack.enter_context(_new_file(output))  # before there is a key to be lost
+        stack.enter_context(acting_as("iot-center"))
+        registry = stack.enter_context(_stores(settings)).registry
         if show:
             _list(registry.enrollment_keys())
         elif revoke:
@@ -289,7 +294,6 @@ def enroll(
                 raise SettingsError(f"there is no enrollment key {revoke!r}: see iot-center enroll --list")
             click.echo(f"{revoke} is revoked")
         else:
-            file = stack.enter_context(_new_file(output)) if output else None  # before there is a key to be lost
             _, secret = registry.make_enrollment_key(
                 note=note,
                 uses=None if unlimited else uses,
@@ -300,12 +304,22 @@ def enroll(
                 click.echo(f"the key is in {output}, which only its owner can read", err=True)
 
 
-def _new_file(path: Path) -> IO[str]:
-    """Raises SettingsError."""
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[IO[str]]:
+    """For its owner alone, who with sudo is whoever called that; gone again after an error. Raises SettingsError."""
     try:
-        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise SettingsError(f"--output {path}: {error.strerror}: name a file that is not there yet") from error
+    caller = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
+    if os.geteuid() == 0 and all(number.isdecimal() for number in caller):
+        os.fchown(descriptor, *map(int, caller))
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            yield file
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _list(keys: Sequence[EnrollmentKey]) -> None:

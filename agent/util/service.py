@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from agent.util.atomic import write_atomic
@@ -73,6 +75,27 @@ def user_of(name: str) -> pwd.struct_passwd | None:
         return pwd.getpwnam(name)
     except KeyError:
         return None
+
+
+@contextlib.contextmanager
+def acting_as(name: str) -> Iterator[None]:
+    """For root whom the packaged command let keep its rights: meanwhile with those of the service's user. Files of
+    root in the service's folder would lock it out.
+    """
+    user = user_of(name)
+    if os.geteuid() != 0 or user is None or os.environ.get("STATE_DIRECTORY") != f"/var/lib/{name}":
+        yield
+        return
+    groups = os.getgroups()
+    os.initgroups(name, user.pw_gid)
+    os.setegid(user.pw_gid)
+    os.seteuid(user.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
 
 
 def is_installed(name: str) -> bool:

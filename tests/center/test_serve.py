@@ -4,11 +4,14 @@ import contextlib
 import gzip
 import logging
 import os
+import pwd
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -229,6 +232,9 @@ def test_a_key_goes_into_a_new_file_that_only_its_owner_can_read(tmp_path):
     assert listed.startswith(key.partition(".")[0])
     again = CliRunner().invoke(main, command)
     assert again.exit_code == 78
+    other = tmp_path / "other"
+    failed = CliRunner().invoke(main, [*command[:3], str(file), "--output", str(other)])
+    assert (failed.exit_code, other.exists()) == (69, False)  # so that it can be called again
     assert f"--output {file}: File exists: name a file that is not there yet" in again.stderr
     assert len(CliRunner().invoke(main, [*command[:4], "--list"]).stdout.splitlines()) == 1
 
@@ -236,6 +242,29 @@ def test_a_key_goes_into_a_new_file_that_only_its_owner_can_read(tmp_path):
 def test_nobody_writes_lines_of_the_log_by_a_path():
     record = logging.makeLogRecord({"msg": "disconnected: %s", "args": ("/\nWARNING center.security: x\x1b[31m",)})
     assert LogLine("%(message)s").format(record) == "disconnected: /\ufffdWARNING center.security: x\ufffd[31m"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_by_sudo_the_key_is_its_caller_s_and_the_store_the_service_s(monkeypatch, request):
+    top = Path(tempfile.mkdtemp())  # pytest's are closed to others
+    request.addfinalizer(lambda: shutil.rmtree(top))
+    top.chmod(0o755)
+    data, folder, nobody = top / "data", top / "mine", pwd.getpwnam("nobody")
+    data.mkdir()
+    folder.mkdir(mode=0o700)
+    os.chown(data, nobody.pw_uid, nobody.pw_gid)
+    monkeypatch.setattr("os.initgroups", lambda *_: os.setgroups([]))
+    monkeypatch.setattr("agent.util.service.user_of", lambda _: nobody)
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/iot-center")
+    monkeypatch.setenv("SUDO_UID", "1234")
+    monkeypatch.setenv("SUDO_GID", "1235")
+    command = ["enroll", "--embedded", "--data", str(data), "--output", str(folder / "key")]
+    answer = CliRunner().invoke(main, command)
+    assert answer.exit_code == 0, answer.output
+    found = (folder / "key").stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (1234, 1235, 0o600)
+    assert {file.stat().st_uid for file in data.iterdir()} == {nobody.pw_uid}
+    assert os.geteuid() == 0
 
 
 def test_a_server_thread_that_fails_ends_the_command_with_69(tmp_path, monkeypatch, caplog):
