@@ -48,6 +48,11 @@ enabled = false
 [status]
 listen = ""
 """
+OWN = {  # as pip --target leaves a package
+    "mine.py": "from drivers.virtual import Virtual\n\n\nclass Mine(Virtual):\n    pass\n",
+    "mine-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: mine\nVersion: 1\n",
+    "mine-1.dist-info/entry_points.txt": "[iot_agent.drivers]\nmine = mine:Mine\n",
+}
 ROWS = []
 
 
@@ -131,6 +136,11 @@ def test_install_measure_upgrade_over_what_waits_deliver_and_remove(tmp_path, su
     config = debian.root / "etc/iot-agent/agent.toml"
     assert config.stat().st_mode & 0o777 == 0o640
 
+    for name, text in OWN.items():
+        file = debian.root / "usr/local/lib/iot-agent" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
     with InfluxServer() as server:
         config.write_text(CONFIG.format(url="http://127.0.0.1:9"))
         doctor = debian("iot-agent", "doctor", check=False)
@@ -144,6 +154,7 @@ def test_install_measure_upgrade_over_what_waits_deliver_and_remove(tmp_path, su
         debian.apt("install", "/debs/newer.deb")
         assert debian("iot-agent", "--version").strip().endswith(NEXT)
         after = debian.status()["ledger"]
+        assert "Temperature" in debian("iot-agent", "read", "--driver", "mine")
         assert (after["measured"], after["pending"]) == (before["measured"], before["pending"])
         config.write_text(CONFIG.format(url=server.url))
         debian.measure(MINUTE / 3)
