@@ -13,6 +13,7 @@ import click
 
 from agent.util import service
 from agent.util.errors import AgentError
+from agent.util.questions import ask, place
 from center.errors import SettingsError
 from center.settings import LOOPBACK, check, load
 
@@ -57,21 +58,21 @@ def init_command(
     Asked is only what no option says; without a terminal nothing is. The password then is a line of standard input.
     """
     del debug  # for the group
-    config = config or _place()
+    config = config or place(SYSTEM_CONFIG)
     if config.exists() and not force:
         raise SettingsError(f"{config} is there already: change it with an editor, or replace it by --force")
     if not embedded and influxdb is None:
-        kind = _ask("--embedded or --influxdb", "Store in", "embedded", click.Choice(["embedded", "influxdb"]))
+        kind = ask("--embedded or --influxdb", "Store in", "embedded", click.Choice(["embedded", "influxdb"]))
         embedded = kind == "embedded"
     lines, token = ["[embedded]", "enabled = true"], ""
     if not embedded:
-        influxdb = influxdb or _ask("--influxdb", "Its address", "http://localhost:8086")
-        org = org or _ask("--org", "Organization", None)
-        token = _read(token_file) if token_file else _ask("--token-file", "Token for the center", None, hidden=True)
+        influxdb = influxdb or ask("--influxdb", "Its address", "http://localhost:8086")
+        org = org or ask("--org", "Organization")
+        token = _read(token_file) if token_file else ask("--token-file", "Token for the center", hidden=True)
         kept = config.absolute().with_name("influxdb.token")
         lines = ["[influxdb]", *_keys(url=influxdb, org=org, token_file=str(kept))]
         service.write_private(kept, f"{token.strip()}\n", NAME)
-    host = host or _ask("--host", "Listen on (0.0.0.0 for the whole network)", "127.0.0.1")
+    host = host or ask("--host", "Listen on (0.0.0.0 for the whole network)", "127.0.0.1")
     text = "\n".join([HEAD, *lines, "", "[server]", *_keys(host=host), f"port = {port}", ""])
     service.write_private(config, text, NAME)
     check(load(config))
@@ -95,22 +96,6 @@ def install_service_command(*, show: bool) -> None:
         return
     click.echo(service.install(unit, NAME))
     click.echo("next: sudo iot-center init, which starts it")
-
-
-def _place() -> Path:
-    """The service's configuration for root, else one in this folder."""
-    return SYSTEM_CONFIG if os.geteuid() == 0 and SYSTEM_CONFIG.parent.is_dir() else Path("center.toml")
-
-
-def _ask(
-    option: str, prompt: str, default: str | None, kind: click.Choice[str] | None = None, *, hidden: bool = False
-) -> str:
-    """The answer, or without a terminal the default; where there is none, UsageError."""
-    if sys.stdin.isatty():
-        return str(click.prompt(prompt, default=default, type=kind, hide_input=hidden, err=True))
-    if default is None:
-        raise click.UsageError(f"{option} is missing, and there is no terminal to ask on")
-    return default
 
 
 def _read(file: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from agent.cli.options import SYSTEM_CONFIG, Context, Duration, common_options
 from agent.config.units import format_duration
 from agent.util import service
 from agent.util.errors import AgentError
+from agent.util.questions import ask, place
 
 HEAD = "# Made by iot-agent init. Every key, its default and what it is for: iot-agent config\n"
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
@@ -45,7 +45,7 @@ def init(_: Context, *, force: bool, no_start: bool, device_id: str | None, **gi
     from agent.config.limits import missing_files  # noqa: PLC0415 - cattrs
     from agent.config.parse import parse_settings  # noqa: PLC0415 - cattrs
 
-    config = click.get_current_context().params["config"] or _place()
+    config = click.get_current_context().params["config"] or place(SYSTEM_CONFIG)
     if config.exists() and not force:
         raise AgentError(f"{config} is there already: change it with an editor, or replace it by --force")
     if given["center"] and given["influxdb"]:
@@ -53,7 +53,7 @@ def init(_: Context, *, force: bool, no_start: bool, device_id: str | None, **gi
     device = f"[device]\nid = {_quoted(device_id)}\n\n" if device_id else ""
     target = _target(config, given)
     tables = _sensors(given["drivers"])
-    interval = given["interval"] or _ask("--interval", "Measure every", "10s", Duration())
+    interval = given["interval"] or ask("--interval", "Measure every", "10s", Duration())
     sensors = "\n".join(f"{table}interval = {_quoted(format_duration(interval))}\n" for table in tables)
     text = f"{HEAD}{device}{sensors}\n{target.text}"
     settings = parse_settings(tomllib.loads(text), str(config), {})
@@ -77,31 +77,17 @@ class Target:
     secret: str = ""
 
 
-def _place() -> Path:
-    """The service's configuration for root, else one in this folder."""
-    return SYSTEM_CONFIG if os.geteuid() == 0 and SYSTEM_CONFIG.parent.is_dir() else Path("agent.toml")
-
-
 def _quoted(text: str) -> str:
     """A TOML text. JSON's is one."""
     return json.dumps(text, ensure_ascii=False)
 
 
-def _ask(option: str, prompt: str, default: str | None = None, kind: Any = str, *, hidden: bool = False) -> Any:
-    """The answer, or without anybody to ask the default; where there is none, UsageError."""
-    if sys.stdin.isatty():
-        return click.prompt(prompt, default=default, type=kind, hide_input=hidden, show_default=bool(default), err=True)
-    if default is None:
-        raise click.UsageError(f"{option} is missing, and there is no terminal to ask on")
-    return kind(default) if kind is str else kind.convert(default, None, None)
-
-
 def _target(config: Path, given: dict[str, Any]) -> Target:
     kind = "center" if given["center"] else "influxdb" if given["influxdb"] else ""
     if not kind:
-        kind = _ask("--center or --influxdb", "Send to", "center", click.Choice(["center", "influxdb"]))
+        kind = ask("--center or --influxdb", "Send to", "center", click.Choice(["center", "influxdb"]))
         default = "http://center.local:5000" if kind == "center" else "http://localhost:8086"
-        given[kind] = _ask(f"--{kind}", "Its address", default)
+        given[kind] = ask(f"--{kind}", "Its address", default)
     url = given[kind]
     if kind == "center":
         file = config.absolute().with_name("enrollment.key")
@@ -109,8 +95,8 @@ def _target(config: Path, given: dict[str, Any]) -> Target:
         secret = _secret(given["key_file"], asked, "")
         text = f"[center]\nurl = {_quoted(url)}\n"
         return Target(text + (f"enrollment_key_file = {_quoted(str(file))}\n" if secret else ""), url, file, secret)
-    org = given["org"] or _ask("--org", "Organization")
-    bucket = given["bucket"] or _ask("--bucket", "Bucket", "iot_center")
+    org = given["org"] or ask("--org", "Organization")
+    bucket = given["bucket"] or ask("--bucket", "Bucket", "iot_center")
     file = config.absolute().with_name("influxdb.token")
     secret = _secret(given["key_file"], "Token that may write to it", None)
     text = f"[influxdb]\nurl = {_quoted(url)}\norg = {_quoted(org)}\nbucket = {_quoted(bucket)}\n"
@@ -120,7 +106,7 @@ def _target(config: Path, given: dict[str, Any]) -> Target:
 def _secret(file: Path | None, prompt: str, default: str | None) -> str:
     """What is in the file or, unseen, typed: never an option, which other users could read in the process list."""
     if file is None:
-        return str(_ask("--key-file", prompt, default, hidden=True)).strip() if prompt else ""
+        return str(ask("--key-file", prompt, default, hidden=True)).strip() if prompt else ""
     try:
         return file.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -144,7 +130,7 @@ def _sensors(drivers: Sequence[str]) -> list[str]:
             click.echo(f"Found: {', '.join(names)}", err=True)
             return [sensor.table(name) for sensor, name in zip(found, names, strict=True)]
         text = "Sensor (its driver; virtual measures made-up weather, for trying things out)"
-        drivers = [str(_ask("--sensor", text, None)).strip()]
+        drivers = [str(ask("--sensor", text, None)).strip()]
     if len(drivers) == 1:
         return [f"[[sensor]]\ndriver = {_quoted(drivers[0])}\n"]
     names = _names(drivers)
