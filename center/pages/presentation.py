@@ -38,6 +38,7 @@ _HEALTH = {
     "uptime": ("Agent running for", "seconds"),
     "board_uptime": ("Board running for", "seconds"),
     "clock_good": ("Clock synchronised", "yes"),
+    "clock_error_s": ("Clock right within", "s"),
     "throttled": ("Power or heat trouble", "yes"),
     "refused": ("Quantities refused", ""),
     "stuck": ("Quantities that seem stuck", ""),

@@ -81,9 +81,10 @@ def test_the_device_page_says_how_often_it_truly_measures_and_how_that_differs_f
 
 def test_the_device_page_has_the_agent_s_version_address_and_number_of_sensors(client, center, pi_7):
     said = {"version": 1_012_003, "address": 0xC0A80114, "sensors": 3, "interval": 90.0, "asked_interval": 10.0}
+    said["clock_error_s"] = 0.155
     center.telemetry.write([Point("agent", {"clientId": "pi-7", "device": "pi-7"}, said, now_ns())])
     page = text_of(client.get("/devices/pi-7"))
-    for shown in ("Version 1.12.3", "Address 192.168.1.20", "Sensors 3", "Reports every 90 s"):
+    for shown in ("Version 1.12.3", "Address 192.168.1.20", "Sensors 3", "every 90 s", "Clock right within 0.155 s"):
         assert shown in page
     assert "asked_interval" not in page
 
