@@ -140,7 +140,7 @@ class Dating(Loop):
     ) -> None:
         self._clock, self._buffer, self._unanchored, self._on_dated = clock, buffer, unanchored, on_dated
         self.wakeup = clock.changed
-        self._healed: tuple[int, int] | None = None
+        self._healed: tuple[int | None, int] | None = None
         self._held: set[str] = set()
         self._calm = 0
         self._due_ns = self._seen = 0
@@ -185,7 +185,7 @@ class Dating(Loop):
         self._doubt(boots.order())
         waits = self._buffer.undated()
         here = self._clock.boot_id
-        known = state.since_boot_ns or 0, offset
+        known = state.since_boot_ns, offset
         if self._healed != known or any(w.boot_id == here for w in waits):
             with self._lock:
                 if self._clock.undated_offset_ns() != offset:

@@ -120,19 +120,22 @@ class Boots:
         with self._lock:
             taken = {lane for lane, last_ns in self._lanes.items() if last_ns >= from_ns}
             taken |= {b.lane for b in self._before if b.good and b.known_until_ns >= from_ns}
-        return next(lane for lane in range(LANES) if lane not in taken or lane == LANES - 1)
+        return next((lane for lane in range(LANES) if lane not in taken), LANES - 1)
 
     def used(self, lane: int, last_ns: int) -> None:
         """A lane has stamps up to this one, and its offset is left. Written with the next save."""
         with self._lock:
-            self._lanes[lane] = max(last_ns, self._lanes.get(lane, 0))
+            self._leave(lane, last_ns)
+
+    def _leave(self, lane: int, last_ns: int) -> None:
+        self._lanes[lane] = max(last_ns, self._lanes.get(lane, last_ns))
 
     def doubt(self, boot_id: str) -> Boot:
         """Forget what a boot's time was, as it was wrong; save that at once. What was known of it."""
         with self._lock:
             known = next(b for b in (*self._before, self._here) if b.id == boot_id)
             if known.good:
-                self._lanes[known.lane] = max(self._lanes.get(known.lane, 0), known.known_until_ns)
+                self._leave(known.lane, known.known_until_ns)
             if boot_id == self.boot_id:
                 self._here = Boot(boot_id)
             self._before = tuple(Boot(boot_id) if b.id == boot_id else b for b in self._before)
@@ -183,7 +186,7 @@ class Boots:
             gone = set(ids) - {last_good}
             for boot in self._before:
                 if boot.id in gone and boot.good:
-                    self._lanes[boot.lane] = max(self._lanes.get(boot.lane, 0), boot.known_until_ns)
+                    self._leave(boot.lane, boot.known_until_ns)
             self._before = tuple(b for b in self._before if b.id not in gone)
 
     def _load(self) -> list[Boot]:

@@ -44,8 +44,6 @@ from drivers.base import boot_ns
 
 log = logging.getLogger(__name__)
 
-_READ_WITHIN_NS = 2 * MILLISECOND
-
 
 @dataclass(frozen=True, slots=True)
 class ClockState:
@@ -104,7 +102,7 @@ class Clock:
         if here.evidence is None or (here.evidence == "always") > (self._trust == "always"):
             return
         if here.saved_boot_ns <= self._boot_ns():
-            first = Anchor(here.first_offset_ns, here.evidence, here.first_error_ns, here.since_boot_ns, stored=True)
+            first = Anchor(here.first_offset_ns, here.evidence, here.first_error_ns, here.since_boot_ns)
             anchor = Anchor(here.offset_ns, here.evidence, here.error_ns, here.saved_boot_ns, stored=True)
             self._anchor, self._since = anchor, here.since_boot_ns
             self._undated_offset_ns = here.first_stamp_offset_ns
@@ -239,19 +237,16 @@ class Clock:
         )
 
     def _read(self) -> tuple[KernelClock | None, int, KernelClock | None]:
-        """The wall clock's offset between two looks at the kernel's word: a step between them voids the word."""
-        best: tuple[int, int] | None = None
+        """The wall clock's offset between two looks at the kernel's word: a step between them voids the word.
+
+        Of some readings that with the least time between them counts: a busy machine may pause within one.
+        """
         before = self._kernel()
-        for _ in range(5):
-            first = self._boot_ns()
-            wall = self._wall_ns()
-            width = self._boot_ns() - first
-            if best is None or width < best[0]:
-                best = width, wall - first - width // 2
-            if width <= _READ_WITHIN_NS:
-                break
-        assert best is not None
-        return before, best[1], self._kernel()
+        found = []
+        for _ in range(3):
+            first, wall, last = self._boot_ns(), self._wall_ns(), self._boot_ns()
+            found.append((last - first, wall - (first + last) // 2))
+        return before, min(found)[1], self._kernel()
 
     def _judge(self, now: int, wall_offset_ns: int, kernel: KernelClock | None) -> tuple[Stretch, ...]:
         """Go by the evidence of this moment. What was dated by a time that it says was wrong."""

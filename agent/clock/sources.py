@@ -153,7 +153,7 @@ def _settled(observations: tuple[Observation, ...]) -> tuple[Observation, ...]:
 def consensus(observations: Sequence[Observation], now_boot_ns: int) -> Consensus | None:
     """What answers say that agree (joined), if the first and the last lie at least SPREAD_NS apart; else None."""
     times = [o.received_boot_ns for o in observations]
-    if len(times) < 2 or max(times) - min(times) < SPREAD_NS:
+    if not times or max(times) - min(times) < SPREAD_NS:
         return None
     spans = [o.offsets(now_boot_ns) for o in observations]
     low, high = max(low for low, _ in spans), min(high for _, high in spans)
@@ -170,10 +170,10 @@ def judge(
     kernel: KernelClock | None,
     observations: Sequence[Observation],
     held: Anchor | None,
-    trust: Trust = "auto",
-    known_ns: int = BUILT_NS,
-    tolerance_ns: int = 300 * SECOND,
-    confirmed_ns: int | None = None,
+    trust: Trust,
+    known_ns: int,
+    tolerance_ns: int,
+    confirmed_ns: int | None,
 ) -> Verdict:
     """Which offset is good now, if any. `known_ns` is the latest Unix time that was known before this boot,
     `confirmed_ns` the kernel's offset that a server last agreed with.
@@ -199,8 +199,6 @@ def judge(
             if held is not None and abs(held.offset_ns - offset) < MOVED_NS:
                 error = min(error, aged(held, now_boot_ns).error_ns)  # maxerror grows by 500 ppm, a crystal does not
             return Verdict(Anchor(offset, "kernel", error, now_boot_ns), _differs(offset, servers))
-        if held is not None and abs(held.offset_ns - offset) < DAY:
-            held = None  # it comes from the same absurd clock
     if held is not None and observations and _refuted(held, observations[-1], now_boot_ns, tolerance_ns):
         held = None
     if servers is not None and servers.span_ns >= _needed(servers, now_boot_ns, wall_offset_ns, held, known_ns):
@@ -279,8 +277,5 @@ def _span(away_ns: int) -> str:
 
 
 def shown(unix_ns: int) -> str:
-    """A moment for a person, in UTC; a clock may be wrong by more than a calendar holds."""
-    try:
-        return f"{datetime.fromtimestamp(unix_ns // SECOND, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    except (ValueError, OverflowError, OSError):
-        return f"{unix_ns / SECOND:.0f} s since 1970"
+    """A moment for a person, in UTC. What nanoseconds in 64 bits can say is within the calendar."""
+    return f"{datetime.fromtimestamp(unix_ns // SECOND, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -64,7 +64,7 @@ class Segment:
 
     def time_of(self, boot_ns: int) -> int:
         time_ns = boot_ns + self.offset_ns
-        if boot_ns < self.start_ns or not self.floor_ns:
+        if boot_ns < self.start_ns:
             return time_ns
         return max(time_ns, self.floor_ns + (boot_ns - self.start_ns) // 2)
 
@@ -121,8 +121,7 @@ def extended(
 def stretches(segments: Sequence[Segment], from_ns: int, until_ns: int) -> tuple[Stretch, ...]:
     """What was dated by these segments between two moments of the boot clock."""
     found = []
-    for at, segment in enumerate(segments):
-        following = segments[at + 1] if at + 1 < len(segments) else None
+    for at, (segment, following) in enumerate(zip(segments, (*segments[1:], None), strict=True)):
         last = segment.stamp_of(following.start_ns if following else until_ns)
         # points of one moment get stamps after each other; where another lane follows, or nothing, these are its own
         same = following is not None and following.lane == segment.lane

@@ -3,7 +3,8 @@
 import json
 import os
 import re
-from dataclasses import dataclass, field, replace
+import uuid
+from dataclasses import asdict, dataclass, field, fields, replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,8 +12,9 @@ import pytest
 from agent.buffer.buffer import open_buffer
 from agent.clock import manual_times
 from agent.clock.backdating import Dating, place, words
-from agent.clock.boots import FILE, SAVE_EVERY_NS, Boot, Boots
+from agent.clock.boots import FILE, SAVE_EVERY_NS, Boot, Boots, current_boot_id
 from agent.clock.sources import SECOND
+from agent.clock.timeline import LANES, Stretch, Wrong
 from agent.config.settings import BufferSettings
 from agent.points.schema import Line
 from tests.clock_world import HOUR, NOW_NS, World
@@ -287,6 +289,68 @@ def test_boots_that_only_the_buffer_knows_are_put_where_it_says():
     assert [(p.boot_id, p.offset_ns) for p in placed] == [("a", NOW_NS - 11 * HOUR), ("b", NOW_NS - HOUR)]
 
 
+def test_the_time_that_the_board_was_off_is_shared_out_evenly():
+    order = [
+        Boot("good", "kernel", NOW_NS, until_boot_ns=HOUR),
+        Boot("a"),
+        Boot("b"),
+        Boot("now", "kernel", NOW_NS + 13 * HOUR),
+    ]
+    placed = place(order, [Waiting("a", HOUR), Waiting("b", 2 * HOUR)])
+    assert [(p.boot_id, p.offset_ns - NOW_NS) for p in placed] == [("a", 4 * HOUR), ("b", 8 * HOUR)]
+
+
+class Withdrawing(FakeBuffer):
+    """Answers one withdrawal after the other."""
+
+    def __init__(self, *answers):
+        super().__init__()
+        self.answers = list(answers)
+
+    def withdraw(self, boot_id, stretches):
+        return self.answers.pop(0)
+
+
+def test_a_person_is_told_how_many_points_were_delivered_with_a_wrong_time_and_no_word_of_those_that_wait(caplog):
+    clock = World().clock()
+    wrongs = [
+        Wrong(7),
+        Wrong(1, 2, 5 * HOUR, 6 * HOUR),
+        Wrong(0, 1, 3 * HOUR, 4 * HOUR),
+        Wrong(0, 4, 8 * HOUR, 9 * HOUR),
+    ]
+    dating = Dating(clock, Withdrawing(*wrongs))
+    said = []
+    for _ in wrongs:
+        dating._withdraw("boot-1", ())
+        said.append(dating.warning)
+    delivered = "delivered with a time that was wrong, dated"
+    assert said == [
+        None,
+        f"2 points {delivered} 1970-01-01 05:00:00 UTC to 1970-01-01 06:00:00 UTC",
+        f"3 points {delivered} 1970-01-01 03:00:00 UTC to 1970-01-01 06:00:00 UTC",
+        f"7 points {delivered} 1970-01-01 03:00:00 UTC to 1970-01-01 09:00:00 UTC",
+    ]
+    assert caplog.messages[0] == "The time so far was wrong: 7 points that wait are dated anew"
+    assert "1 points that wait are dated anew; 2 were delivered with a wrong time, from 1970" in caplog.messages[1]
+
+
+def test_news_of_the_clock_are_not_waited_a_minute_for():
+    world, buffer = World(), FakeBuffer()
+    world.synchronise()
+    clock = world.clock()
+    dating = Dating(clock, buffer)
+    for _ in range(5):
+        dating.step()
+        world.wait(SECOND)
+    buffer.waiting["boot-1"] = [world.measure()]
+    dating.step()
+    assert buffer.waiting  # all was calm: looked at once a minute
+    clock.configure("auto", 200 * SECOND)
+    dating.step()
+    assert buffer.dated == [(world.readings[0][1], False)]
+
+
 def test_times_that_leave_no_room_keep_the_order_and_the_last_good_moment():
     good = Boot("good", "kernel", NOW_NS, 0, 0, HOUR, HOUR + SAVE_EVERY_NS)
     order = [good, Boot("a"), Boot("now", "kernel", NOW_NS + HOUR + 60 * SECOND, 0, 0, 0, 0, 0)]
@@ -383,9 +447,145 @@ def test_only_the_present_boots_order_is_saved_once_a_boot(tmp_path):
     Boots(tmp_path, "b").begin()
     assert [b.id for b in Boots(tmp_path, "c").order()] == ["a", "b", "c"]
     assert Boots(tmp_path, "a").order()[-1] == Boot("a")
-    known = Boot("a", "kernel", 5, 7, since_boot_ns=50, saved_boot_ns=100, given_ns=105, first_offset_ns=4)
+    known = Boot(
+        "a", "kernel", 5, 7, since_boot_ns=50, saved_boot_ns=100 + SAVE_EVERY_NS, given_ns=105, first_offset_ns=4
+    )
     first.remember(known)
-    assert Boots(tmp_path, "a").order()[-1] == replace(known, until_boot_ns=100 + SAVE_EVERY_NS)
+    assert Boots(tmp_path, "a").order()[-1] == replace(known, until_boot_ns=100 + 2 * SAVE_EVERY_NS)
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_an_earlier_boot_that_reaches_into_this_one_is_doubted_by_a_servers_word_only(tmp_path, heard):
+    Boots(tmp_path, "a").close(Boot("a", "kernel", NOW_NS + HOUR, saved_boot_ns=HOUR))
+    world, buffer = World(boot_id="b"), Withdrawing(Wrong(3))
+    world.synchronise()
+    clock = world.clock(tmp_path)
+    if heard:
+        world.answer(clock)
+    Dating(clock, buffer).step()
+    assert len(buffer.answers) == (not heard)
+    assert [b.good for b in clock.boots.order()] == [not heard, True]
+
+
+@pytest.mark.parametrize("into", [HOUR, 30 * HOUR])
+def test_servers_make_a_boot_that_the_kernel_vouched_for_doubtful_only_over_a_day(tmp_path, into):
+    Boots(tmp_path, "a").close(Boot("a", "kernel", NOW_NS + into, saved_boot_ns=60 * SECOND))
+    world, buffer = World(boot_id="b", wall_ns=NOW_NS, max_error_ns=None), Withdrawing(Wrong(3))
+    clock = world.clock(tmp_path)
+    world.contact(clock, most=120)
+    Dating(clock, buffer).step()
+    assert clock.state().evidence == "servers"
+    assert bool(buffer.answers) == (into == HOUR)
+
+
+def test_what_is_known_of_a_boot_is_written_every_15_minutes_and_at_once_where_more_changes_than_time(tmp_path):
+    boots = Boots(tmp_path, "a")
+
+    def written(**changes):
+        before = (tmp_path / FILE).read_bytes() if (tmp_path / FILE).exists() else b""
+        boots.remember(replace(known, **changes))
+        return (tmp_path / FILE).read_bytes() != before
+
+    known = Boot("a", "kernel", NOW_NS, 7, since_boot_ns=50, saved_boot_ns=100, given_ns=105, first_offset_ns=NOW_NS)
+    assert written()
+    assert json.loads((tmp_path / FILE).read_text())["version"] == 2
+    assert not written(saved_boot_ns=100 + 900 * SECOND - 1)
+    assert not written(offset_ns=NOW_NS + SECOND // 10, error_ns=8)
+    assert written(saved_boot_ns=100 + 900 * SECOND)
+    for changes in (
+        {"evidence": "servers"},
+        {"since_boot_ns": 51},
+        {"lane": 1},
+        {"offset_ns": NOW_NS - SECOND // 10 - 1},
+    ):
+        assert written(**changes)
+        assert written()
+    assert Boots(tmp_path, "a").order()[-1] == replace(known, until_boot_ns=100 + 900 * SECOND)
+
+
+def test_the_first_lane_is_given_on_which_nothing_is_as_late_and_the_last_one_where_all_are_taken(tmp_path):
+    boots = Boots(tmp_path, "a")
+    assert boots.free_lane(NOW_NS) == 0
+    for lane in range(LANES - 1):
+        boots.used(lane, NOW_NS + lane)
+        boots.used(lane, NOW_NS - 1)  # what it has is not forgotten by that
+    assert boots.free_lane(NOW_NS) == LANES - 1
+    assert boots.free_lane(NOW_NS + 7) == 0
+    assert boots.free_lane(NOW_NS + 1) == 0
+    boots.used(LANES - 1, NOW_NS)
+    assert boots.free_lane(NOW_NS) == LANES - 1
+
+
+def test_lanes_of_boots_that_are_doubted_or_forgotten_stay_taken(tmp_path):
+    here = Boot("a", "kernel", NOW_NS, saved_boot_ns=HOUR, given_ns=NOW_NS + HOUR, lane=0)
+    first = Boots(tmp_path, "a")
+    first.close(here)
+    Boots(tmp_path, "b").close(replace(here, id="b", lane=1))
+    boots = Boots(tmp_path, "c")
+    until = NOW_NS + HOUR
+    assert [boots.free_lane(until), boots.free_lane(until + 1)] == [2, 0]
+    assert boots.doubt("a") == replace(here, until_boot_ns=HOUR)
+    assert boots.free_lane(until) == 2
+    assert [b.good for b in boots.order()] == [False, True, False]
+    boots.doubt("b")
+    boots.forget(["a", "b"])
+    assert [b.id for b in boots.order()] == ["c"]
+    boots.begin()
+    assert [Boots(tmp_path, "d").free_lane(until), Boots(tmp_path, "d").free_lane(until + 1)] == [2, 0]
+
+
+def test_the_last_boot_whose_time_was_known_is_not_forgotten(tmp_path):
+    here = Boot("a", "kernel", NOW_NS, saved_boot_ns=HOUR, given_ns=NOW_NS + HOUR)
+    for name, known in (("a", here), ("b", replace(here, id="b")), ("c", None)):
+        boots = Boots(tmp_path, name)
+        boots.close(known) if known else boots.begin()
+    boots = Boots(tmp_path, "d")
+    assert boots.known_ns == NOW_NS + HOUR
+    boots.forget(["a", "b", "c"])
+    assert [b.id for b in boots.order()] == ["b", "d"]
+    assert boots.known_ns == NOW_NS + HOUR
+
+
+def test_the_boots_stay_in_their_order_whatever_their_ids(tmp_path):
+    for name in ("m", "z", "a"):
+        Boots(tmp_path, name).begin()
+    assert [b.id for b in Boots(tmp_path, "k").order()] == ["m", "z", "a", "k"]
+
+
+def test_a_boot_was_dated_by_one_offset_or_by_the_first_and_the_last():
+    until = NOW_NS + HOUR + SECOND
+    known = Boot("a", "kernel", NOW_NS, until_boot_ns=HOUR, given_ns=NOW_NS, first_offset_ns=NOW_NS)
+    assert known.stretches == (Stretch(NOW_NS, until, NOW_NS),)
+    moved = replace(known, offset_ns=NOW_NS + 5 * MS, lane=3)
+    last = NOW_NS + 5 * MS + 3000
+    assert moved.stretches == (
+        Stretch(NOW_NS, until + 5 * MS, NOW_NS),
+        Stretch(last, until + 5 * MS, last),
+    )
+
+
+def test_what_a_version_without_lanes_has_left_is_read(tmp_path):
+    names = [field.name for field in fields(Boot) if field.name not in {"id", "evidence", "lane", "first_lane"}]
+    old = {"id": "a", "evidence": "kernel"} | dict(zip(names, range(100, 200), strict=False))
+    (tmp_path / FILE).write_text(json.dumps({"version": 1, "boots": [old]}))
+    [found, _] = Boots(tmp_path, "b").order()
+    assert asdict(found) == {**old, "lane": 0, "first_lane": 0}
+    for name in names:
+        (tmp_path / FILE).write_text(json.dumps({"version": 1, "boots": [old | {name: "1"}]}))
+        assert len(Boots(tmp_path, "b").order()) == 1
+        (tmp_path / FILE).write_text(json.dumps({"version": 1, "boots": [{k: v for k, v in old.items() if k != name}]}))
+        assert len(Boots(tmp_path, "b").order()) == 1
+
+
+@pytest.mark.parametrize("content", [b"rubbish\n", b"\xff\xfe", None])
+def test_where_the_kernel_hides_the_boots_id_each_start_is_one(tmp_path, monkeypatch, content):
+    path = tmp_path / "boot_id"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setattr("agent.clock.boots._BOOT_ID", path)
+    assert len({str(uuid.UUID(current_boot_id())) for _ in range(3)}) == 3
+    path.write_text("00000000-0000-4000-8000-000000000001\n")
+    assert current_boot_id() == "00000000-0000-4000-8000-000000000001"
 
 
 def test_what_waits_on_a_disk_that_opens_late_is_dated_at_once_and_not_after_a_minute(tmp_path):

@@ -1,7 +1,7 @@
 """The times that one segment of a boot gives."""
 
 from agent.clock.sources import SECOND, Anchor
-from agent.clock.timeline import LANE_NS, MILLISECOND, Segment, stamp_offset
+from agent.clock.timeline import LANE_NS, MILLISECOND, Segment, extended, stamp_offset, stretches
 
 OFFSET_NS = 1_700_000_000 * SECOND
 ANCHOR = Anchor(OFFSET_NS, "kernel", 0, 100 * SECOND)
@@ -38,3 +38,29 @@ def test_stamps_are_whole_milliseconds_the_nearest_one_each_lane_beside_the_othe
     offsets = [0, 499_999, 500_000, 1_499_999, 1_500_000, -400_000, -600_000]
     assert [stamp_offset(ns, 0) // MILLISECOND for ns in offsets] == [0, 0, 1, 1, 2, 0, -1]
     assert stamp_offset(1_700_000, 3) == 2 * MILLISECOND + 3 * LANE_NS
+
+
+def test_where_the_offset_changes_on_the_same_lane_a_stamp_is_of_one_stretch_only():
+    """The clock is put on by 5 s at 100 s of the boot clock, and by another 5 s at 200 s, there on another lane."""
+    ahead = 5 * SECOND
+    segments = [
+        Segment(0, OFFSET_NS, 0, 0, ANCHOR),
+        Segment(100 * SECOND, OFFSET_NS + ahead, 0, 0, ANCHOR),
+        Segment(200 * SECOND, OFFSET_NS + 2 * ahead, 1, 0, ANCHOR),
+    ]
+    found = stretches(segments, 20 * SECOND, 300 * SECOND)
+    seconds = [((s.first_ns - OFFSET_NS) / SECOND, (s.last_ns - OFFSET_NS) / SECOND) for s in found]
+    assert seconds == [(20, 99.999), (105, 206), (210.000001, 311.000001)]
+    assert [s.lane for s in found] == [0, 0, 1]
+    before, after = (segment.stamp_of(100 * SECOND - MILLISECOND * (n == 0)) for n, segment in enumerate(segments[:2]))
+    assert [s.holds(before) for s in found] == [True, False, False]
+    assert [s.holds(after) for s in found] == [False, True, False]
+
+
+def test_of_a_clock_that_is_put_on_every_minute_the_first_segment_and_the_latest_are_kept():
+    segments = ()
+    for minute in range(200):
+        anchor = Anchor(OFFSET_NS + minute * SECOND, "kernel", 0, minute * 60 * SECOND)
+        segments = extended(segments, anchor, anchor.boot_ns, lambda _: 0)
+    assert [s.start_ns // (60 * SECOND) for s in segments] == [0, *range(200 - len(segments) + 1, 200)]
+    assert len(segments) < 70
