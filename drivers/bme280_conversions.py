@@ -58,7 +58,7 @@ class Conversions:
         self._chip, self._name, self._settings = chip, name, settings
         self._clock, self._sleep = clock, sleep
         self._compensation: Compensation | None = None  # while it is set up
-        self._fresh_at = 0.0
+        self._fresh_at: float  # in normal mode, from set_up() on
 
     def set_up(self) -> Compensation:
         """Reset, calibration, one conversion that is thrown away (the first is often off), then the settings.
@@ -118,7 +118,7 @@ class Conversions:
     def _convert(self, config: int) -> int:
         """One forced conversion, begun and ended; the moment of its begin."""
         longest = self._settings.conversion_s
-        moment = 0
+        moment: int
 
         def start() -> None:
             nonlocal moment
@@ -201,7 +201,7 @@ class Conversions:
     def _check_humidity(self, calibration: bytes) -> None:
         """There are BMP280 that state the chip id of a BME280; what they lack is the humidity's calibration."""
         part = calibration[r.CALIBRATION_SIZE :]
-        missing = len(set(part)) == 1 and part[0] in (0x00, 0xFF) and len(set(calibration[:24])) > 1
+        missing = set(part) in ({0x00}, {0xFF}) and set(calibration) != set(part)
         if missing and self._calibration(again=True) == calibration:
             raise WrongChip(
                 f"the {self._name} has no humidity calibration (all 0x{part[0]:02x}): it looks like a BMP280 that says "

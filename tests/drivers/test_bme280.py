@@ -8,7 +8,7 @@ import pytest
 from agent.config.units import parse_duration
 from drivers.base import Busy, NotFound, OptionError, Transient, WrongChip, options_for
 from drivers.bme280 import Bme280
-from drivers.bme280_registers import STANDBY, STANDBY_S
+from drivers.bme280_registers import STANDBY, STANDBY_S, agreed
 from drivers.i2c import I2CRegisters, InUse
 from tests.bme280_bench import IMAGES, ROOM, Bench
 
@@ -27,6 +27,31 @@ def test_oversampling_is_written_as_the_datasheets_tables_20_22_and_23_have_it(m
     bench.driver.open()
     bench.driver.read()
     assert {(0xF2, code), (0xF4, code << 5 | code << 2 | 1)} <= set(bench.chip.written)
+
+
+@pytest.mark.parametrize(("coefficient", "code"), [(0, 0), (2, 1), (4, 2), (8, 3), (16, 4)])
+def test_the_filter_is_written_as_the_datasheet_has_it(monkeypatch, coefficient, code):
+    bench = Bench(monkeypatch, iir_filter=coefficient)
+    bench.driver.open()
+    assert bench.chip.written[-1] == (0xF5, 0b101 << 5 | code << 2)
+
+
+@pytest.mark.parametrize(
+    ("standby", "code"),
+    [("0.5ms", 0), ("62.5ms", 1), ("125ms", 2), ("250ms", 3), ("500ms", 4), ("1s", 5), ("10ms", 6), ("20ms", 7)],
+)
+def test_the_standby_is_written_as_the_datasheet_has_it(monkeypatch, standby, code):
+    bench = Bench(monkeypatch, mode="normal", standby=standby)
+    bench.driver.open()
+    assert bench.chip.written[-2:] == [(0xF5, code << 5), (0xF4, 0b001_001_11)]
+
+
+def test_the_calibration_is_read_again_by_registers_whose_numbers_have_all_other_bits(bench):
+    """So a bit of the number that is bent each time is noticed: every bit of 0x88, and of 0xE1 what is below it."""
+    bench.driver.open()
+    log = bench.bus.log
+    read = [(log[n - 1][1][0], size) for n, (what, size) in enumerate(log) if what == "read" and size > 6]
+    assert read == [(0x88, 26), (0xE1, 7), (0x77, 0x88 - 0x77 + 26), (0xDE, 0xE1 - 0xDE + 7)]
 
 
 @pytest.mark.parametrize("standby", STANDBY)
@@ -62,6 +87,25 @@ def test_every_transfer_of_a_reading(bench):
     ]
 
 
+def test_every_transfer_of_setting_up(bench):
+    bench.driver.open()
+    assert bench.bus.log == [
+        ("write", b""),  # is anybody there?
+        *2 * [("write", b"\xd0"), ("read", 1)],  # who?
+        ("write", b"\xe0\xb6"),
+        *[("write", b"\xf3"), ("read", 1)],  # is the calibration there?
+        *[("write", b"\x88"), ("read", 26)],
+        *[("write", b"\xe1"), ("read", 7)],
+        ("write", b"\xf2\x01"),
+        ("write", b"\xf4\x25"),  # the conversion that is thrown away
+        *[("write", b"\xf2"), ("read", 4)],  # has it begun?
+        *[("write", b"\xf2"), ("read", 4)],  # has it ended?
+        ("write", b"\xf5\xa0"),
+        *[("write", b"\x77"), ("read", 43)],  # the calibration again
+        *[("write", b"\xde"), ("read", 10)],
+    ]
+
+
 def test_options_reach_the_registers(monkeypatch):
     oversampling = {"Temperature": 2, "Humidity": 16, "Pressure": 8}
     bench = Bench(monkeypatch, oversampling=oversampling, iir_filter=16, mode="normal", standby="500ms")
@@ -88,6 +132,15 @@ def test_it_waits_for_the_longest_conversion(monkeypatch):
     bench.time.slept = 0
     bench.driver.read()
     assert bench.time.slept == pytest.approx(0.1128, abs=0.0011)  # appendix B: 1.25 + 3 * 2.3 * 16 + 2 * 0.575 ms
+
+
+def test_without_humidity_it_waits_as_long_as_the_two_others_take(monkeypatch):
+    bench = Bench(monkeypatch, humidity=False)
+    bench.chip.chip_id = 0x58
+    bench.opened()
+    bench.time.slept = 0
+    bench.driver.read()
+    assert bench.time.slept == pytest.approx(0.006425)  # appendix B: 1.25 + 2 * 2.3 + 0.575 ms
 
 
 def test_normal_mode_waits_for_a_conversion_it_has_not_read(monkeypatch):
@@ -205,6 +258,7 @@ def test_a_bmp280_is_read_without_humidity_and_named(monkeypatch):
     assert bench.driver.describe() == "BMP280 at 0x77 on /dev/i2c-1"
     assert bench.driver.sensor == "bmp280"
     assert 0xF2 not in [register for register, _ in bench.chip.written]
+    assert [size for what, size in bench.bus.log if what == "read"] == [4, 4, 6, 6, 4]
 
 
 @pytest.mark.parametrize(
@@ -229,6 +283,39 @@ def test_auto_does_not_pass_over_a_chip_that_another_sensor_reads(bench):
     with pytest.raises(InUse, match=r"another .*reads the chip at 0x76"):
         second.open()
     assert "0x76 or 0x77" in second.describe()
+
+
+@pytest.mark.parametrize("answers", ["abcda", "abcdd", "abb", "aa"])
+def test_two_of_five_answers_have_to_agree(bench, answers):
+    given = iter(answers)
+    bench.chip.read_register = lambda *_: bytearray(next(given).encode())
+    assert agreed(bench.chip, 0xF7, 8, "chip") == answers[-1].encode()
+    assert next(given, None) is None
+
+
+def test_five_answers_of_which_no_two_agree_are_no_reading(bench):
+    given = iter("abcdef")
+    bench.chip.read_register = lambda *_: bytearray(next(given).encode())
+    with pytest.raises(Transient, match="the chip gives another answer each time it is asked"):
+        agreed(bench.chip, 0xF7, 8, "chip")
+    assert "".join(given) == "f"
+
+
+@pytest.mark.parametrize("mode", ["forced", "normal"])
+def test_a_chip_that_is_unplugged_before_it_is_closed_releases_the_bus(monkeypatch, mode):
+    bench = Bench(monkeypatch, mode=mode).opened()
+    bench.bus.chips = {}
+    bench.driver.close()
+    assert bench.bus.closed == bench.bus.opened
+    bench.driver.close()
+
+
+@pytest.mark.parametrize("bits", [0b01, 0b10, 0b11])
+def test_what_the_bits_of_config_that_mean_nothing_on_i2c_hold_is_no_other_setting(bench, bits):
+    bench.opened()
+    bench.chip._config |= bits
+    assert bench.driver.read().raw == ROOM.data
+    assert (0xE0, 0xB6) not in bench.chip.written
 
 
 @pytest.mark.parametrize(("failures", "fails"), [(1, False), (2, False), (3, True)])

@@ -1,6 +1,7 @@
 """Each quantity of a burst judged by itself, before anything is cut: a dead element is no 100 %."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,15 @@ def test_promise_4_a_quantity_without_a_calibration_is_refused_and_the_others_ar
     found = judged(calibration=bytes(calibration))
     assert found.refused == {quantity: "the chip has an impossible calibration for it"}
     assert len(found.values) == 2
+
+
+@pytest.mark.parametrize("byte", [0x00, 0xFF])
+@pytest.mark.parametrize("place", [0, 2])
+def test_promise_4_without_one_of_the_temperatures_factors_nothing_is_computed(byte, place):
+    calibration = bytearray(ROOM.calibration + ROOM.calibration_humidity)
+    calibration[place : place + 2] = bytes([byte, byte])
+    with pytest.raises(NotReady, match=re.escape(f"impossible calibration ({calibration[:6].hex()})")):
+        judged(calibration=bytes(calibration))
 
 
 @pytest.mark.parametrize("byte", [0x00, 0xFF])
