@@ -97,7 +97,7 @@ class Delivery:
         self._writer: Writer | None = None
         self._asked_at, self._dateless = 0, 0
         self._unsure = False  # whether the server may have the batch that is being sent
-        self._fine_at = -FINE_NS - 1  # when the last 204 came
+        self._fine_at = float("-inf")  # when the last 204 came
         self._reached: tuple[str, str] | None = None  # URL and bucket of the last one with points
         self._outage = OutageLog()
         self._settling = Settling(
@@ -258,7 +258,7 @@ class Delivery:
             self._outage.changed_ns = self._now()
         self._settling.start_again()
         self._dateless = 0
-        self._fine_at = -FINE_NS - 1
+        self._fine_at = float("-inf")
 
     def _probe_in(self, now: int) -> float | None:
         """Seconds until the clock wants a server's date. Bounded here: a server need not send one."""

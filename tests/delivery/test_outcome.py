@@ -22,6 +22,7 @@ from agent.delivery.outcome import (
     Wait,
     decide,
     is_own,
+    may_be_stored,
 )
 from agent.util.errors import short
 from agent.util.http import Answer
@@ -358,6 +359,18 @@ def test_promise_8_of_expired_points_those_that_were_stored_with_others_are_deli
 def test_promise_8_what_is_refused_for_its_age_after_it_was_sent_with_others_is_expired(message, sent_before):
     assert outcome(refused(422, message), EXPIRED).dead[0].reason == "retention"
     assert outcome(refused(422, message), EXPIRED, **sent_before).dead[0].reason == "expired"
+
+
+@pytest.mark.parametrize("status", [200, 204, 400, 401, 413, 429, 500, 501, 502, 503, 504, 505])
+def test_only_a_gateway_that_heard_nothing_of_the_server_may_have_given_it_the_points(status):
+    assert may_be_stored(answer(status, b"")) == (status in {502, 504})
+
+
+@pytest.mark.parametrize("dropped", [" dropped=0", " dropped=4", ""])
+def test_a_number_of_expired_points_that_cannot_be_makes_no_dead_letter(dropped):
+    result = outcome(refused(422, OLD_WORDING.removesuffix(" dropped={}") + dropped), GOOD, EXPIRED, YOUNGER)
+    assert (result.dead, result.stored) == ((), 0)
+    assert sorted(line for part in result.parts for line in part.lines) == sorted([GOOD, EXPIRED, YOUNGER])
 
 
 def test_expired_points_that_the_message_does_not_tell_apart_are_sent_again():

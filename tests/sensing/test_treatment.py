@@ -222,6 +222,13 @@ def test_zero_never_notices_and_what_has_no_registers_cannot_be_stuck():
     assert stuck.since_boot_ns() == {}
 
 
+def test_a_quantity_without_a_register_hides_no_other_that_is_stuck():
+    stuck = Stuck(3)
+    for n in range(3):
+        stuck.see(Reading({"CO2": 400.0 + n, "Temperature": 20.0}, n, registers={"Temperature": 5}))
+    assert stuck.since_boot_ns() == {"Temperature": 0}
+
+
 def test_one_raw_for_all_stands_for_each():
     stuck = Stuck(2)
     for n in (1, 2, 3):
