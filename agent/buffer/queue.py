@@ -18,7 +18,7 @@ from agent.buffer import retention
 from agent.buffer.batch import Batch, DeadLetter, Part
 from agent.buffer.index import Entry, RowIndex
 from agent.buffer.ledger import Counters, Saved
-from agent.buffer.plan import Plan, Stored
+from agent.buffer.plan import Plan, Stored, crowded
 from agent.buffer.rows import Kind, Ranges, count_health, joined
 from agent.buffer.tail import Block, Group
 from agent.buffer.times import QueueTimes
@@ -48,7 +48,7 @@ class Queue(QueueTimes):
                 health += self._tail.put(line, time_ns, clock.boot_id, window_ns)
             self._ledger.count(counters.measured(len(lines), health))
             self._shrink(limits)
-            return before is None or self._tail.points > limits.memory_points // 2
+            return before is None or crowded(self._tail.points, limits.memory_points)
 
     def _shrink(self, limits: BufferSettings) -> None:
         """More points in memory than allowed: as `when_full` says. What is in flight stays."""

@@ -3,6 +3,7 @@
 import pytest
 
 from agent.buffer.buffer import AlreadyRunning, DeadLetter, Part
+from agent.buffer.offline import OfflineBuffer
 from tests.buffers import SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at, pending_after
 
 
@@ -276,3 +277,25 @@ def test_promise_1_a_stop_while_the_disk_refuses_says_what_is_lost(tmp_path, clo
     measure(buffer, clock, 3)
     buffer.close()
     assert "3 points in memory are lost" in caplog.text
+
+
+def test_what_was_refused_is_listed_purged_and_sent_again_beside_the_agent(folder, clock):
+    buffer = open_at(folder, clock)
+    measure(buffer, clock, 6)
+    batch = buffer.take_live(10)
+    lines = batch.lines()
+    buffer.replace(batch, [], [DeadLetter(text, "parse", f"no {n}", UNIX_NS + n) for n, text in enumerate(lines)])
+    assert buffer.commit_all()
+    with OfflineBuffer(folder) as beside:
+        letters = list(beside.letters())
+        assert [(letter.number, letter.letter.line) for letter in letters] == [
+            (f"1.{n}", text) for n, text in enumerate(lines, 1)
+        ]
+        assert beside.remove(lambda item: item.number in {"1.1", "1.6"}, replay=False) == 2
+        assert beside.remove(lambda item: item.letter.line == lines[2], replay=True) == 1
+        assert [item.letter.line for item in beside.letters()] == [lines[1], lines[3], lines[4]]
+    assert buffer.notice()
+    assert drain(buffer) == [lines[2]]
+    assert buffer.snapshot().counters.points.rejected == 5
+    accounted(buffer)
+    buffer.close()

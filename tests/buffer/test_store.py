@@ -30,7 +30,7 @@ from agent.buffer.rows import (
     unpack,
 )
 from agent.buffer.store import DATABASE, DiskError, RowDisk, Store, disk_error
-from tests.buffers import BOOT, HandClock, measure, open_at, store_of
+from tests.buffers import BOOT, HandClock, checkpoint, measure, open_at, store_of
 
 
 @pytest.fixture
@@ -378,3 +378,35 @@ def test_a_row_of_0_1_0_is_read_as_it_was():
     assert unpack(tag, value, 3)[1] == [b"m a=1 5"]
     with pytest.raises(DamagedRow):
         unpack(tag, value[:-1], 3)
+
+
+def test_where_the_logs_index_cannot_be_made_a_read_only_disk_is_read_without_its_log(tmp_path, monkeypatch):
+    clock = HandClock()
+    buffer = open_at(tmp_path / "b", clock)
+    for count in (3, 4):
+        measure(buffer, clock, count)
+        assert buffer.commit_all()
+        if count == 3:
+            checkpoint(tmp_path / "b", "PASSIVE")
+            in_file = (tmp_path / "b" / DATABASE).read_bytes()
+    log = (tmp_path / "b" / f"{DATABASE}-wal").read_bytes()
+    buffer.close()
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    (folder / DATABASE).write_bytes(in_file)
+    (folder / f"{DATABASE}-wal").write_bytes(log)
+    connect = sqlite3.connect
+
+    def refused(name, **options):
+        if "mode=ro" in name:
+            raise sqlite3.OperationalError("unable to open database file")  # as on a read-only disk
+        return connect(name, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", refused)
+    with pytest.raises(DiskError):  # where it could be written the file alone may be half of a checkpoint
+        list(Store(folder, read_only=True).scan())
+    monkeypatch.setattr("agent.buffer.store._writable", lambda _: False)
+    store = Store(folder, read_only=True)
+    rows = [row for row in store.scan() if isinstance(row.key, int)]
+    assert sum(read_header(row.tag).count for row in rows) == 3
+    store.close()
