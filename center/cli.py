@@ -208,7 +208,8 @@ def check_command(settings: Settings, *, sweep: bool) -> None:
             registry = cast("InfluxRegistry", center.registry)
             _report(setup.check(registry))
             if sweep:
-                click.echo(f"✓ {len(registry.sweep())} authorizations without a registration are deleted")
+                swept = registry.sweep(older_than_s=600)
+                click.echo(f"✓ {len(swept)} authorizations without a registration are deleted")
             _report(setup.devices(registry))
         if not settings.loopback and not center.registry.password_hash():
             click.echo(f"✗ no password is set, so it will not serve on {settings.server.host}: iot-center password")

@@ -337,7 +337,7 @@ class InfluxRegistry:
         before = clock["_time"] - round(older_than_s * 1_000_000_000)
         return [key for key, created in live.items() if key not in stays and created < before]
 
-    def sweep(self, *, older_than_s: float = 600) -> Sequence[str]:
+    def sweep(self, *, older_than_s: float) -> Sequence[str]:
         """Delete the orphans and return their ids."""
         swept = self.orphans(older_than_s=older_than_s)
         for key in swept:

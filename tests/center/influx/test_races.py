@@ -1,0 +1,141 @@
+"""Two centers, or two requests, at one device in the same moment: which authorization stays, and what is said."""
+
+import pytest
+
+from agent.util.secret import Secret
+from center.errors import ConflictError, EnrollmentError, StoreError
+from center.influx.registry import InfluxRegistry
+from center.times import now_ns
+from tests.center.stores.conftest import opened_store
+
+A, B = Secret("a" * 32), Secret("b" * 32)
+pytestmark = pytest.mark.influxdb
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    with opened_store("influxdb", tmp_path_factory.mktemp("influxdb")) as store:
+        yield store
+
+
+@pytest.fixture
+def registry(opened):
+    return opened[0]
+
+
+@pytest.fixture
+def meanwhile(registry, monkeypatch):
+    """Have something done once, after the next claim or tombstone is written and before what stands there is read."""
+
+    def do(call):
+        write, waiting = registry._write, [call]
+
+        def written(*point):
+            write(*point)
+            if waiting:
+                waiting.pop()()
+
+        monkeypatch.setattr(registry, "_write", written)
+
+    return do
+
+
+def other(registry):
+    return InfluxRegistry(registry.influx, registry.bucket, registry.bucket_auth)
+
+
+def live_of(registry, device):
+    return [
+        key for key, issued in registry.live().items() if key in {c.key for c in registry._claims(device)} and issued
+    ]
+
+
+def test_of_two_registrations_with_one_secret_the_later_stays_and_the_earlier_may_try_again(registry, meanwhile):
+    won = []
+    meanwhile(lambda: won.append(other(registry).register("twice", A)))
+    with pytest.raises(ConflictError, match="another registration of twice won at the same moment") as lost:
+        registry.register("twice", A)
+    assert lost.value.raced
+    assert live_of(registry, "twice") == [won[0].device.key]
+    assert not registry.register("twice", A).new
+
+
+def test_a_registration_whose_device_is_removed_meanwhile_leaves_no_authorization(registry, meanwhile):
+    meanwhile(lambda: other(registry).remove("gone"))
+    with pytest.raises(ConflictError, match="won at the same moment") as lost:
+        registry.register("gone", A)
+    assert lost.value.raced
+    assert registry.device("gone") is None
+    assert live_of(registry, "gone") == []
+
+
+def test_a_device_that_registers_while_it_is_removed_keeps_its_new_authorization(registry, meanwhile):
+    registry.register("again", A)
+    new = []
+    meanwhile(lambda: new.append(other(registry).register("again", B)))
+    assert registry.remove("again")
+    assert registry.device("again") == new[0].device
+    assert live_of(registry, "again") == [new[0].device.key]
+    assert registry.owns("again", B)
+
+
+def test_the_first_of_two_secrets_owns_the_device_and_the_other_is_told_so(registry, meanwhile, monkeypatch):
+    """Both have read that there is no such device. The lower key is the earlier one."""
+    late = other(registry)
+    key, token = registry.authorize("both")
+    monkeypatch.setattr(registry, "authorize", lambda _: (key, token))
+
+    def second():
+        read, seen = late._claims, [[]]
+        monkeypatch.setattr(late, "_claims", lambda device: seen.pop() if seen else read(device))
+        with pytest.raises(ConflictError, match="registered already") as lost:
+            late.register("both", B)
+        assert not lost.value.raced
+
+    meanwhile(second)
+    assert registry.register("both", A).device.key == key
+    assert registry.owns("both", A)
+    assert live_of(registry, "both") == [key]
+
+
+def cut_short(registry, monkeypatch, device, **how):
+    """A registration that ends when the authorization should be made: the use of its key is counted."""
+
+    def refused(_):
+        raise StoreError("InfluxDB is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "authorize", refused)
+        with pytest.raises(StoreError):
+            registry.register(device, A, needs_key=True, **how)
+
+
+def used(registry, key):
+    return next(found.used for found in registry.enrollment_keys() if found.id == key.id)
+
+
+@pytest.mark.parametrize("ahead_s", [None, 3600])
+def test_a_registration_that_was_cut_short_goes_on_with_its_use_of_the_key(registry, monkeypatch, ahead_s):
+    device = f"cut-short-{ahead_s}"
+    expires_ns = now_ns() + ahead_s * 1_000_000_000 if ahead_s else None
+    key, secret = registry.make_enrollment_key(uses=1, expires_ns=expires_ns)
+    cut_short(registry, monkeypatch, device, enrollment_key=secret)
+    assert used(registry, key) == 1
+    with pytest.raises(EnrollmentError):
+        registry.register(f"{device}-other", A, needs_key=True, enrollment_key=secret)
+    assert registry.register(device, A, needs_key=True, enrollment_key=secret).new
+    assert used(registry, key) == 1
+
+
+@pytest.mark.parametrize("ends", ["revoked", "expired"])
+def test_a_registration_that_was_cut_short_does_not_go_on_with_a_key_that_ended_since(registry, monkeypatch, ends):
+    expires_ns = now_ns() + 3600 * 1_000_000_000
+    key, secret = registry.make_enrollment_key(uses=1, expires_ns=expires_ns)
+    cut_short(registry, monkeypatch, f"ended-{ends}", enrollment_key=secret)
+    if ends == "revoked":
+        registry.revoke_enrollment_key(key.id)
+    else:
+        monkeypatch.setattr("center.influx.registry.now_ns", lambda: expires_ns)
+    with pytest.raises(EnrollmentError):
+        registry.register(f"ended-{ends}", A, needs_key=True, enrollment_key=secret)
+    assert registry.device(f"ended-{ends}") is None
