@@ -139,3 +139,16 @@ def test_a_registration_that_was_cut_short_does_not_go_on_with_a_key_that_ended_
     with pytest.raises(EnrollmentError):
         registry.register(f"ended-{ends}", A, needs_key=True, enrollment_key=secret)
     assert registry.device(f"ended-{ends}") is None
+
+
+def test_what_another_center_sets_is_known_here_once_what_is_remembered_is_old(registry, monkeypatch):
+    there = other(registry)
+    assert (registry.session_ended("one"), registry.password_hash()) == (False, None)
+    there.end_session("one")
+    there.set_password_hash("hash")
+    assert (registry.session_ended("one"), registry.password_hash()) == (False, None)
+    monkeypatch.setattr("center.influx.registry.PASSWORD_CACHED_S", 0)
+    assert (registry.session_ended("one"), registry.password_hash()) == (True, "hash")
+    assert not registry.session_ended("two")
+    there.set_password_hash(None)
+    assert registry.password_hash() is None
