@@ -269,6 +269,18 @@ def test_whoever_dates_is_woken_when_the_time_is_known_or_known_otherwise_and_no
     assert [woken() for _ in range(3)] == [True, False, False]
 
 
+def test_one_answer_that_differs_is_no_reason_to_warn():
+    world = World(wall_ns=NOW_NS, max_error_ns=MS)
+    clock = world.clock()
+    world.answer(clock, off_ns=-300 * SECOND)
+    assert clock.poll().warning is None
+    world.wait(2 * SECOND)
+    world.answer(clock, off_ns=-300 * SECOND)
+    world.wait(6 * SECOND)
+    world.answer(clock, off_ns=-300 * SECOND)
+    assert "5 min behind the wall clock" in clock.poll().warning
+
+
 def test_suspend_is_counted():
     world = World()
     clock = world.clock()
