@@ -110,12 +110,12 @@ def _between(before: Boot | None, after: Boot, run: Sequence[tuple[str, int]]) -
     end = after.offset_ns
     total = sum(span for _, span in run)
     if before is None:
-        start, gap = end - total, 0
+        start = end - total
     else:
         start = before.known_until_ns
         if start + total > end:  # it may have ended before what was reserved for it
             start = max(before.saved_boot_ns + before.offset_ns, end - total)
-        gap = max(0, end - start - total) // (len(run) + 1)
+    gap = max(0, end - start - total) // (len(run) + 1)
     placed = []
     for boot_id, span in run:
         start += gap
