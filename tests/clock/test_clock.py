@@ -281,6 +281,17 @@ def test_one_answer_that_differs_is_no_reason_to_warn():
     assert "5 min behind the wall clock" in clock.poll().warning
 
 
+def test_a_server_whose_date_cannot_be_is_named_for_an_hour():
+    world = World(max_error_ns=None)
+    clock = world.clock()
+    clock.observe(SECOND, SECOND, world.boot_ns, world.boot_ns, "http://influxdb:8086", written=True)
+    assert clock.state().warning
+    world.wait(HOUR - 1)
+    assert clock.poll().warning
+    world.wait(1)
+    assert clock.poll().warning is None
+
+
 def test_suspend_is_counted():
     world = World()
     clock = world.clock()

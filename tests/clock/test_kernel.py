@@ -61,6 +61,17 @@ def test_where_asking_is_deadly_or_refused_the_answer_is_unknown(monkeypatch, ca
     assert caplog.text.count(why) == 1
 
 
+@linux
+@pytest.mark.parametrize(("code", "may"), [(0, True), (1, False), (3, False)])
+def test_what_may_be_asked_is_what_a_child_process_has_asked_and_lived(monkeypatch, code, may):
+    monkeypatch.setattr(kernel, "_ASK", f"raise SystemExit({code})")
+    kernel.answers.cache_clear()
+    try:
+        assert kernel.answers() is may
+    finally:
+        kernel.answers.cache_clear()
+
+
 def test_macos_has_no_adjtimex_and_asks_nobody(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("asked"))
