@@ -218,8 +218,9 @@ class Clock:
 
     def _known(self, now: int) -> Boot | None:
         """What there is to remember of this boot."""
-        if self._anchor is None or self._since is None:
+        if self._anchor is None:
             return None
+        assert self._since is not None
         first, last = self._segments[0], self._segments[-1]
         anchor, first_anchor = aged(self._anchor, now), aged(first.anchor, self._since)
         return Boot(

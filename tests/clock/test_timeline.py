@@ -31,6 +31,8 @@ def test_without_one_its_time_is_the_boot_clocks_and_the_offset():
 def test_what_is_ahead_of_the_true_time_counts_into_the_error():
     segment = Segment(100 * SECOND, OFFSET_NS, 0, OFFSET_NS + 110 * SECOND, ANCHOR)
     assert segment.error_of(100 * SECOND) == 10 * SECOND
+    noise = Segment(100 * SECOND, OFFSET_NS + 700_000, 0, 0, ANCHOR)  # too small a change for another segment
+    assert noise.error_of(100 * SECOND) == 700_000
     assert segment.error_of(110 * SECOND) - segment.error_of(120 * SECOND) > 4.9 * SECOND
 
 
@@ -47,14 +49,15 @@ def test_where_the_offset_changes_on_the_same_lane_a_stamp_is_of_one_stretch_onl
         Segment(0, OFFSET_NS, 0, 0, ANCHOR),
         Segment(100 * SECOND, OFFSET_NS + ahead, 0, 0, ANCHOR),
         Segment(200 * SECOND, OFFSET_NS + 2 * ahead, 1, 0, ANCHOR),
+        Segment(300 * SECOND, OFFSET_NS + 3 * ahead, 0, 0, ANCHOR),
     ]
-    found = stretches(segments, 20 * SECOND, 300 * SECOND)
+    found = stretches(segments, 20 * SECOND, 400 * SECOND)
     seconds = [((s.first_ns - OFFSET_NS) / SECOND, (s.last_ns - OFFSET_NS) / SECOND) for s in found]
-    assert seconds == [(20, 99.999), (105, 206), (210.000001, 311.000001)]
-    assert [s.lane for s in found] == [0, 0, 1]
+    assert seconds == [(20, 99.999), (105, 206), (210.000001, 311.000001), (315, 416)]
+    assert [s.lane for s in found] == [0, 0, 1, 0]
     before, after = (segment.stamp_of(100 * SECOND - MILLISECOND * (n == 0)) for n, segment in enumerate(segments[:2]))
-    assert [s.holds(before) for s in found] == [True, False, False]
-    assert [s.holds(after) for s in found] == [False, True, False]
+    assert [s.holds(before) for s in found] == [True, False, False, False]
+    assert [s.holds(after) for s in found] == [False, True, False, False]
 
 
 def test_of_a_clock_that_is_put_on_every_minute_the_first_segment_and_the_latest_are_kept():
