@@ -152,3 +152,13 @@ def test_what_another_center_sets_is_known_here_once_what_is_remembered_is_old(r
     assert not registry.session_ended("two")
     there.set_password_hash(None)
     assert registry.password_hash() is None
+
+
+def test_what_was_cleared_long_ago_is_not_asked_for_again_and_what_this_one_replaces_is(registry, monkeypatch):
+    monkeypatch.setattr("center.influx.registry.UNSETTLED_NS", 0)
+    deleted = []
+    delete = registry.delete
+    monkeypatch.setattr(registry, "delete", lambda key: deleted.append(key) or delete(key))
+    keys = [registry.register("renews", A).device.key for _ in range(3)]
+    assert deleted == keys[:2]
+    assert live_of(registry, "renews") == keys[2:]

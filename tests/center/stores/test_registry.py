@@ -143,6 +143,8 @@ def test_an_enrollment_key_is_not_asked_of_a_registered_device(registry, device)
     _, secret = registry.make_enrollment_key()
     registry.register(device, A, enrollment_key=secret, needs_key=True)
     assert not registry.register(device, A, needs_key=True).new
+    with pytest.raises(EnrollmentError):  # and it is for one device, unless said otherwise
+        registry.register(f"{device}-other", A, enrollment_key=secret, needs_key=True)
 
 
 def test_a_removed_device_does_not_come_back_with_a_key_that_is_used_up(registry, device):
