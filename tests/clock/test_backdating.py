@@ -534,6 +534,17 @@ def test_lanes_of_boots_that_are_doubted_or_forgotten_stay_taken(tmp_path):
     assert [Boots(tmp_path, "d").free_lane(until), Boots(tmp_path, "d").free_lane(until + 1)] == [2, 0]
 
 
+def test_the_lane_of_a_boot_that_is_forgotten_stays_taken_until_its_last_stamp(tmp_path):
+    here = Boot("a", "kernel", NOW_NS, saved_boot_ns=HOUR, given_ns=NOW_NS + HOUR, lane=0)
+    Boots(tmp_path, "a").close(here)
+    Boots(tmp_path, "b").close(replace(here, id="b", lane=1, saved_boot_ns=HOUR // 2, given_ns=0))
+    boots = Boots(tmp_path, "c")
+    boots.forget(["a", "b"])
+    assert [b.id for b in boots.order()] == ["b", "c"]
+    until = NOW_NS + HOUR
+    assert [boots.free_lane(at) for at in (until - HOUR, until, until + 1)] == [2, 1, 0]
+
+
 def test_the_last_boot_whose_time_was_known_is_not_forgotten(tmp_path):
     here = Boot("a", "kernel", NOW_NS, saved_boot_ns=HOUR, given_ns=NOW_NS + HOUR)
     for name, known in (("a", here), ("b", replace(here, id="b")), ("c", None)):

@@ -5,8 +5,11 @@ from dataclasses import replace
 import pytest
 
 from agent.clock.boots import Boots
+from agent.clock.clock import open_clock
 from agent.clock.kernel import MAX_ERROR_NS
 from agent.clock.sources import SECOND
+from agent.config.settings import ClockSettings
+from agent.config.units import Seconds
 from tests.amounts import first
 from tests.clock_world import DAY, HOUR, NOW_NS, World, error_ns
 
@@ -290,6 +293,12 @@ def test_a_server_whose_date_cannot_be_is_named_for_an_hour():
     assert clock.poll().warning
     world.wait(1)
     assert clock.poll().warning is None
+
+
+def test_the_configured_max_error_is_in_seconds(tmp_path):
+    clock = open_clock(tmp_path, ClockSettings(max_error=Seconds(0.5), trust="always"))
+    clock.poll()
+    assert (clock._max_error_ns, clock.state().evidence) == (SECOND // 2, "always")
 
 
 def test_suspend_is_counted():

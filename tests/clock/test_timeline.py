@@ -1,5 +1,7 @@
 """The times that one segment of a boot gives."""
 
+import pytest
+
 from agent.clock.sources import SECOND, Anchor
 from agent.clock.timeline import LANE_NS, MILLISECOND, Segment, extended, stamp_offset, stretches
 
@@ -65,5 +67,31 @@ def test_of_a_clock_that_is_put_on_every_minute_the_first_segment_and_the_latest
     for minute in range(200):
         anchor = Anchor(OFFSET_NS + minute * SECOND, "kernel", 0, minute * 60 * SECOND)
         segments = extended(segments, anchor, anchor.boot_ns, lambda _: 0)
+        if minute < 10:
+            assert len(segments) == minute + 1
     assert [s.start_ns // (60 * SECOND) for s in segments] == [0, *range(200 - len(segments) + 1, 200)]
     assert len(segments) < 70
+
+
+@pytest.mark.parametrize(
+    ("back_ns", "error_ns", "halved"),
+    [
+        (0, 0, True),
+        (SECOND // 10, 0, True),
+        (SECOND // 10 + 1, 0, False),
+        (SECOND, SECOND, True),
+        (SECOND + 1, SECOND, False),
+        (2 * SECOND, 9 * SECOND, True),
+        (2 * SECOND + 1, 9 * SECOND, False),
+    ],
+)
+def test_back_by_a_tenth_or_by_what_was_stated_up_to_two_seconds_is_gone_slowly(back_ns, error_ns, halved):
+    """What is more counts at once, on another lane. A change of less than a millisecond is none."""
+    start = 100 * SECOND
+    given = OFFSET_NS + start
+    anchor = Anchor(OFFSET_NS - back_ns, "kernel", error_ns, start)
+    *_, new = extended((Segment(0, OFFSET_NS, 0, 0, ANCHOR),), anchor, start, lambda _: 7)
+    if back_ns == 0:
+        assert new == Segment(0, OFFSET_NS, 0, 0, anchor)
+    else:
+        assert (new.lane, new.floor_ns) == ((0, given) if halved else (7, 0))
