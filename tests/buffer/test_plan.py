@@ -2,8 +2,10 @@
 
 import pytest
 
+from agent.buffer.index import Entry, entry_of
 from agent.buffer.plan import crowded
 from agent.buffer.recovery import cut_short
+from agent.buffer.rows import Header, Kind
 from agent.buffer.store import DATABASE
 
 PAGE = 4096
@@ -47,3 +49,8 @@ def test_pages_of_65536_bytes_are_written_as_1_in_the_header(tmp_path):
     assert cut_short(tmp_path)
     (tmp_path / DATABASE).unlink()
     assert not cut_short(tmp_path)
+
+
+def test_of_a_row_its_times_are_known_in_whole_milliseconds():
+    header = Header(Kind.PENDING, 2, 1, first_ns=1_700_000_000_123_999_999, last_ns=1_700_000_001_456_000_000, thin=3)
+    assert entry_of(7, header, 95) == Entry(7, 2, 1, 95, 3, 1_700_000_000_123, 1_700_000_001_456)
