@@ -1,9 +1,12 @@
 """Two centers, or two requests, at one device in the same moment: which authorization stays, and what is said."""
 
+import time
+
 import pytest
 
 from agent.util.secret import Secret
 from center.errors import ConflictError, EnrollmentError, StoreError
+from center.influx.issuing import IssuingRegistry
 from center.influx.registry import InfluxRegistry
 from center.times import now_ns
 from tests.center.stores.conftest import opened_store
@@ -162,3 +165,14 @@ def test_what_was_cleared_long_ago_is_not_asked_for_again_and_what_this_one_repl
     keys = [registry.register("renews", A).device.key for _ in range(3)]
     assert deleted == keys[:2]
     assert live_of(registry, "renews") == keys[2:]
+
+
+def test_keys_that_the_center_makes_follow_those_that_influxdb_makes_in_time_and_the_other_way_round(registry):
+    issuing = IssuingRegistry(registry.influx, registry.bucket, registry.bucket_auth)
+    keys = []
+    for maker in (registry, issuing, registry, issuing, registry):
+        keys.append(maker.authorize("turns")[0])
+        time.sleep(0.003)  # the ids count milliseconds
+    assert keys == sorted(keys)
+    for key in keys[::2]:
+        registry.delete(key)
