@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.clock.sources import SECOND, Anchor
+from agent.clock.sources import BUILT_NS, DAY, SECOND, Anchor, Observation, consensus, judge
 from agent.clock.timeline import LANE_NS, MILLISECOND, Segment, extended, stamp_offset, stretches
 
 OFFSET_NS = 1_700_000_000 * SECOND
@@ -95,3 +95,25 @@ def test_back_by_a_tenth_or_by_what_was_stated_up_to_two_seconds_is_gone_slowly(
         assert new == Segment(0, OFFSET_NS, 0, 0, anchor)
     else:
         assert (new.lane, new.floor_ns) == ((0, given) if halved else (7, 0))
+
+
+@pytest.mark.parametrize("off", [-5 * SECOND, 5 * SECOND])
+def test_of_what_servers_allow_the_nearest_to_what_was_known_is_taken_if_that_allows_it(off):
+    now = 130 * SECOND
+    offset = BUILT_NS + 100 * DAY
+    seen = [Observation(offset + at, SECOND, at, at) for at in (100 * SECOND, 110 * SECOND, now)]
+    found = consensus(seen, now)
+    edge = found.low_ns if off < 0 else found.high_ns
+    for error_ns, expected in ((9 * SECOND, edge), (SECOND, found.middle_ns)):
+        verdict = judge(
+            now_boot_ns=now,
+            wall_offset_ns=offset - DAY,
+            kernel=None,
+            observations=seen,
+            held=Anchor(edge + off, "kernel", error_ns, now),
+            trust="auto",
+            known_ns=offset,
+            tolerance_ns=300 * SECOND,
+            confirmed_ns=None,
+        )
+        assert (verdict.anchor.offset_ns, verdict.anchor.evidence) == (expected, "servers")

@@ -82,23 +82,26 @@ def test_a_device_that_registers_while_it_is_removed_keeps_its_new_authorization
     assert registry.owns("again", B)
 
 
-def test_the_first_of_two_secrets_owns_the_device_and_the_other_is_told_so(registry, meanwhile, monkeypatch):
+@pytest.mark.parametrize(("secret", "said"), [(A, "registered already"), (None, "only an administrator")])
+def test_the_first_of_two_secrets_owns_the_device_and_the_other_is_told_so(
+    registry, meanwhile, monkeypatch, secret, said
+):
     """Both have read that there is no such device. The lower key is the earlier one."""
-    late = other(registry)
-    key, token = registry.authorize("both")
+    late, device = other(registry), f"both-{bool(secret)}"
+    key, token = registry.authorize(device)
     monkeypatch.setattr(registry, "authorize", lambda _: (key, token))
 
     def second():
         read, seen = late._claims, [[]]
         monkeypatch.setattr(late, "_claims", lambda device: seen.pop() if seen else read(device))
-        with pytest.raises(ConflictError, match="registered already") as lost:
-            late.register("both", B)
+        with pytest.raises(ConflictError, match=said) as lost:
+            late.register(device, B)
         assert not lost.value.raced
 
     meanwhile(second)
-    assert registry.register("both", A).device.key == key
-    assert registry.owns("both", A)
-    assert live_of(registry, "both") == [key]
+    assert registry.register(device, secret).device.key == key
+    assert registry.owns(device, secret) == (secret is not None)
+    assert live_of(registry, device) == [key]
 
 
 def cut_short(registry, monkeypatch, device, **how):

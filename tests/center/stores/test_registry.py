@@ -147,6 +147,16 @@ def test_an_enrollment_key_is_not_asked_of_a_registered_device(registry, device)
         registry.register(f"{device}-other", A, enrollment_key=secret, needs_key=True)
 
 
+def test_who_does_not_own_a_device_is_told_so_only_with_a_key_that_is_valid(registry, device):
+    _, secret = registry.make_enrollment_key(uses=2)
+    registry.register(device, A, enrollment_key=secret, needs_key=True)
+    with pytest.raises(ConflictError, match="registered already"):
+        registry.register(device, B, enrollment_key=secret, needs_key=True)
+    for wrong in (None, Secret("nonsense")):
+        with pytest.raises(EnrollmentError):
+            registry.register(device, B, enrollment_key=wrong, needs_key=True)
+
+
 def test_a_removed_device_does_not_come_back_with_a_key_that_is_used_up(registry, device):
     _, secret = registry.make_enrollment_key(uses=2)
     for _ in range(2):
