@@ -199,6 +199,9 @@ def test_what_had_no_time_is_dated_by_the_first_that_is_known_whatever_the_clock
     clock.poll()
     assert clock.date(world.boot_ns) - world.true_ns == 100 * MS
     assert clock.undated_offset_ns() == first
+    clock.close()
+    here = clock.boots.order()[-1]
+    assert here.offset_ns - here.first_offset_ns == 100 * MS  # as an agent that is started again finds it
 
 
 @pytest.mark.parametrize("off", [-20 * SECOND, 20 * SECOND])

@@ -65,6 +65,7 @@ def test_how_long_an_outage_lasted_and_what_it_took_is_said_once_points_go(caplo
         "delivery works again after 90s and 4 attempts",
     ]
     assert outage.changed_ns == 91 * 10**9
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING", "INFO"]
     caplog.clear()
     outage.begin(100 * 10**9, "401", "401 unknown token", loud=True)
     assert [record.levelname for record in caplog.records] == ["ERROR"]

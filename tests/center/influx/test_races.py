@@ -5,7 +5,7 @@ import time
 import pytest
 
 from agent.util.secret import Secret
-from center.errors import ConflictError, EnrollmentError, StoreError
+from center.errors import ConflictError, EnrollmentError, RefusedError, StoreError
 from center.influx.issuing import IssuingRegistry
 from center.influx.registry import InfluxRegistry
 from center.times import now_ns
@@ -179,3 +179,21 @@ def test_keys_that_the_center_makes_follow_those_that_influxdb_makes_in_time_and
     assert keys == sorted(keys)
     for key in keys[::2]:
         registry.delete(key)
+
+
+def test_an_authorization_that_a_registration_left_behind_minutes_ago_is_deleted_by_the_next(registry, monkeypatch):
+    first = registry.register("left", A).device.key
+    with monkeypatch.context() as patch:  # it ends before it has cleared anything
+        patch.setattr(registry, "_clear", lambda *_: None)
+        second = registry.register("left", A).device.key
+    assert live_of(registry, "left") == [first, second]
+    third = registry.register("left", A).device.key
+    assert live_of(registry, "left") == [third]
+
+
+def test_an_authorization_that_is_gone_is_deleted_and_what_influxdb_refuses_is_said(registry):
+    key, _ = registry.authorize("gone-already")
+    for _ in range(2):
+        registry.delete(key)
+    with pytest.raises((StoreError, RefusedError)):
+        registry.delete("no id")
