@@ -54,3 +54,8 @@ def test_pages_of_65536_bytes_are_written_as_1_in_the_header(tmp_path):
 def test_of_a_row_its_times_are_known_in_whole_milliseconds():
     header = Header(Kind.PENDING, 2, 1, first_ns=1_700_000_000_123_999_999, last_ns=1_700_000_001_456_000_000, thin=3)
     assert entry_of(7, header, 95) == Entry(7, 2, 1, 95, 3, 1_700_000_000_123, 1_700_000_001_456)
+
+
+def test_a_header_without_a_page_size_is_none(tmp_path):
+    (tmp_path / DATABASE).write_bytes(bytes(1024))
+    assert cut_short(tmp_path)

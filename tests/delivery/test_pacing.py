@@ -117,3 +117,11 @@ def test_somebody_who_hurries_while_a_step_looks_for_more_is_served_at_once():
     pace.flushed(S, 0)
     pace.flush_at = 0  # Delivery.hurry(), from another thread
     assert pace.wait_s(S) == 0
+
+
+def test_what_is_parked_is_due_at_the_very_moment():
+    pace = Pace(5.0, 5000, 0, "pi-1", Random(3))
+    pace.parked.fail(0)
+    assert [pace.parked_due(pace.parked.until - 1), pace.parked_due(pace.parked.until)] == [False, True]
+    pace.backlog.fail(0)
+    assert [pace.backlog_due(pace.backlog.until - 1), pace.backlog_due(pace.backlog.until)] == [False, True]
