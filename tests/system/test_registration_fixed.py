@@ -111,10 +111,15 @@ def test_victoriametrics_takes_the_points_of_a_device_without_any_center(agent, 
     process.wait(20)
     words = (tmp_path / "log").read_text()
     delivered = int(re.search(r"stopped: measured \d+, delivered (\d+)", words)[1])
-    get("/internal/force_flush")
-    found = json.loads(get(f"/api/v1/export?match[]={urllib.parse.quote('environment_Temperature')}"))
-    assert found["metric"]["clientId"] == "pi-7"
-    assert len(found["timestamps"]) == delivered >= 20
+
+    def found():
+        """What it shows by now, which is some seconds behind what it took."""
+        get("/internal/force_flush")
+        return json.loads(get(f"/api/v1/export?match[]={urllib.parse.quote('environment_Temperature')}"))
+
+    wait_for(lambda: len(found()["timestamps"]) >= delivered)
+    assert found()["metric"]["clientId"] == "pi-7"
+    assert len(found()["timestamps"]) == delivered >= 20
 
 
 @pytest.mark.slow
