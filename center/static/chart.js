@@ -50,7 +50,9 @@
       root.append(this.plot);
       this.reading = new iot.Reading(this);
       new ResizeObserver(() => this.fit()).observe(this.plot);
-      // Drawn when it comes near the screen, each in a task of its own: a slow phone stays quick to the touch.
+      // Drawn when it comes near the screen, each in a task of its own: a slow phone stays quick to the touch. The first
+      // one is drawn at once.
+      this.onScreen = root === document.querySelector(".chart") && root.clientWidth > 0;
       new IntersectionObserver(([entry]) => {
         this.onScreen = entry.isIntersecting;
         if (this.onScreen && this.due) setTimeout(() => this.draw());
