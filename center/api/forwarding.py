@@ -11,11 +11,8 @@ from typing import cast
 
 from flask import Blueprint, Response, abort, request
 
-from agent.points.line_protocol import NANOSECONDS
-from agent.util.secret import Secret
 from center.answers import answer
 from center.context import current_center
-from center.embedded.write_api import Turn, taken
 from center.errors import NotSupportedError, RefusedError, StoreError
 from center.faults import log_once
 from center.line_protocol import BadLinesError, TooManyLinesError, foreign, parse
@@ -23,6 +20,7 @@ from center.security import keeps_to_its_own
 from center.stores.registry import Issuer
 from center.stores.telemetry import Point
 from center.victoria.telemetry import VictoriaTelemetry
+from center.write_request import METHODS, Turn, not_post, taken, token_sent, unit_ns
 
 # Writes that wait for VictoriaMetrics: half the threads of a center, which has 16 unless server.threads is set. If it
 # hangs, or has them queue (-insert.maxQueueDuration, a minute), the others are left for pages and registrations.
@@ -31,20 +29,16 @@ WAIT_S = 0.5
 blueprint = Blueprint("forwarding", __name__)
 
 
-@blueprint.route("/api/v2/write", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+@blueprint.route("/api/v2/write", methods=METHODS)
 def write() -> Response:
-    if request.method != "POST":
-        refusal = answer(405, "allow: OPTIONS, POST")
-        refusal.headers["Allow"] = "OPTIONS, POST"
+    if refusal := not_post():
         return refusal
     device = _device()
     telemetry = cast("VictoriaTelemetry", current_center().telemetry)
     name = request.args.get("bucket", "")
     if name != telemetry.bucket:
         abort(404, f'bucket "{name}" not found')
-    precision = request.args.get("precision", "ns")
-    if precision not in NANOSECONDS:
-        abort(400, "invalid precision; valid precision units are ns, us, ms, and s")
+    precision = unit_ns()
     with Turn() as turn:
         plain = taken(turn)
         own, kept, body = keeps_to_its_own(device), telemetry.kept(), bytearray()
@@ -59,7 +53,7 @@ def write() -> Response:
             return ""
 
         try:
-            for points in parse(plain, NANOSECONDS[precision], refused):
+            for points in parse(plain, precision, refused):
                 if own and (why := foreign(points, device)):
                     return answer(403, why)
         except BadLinesError as error:
@@ -71,8 +65,7 @@ def write() -> Response:
 
 def _device() -> str:
     """The device whose token came with the request; whoever has none is refused."""
-    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
-    token = Secret(text.strip()) if scheme in {"Token", "Bearer"} else Secret("")
+    token = token_sent()
     device = cast("Issuer", current_center().registry).holder(token) if token else None
     if device is None:
         abort(401, "unauthorized access")

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
-import threading
-import zlib
 from typing import cast
 
 from flask import Blueprint, Response, abort, jsonify, request
 
-from agent.points.line_protocol import NANOSECONDS
-from agent.util.secret import Secret
 from center.answers import answer
 from center.context import current_center
 from center.embedded.points import StoredBucket
@@ -22,78 +16,11 @@ from center.errors import StoreError
 from center.faults import log_once
 from center.line_protocol import BadLinesError, TooManyLinesError, foreign, parse
 from center.security import keeps_to_its_own
+from center.write_request import METHODS, Turn, not_post, taken, token_sent, unit_ns
 
 VERSION = "v2.9.1"
 BUILD = "iot-center-embedded"
-# Bytes of a body, as sent or unpacked: a larger one needs a turn, and of the largest one is read at a time.
-SMALL, LARGE = 65_536, 2_000_000
-MAX_MEMBERS = 50_000  # of a gzip body: as many as the largest batch has points
-WAIT_S = 10.0
-PIECE = 65_536
 blueprint = Blueprint("write", __name__)
-some_at_once = threading.BoundedSemaphore(2)
-one_large = threading.BoundedSemaphore(1)
-waiting = threading.BoundedSemaphore(4)  # further ones are told at once to come again: threads are left for the pages
-
-
-class Turn(contextlib.ExitStack):
-    """What a request has to wait for before it may take memory; given back at its end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._bounds = [(SMALL, some_at_once), (LARGE, one_large)]
-
-    def for_size(self, size: int) -> None:
-        """503 if others are in front of it for too long."""
-        while self._bounds and size > self._bounds[0][0]:
-            _, turn = self._bounds.pop(0)
-            if not waiting.acquire(blocking=False):
-                abort(503, "many bodies are being stored: try again, or send smaller ones")
-            try:
-                if not turn.acquire(timeout=WAIT_S):
-                    abort(503, "another large body is being stored: try again, or send smaller ones")
-            finally:
-                waiting.release()
-            self.callback(turn.release)
-
-
-def taken(turn: Turn) -> bytes:
-    """The body of the request, unpacked, once it is its turn."""
-    request.environ["wsgi.input"].read(0)  # where the server only asks whether the body is wanted, this ends it
-    turn.for_size(LARGE + 1 if request.content_length is None else request.content_length)
-    body = request.get_data(cache=False)
-    if request.headers.get("Content-Encoding", "").lower() != "gzip":
-        return body
-    return gunzip(body, current_center().settings.server.max_body, turn)
-
-
-def gunzip(body: bytes, limit: int, turn: Turn) -> bytes:
-    """All members of a gzip body, one after another; at most `limit` bytes. What it is not, InfluxDB's words say."""
-    out = io.BytesIO()
-    view = memoryview(body)
-    place = members = 0
-    while place < len(body):
-        members += 1
-        if members > MAX_MEMBERS:
-            abort(413, f"the body has more than {MAX_MEMBERS} gzip members")
-        unpacker, size = zlib.decompressobj(wbits=31), 256
-        while not unpacker.eof:
-            piece = view[place : place + size]
-            size = min(2 * size, PIECE)
-            try:
-                part = unpacker.decompress(piece, PIECE)
-            except zlib.error:
-                if members == 1 and not body.startswith(b"\x1f\x8b"):
-                    abort(500, "An internal error has occurred - check server logs")
-                abort(500, "unable to read data: gzip: invalid checksum")
-            if not piece and not part and not unpacker.eof:
-                abort(500, "unable to read data: unexpected EOF")
-            place += len(piece) - len(unpacker.unconsumed_tail) - len(unpacker.unused_data)
-            out.write(part)
-            if out.tell() > limit:
-                abort(413, f"the body unpacks to more than {limit} bytes")
-            turn.for_size(out.tell())
-    return out.getvalue()
 
 
 def org_id(org: str) -> str:
@@ -109,8 +36,7 @@ def _stores() -> tuple[EmbeddedRegistry, EmbeddedTelemetry]:
 def _asked() -> tuple[str, StoredBucket]:
     """Whose token writes, and to which bucket; whoever may not is refused."""
     registry, telemetry = _stores()
-    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
-    token = Secret(text.strip()) if scheme in {"Token", "Bearer"} else Secret("")
+    token = token_sent()
     holder = registry.holder_of(token) if token else None
     if holder is None:
         abort(401, "unauthorized access")
@@ -132,16 +58,12 @@ def _asked() -> tuple[str, StoredBucket]:
     return device, bucket
 
 
-@blueprint.route("/api/v2/write", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+@blueprint.route("/api/v2/write", methods=METHODS)
 def write() -> Response:
-    if request.method != "POST":
-        refusal = answer(405, "allow: OPTIONS, POST")
-        refusal.headers["Allow"] = "OPTIONS, POST"
+    if refusal := not_post():
         return refusal
     device, bucket = _asked()
-    precision = NANOSECONDS.get(request.args.get("precision", "ns"))
-    if precision is None:
-        abort(400, "invalid precision; valid precision units are ns, us, ms, and s")
+    precision = unit_ns()
     with Turn() as turn:
         body = taken(turn)
         try:

@@ -50,6 +50,7 @@ def app(tmp_path_factory):
     database.change("INSERT INTO bucket (id, name, retention_s) VALUES ('00000000000short', 'short', 3600)")
     for n, (token, bucket) in enumerate(TOKENS.items()):
         database.change("INSERT INTO authorization VALUES (?, ?, '', ?)", digest(Secret(token)), f"key-{n}", bucket)
+    send(app, app.test_client(), case_of("write: one point"))  # as it was recorded first: its types hold for the others
     yield app
     center.close()
 
@@ -59,9 +60,12 @@ def client(app):
     return app.test_client()
 
 
+def case_of(name):
+    return next(case for case in CASES if case["name"] == name)
+
+
 def token_of(name):
-    case = next(case for case in CASES if case["name"] == name)
-    return case["request"]["headers"]["Authorization"].partition(" ")[2]
+    return case_of(name)["request"]["headers"]["Authorization"].partition(" ")[2]
 
 
 DEVICE = token_of("write: one point")
@@ -202,9 +206,9 @@ def test_too_large_a_body_is_a_413_packed_or_not(tmp_path):
 def test_one_large_body_is_read_at_a_time_and_small_ones_pass_it(fresh, monkeypatch):
     """A point in memory takes many times its line: sixteen such bodies at once would take all there is."""
     client, headers, center = fresh
-    monkeypatch.setattr("center.embedded.write_api.SMALL", 50)
-    monkeypatch.setattr("center.embedded.write_api.LARGE", 100)
-    monkeypatch.setattr("center.embedded.write_api.WAIT_S", 0.01)
+    monkeypatch.setattr("center.write_request.SMALL", 50)
+    monkeypatch.setattr("center.write_request.LARGE", 100)
+    monkeypatch.setattr("center.write_request.WAIT_S", 0.01)
     started, go_on = threading.Event(), threading.Event()
     store = type(center.telemetry).store
 

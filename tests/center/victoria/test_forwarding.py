@@ -12,10 +12,10 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
 from agent.util.secret import Secret
+from center import write_request
 from center.api import forwarding
 from center.app import create_app
 from center.context import EXTENSION
-from center.embedded import write_api
 from center.settings import EmbeddedSettings, ServerSettings, Settings, VictoriaSettings
 from tests.center_helpers import HASH, code
 
@@ -229,10 +229,10 @@ def test_a_body_is_bounded_packed_or_not_and_a_large_one_waits_for_another(clien
     packed = gzip.compress(LINE + b"\n" * 400_000)
     assert sent(client, token, packed, **{"Content-Encoding": "gzip"}).status_code == 413
     assert sent(client, token, b"\n" * 400_000).status_code == 413
-    monkeypatch.setattr(write_api, "SMALL", 5)
-    monkeypatch.setattr(write_api, "LARGE", 10)
-    monkeypatch.setattr(write_api, "WAIT_S", 0.01)
-    with write_api.one_large:
+    monkeypatch.setattr(write_request, "SMALL", 5)
+    monkeypatch.setattr(write_request, "LARGE", 10)
+    monkeypatch.setattr(write_request, "WAIT_S", 0.01)
+    with write_request.one_large:
         assert sent(client, token).status_code == 503
     assert sent(client, token).status_code == 204
     assert len(store.requests) == 1
