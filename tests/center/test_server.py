@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 from waitress import wasyncore
 
-from center import server as module
+from center import channel
+from center import server as of_all
 from center.incoming import FULL, Refusal, ask
 from center.limits import SMALL_BODY
 from center.server import Server, dispensable
@@ -40,7 +41,7 @@ def serving(monkeypatch):
 
         def start(connections=100, held=4_000_000, each=1000, **constants):
             for name, value in constants.items():
-                monkeypatch.setattr(module, name, value)
+                monkeypatch.setattr(channel if hasattr(channel, name) else of_all, name, value)
             listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             server = Server(application, listening, connections, held, each, threads=2, max_request_body_size=8_000_000)
             server.adj.cleanup_interval = 0

@@ -371,6 +371,7 @@ def test_a_chart_is_read_by_keyboard_and_as_a_table(chromium, open_center):
         assert said.text_content() != last
         page.get_by_text("Values as a table").first.click()
         table = page.get_by_role("region", name="Values of Temperature")
+        table.locator("tbody tr").first.wait_for()  # made once it is open
         assert table.locator("th").all_text_contents()[1:] == ["bench °C", "window °C"]
         assert table.locator("tbody tr").first.locator("td").all_text_contents()[1:] == ["20.00", "25.00"]
         assert seen.noted == []
