@@ -21,7 +21,7 @@ from waitress import wasyncore
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from agent.util.secret import Secret
-from center import answers, pages, security
+from center import answers, guard, pages, security
 from center.api import forwarding, registration, telemetry
 from center.context import EXTENSION, Center, client_gone, current_center
 from center.embedded import points as embedded_points
@@ -83,6 +83,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         session_key = Secret(secrets.token_hex(32))
     app.extensions[EXTENSION] = center
     security.init_app(app, settings, session_key, had_password=password_hash is not None)
+    guard.init_app(app)
     answers.init_app(app)
     app.register_blueprint(registration.blueprint)
     app.register_blueprint(telemetry.blueprint)

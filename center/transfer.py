@@ -3,7 +3,7 @@
 With zlib alone: Flask-Compress wants brotli, which has no wheel on 32 bit. What shows a secret is left as it is: its
 length, compressed beside what another site made the browser ask for, would tell of it (BREACH). Tokens and keys are
 shown in answers to POST and by the registration API, which uses none of this. Whatever else a page holds (the token of
-its forms) another site cannot have it asked for: see security.foreign.
+its forms) another site cannot have it asked for: see guard.foreign.
 """
 
 from __future__ import annotations
