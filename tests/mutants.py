@@ -74,7 +74,7 @@ PACKAGES = (
         "center registries",
         (
             "center/embedded/registry.py",
-            *(f"center/influx/{name}.py" for name in ("registry", "claims", "rows", "issuing")),
+            *(f"center/influx/{name}.py" for name in ("registry", "enrollment", "claims", "rows", "issuing")),
         ),
         ("tests/center/stores", "tests/center/influx", "tests/center/embedded/test_database.py"),
         tuple(f"tests/center/stores/test_telemetry.py::test_{name}" for name in (

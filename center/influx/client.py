@@ -114,7 +114,6 @@ class Influx:
                 body="\n".join(lines).encode(),
                 precision="ns",
                 content_type="text/plain; charset=utf-8",
-                _preload_content=False,
             )
 
 

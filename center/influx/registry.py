@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from influxdb_client.domain.authorization import Authorization
@@ -13,29 +12,25 @@ from influxdb_client.domain.permission_resource import PermissionResource
 from influxdb_client.rest import ApiException
 
 from agent.util.secret import Secret
-from center.errors import ConflictError, EnrollmentError, RefusedError, StoreError
+from center.errors import ConflictError, EnrollmentError, StoreError
 from center.influx.claims import NONE, Claim, Settled, claims_of, settle
 from center.influx.client import ALL_TIME, Influx
+from center.influx.enrollment import EnrollmentKeys
 from center.influx.roll import Roll, device_of
-from center.line_protocol import encode
 from center.stores.registry import (
     SESSION_NS,
     Device,
     DevicePage,
-    EnrollmentKey,
     Registered,
     check_device_id,
     check_secret,
     digest,
-    enrollment_id,
     matches,
-    new_enrollment_key,
     not_yours,
     refusal,
 )
 from center.stores.rows import Row
-from center.stores.telemetry import Point
-from center.times import iso, now_ns, parse_time
+from center.times import iso, now_ns
 
 DESCRIPTION = "IoT Center: "
 MEASUREMENT = "deviceauth"
@@ -47,9 +42,7 @@ CLAIMS = (
     '|> filter(fn: (r) => r._field == "key" or r._field == "secretHash") '
     '|> group() |> keep(columns: ["_time", "_field", "_value", "deviceId"])'
 )
-KEYS = '|> last() |> keep(columns: ["_time", "_field", "_value", "keyId"])'
 ENDED = '|> last() |> keep(columns: ["_time", "_value", "session"])'
-USES = '|> keep(columns: ["_time", "_value", "keyId", "deviceId"])'
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,26 +54,15 @@ class Issued:
     active: bool
 
 
-class InfluxRegistry:
+class InfluxRegistry(EnrollmentKeys):
     """Implements Registry. One process or many: what they do at once is decided by center.influx.claims."""
 
     def __init__(self, influx: Influx, bucket: str, bucket_auth: str) -> None:
-        self.influx = influx
+        super().__init__(influx, bucket_auth)
         self.bucket = bucket
-        self.bucket_auth = bucket_auth
         self._roll = Roll(self._claims_since, lambda: str(influx.needed_bucket(bucket_auth).id))
         self._password: tuple[float, str | None] = (float("-inf"), None)
         self._ended: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
-
-    def _rows(self, measurement: str, pipeline: str, span: str = ALL_TIME, **tags: str) -> list[Row]:
-        """Of the points of a measurement in the auth bucket, those with these tags."""
-        where = "".join(f" and r.{tag} == _{tag}" for tag in tags)
-        with _never_refused():
-            return self.influx.rows(
-                f"from(bucket: _bucket) |> {span} "
-                f'|> filter(fn: (r) => r._measurement == "{measurement}"{where}) {pipeline}',
-                {"_bucket": self.bucket_auth} | {f"_{tag}": value for tag, value in tags.items()},
-            )
 
     def _claims(self, device_id: str) -> list[Claim]:
         return claims_of(self._rows(MEASUREMENT, CLAIMS, deviceId=device_id)).get(device_id, [])
@@ -169,11 +151,6 @@ class InfluxRegistry:
                 if error.status != 404:
                     raise
 
-    def _write(self, measurement: str, tags: dict[str, str], fields: dict[str, str]) -> None:
-        """A point of the auth bucket. Without a time: the order is the server's."""
-        with _never_refused():
-            self.influx.write(self.bucket_auth, [encode(Point(measurement, tags, dict(fields)))])
-
     def remove(self, device_id: str) -> bool:
         before = self._claims(device_id)
         settled = settle(before)
@@ -200,87 +177,6 @@ class InfluxRegistry:
     def owns(self, device_id: str, secret: Secret | None) -> bool:
         settled = settle(self._claims(device_id))
         return settled is not None and matches(secret, settled.owner_hash)
-
-    def make_enrollment_key(
-        self, *, note: str = "", uses: int | None = 1, expires_ns: int | None = None
-    ) -> tuple[EnrollmentKey, Secret]:
-        key, secret = new_enrollment_key(note, uses, expires_ns)
-        self._write(
-            "enrollment",
-            {"keyId": key.id},
-            {
-                "hash": digest(secret),
-                "note": note,
-                "createdAt": iso(key.created_ns),
-                "expiresAt": iso(expires_ns) if expires_ns is not None else "",
-                "uses": str(uses) if uses is not None else "",
-            },
-        )
-        return key, secret
-
-    def enrollment_keys(self) -> Sequence[EnrollmentKey]:
-        return sorted((key for key, _, _ in self._enrollment_keys().values()), key=lambda key: -key.created_ns)
-
-    def revoke_enrollment_key(self, key_id: str) -> bool:
-        if key_id not in self._enrollment_keys(key_id):
-            return False
-        self._write("enrollment", {"keyId": key_id}, {"revokedAt": iso(now_ns())})
-        return True
-
-    def _enrollment_keys(
-        self, key_id: str | None = None
-    ) -> dict[str, tuple[EnrollmentKey, str, list[tuple[int, str]]]]:
-        """Keys by id, with the hash of each and its uses: when, and by which device; the earliest first."""
-        one = {"keyId": key_id} if key_id is not None else {}
-        points: dict[str, dict[str, str]] = {}
-        for row in self._rows("enrollment", KEYS, **one):
-            points.setdefault(row["keyId"], {})[row["_field"]] = str(row.get("_value", ""))
-        users: dict[str, list[tuple[int, str]]] = {}
-        for row in self._rows("enrollment_use", USES, **one):
-            users.setdefault(row["keyId"], []).append((row["_time"], row["deviceId"]))
-        found = {}
-        for name, point in points.items():
-            if not point.get("hash"):
-                continue
-            used = sorted(users.get(name, ()))
-            uses = int(point["uses"]) if point.get("uses") else None
-            key = EnrollmentKey(
-                name,
-                point.get("note", ""),
-                parse_time(point["createdAt"], 0),
-                parse_time(point["expiresAt"], 0) if point.get("expiresAt") else None,
-                uses,
-                len(used) if uses is None else min(len(used), uses),
-                bool(point.get("revokedAt")),
-            )
-            found[name] = (key, point["hash"], used)
-        return found
-
-    def _enrollment_key(self, secret: Secret | None) -> tuple[EnrollmentKey, list[tuple[int, str]]]:
-        """The key, if it was made here, and its uses. Raises EnrollmentError."""
-        key_id = enrollment_id(secret)
-        entry = self._enrollment_keys(key_id).get(key_id) if key_id else None
-        if entry is None or not matches(secret, entry[1]):
-            raise EnrollmentError(refusal(secret))
-        return entry[0], entry[2]
-
-    def _use_enrollment_key(self, secret: Secret | None, device_id: str, removed_ns: int) -> None:
-        """Count one use, unless the device has one since it was last removed. Raises EnrollmentError.
-
-        A registration counts once for a key, however often it is tried; after a removal it is another one. Two
-        registrations within some ms can both take the last use of it.
-        """
-        key, used = self._enrollment_key(secret)
-        key_id = key.id
-        if not _mine(used, device_id, removed_ns):
-            if not key.valid(now_ns()):
-                raise EnrollmentError(refusal(secret))
-            self._write("enrollment_use", {"keyId": key_id, "deviceId": device_id}, {"usedAt": iso(now_ns())})
-            used = self._enrollment_keys(key_id)[key_id][2]
-        elif key.revoked or (key.expires_ns is not None and now_ns() >= key.expires_ns):
-            raise EnrollmentError(refusal(secret))
-        if key.uses is not None and not _mine(used[: key.uses], device_id, removed_ns):
-            raise EnrollmentError(refusal(secret))
 
     def password_hash(self) -> str | None:
         """Remembered for some seconds, since every request asks."""
@@ -343,16 +239,3 @@ class InfluxRegistry:
         for key in swept:
             self.delete(key)
         return swept
-
-
-@contextlib.contextmanager
-def _never_refused() -> Iterator[None]:
-    """What the registry asks and writes is its own: where InfluxDB refuses it, that is no fault of the caller."""
-    try:
-        yield
-    except RefusedError as error:
-        raise StoreError(f"InfluxDB refuses the center's own request: {error}; see iot-center check") from error
-
-
-def _mine(used: Sequence[tuple[int, str]], device_id: str, removed_ns: int) -> bool:
-    return any(user == device_id and at > removed_ns for at, user in used)

@@ -10,11 +10,13 @@ from werkzeug.wrappers import Response
 
 from agent.util.secret import Secret
 from center.app import create_app
+from center.influx.client import Influx
 from center.influx.registry import Issued
 from center.influx.setup import devices
 from center.settings import InfluxSettings, ServerSettings, Settings
 from center.stores.registry import Device, DevicePage
 from tests.center_helpers import code, stores
+from tests.servers import InfluxServer
 
 ORG_GONE = {"code": "invalid", "message": 'failed to decode request body: organization name "my-org" not found'}
 NO_ROWS = "#datatype,string,long\r\n,result,table\r\n"
@@ -132,6 +134,15 @@ def test_check_tells_an_authorization_that_is_alive_from_one_that_was_deleted():
     assert "made anew" in texts["moved"].text
     assert "inactive" in texts["asleep"].text
     assert "by itself" not in texts["asleep"].remedy
+
+
+def test_writes_go_over_one_connection():
+    with InfluxServer() as server:
+        influx = Influx(InfluxSettings(url=server.url, token=Secret(server.token), org=server.org))
+        for n in range(3):
+            influx.write(server.bucket, [f"m f={n}.5 {n + 1}"])
+        influx.close()
+        assert (server.writes, server.connections) == (3, 1)
 
 
 @pytest.mark.influxdb

@@ -141,7 +141,7 @@ def test_a_registration_that_was_cut_short_does_not_go_on_with_a_key_that_ended_
     if ends == "revoked":
         registry.revoke_enrollment_key(key.id)
     else:
-        monkeypatch.setattr("center.influx.registry.now_ns", lambda: expires_ns)
+        monkeypatch.setattr("center.influx.enrollment.now_ns", lambda: expires_ns)
     with pytest.raises(EnrollmentError):
         registry.register(f"ended-{ends}", A, needs_key=True, enrollment_key=secret)
     assert registry.device(f"ended-{ends}") is None
