@@ -137,8 +137,7 @@ class Victoria:
             except (HTTPError, ValueError, KeyError) as error:
                 raise StoreError(f"{self.url}/api/v1/export: its answer was cut short: try again") from error
             finally:
-                answer.drain_conn()
-                answer.release_conn()
+                answer.close()  # what nobody wants any more is not read to its end
 
     def write(self, body: bytes) -> Written:
         """Pass lines on (center.victoria.lines). 204: taken. It says nothing of lines that it leaves out.
