@@ -24,8 +24,8 @@ from agent.util.secret import Secret
 from center import answers, guard, pages, security
 from center.api import forwarding, registration, telemetry
 from center.context import EXTENSION, Center, client_gone, current_center
-from center.embedded import points as embedded_points
 from center.embedded import registry as embedded_registry
+from center.embedded import schema as embedded_schema
 from center.embedded import write_api
 from center.embedded.database import Database
 from center.embedded.registry import EmbeddedRegistry
@@ -143,7 +143,7 @@ def open_stores(settings: Settings) -> Center:
         registry: Registry
         measured: Telemetry
         if "embedded" in {settings.series_on, settings.registry_on}:
-            schema = embedded_points.SCHEMA + embedded_registry.SCHEMA
+            schema = embedded_schema.SCHEMA + embedded_registry.SCHEMA
             database = Database(settings.data_dir / FILE, schema, client_gone)
             opened.callback(database.close)
         if "influxdb" in {settings.series_on, settings.registry_on}:

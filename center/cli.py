@@ -2,97 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
-from agent.config.units import parse_duration
-from agent.util.errors import AgentError, printable
+from agent.util.errors import printable
 from agent.util.secret import Secret
-from agent.util.service import acting_as
+from center.enroll import enroll
 from center.errors import SettingsError, StoreError
 from center.init import config_command, init_command, install_service_command
-from center.settings import Settings, check, load
-from center.stores.registry import EnrollmentKey
-from center.times import iso, now_ns
+from center.options import Group, duration, opened, with_settings
+from center.settings import Settings, check
 
 if TYPE_CHECKING:  # Flask and influxdb-client may not be installed, and take their time
-    from center.context import Center
     from center.embedded.registry import EmbeddedRegistry
     from center.findings import Finding
     from center.influx.registry import InfluxRegistry
     from center.victoria.telemetry import VictoriaTelemetry
 
-EX_CONFIG = 78
-EX_UNAVAILABLE = 69
 
-
-def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """A command of the settings that its common options, center.toml and the environment give."""
-
-    @functools.wraps(command)
-    def configured(*, config: Path | None, embedded: bool, data: Path | None, debug: bool, **own: Any) -> None:
-        del debug  # for serve and the group
-        settings = load(config)
-        if embedded:
-            settings = replace(settings, embedded=True)
-        if data:
-            settings = replace(settings, store=replace(settings.store, data=str(data)))
-        command(settings, **own)
-
-    for option in (
-        click.option("--debug", is_flag=True, help="Show tracebacks."),
-        click.option("--data", type=click.Path(path_type=Path), help="Folder of the embedded store."),
-        click.option("--embedded", is_flag=True, help="Store in a SQLite file: for laptops, demos and tests."),
-        click.option("--config", type=click.Path(path_type=Path), help="Default: ./center.toml."),
-    ):
-        configured = option(configured)
-    return configured
-
-
-def _stores(settings: Settings) -> closing[Center]:
-    from center.app import open_stores  # noqa: PLC0415 - Flask, after the options are known to be right
-
-    return closing(open_stores(settings))
-
-
-class _Group(click.Group):
-    """One line on stderr and an exit code for what an operator can mend; a traceback only with --debug."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (SettingsError, StoreError, AgentError, OSError, ModuleNotFoundError) as error:
-            if "--debug" in sys.argv or getattr(error, "name", None) in {"agent", "drivers", "center"}:
-                raise
-            text = str(error)
-            if isinstance(error, ModuleNotFoundError):  # the agent is installed without what only the center needs
-                text = f"{error.name} is not installed: pip install 'iot-edge-agent[center]'"
-            elif isinstance(error, OSError) and error.filename is None:
-                text = error.strerror or text
-            click.echo(f"iot-center: {text}", err=True)
-            sys.exit(EX_CONFIG if isinstance(error, SettingsError | AgentError) else EX_UNAVAILABLE)
-
-
-@click.group(cls=_Group)
+@click.group(cls=Group)
 @click.version_option(package_name="iot-edge-agent", prog_name="iot-center")
 def main() -> None:
     """The IoT Center: registers devices and shows what they measure."""
 
 
-for command in (init_command, config_command, install_service_command):
+for command in (enroll, init_command, config_command, install_service_command):
     main.add_command(command)
 
 
@@ -104,7 +47,7 @@ class LogLine(logging.Formatter):
 
 
 @main.command()
-@_with_settings
+@with_settings
 @click.option("--host", help="Address to listen on; other than loopback needs a password.")
 @click.option("--port", type=int, help="Default: 5000.")
 @click.option("--until-input-ends", is_flag=True, help="Stop once standard input ends: with who started it.")
@@ -148,7 +91,7 @@ def _store_of(settings: Settings) -> str:
 
 
 @main.command(short_help="Make what InfluxDB lacks: buckets, first user and token.")
-@_with_settings
+@with_settings
 @click.option("--retention", default="never", show_default=True, help='How long measurements are kept, like "365d".')
 @click.option("--username", default="admin", show_default=True, help="InfluxDB's first user, if it is fresh.")
 def setup(settings: Settings, *, retention: str, username: str) -> None:
@@ -162,12 +105,12 @@ def setup(settings: Settings, *, retention: str, username: str) -> None:
 
         click.echo(on_victoria.NEEDED)
         if settings.registry_on == "embedded":
-            with _stores(settings) as center:
+            with opened(settings) as center:
                 _report(on_victoria.check(cast("VictoriaTelemetry", center.telemetry)))
             return
     from center.influx import setup  # noqa: PLC0415 - as above
 
-    kept = round(_duration("--retention", retention) or 0)
+    kept = round(duration("--retention", retention) or 0)
     fresh = bool(settings.influxdb.url) and setup.is_fresh(settings)
     if not (fresh and not settings.influxdb.token):
         check(settings)
@@ -178,7 +121,7 @@ def setup(settings: Settings, *, retention: str, username: str) -> None:
             click.echo(token.reveal())
             settings = replace(settings, influxdb=replace(settings.influxdb, token=token))
         click.echo(f"InfluxDB is set up: user {username}, organisation {settings.influxdb.org}")
-    with _stores(settings) as center:
+    with opened(settings) as center:
         registry = cast("InfluxRegistry", center.registry)
         for line in setup.make_buckets(registry, kept):
             click.echo(line)
@@ -186,11 +129,11 @@ def setup(settings: Settings, *, retention: str, username: str) -> None:
 
 
 @main.command("check")
-@_with_settings
+@with_settings
 @click.option("--sweep", is_flag=True, help="Delete authorizations that no registration refers to.")
 def check_command(settings: Settings, *, sweep: bool) -> None:
     """Say what is missing, and which authorizations no device holds."""
-    with _stores(settings) as center:
+    with opened(settings) as center:
         if settings.series_on == "victoria":
             from center.victoria import setup as on_victoria  # noqa: PLC0415 - as above
 
@@ -216,14 +159,6 @@ def check_command(settings: Settings, *, sweep: bool) -> None:
             sys.exit(1)
 
 
-def _duration(option: str, text: str) -> float | None:
-    """Seconds of an option's text; None for `never`."""
-    try:
-        return None if text == "never" else parse_duration(text)
-    except ValueError as error:
-        raise SettingsError(f"{option} {text!r}: should be {error}, or never") from error
-
-
 def _report(findings: Iterable[Finding]) -> None:
     """Prints the findings; ends with 1 if one of them needs mending."""
     well = True
@@ -244,13 +179,13 @@ def _ask(prompt: str) -> str:
 
 
 @main.command(short_help="Set the administrator's password.")
-@_with_settings
+@with_settings
 @click.option("--clear", is_flag=True, help="No password any more: loopback only.")
 def password(settings: Settings, *, clear: bool) -> None:
     """Set the administrator's password, asked for or read from standard input."""
     from center.security import hash_password  # noqa: PLC0415 - as above
 
-    with _stores(settings) as center:
+    with opened(settings) as center:
         try:
             hashed = None if clear else hash_password(Secret(_ask("New password")))
         except ValueError as error:
@@ -258,75 +193,3 @@ def password(settings: Settings, *, clear: bool) -> None:
         center.registry.set_password_hash(hashed)
     cleared = "the password is cleared; a running center lets nobody in until it is started again"
     click.echo(cleared if clear else "the password is set; earlier logins have ended")
-
-
-@main.command(short_help="Make, list or revoke enrollment keys of devices.")
-@_with_settings
-@click.option("--uses", type=click.IntRange(1), default=1, show_default=True, help="Devices it lets register.")
-@click.option("--unlimited", is_flag=True, help="Any number of devices.")
-@click.option("--expires", default="7d", show_default=True, help='Like "12h"; "never" for no end.')
-@click.option("--note", default="", help="What it is for.")
-@click.option("--output", type=click.Path(path_type=Path), help="Write the key to this new file, for its owner only.")
-@click.option("--list", "show", is_flag=True, help="List the keys that were made.")
-@click.option("--revoke", metavar="ID", help="Make a key worthless.")
-def enroll(
-    settings: Settings,
-    *,
-    uses: int,
-    unlimited: bool,
-    expires: str,
-    note: str,
-    output: Path | None,
-    show: bool,
-    revoke: str | None,
-) -> None:
-    """Make an enrollment key: devices need one to register with a center that is not on their own machine."""
-    lasts = _duration("--expires", expires)
-    with contextlib.ExitStack() as stack:
-        file = None
-        if output and not (show or revoke):
-            file = stack.enter_context(_new_file(output))  # before there is a key to be lost
-        stack.enter_context(acting_as("iot-center"))
-        registry = stack.enter_context(_stores(settings)).registry
-        if show:
-            _list(registry.enrollment_keys())
-        elif revoke:
-            if not registry.revoke_enrollment_key(revoke):
-                raise SettingsError(f"there is no enrollment key {revoke!r}: see iot-center enroll --list")
-            click.echo(f"{revoke} is revoked")
-        else:
-            _, secret = registry.make_enrollment_key(
-                note=note,
-                uses=None if unlimited else uses,
-                expires_ns=None if lasts is None else now_ns() + round(lasts * 1e9),
-            )
-            click.echo(secret.reveal(), file)
-            if output:
-                click.echo(f"the key is in {output}, which only its owner can read", err=True)
-
-
-@contextlib.contextmanager
-def _new_file(path: Path) -> Iterator[IO[str]]:
-    """For its owner alone, who with sudo is whoever called that; gone again after an error. Raises SettingsError."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise SettingsError(f"--output {path}: {error.strerror}: name a file that is not there yet") from error
-    caller = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
-    if os.geteuid() == 0 and all(number.isdecimal() for number in caller):
-        os.fchown(descriptor, *map(int, caller))
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            yield file
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-
-
-def _list(keys: Sequence[EnrollmentKey]) -> None:
-    now = now_ns()
-    for key in keys:
-        uses = "any number of times" if key.uses is None else f"{key.uses} times"
-        ends = "never ends" if key.expires_ns is None else f"ends {iso(key.expires_ns // 10**9 * 10**9)}"
-        state = "valid" if key.valid(now) else "revoked" if key.revoked else "over"
-        click.echo(f"{key.id}  {state:7}  used {key.used} of {uses}, {ends}  {key.note}")

@@ -96,3 +96,23 @@ def sensor(now, **changes):
         "values": {"Temperature": 21.5, "Humidity": 40.25, "Pressure": 1013.2},
         "boot_ns": now - 2 * SECOND,
     } | changes
+
+
+def in_trouble(boot):
+    """A sensor that is not found, one with a stuck and a refused quantity, and a silent one, at this moment."""
+    return [
+        sensor(
+            boot,
+            name="attic",
+            failing_since_boot_ns=boot - 90 * SECOND,
+            problem="No I2C device at address: 0x77",
+            cause="NotFound",
+        ),
+        sensor(
+            boot,
+            name="cellar",
+            stuck={"Humidity": boot - 7200 * SECOND},
+            refused={"Pressure": {"since_boot_ns": boot - 600 * SECOND, "why": "never measured"}},
+        ),
+        sensor(boot, name="roof", boot_ns=boot - 300 * SECOND),
+    ]

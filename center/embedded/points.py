@@ -1,4 +1,4 @@
-"""The embedded store's tables and its write path: one wide table of points, columns by number, types a week.
+"""The embedded store's write path: one wide table of points, columns by number, types a week (schema.py).
 
 A field's column is the number it has within its series, so that what devices send never becomes a name in SQL, and what
 one device sends is nothing to another. Everything here runs in the database's writing thread.
@@ -17,25 +17,6 @@ from center.line_protocol import DEVICE_TAGS, series_of
 from center.stores.telemetry import DAY_NS, ENVIRONMENT, HOUR_NS, Point, Value
 from center.times import iso
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS bucket (n INTEGER PRIMARY KEY, id TEXT UNIQUE, name TEXT UNIQUE, retention_s INTEGER);
-CREATE TABLE IF NOT EXISTS series (
-    n INTEGER PRIMARY KEY, bucket INTEGER, measurement TEXT, tags TEXT, owner TEXT NOT NULL DEFAULT '',
-    UNIQUE (bucket, measurement, tags));
-CREATE TABLE IF NOT EXISTS device_series (
-    bucket INTEGER, device TEXT, measurement TEXT, series INTEGER,
-    PRIMARY KEY (bucket, device, measurement, series)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS series_field (
-    series INTEGER, name TEXT, n INTEGER, type TEXT, PRIMARY KEY (series, name)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS device_type (
-    bucket INTEGER, device TEXT, measurement TEXT, shard INTEGER, field TEXT, type TEXT,
-    PRIMARY KEY (bucket, device, measurement, shard, field)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS points (series INTEGER, t INTEGER, PRIMARY KEY (series, t)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS hours (
-    series INTEGER, field INTEGER, hour INTEGER, count INTEGER, total NUMERIC, low NUMERIC, high NUMERIC,
-    first, last, PRIMARY KEY (series, field, hour)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS dirty (series INTEGER, hour INTEGER, PRIMARY KEY (series, hour)) WITHOUT ROWID;
-"""
 TYPES: dict[type, str] = {float: "float", int: "integer", bool: "boolean", str: "string"}
 CLASSES = {name: cls for cls, name in TYPES.items()}
 # Of a device: what a page about it reads. The fields are those of all its series.
@@ -46,29 +27,6 @@ MAX_PLANS = 64
 _Shard = tuple[int, str, str, int]  # bucket, device, measurement, week
 WEEK_NS = 7 * DAY_NS
 MONDAY_NS = 4 * DAY_NS  # the first Monday of 1970: InfluxDB's weeks start on Mondays
-
-
-def upgrade(connection: sqlite3.Connection) -> None:
-    """To the tables above from those of 0.1.0, which numbered the fields of a measurement, for all devices together."""
-    columns = {row[1] for row in connection.execute("PRAGMA table_info(series)")}
-    if "owner" not in columns:
-        connection.execute("ALTER TABLE series ADD COLUMN owner TEXT NOT NULL DEFAULT ''")
-        rows = [(json.loads(tags), n) for n, tags in connection.execute("SELECT n, tags FROM series").fetchall()]
-        owners = [(tags.get("clientId") or tags.get("device", ""), n) for tags, n in rows]
-        connection.executemany("UPDATE series SET owner = ? WHERE n = ?", owners)
-    connection.execute("CREATE INDEX IF NOT EXISTS series_owner ON series (bucket, owner)")
-    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'shard_type'").fetchone():
-        connection.execute(
-            "INSERT OR IGNORE INTO series_field SELECT s.n, f.name, f.n, f.type FROM series s "
-            "JOIN field f USING (bucket, measurement)"
-        )
-        connection.execute(
-            "INSERT OR IGNORE INTO device_type SELECT bucket, owner, measurement, shard, field, type FROM series "
-            "JOIN shard_type USING (bucket, measurement) WHERE measurement <> ?",
-            (ENVIRONMENT,),
-        )
-        connection.execute("DROP TABLE field")
-        connection.execute("DROP TABLE shard_type")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from center.embedded.rollup import edge, summed
+from center.stores.rows import MERGE as OF_ROWS
 from center.stores.telemetry import AHEAD_NS, HOUR_NS, LastValue, Sensor, Value, sensor_of
 from center.times import now_ns
 
@@ -43,16 +44,8 @@ HOURS = {
 # By window; the first and last values of each series by themselves, because several can have one at the same time.
 GROUPED = {"median": "", "first": "GROUP BY w, series", "last": "GROUP BY w, series"}
 Part = tuple[Any, ...]
-MERGE: dict[str, Callable[[Part, Part], Part]] = {
-    "mean": lambda a, b: (a[0] + b[0], a[1] + b[1]),
+MERGE: dict[str, Callable[[Part, Part], Part]] = OF_ROWS | {
     "band": lambda a, b: (a[0] + b[0], a[1] + b[1], min(a[2], b[2]), max(a[3], b[3])),
-    "sum": lambda a, b: (a[0] + b[0], 0),
-    "count": lambda a, b: (a[0] + b[0], 0),
-    "min": min,
-    "max": max,
-    # Of several values at one time the smallest is the first and the largest the last, in both stores.
-    "first": lambda a, b: min(a, b, key=lambda part: (part[1], part[0])),
-    "last": lambda a, b: max(a, b, key=lambda part: (part[1], part[0])),
 }
 
 

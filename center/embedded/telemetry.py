@@ -12,8 +12,9 @@ from operator import itemgetter
 
 from center.embedded import rollup
 from center.embedded.database import Database
-from center.embedded.points import Lost, PointWriter, StoredBucket, upgrade
+from center.embedded.points import Lost, PointWriter, StoredBucket
 from center.embedded.queries import StoredField, StoredSeries, Told, by_sensor, last_of, newest, windows
+from center.embedded.schema import upgrade
 from center.errors import NotSupportedError, RefusedError
 from center.line_protocol import encode
 from center.stores.telemetry import (

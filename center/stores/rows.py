@@ -13,7 +13,7 @@ from typing import Any, cast
 from center.stores.telemetry import Curve, FieldSummary, Sensor, recency, sensor_of
 
 Row = dict[str, Any]
-Part = tuple[Any, Any]  # a value, and its weight in a mean or its time
+Part = tuple[Any, ...]  # a value, and its weight in a mean or its time
 MERGE: dict[str, Callable[[Part, Part], Part]] = {
     "mean": lambda a, b: (a[0] + b[0], a[1] + b[1]),
     "sum": lambda a, b: (a[0] + b[0], 0),

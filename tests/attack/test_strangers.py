@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
-from requests.adapters import HTTPAdapter
 
 from center.pages.assets import load
 from tests.attack import FULL
 from tests.attack.victim import BOUND_MB, MB, PASSWORD, victim
+from tests.from_address import From
 
 
 @pytest.fixture(scope="module")
@@ -133,17 +133,6 @@ def test_answers_that_nobody_reads_are_not_kept(center):
     center.told(f"{number} times {times} answers of {len(asset.plain) // 1000} kB that nobody reads")
     assert center.memory_mb < (BOUND_MB if FULL else 150)
     assert center.spooled < 80 * MB
-
-
-class From(HTTPAdapter):
-    """Of another machine, as far as loopback has them."""
-
-    def __init__(self, address):
-        self.address = address
-        super().__init__()
-
-    def init_poolmanager(self, *args, **kwargs):
-        super().init_poolmanager(*args, source_address=(self.address, 0), **kwargs)
 
 
 def machine(address):

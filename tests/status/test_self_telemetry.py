@@ -15,7 +15,7 @@ from agent.status.board import Board
 from agent.status.health_rules import CAUSES
 from agent.status.self_telemetry import Health, health_line, trouble_lines, version_number
 from drivers import base
-from tests.snapshots import SECOND, sensor, snapshot
+from tests.snapshots import in_trouble, sensor, snapshot
 
 
 def point(**board_values):
@@ -55,17 +55,7 @@ def test_the_point_is_dated_later_by_its_boot_clock():
 
 def test_a_sensor_with_which_something_is_wrong_has_a_point_of_its_own_at_the_same_moment():
     boot = 10**15
-    wrong = [
-        sensor(boot),
-        sensor(boot, name="attic", failing_since_boot_ns=boot - 90 * SECOND, problem="No I2C device", cause="NotFound"),
-        sensor(
-            boot,
-            name="cellar",
-            stuck={"Humidity": boot - 7200 * SECOND},
-            refused={"Pressure": {"since_boot_ns": boot - 600 * SECOND, "why": "never measured"}},
-        ),
-        sensor(boot, name="roof", boot_ns=boot - 300 * SECOND),
-    ]
+    wrong = [sensor(boot), *in_trouble(boot)]
     lines = trouble_lines("d", snapshot(boot, sensors=wrong), 5)
     assert {line.boot_ns for line in lines} == {5}
     found = [parse_line(replace(line, time_ns=1).encode().decode()) for line in lines]

@@ -10,12 +10,12 @@ import time
 
 import pytest
 import requests
-from requests.adapters import HTTPAdapter
 
 from center.app import serve
 from center.context import EXTENSION
 from tests.center_helpers import HASH, PASSWORD, embedded_settings
 from tests.certificates import make_certificate
+from tests.from_address import From
 
 pytestmark = pytest.mark.nginx
 FORWARDS = """
@@ -58,17 +58,6 @@ def nginx(folder, port, behind, forwards=FORWARDS):
             yield str(cert)
         finally:
             process.terminate()
-
-
-class From(HTTPAdapter):
-    """Of another machine, as far as loopback has them."""
-
-    def __init__(self, address):
-        self.address = address
-        super().__init__()
-
-    def init_poolmanager(self, *args, **kwargs):
-        super().init_poolmanager(*args, source_address=(self.address, 0), **kwargs)
 
 
 def browser(address, verify):

@@ -17,7 +17,7 @@ from center.errors import StoreError
 from center.line_protocol import parse
 from center.times import now_ns
 from tests.center_helpers import DAY, SECOND, code, environment, measured, text_of
-from tests.snapshots import sensor, snapshot
+from tests.snapshots import in_trouble, snapshot
 
 PART = {"X-Part": "live", "Accept": "text/html"}
 
@@ -50,22 +50,7 @@ def test_what_the_agent_says_of_its_sensors_is_an_alert_on_home_and_on_the_devic
     center.registry.register("pi-7", administrator=True)
     measured(center, "pi-7")
     boot = 10**15
-    wrong = [
-        sensor(
-            boot,
-            name="attic",
-            failing_since_boot_ns=boot - 90 * SECOND,
-            problem="No I2C device at address: 0x77",
-            cause="NotFound",
-        ),
-        sensor(
-            boot,
-            name="cellar",
-            stuck={"Humidity": boot - 7200 * SECOND},
-            refused={"Pressure": {"since_boot_ns": boot - 600 * SECOND, "why": "never measured"}},
-        ),
-        sensor(boot, name="roof", boot_ns=boot - 300 * SECOND),
-    ]
+    wrong = in_trouble(boot)
     told = snapshot(boot, sensors=wrong)
     at = now_ns()
     report(center, "pi-7", told, at)
