@@ -12,7 +12,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from agent.buffer.store import DATABASE
+from agent.buffer.database import DATABASE
 from agent.clock.boots import Boots
 from agent.clock.clock import Clock
 from agent.points.schema import Line

@@ -6,9 +6,9 @@ import contextlib
 import sqlite3
 
 from agent.buffer.buffer import open_buffer
+from agent.buffer.database import DATABASE
 from agent.buffer.offline import OfflineBuffer
 from agent.buffer.rows import MAX_LINES, Kind, pack
-from agent.buffer.store import DATABASE
 from agent.clock.timeline import stamp_offset
 from agent.config.settings import BufferSettings
 from agent.points.schema import Line

@@ -17,10 +17,10 @@ from agent.buffer import folder as folders
 from agent.buffer.batch import Batch, BufferStatus, DeadLetter, Part, UndatedBoot
 from agent.buffer.commit import Commits
 from agent.buffer.disk import Disk
+from agent.buffer.disk_error import DiskError
 from agent.buffer.folder import AlreadyRunning
 from agent.buffer.queue import Queue
 from agent.buffer.rows import DamagedRow, Kind, MisplacedRow, check, compress
-from agent.buffer.store import DiskError
 from agent.buffer.tail import Block
 from agent.clock.clock import Clock
 from agent.clock.timeline import Stretch, Wrong

@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.buffer.database import PAGE_BYTES
+from agent.buffer.database import DATABASE, PAGE_BYTES
 from agent.buffer.dead_letters import BASE
 from agent.buffer.ledger import Saved
 from agent.buffer.rows import LAST_KEY, DamagedRow, Header, Kind, check, pack, read_header, recovered
-from agent.buffer.store import DATABASE
 from agent.buffer.wal import LOST_LOG, SIZES, File, frames
 
 _LEAF = 0x0D

@@ -11,6 +11,7 @@ from agent.buffer import folder as folders
 from agent.buffer import ledger as counters
 from agent.buffer import recovery, retention
 from agent.buffer.disk import Disk
+from agent.buffer.disk_error import DiskError
 from agent.buffer.index import Entry
 from agent.buffer.ledger import SAVE_EVERY_S
 from agent.buffer.pins import Gone
@@ -28,7 +29,6 @@ from agent.buffer.rows import (
     unpack,
 )
 from agent.buffer.salvage import Salvage
-from agent.buffer.store import DiskError
 from agent.buffer.transaction import Transactions
 from agent.clock.clock import Clock
 from agent.config.settings import BufferSettings

@@ -12,6 +12,9 @@ import diskcache
 
 from agent.buffer.mapped import MappedIndex
 
+DATABASE = "cache.db"
+FILES = (DATABASE, DATABASE + "-wal", DATABASE + "-shm", DATABASE + "-journal")
+
 PAGE_BYTES = 512
 """A commit writes whole pages: of 4096 bytes more than twice as much. Must be set before diskcache makes its tables; a
 database of 0.1.0 keeps its 1024.

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from agent.buffer import folder as folders
 from agent.buffer import recovery
+from agent.buffer.disk_error import DiskError, Trouble, disk_error
 from agent.buffer.ledger import Saved
-from agent.buffer.store import DiskError, Store, Trouble, disk_error
+from agent.buffer.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,12 @@ from agent.buffer import dead_letters
 from agent.buffer import folder as folders
 from agent.buffer import ledger as counters
 from agent.buffer.batch import BufferStatus, DeadLetter, UndatedBoot
+from agent.buffer.database import DATABASE
+from agent.buffer.disk_error import DiskError
 from agent.buffer.ledger import Counters, Saved
 from agent.buffer.recovery import LEDGER, scan
 from agent.buffer.rows import DamagedRow, Header, Kind, Row, count_health, joined, pack, read_header, unpack
-from agent.buffer.store import DATABASE, DiskError, Store
+from agent.buffer.store import Store
 from agent.buffer.wal import LOST_LOG
 from agent.points.line_protocol import Point, parse
 from agent.util.errors import AgentError

@@ -15,10 +15,12 @@ from pathlib import Path
 
 from agent.buffer import dead_letters, mapped, wal
 from agent.buffer import folder as folders
+from agent.buffer.database import DATABASE, FILES
+from agent.buffer.disk_error import DiskError
 from agent.buffer.index import RowIndex
 from agent.buffer.ledger import Saved
 from agent.buffer.rows import LAST_KEY, DamagedRow, read_header, recovered
-from agent.buffer.store import DATABASE, FILES, DiskError, Store
+from agent.buffer.store import Store
 from agent.buffer.wal import LOST_LOG
 
 log = logging.getLogger(__name__)

@@ -14,12 +14,13 @@ from agent.buffer import carving, dead_letters
 from agent.buffer import folder as folders
 from agent.buffer import ledger as counters
 from agent.buffer.disk import Disk
+from agent.buffer.disk_error import DiskError
 from agent.buffer.ledger import Saved
 from agent.buffer.plan import Plan, Rewrite
 from agent.buffer.queue import Queue
 from agent.buffer.recovery import LEDGER
 from agent.buffer.rows import DamagedRow, Header, Kind, Row, check
-from agent.buffer.store import DiskError, Store
+from agent.buffer.store import Store
 
 log = logging.getLogger(__name__)
 

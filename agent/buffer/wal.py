@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.buffer.database import PAGE_BYTES
-from agent.buffer.store import DATABASE
+from agent.buffer.database import DATABASE, PAGE_BYTES
 
 LOST_LOG = DATABASE + "-wal.lost"
 """The log as it was, when SQLite would have gone on without part of it."""

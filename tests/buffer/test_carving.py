@@ -9,8 +9,8 @@ import pytest
 from agent.buffer import carving, mapped
 from agent.buffer import folder as folders
 from agent.buffer.carving import Carved, Pages, cells, sound
+from agent.buffer.database import DATABASE
 from agent.buffer.rows import LAST_KEY, Kind, pack, read_header
-from agent.buffer.store import DATABASE
 from agent.buffer.wal import HEADER, frames
 from tests.buffers import UNIX_NS, HandClock, measure, open_at
 

@@ -13,7 +13,8 @@ import pytest
 from agent.buffer import folder as folders
 from agent.buffer.buffer import DeadLetter
 from agent.buffer.committer import Committer
-from agent.buffer.store import DATABASE, DiskError
+from agent.buffer.database import DATABASE
+from agent.buffer.disk_error import DiskError
 from agent.util.loops import LoopThread
 from tests.buffers import SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at, pending_after, store_of
 from tests.disks import fill, small_disk

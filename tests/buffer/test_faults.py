@@ -3,7 +3,8 @@
 import pytest
 
 from agent.buffer import recovery
-from agent.buffer.store import DATABASE, DiskError
+from agent.buffer.database import DATABASE
+from agent.buffer.disk_error import DiskError
 from tests.buffers import HandClock, accounted, drain, measure, open_at
 from tests.disk_faults import run
 

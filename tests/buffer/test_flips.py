@@ -11,9 +11,9 @@ from collections import defaultdict
 
 import pytest
 
-from agent.buffer.database import PAGE_BYTES
+from agent.buffer.database import DATABASE, PAGE_BYTES
 from agent.buffer.rows import unpack
-from agent.buffer.store import DATABASE, Store
+from agent.buffer.store import Store
 from tests.amounts import amount
 from tests.buffers import HandClock, accounted, checkpoint, line, measure, open_at, salvaged
 

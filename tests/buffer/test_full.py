@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from agent.buffer import folder as folders
+from agent.buffer.database import DATABASE
 from agent.buffer.mapped import RESERVED_BYTES
 from agent.buffer.offline import OfflineBuffer, look
-from agent.buffer.store import DATABASE
 from tests.amounts import amount
 from tests.buffers import HandClock, accounted, drain, measure, open_at, pending_after
 from tests.disks import fill, make_room, of_kind, small_card

@@ -2,11 +2,11 @@
 
 import pytest
 
+from agent.buffer.database import DATABASE
 from agent.buffer.index import Entry, entry_of
 from agent.buffer.plan import crowded
 from agent.buffer.recovery import cut_short
 from agent.buffer.rows import Header, Kind
-from agent.buffer.store import DATABASE
 
 PAGE = 4096
 

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from agent.buffer.store import DATABASE
+from agent.buffer.database import DATABASE
 from tests.buffers import HandClock, accounted, checkpoint, drain, measure, open_at
 
 COMMITS = 160

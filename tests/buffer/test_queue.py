@@ -2,8 +2,8 @@
 
 import pytest
 
+from agent.buffer.disk_error import DiskError
 from agent.buffer.rows import Kind
-from agent.buffer.store import DiskError
 from tests.buffers import HandClock, accounted, drain, measure, open_at, store_of
 
 

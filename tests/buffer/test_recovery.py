@@ -14,9 +14,10 @@ import pytest
 from agent.buffer import folder as folders
 from agent.buffer import recovery, salvage
 from agent.buffer.committer import Committer
-from agent.buffer.database import PAGE_BYTES
+from agent.buffer.database import DATABASE, FILES, PAGE_BYTES
+from agent.buffer.disk_error import DiskError
 from agent.buffer.offline import BufferUnavailable, OfflineBuffer
-from agent.buffer.store import DATABASE, FILES, DiskError, Store
+from agent.buffer.store import Store
 from agent.clock.timeline import Stretch, stamp_offset
 from agent.util.loops import LoopThread
 from tests.amounts import amount

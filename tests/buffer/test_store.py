@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from agent.buffer import database
 from agent.buffer import folder as folders
-from agent.buffer.database import PAGE_BYTES
+from agent.buffer.database import DATABASE, PAGE_BYTES
+from agent.buffer.disk_error import DiskError, disk_error
 from agent.buffer.rows import (
     DamagedRow,
     Kind,
@@ -29,7 +30,7 @@ from agent.buffer.rows import (
     read_header,
     unpack,
 )
-from agent.buffer.store import DATABASE, DiskError, RowDisk, Store, disk_error
+from agent.buffer.store import RowDisk, Store
 from tests.buffers import BOOT, HandClock, checkpoint, measure, open_at, store_of
 
 
@@ -405,7 +406,7 @@ def test_where_the_logs_index_cannot_be_made_a_read_only_disk_is_read_without_it
     monkeypatch.setattr(sqlite3, "connect", refused)
     with pytest.raises(DiskError):  # where it could be written the file alone may be half of a checkpoint
         list(Store(folder, read_only=True).scan())
-    monkeypatch.setattr("agent.buffer.store._writable", lambda _: False)
+    monkeypatch.setattr("agent.buffer.store.writable", lambda _: False)
     store = Store(folder, read_only=True)
     rows = [row for row in store.scan() if isinstance(row.key, int)]
     assert sum(read_header(row.tag).count for row in rows) == 3

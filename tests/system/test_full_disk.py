@@ -8,8 +8,8 @@ import signal
 
 import pytest
 
+from agent.buffer.database import DATABASE
 from agent.buffer.folder import BALLAST
-from agent.buffer.store import DATABASE
 from agent.registration.credentials import CREDENTIALS_FILE, SECRET_FILE
 from agent.status.socket import ask
 from tests.amounts import first
