@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.util.secret import Secret
 from center.embedded.database import Database
 from center.errors import ConflictError, EnrollmentError
 from center.stores.registry import (
+    LEASE_S,
     SESSION_NS,
     Device,
     DevicePage,
     EnrollmentKey,
     Registered,
     check_device_id,
+    check_document,
     check_secret,
     digest,
     enrollment_id,
@@ -37,6 +39,8 @@ CREATE TABLE IF NOT EXISTS enrollment_key (
     revoked INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ended_session (id TEXT PRIMARY KEY, ended_ns INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS document (kind TEXT, name TEXT, text TEXT, PRIMARY KEY (kind, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lease (id INTEGER PRIMARY KEY CHECK (id = 1), holder TEXT, until_ns INTEGER);
 """
 _DEVICE = "id, key, created_ns, updated_ns, secret_hash <> ''"
 _KEY = "id, note, created_ns, expires_ns, uses, used, revoked"
@@ -156,6 +160,33 @@ class EmbeddedRegistry:
 
     def session_ended(self, session: str) -> bool:
         return self.database.row("SELECT 1 FROM ended_session WHERE id = ?", session) is not None
+
+    def documents(self, kind: str) -> Mapping[str, str]:
+        return dict(self.database.rows("SELECT name, text FROM document WHERE kind = ?", kind))
+
+    def keep_document(self, kind: str, name: str, text: str | None) -> None:
+        check_document(text)
+        if text is None:
+            self.database.change("DELETE FROM document WHERE kind = ? AND name = ?", kind, name)
+        else:
+            self.database.change("INSERT OR REPLACE INTO document VALUES (?, ?, ?)", kind, name, text)
+
+    def hold_lease(self, holder: str) -> bool:
+        """One that ends later than it can was taken by a clock that was ahead, and is free."""
+        now, lasts = now_ns(), LEASE_S * 1_000_000_000
+        return (
+            self.database.change(
+                "INSERT INTO lease VALUES (1, ?1, ?2) ON CONFLICT DO UPDATE SET holder = ?1, until_ns = ?2 "
+                "WHERE holder = ?1 OR until_ns NOT BETWEEN ?3 AND ?2",
+                holder,
+                now + lasts,
+                now,
+            )
+            > 0
+        )
+
+    def end_lease(self, holder: str) -> None:
+        self.database.change("DELETE FROM lease WHERE holder = ?", holder)
 
     def session_key(self) -> Secret:
         """The key that sessions are signed with, made on first use."""

@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from agent.util.secret import Secret
-from center.errors import EnrollmentError, RefusedError, StoreError
-from center.influx.client import ALL_TIME, Influx
-from center.line_protocol import encode
+from center.errors import EnrollmentError
+from center.influx.auth_bucket import AuthBucket
 from center.stores.registry import EnrollmentKey, digest, enrollment_id, matches, new_enrollment_key, refusal
-from center.stores.rows import Row
-from center.stores.telemetry import Point
 from center.times import iso, now_ns, parse_time
 
 KEYS = '|> last() |> keep(columns: ["_time", "_field", "_value", "keyId"])'
 USES = '|> keep(columns: ["_time", "_value", "keyId", "deviceId"])'
 
 
-class EnrollmentKeys:
-    """A part of the registry on InfluxDB, with the way to its points."""
-
-    def __init__(self, influx: Influx, bucket_auth: str) -> None:
-        self.influx = influx
-        self.bucket_auth = bucket_auth
-
-    def _rows(self, measurement: str, pipeline: str, span: str = ALL_TIME, **tags: str) -> list[Row]:
-        """Of the points of a measurement in the auth bucket, those with these tags."""
-        where = "".join(f" and r.{tag} == _{tag}" for tag in tags)
-        with _never_refused():
-            return self.influx.rows(
-                f"from(bucket: _bucket) |> {span} "
-                f'|> filter(fn: (r) => r._measurement == "{measurement}"{where}) {pipeline}',
-                {"_bucket": self.bucket_auth} | {f"_{tag}": value for tag, value in tags.items()},
-            )
-
-    def _write(self, measurement: str, tags: dict[str, str], fields: dict[str, str]) -> None:
-        """A point of the auth bucket. Without a time: the order is the server's."""
-        with _never_refused():
-            self.influx.write(self.bucket_auth, [encode(Point(measurement, tags, dict(fields)))])
+class EnrollmentKeys(AuthBucket):
+    """A part of the registry on InfluxDB."""
 
     def make_enrollment_key(
         self, *, note: str = "", uses: int | None = 1, expires_ns: int | None = None
@@ -120,15 +97,6 @@ class EnrollmentKeys:
             raise EnrollmentError(refusal(secret))
         if key.uses is not None and not _mine(used[: key.uses], device_id, removed_ns):
             raise EnrollmentError(refusal(secret))
-
-
-@contextlib.contextmanager
-def _never_refused() -> Iterator[None]:
-    """What the registry asks and writes is its own: where InfluxDB refuses it, that is no fault of the caller."""
-    try:
-        yield
-    except RefusedError as error:
-        raise StoreError(f"InfluxDB refuses the center's own request: {error}; see iot-center check") from error
 
 
 def _mine(used: Sequence[tuple[int, str]], device_id: str, removed_ns: int) -> bool:

@@ -14,9 +14,10 @@ from influxdb_client.rest import ApiException
 from agent.util.secret import Secret
 from center.errors import ConflictError, EnrollmentError, StoreError
 from center.influx.claims import NONE, Claim, Settled, claims_of, settle
-from center.influx.client import ALL_TIME, Influx
+from center.influx.client import Influx
+from center.influx.documents import Documents
 from center.influx.enrollment import EnrollmentKeys
-from center.influx.roll import Roll, device_of
+from center.influx.roll import Claims, Roll, device_of, since
 from center.stores.registry import (
     SESSION_NS,
     Device,
@@ -29,7 +30,6 @@ from center.stores.registry import (
     not_yours,
     refusal,
 )
-from center.stores.rows import Row
 from center.times import iso, now_ns
 
 DESCRIPTION = "IoT Center: "
@@ -54,22 +54,22 @@ class Issued:
     active: bool
 
 
-class InfluxRegistry(EnrollmentKeys):
+class InfluxRegistry(EnrollmentKeys, Documents):
     """Implements Registry. One process or many: what they do at once is decided by center.influx.claims."""
 
     def __init__(self, influx: Influx, bucket: str, bucket_auth: str) -> None:
         super().__init__(influx, bucket_auth)
         self.bucket = bucket
-        self._roll = Roll(self._claims_since, lambda: str(influx.needed_bucket(bucket_auth).id))
+        self._roll = Roll(
+            lambda time_ns: self._rows(MEASUREMENT, CLAIMS, since(time_ns)),
+            lambda: str(influx.needed_bucket(bucket_auth).id),
+            Claims,
+        )
         self._password: tuple[float, str | None] = (float("-inf"), None)
         self._ended: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
 
     def _claims(self, device_id: str) -> list[Claim]:
         return claims_of(self._rows(MEASUREMENT, CLAIMS, deviceId=device_id)).get(device_id, [])
-
-    def _claims_since(self, time_ns: int | None) -> list[Row]:
-        span = ALL_TIME if time_ns is None else f"range(start: time(v: {time_ns}), stop: 2262-04-11T00:00:00Z)"
-        return self._rows(MEASUREMENT, CLAIMS, span)
 
     def register(
         self,
@@ -171,7 +171,7 @@ class InfluxRegistry(EnrollmentKeys):
         return device_of(device_id, settled) if settled else None
 
     def devices(self, *, offset: int = 0, limit: int | None = None, search: str = "") -> DevicePage:
-        found = [device for device in self._roll.devices() if search.lower() in device.id.lower()]
+        found = [device for device in self._roll.look().devices if search.lower() in device.id.lower()]
         return DevicePage(found[offset : None if limit is None else offset + limit], len(found))
 
     def owns(self, device_id: str, secret: Secret | None) -> bool:
@@ -200,8 +200,8 @@ class InfluxRegistry(EnrollmentKeys):
         """Remembered like the password's hash."""
         read_at, ended = self._ended
         if time.monotonic() - read_at > PASSWORD_CACHED_S:
-            span = f"range(start: time(v: {now_ns() - SESSION_NS}), stop: 2262-04-11T00:00:00Z)"
-            ended = frozenset(row["session"] for row in self._rows("center", ENDED, span, setting="ended"))
+            rows = self._rows("center", ENDED, since(now_ns() - SESSION_NS), setting="ended")
+            ended = frozenset(row["session"] for row in rows)
             self._ended = (time.monotonic(), ended)
         return session in ended
 

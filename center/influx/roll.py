@@ -1,6 +1,6 @@
-"""All registrations, for the lists of them: read whole once, and then only what was written since.
+"""All registrations and all documents: read whole once, and then only what was written since.
 
-Who owns a device is never decided from here. Claims are only added and InfluxDB stamps them, so what is newer than the
+Who owns a device is never decided from here. Points are only added and InfluxDB stamps them, so what is newer than the
 newest that is known is all that is new; ten seconds before that are read again, for what became visible late.
 """
 
@@ -10,9 +10,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, TypeVar
 
 from center.errors import StoreError
 from center.influx.claims import Claim, Settled, claims_of, settle
+from center.influx.client import ALL_TIME
 from center.stores.registry import Device
 from center.stores.rows import Row
 
@@ -26,13 +28,30 @@ def device_of(device_id: str, settled: Settled) -> Device:
     return Device(device_id, settled.key, settled.created_ns, settled.updated_ns, bool(settled.owner_hash))
 
 
-class _Known:
-    """The claims of one bucket, and the devices that they make."""
+def since(time_ns: int | None) -> str:
+    """The range of the points from a time on, also of those that a clock stamped that was ahead; None: all of them."""
+    return ALL_TIME if time_ns is None else f"range(start: time(v: {time_ns}), stop: 2262-04-11T00:00:00Z)"
+
+
+class Known:
+    """What was read of one bucket. take() is called by one thread at a time, and replaces what others may be reading;
+    it sets `since_ns` to the time of the newest point.
+    """
 
     def __init__(self, bucket_id: str) -> None:
         self.bucket_id = bucket_id
         self.read_at = time.monotonic()
         self.since_ns: int | None = None
+
+    def take(self, rows: Iterable[Row]) -> None:
+        raise NotImplementedError
+
+
+class Claims(Known):
+    """The claims of one bucket, and the devices that they make, by id."""
+
+    def __init__(self, bucket_id: str) -> None:
+        super().__init__(bucket_id)
         self.devices: Sequence[Device] = ()
         self._claims: dict[str, dict[int, Claim]] = {}  # by time: half of a point may be seen first
         self._found: dict[str, Device] = {}
@@ -55,37 +74,41 @@ class _Known:
             self.devices = sorted(self._found.values(), key=lambda device: device.id)
 
 
-class Roll:
-    """`read`: rows of claims from a time on (None: of all time). `bucket_id`: of the auth bucket as it is now; another
+K = TypeVar("K", bound=Known)
+
+
+class Roll(Generic[K]):
+    """`read`: rows of points from a time on (None: of all time). `bucket_id`: of the auth bucket as it is now; another
     one is another bucket, with other registrations. Thread-safe.
     """
 
-    def __init__(self, read: Callable[[int | None], Iterable[Row]], bucket_id: Callable[[], str]) -> None:
-        self._read = read
-        self._bucket_id = bucket_id
+    def __init__(
+        self, read: Callable[[int | None], Iterable[Row]], bucket_id: Callable[[], str], kind: Callable[[str], K]
+    ) -> None:
+        self._read, self._bucket_id, self._kind = read, bucket_id, kind
         self._lock = threading.Lock()
-        self._known: _Known | None = None
+        self._known: K | None = None
         self._rereading: threading.Thread | None = None
 
-    def devices(self) -> Sequence[Device]:
-        """All that are registered now, by id."""
+    def look(self) -> K:
+        """What is in the bucket now."""
         with self._lock:
             bucket_id = self._bucket_id()
             if self._known is None or self._known.bucket_id != bucket_id:
                 self._known = self._whole(bucket_id)
             else:
-                since = self._known.since_ns
-                self._known.take(self._read(None if since is None else since - OVERLAP_NS))
+                newest = self._known.since_ns
+                self._known.take(self._read(None if newest is None else newest - OVERLAP_NS))
                 self._reread(bucket_id)
-            return self._known.devices
+            return self._known
 
-    def _whole(self, bucket_id: str) -> _Known:
-        known = _Known(bucket_id)
+    def _whole(self, bucket_id: str) -> K:
+        known = self._kind(bucket_id)
         known.take(self._read(None))
         return known
 
     def _reread(self, bucket_id: str) -> None:
-        """Read all claims again, if that is due, beside those who ask meanwhile."""
+        """Read all again, if that is due, beside those who ask meanwhile."""
         assert self._known is not None
         busy = self._rereading is not None and self._rereading.is_alive()
         if busy or time.monotonic() - self._known.read_at < WHOLE_EVERY_S:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +20,14 @@ from center.times import now_ns
 
 MIN_SECRET = 32
 SESSION_NS = 31 * 86_400 * 1_000_000_000  # as long as Flask takes a session cookie
+LEASE_S = 60
+MAX_DOCUMENT = 16_000
+
+
+def check_document(text: str | None) -> None:
+    """RefusedError for one that is longer than a document may be, or that says nothing."""
+    if text is not None and not 0 < len(text) <= MAX_DOCUMENT:
+        raise RefusedError(f"what is kept here has 1 to {MAX_DOCUMENT} characters, not {len(text)}")
 
 
 def check_device_id(device_id: str) -> str:
@@ -154,6 +162,22 @@ class Registry(Protocol):
 
     def session_ended(self, session: str) -> bool:
         """Whether it was; other replicas know it within seconds."""
+
+    def documents(self, kind: str) -> Mapping[str, str]:
+        """The texts (JSON) of a kind by name: what people and agents told the center beside registrations."""
+
+    def keep_document(self, kind: str, name: str, text: str | None) -> None:
+        """In the place of the one before, if any; None forgets it. Of two at once one stays. A name is an id's letters;
+        RefusedError for a text that is too long.
+        """
+
+    def hold_lease(self, holder: str) -> bool:
+        """Whether this replica does what only one may do, for LEASE_S from now; to be asked again well before. One that
+        is free may take two calls to get.
+        """
+
+    def end_lease(self, holder: str) -> None:
+        """Free it for another replica, if this one holds it."""
 
 
 class Issuer(Protocol):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from center.errors import StoreError
 from center.influx import roll
 from center.influx.claims import settle
-from center.influx.roll import OVERLAP_NS, Roll
+from center.influx.roll import OVERLAP_NS, Claims, Roll
 from tests.center.influx.test_claims import histories
 
 SECOND = 1_000_000_000
@@ -44,11 +44,11 @@ def bucket():
 
 @pytest.fixture
 def listed(bucket):
-    return Roll(bucket.rows, lambda: bucket.id)
+    return Roll(bucket.rows, lambda: bucket.id, Claims)
 
 
 def ids(listed):
-    return [device.id for device in listed.devices()]
+    return [device.id for device in listed.look().devices]
 
 
 def test_only_what_is_new_is_read_again(bucket, listed):
@@ -61,7 +61,7 @@ def test_only_what_is_new_is_read_again(bucket, listed):
     bucket.write("pi-0005", 2001 * SECOND)
     assert "pi-0005" not in ids(listed)
     bucket.write("pi-0005", 2002 * SECOND, "fffff", "other")
-    assert next(device for device in listed.devices() if device.id == "pi-0005").key == "fffff"
+    assert next(device for device in listed.look().devices if device.id == "pi-0005").key == "fffff"
     assert bucket.read[-1] <= 8
 
 
@@ -71,7 +71,7 @@ def test_half_a_point_that_was_seen_first_is_no_tombstone(bucket, listed):
     bucket.write("pi-1", 2 * SECOND, "", "hash")
     assert ids(listed) == []
     bucket.claims[-1] = ("pi-1", 2 * SECOND, "bb", "hash")
-    assert [device.key for device in listed.devices()] == ["bb"]
+    assert [device.key for device in listed.look().devices] == ["bb"]
 
 
 def test_a_bucket_that_was_made_anew_has_its_own_registrations(bucket, listed):
@@ -103,7 +103,7 @@ def test_what_was_deleted_by_hand_is_forgotten_with_the_next_whole_reading(bucke
 @given(histories(), st.lists(st.integers(0, 9), max_size=4), st.lists(st.integers(0, 8), max_size=4))
 def test_read_in_pieces_it_says_what_all_claims_say(claims, tombstones, looks):
     bucket = Bucket()
-    listed = Roll(bucket.rows, lambda: bucket.id)
+    listed = Roll(bucket.rows, lambda: bucket.id, Claims)
     written = []
     for claim in claims:
         bucket.write("pi-1", claim.time_ns * 2 * SECOND, claim.key, claim.secret_hash)
@@ -115,7 +115,7 @@ def test_read_in_pieces_it_says_what_all_claims_say(claims, tombstones, looks):
     from center.influx.claims import Claim
 
     settled = settle([Claim(t, key, secret) for _, t, key, secret in bucket.claims])
-    assert [device.key for device in listed.devices()] == ([settled.key] if settled else [])
+    assert [device.key for device in listed.look().devices] == ([settled.key] if settled else [])
 
 
 def test_many_who_ask_at_once_get_the_same(bucket, listed):

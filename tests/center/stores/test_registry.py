@@ -6,7 +6,8 @@ import time
 import pytest
 
 from agent.util.secret import Secret
-from center.errors import ConflictError, EnrollmentError
+from center.errors import ConflictError, EnrollmentError, RefusedError
+from center.stores.registry import MAX_DOCUMENT
 from tests.center.stores.conftest import opened_store
 
 A, B = Secret("a" * 32), Secret("b" * 32)
@@ -237,3 +238,52 @@ def test_who_holds_a_token_is_told_of_many_requests_from_one_list(registry, devi
     finally:
         del registry._claims
     assert not asked
+
+
+def test_a_document_is_kept_replaced_and_forgotten(registry, device):
+    odd = '{"name": "Gewächshaus \\"3\\", 苗", "notes": "a\\\\b\\nc=d,e"}'
+    registry.keep_document("kept", device, "{}")
+    registry.keep_document("kept", f"{device}.2", odd)
+    registry.keep_document("other", device, "[]")
+    assert {name: text for name, text in registry.documents("kept").items() if name.startswith(device)} == {
+        device: "{}",
+        f"{device}.2": odd,
+    }
+    registry.keep_document("kept", device, odd)
+    registry.keep_document("kept", f"{device}.2", None)
+    registry.keep_document("kept", f"{device}.2", None)
+    kept = registry.documents("kept")
+    assert kept[device] == odd
+    assert f"{device}.2" not in kept
+    assert registry.documents("other")[device] == "[]"
+    registry.keep_document("kept", f"{device}.2", "{}")
+    assert registry.documents("kept")[f"{device}.2"] == "{}"
+
+
+def test_what_was_listed_before_does_not_change(registry, device):
+    registry.keep_document("listed", device, "{}")
+    listed = registry.documents("listed")
+    registry.keep_document("listed", device, None)
+    assert device not in registry.documents("listed")
+    assert listed[device] == "{}"
+
+
+@pytest.mark.parametrize("text", ["", "x" * (MAX_DOCUMENT + 1)])
+def test_a_document_of_a_strange_length_is_refused(registry, device, text):
+    registry.keep_document("kept", device, "x" * MAX_DOCUMENT)
+    with pytest.raises(RefusedError, match="1 to 16000 characters"):
+        registry.keep_document("kept", device, text)
+    assert registry.documents("kept")[device] == "x" * MAX_DOCUMENT
+
+
+def test_the_lease_is_held_by_one_until_it_ends_it(registry):
+    for holder in ("first", "second"):
+        registry.end_lease(holder)
+    assert any(registry.hold_lease("first") for _ in range(2))
+    assert not registry.hold_lease("second")
+    registry.end_lease("second")
+    assert not registry.hold_lease("second")
+    assert registry.hold_lease("first")
+    registry.end_lease("first")
+    assert any(registry.hold_lease("second") for _ in range(2))
+    assert not registry.hold_lease("first")
