@@ -32,6 +32,8 @@ def _start(module: str) -> None:
         if words := disturbed():
             sys.exit(f"{Path(sys.argv[0]).name}: {words}")
         raise
+    except OSError as error:  # a full disk behind stdout: what a command itself meets ends in its options
+        sys.exit(f"{Path(sys.argv[0]).name}: {error.strerror or error}")
     except KeyboardInterrupt:  # while it was still being imported: later ones are click's
         sys.exit(130)
 

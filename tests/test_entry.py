@@ -51,6 +51,21 @@ def test_a_folder_of_that_name_on_the_path_is_named(tmp_path):
     assert f"'drivers' is not iot-edge-agent's but {tmp_path / 'drivers'}" in said.stderr
 
 
+@pytest.mark.parametrize(("command", "argument"), [("agent", "config"), ("agent", "--help"), ("center", "--version")])
+def test_a_full_disk_behind_stdout_is_no_traceback(command, argument):
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device
+        said = subprocess.run(
+            [sys.executable, "-c", f"from iot_edge_agent import {command}; {command}()", argument],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert said.returncode == 1
+    assert said.stderr == "-c: No space left on device\n"
+
+
 def test_ctrl_c_before_all_is_imported_is_no_traceback(monkeypatch):
     def interrupted(_name):
         raise KeyboardInterrupt

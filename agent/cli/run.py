@@ -27,7 +27,10 @@ def run(context: Context, verbose: bool) -> None:
     from agent.runner import run_service  # noqa: PLC0415 - not needed by check and reload
 
     settings = context.settings()
-    logging.basicConfig(level=settings.log.level.upper(), handlers=[log_handler(sys.stderr)])
+    level = settings.log.level.upper()
+    logging.basicConfig(level=level, handlers=[log_handler(sys.stderr)])
+    if level != "DEBUG":  # an answer that was cut: delivery says it in a line, urllib3 with a traceback each time
+        logging.getLogger("urllib3").setLevel(logging.ERROR)
     run_service(settings, context.config, context.state_dir, debug=context.debug, verbose=verbose)
 
 
