@@ -73,8 +73,9 @@ PACKAGES = (
     Package(
         "center registries",
         (
-            "center/embedded/registry.py",
-            *(f"center/influx/{name}.py" for name in ("registry", "enrollment", "claims", "rows", "issuing")),
+            "center/stores/registry.py",
+            *(f"center/embedded/{name}.py" for name in ("registry", "database")),
+            *(f"center/influx/{name}.py" for name in ("registry", "enrollment", "claims", "roll", "rows", "issuing")),
         ),
         ("tests/center/stores", "tests/center/influx", "tests/center/embedded/test_database.py"),
         tuple(f"tests/center/stores/test_telemetry.py::test_{name}" for name in (

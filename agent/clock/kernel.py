@@ -92,9 +92,4 @@ def kernel_clock() -> KernelClock | None:
     if not answers():
         return None
     timex = Timex()
-    try:
-        if ctypes.CDLL(None).adjtimex(ctypes.byref(timex)) < 0:
-            return None
-    except (OSError, AttributeError):
-        return None
-    return decode(timex)
+    return decode(timex) if ctypes.CDLL(None).adjtimex(ctypes.byref(timex)) >= 0 else None

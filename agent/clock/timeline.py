@@ -110,10 +110,10 @@ def extended(
         return (*segments[:-1], replace(last, anchor=anchor))
     given, lane, floor = last.time_of(start), last.lane, 0
     ahead = given - (start + anchor.offset_ns)
-    if 0 <= ahead <= max(JITTER_NS, min(CATCH_UP_NS, last.error_of(start) + anchor.error_ns)):
-        floor = given
-    elif ahead > 0:
+    if ahead > max(JITTER_NS, min(CATCH_UP_NS, last.error_of(start) + anchor.error_ns)):
         lane = free_lane(start + anchor.offset_ns)
+    elif ahead >= 0:
+        floor = given
     new = Segment(start, anchor.offset_ns, lane, floor, anchor)
     return (segments[0], *segments[1:][-_SEGMENTS:], new)
 
