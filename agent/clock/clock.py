@@ -30,7 +30,6 @@ from agent.clock.sources import (
     judge,
 )
 from agent.clock.timeline import (
-    MILLISECOND,
     Segment,
     Stretch,
     contradicts,
@@ -185,7 +184,6 @@ class Clock:
         """
         with self._lock:
             known = self._anchor is not None
-            resolution_ns = max(resolution_ns, MILLISECOND)
             seen = Observation(date_ns, resolution_ns, sent_boot_ns, received_boot_ns, source, written)
             if not self._servers.hear(seen, self._max_error_ns, known=known):
                 return

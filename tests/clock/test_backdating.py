@@ -11,12 +11,14 @@ import pytest
 
 from agent.buffer.buffer import open_buffer
 from agent.clock import manual_times
-from agent.clock.backdating import Dating, place, words
+from agent.clock.backdating import Dating, merged, place, words
 from agent.clock.boots import FILE, SAVE_EVERY_NS, Boot, Boots, current_boot_id
+from agent.clock.clock import ClockState
 from agent.clock.sources import SECOND
 from agent.clock.timeline import LANES, Stretch, Wrong
 from agent.config.settings import BufferSettings
 from agent.points.schema import Line
+from agent.util.checked import seal
 from tests.clock_world import HOUR, NOW_NS, World
 
 MS = 1_000_000
@@ -144,7 +146,10 @@ def test_held_points_are_dated_by_hand_whatever_the_clock(tmp_path):
     assert buffer.dated[before] == (NOW_NS + 20 * SECOND, True)
 
 
-@pytest.mark.parametrize("content", [b"{", b"7", b'{"boot-3": "noon"}'])
+@pytest.mark.parametrize(
+    "content",
+    [b"{", b"7", b'{"boot-3": "noon"}', seal({"version": 2}), seal({"version": 2, "starts": [1]})],
+)
 def test_times_by_hand_that_are_not_readable_are_ignored_and_said_once(tmp_path, content, caplog):
     (tmp_path / manual_times.FILE).write_bytes(content)
     for _ in range(3):
@@ -320,6 +325,7 @@ def test_a_person_is_told_how_many_points_were_delivered_with_a_wrong_time_and_n
         Wrong(0, 4, 8 * HOUR, 9 * HOUR),
     ]
     dating = Dating(clock, Withdrawing(*wrongs))
+    assert dating.wrong == Wrong(0, 0, 0, 0)
     said = []
     for _ in wrongs:
         dating._withdraw("boot-1", ())
@@ -611,3 +617,168 @@ def test_what_waits_on_a_disk_that_opens_late_is_dated_at_once_and_not_after_a_m
     buffer.waiting["of an earlier boot"] = [5 * SECOND]
     dating.step()
     assert [estimated for _, estimated in buffer.dated] == [True]
+
+
+def test_boots_that_only_the_buffer_knows_come_before_the_next_that_both_know():
+    order = [Boot("a"), Boot("b"), Boot("c"), Boot("now")]
+
+    def names(*waiting):
+        return "".join(name for name, _ in merged(order, [Waiting(boot_id, 0) for boot_id in waiting]))
+
+    assert names() == "abcnow"
+    assert names("x", "y") == "abcxynow"
+    assert names("x", "a", "y", "c", "z") == "xabycznow"
+    assert names("x", "c", "a", "y") == "xabcynow"
+    assert [boot for name, boot in merged(order, [Waiting("x", 0)]) if name == "x"] == [None]
+
+
+def test_where_there_is_just_room_boots_follow_each_other_and_without_it_they_end_where_the_good_one_starts():
+    """Of the good one it was known until 2 h that it may have been dated until 3 h."""
+    good = Boot("good", "kernel", NOW_NS, saved_boot_ns=2 * HOUR, until_boot_ns=3 * HOUR)
+
+    def starts(at_ns):
+        order = [good, Boot("a"), Boot("b"), Boot("now", "kernel", NOW_NS + at_ns)]
+        return [(p.offset_ns - NOW_NS) / HOUR for p in place(order, [Waiting("a", HOUR), Waiting("b", HOUR)])]
+
+    assert starts(5 * HOUR) == [3, 4]
+    assert starts(5 * HOUR - 2 * MS) == [(3 * HOUR - 2 * MS) / HOUR, (4 * HOUR - 2 * MS) / HOUR]
+    assert starts(4 * HOUR) == [2, 3]
+    assert starts(3 * HOUR) == [2, 3]
+    assert starts(8 * HOUR) == [4, 6]
+
+
+def test_a_boot_that_was_put_somewhere_stays_there_and_one_that_nothing_waits_for_takes_no_room():
+    order = [Boot("a", placed_ns=NOW_NS - 9 * HOUR), Boot("b"), Boot("c"), Boot("now", "kernel", NOW_NS)]
+    waiting = [Waiting("a", HOUR), Waiting("c", 2 * HOUR), Waiting("now", HOUR)]
+    assert [(p.boot_id, p.offset_ns - NOW_NS, p.estimated) for p in place(order, waiting)] == [
+        ("a", -9 * HOUR, True),
+        ("c", -2 * HOUR, True),
+    ]
+    assert place(order, []) == []
+    assert [p.boot_id for p in place(order, [Waiting("b", HOUR)])] == ["b"]
+
+
+def test_a_good_boot_that_waits_is_dated_by_the_first_time_it_knew():
+    order = [Boot("a", "servers", NOW_NS + HOUR, first_offset_ns=NOW_NS, first_lane=2), Boot("now", "kernel", NOW_NS)]
+    [placed] = place(order, [Waiting("a", HOUR), Waiting("now", HOUR)])
+    assert (placed.boot_id, placed.offset_ns, placed.estimated) == ("a", NOW_NS + 2000, False)
+
+
+@pytest.mark.parametrize("evidence", ["kernel", "servers"])
+def test_an_earlier_boot_may_reach_into_this_one_by_both_errors_and_two_seconds(tmp_path, evidence):
+    for more_ns, doubted in ((0, False), (1, True)):
+        world = World(boot_id="b")
+        world.synchronise()
+        into = 2 * SECOND + 5 * MS + 30 * MS  # what the kernel states, and the earlier boot's error
+        start = world.true_ns - world.boot_ns
+        Boots(tmp_path, "a").close(
+            Boot("a", evidence, start + into + more_ns - HOUR, saved_boot_ns=HOUR, error_ns=30 * MS)
+        )
+        clock = world.clock(tmp_path)
+        buffer = Withdrawing(Wrong(3))
+        world.answer(clock, travel_ns=0)
+        Dating(clock, buffer).step()
+        assert (not buffer.answers) == doubted
+        (tmp_path / FILE).unlink()
+
+
+def test_a_calm_clock_is_looked_at_every_second_and_what_waits_every_minute():
+    world, buffer = World(), FakeBuffer()
+    world.synchronise()
+    told = []
+    dating = Dating(world.clock(), buffer, on_dated=lambda: told.append(world.boot_ns))
+    assert [dating.step() for _ in range(3)] == [1.0, 1.0, 1.0]
+    assert len(told) == 1
+    buffer.waiting["boot-1"] = [world.measure()]
+    world.wait(60 * SECOND - 1)
+    dating.step()
+    assert buffer.waiting
+    world.wait(1)
+    dating.step()
+    assert not buffer.waiting
+    assert len(told) == 2
+
+
+def test_another_way_with_what_has_no_time_is_taken_at_once(tmp_path):
+    Boots(tmp_path, "a").begin()
+    world, buffer = World(boot_id="b"), FakeBuffer({"a": [HOUR]})
+    world.synchronise()
+    clock = world.clock(tmp_path)
+    dating = Dating(clock, buffer, "hold")
+    for _ in range(3):
+        dating.step()
+    clock.changed.clear()
+    dating.configure("discard")
+    assert clock.changed.is_set()
+    dating.step()
+    assert buffer.discarded == {"a": "no_time"}
+
+
+def test_boots_are_forgotten_at_the_tenth_look_in_a_row_at_a_disk_that_works(tmp_path):
+    for name in ("a", "b"):
+        Boots(tmp_path, name).begin()
+    world, buffer = World(boot_id="c"), FakeBuffer({"b": [HOUR]})
+    world.synchronise()
+    clock = world.clock(tmp_path)
+    clock.poll()
+    dating = Dating(clock, buffer, "hold")
+    for disk_ok, looks in ((True, 9), (False, 1), (True, 9)):
+        buffer.disk_ok = disk_ok
+        for _ in range(looks):
+            dating.apply()
+    assert [b.id for b in clock.boots.order()] == ["a", "b", "c"]
+    dating.apply()
+    assert [b.id for b in clock.boots.order()] == ["b", "c"]
+
+
+def test_what_is_dated_once_is_not_dated_at_every_look(tmp_path):
+    world = World()
+    world.synchronise()
+    asked = []
+
+    class Asked(FakeBuffer):
+        def date_boot(self, boot_id, offset_ns, *, estimated):
+            asked.append(boot_id)
+
+    clock = world.clock(tmp_path)
+    dating = Dating(clock, Asked())
+    dating.apply()
+    assert asked == []  # not looked yet
+    clock.poll()
+    for _ in range(3):
+        dating.apply()
+    assert asked == ["boot-1"]
+    clock.configure("auto", 0)
+    clock.poll()
+    dating.apply()
+    clock.configure("auto", SECOND)
+    clock.poll()
+    dating.apply()
+    assert asked == ["boot-1"] * 2  # it was not known in between
+
+
+@pytest.mark.parametrize("start", [2**63 - 1, 1 - 2**63])
+def test_any_time_of_64_bits_can_be_given_by_hand(tmp_path, start):
+    manual_times.leave(tmp_path, {"a": start, "b": start + (1 if start > 0 else -1)})
+    assert manual_times.read(tmp_path) == {"a": start}
+    manual_times.leave(tmp_path, {"c": 7})
+    assert manual_times.read(tmp_path) == {"a": start, "c": 7}
+    manual_times.remove(tmp_path)
+    manual_times.remove(tmp_path)
+    assert manual_times.read(tmp_path) == {}
+
+
+def test_a_folder_in_the_place_of_times_by_hand_is_set_aside(tmp_path):
+    (tmp_path / manual_times.FILE).mkdir()
+    assert manual_times.read(tmp_path) == {}
+    manual_times.leave(tmp_path, {"a": 1})
+    assert manual_times.read(tmp_path) == {"a": 1}
+
+
+def test_status_says_since_when_and_what_a_person_should_know():
+    known = ClockState(True, "kernel", 40 * SECOND, NOW_NS, 1_234_567)
+    assert words(known, 100 * SECOND) == "good by the kernel for 60 s, within 0.001 s"
+    assert words(replace(known, warning="mind it"), 100 * SECOND).endswith("within 0.001 s; mind it")
+    waiting = "not good yet: nobody vouches for the time; points wait without one"
+    assert words(ClockState(False), HOUR) == waiting
+    assert words(replace(known, good=False, warning="mind it"), HOUR) == f"{waiting}; mind it"

@@ -818,3 +818,148 @@ def test_servers_that_never_agree_are_named():
         world.wait(SECOND)
     assert not clock.state().good
     assert "apart: points wait until they agree" in clock.state().warning
+
+
+def test_an_earlier_run_of_this_boot_is_gone_on_with_unless_it_is_of_later_or_of_no_evidence(tmp_path):
+    world = World(wall_ns=NOW_NS, max_error_ns=None)
+    world.clock(tmp_path, trust="always").poll()
+    saved_ns = world.boot_ns
+    for trust, boot_ns, good in (
+        ("always", saved_ns, True),
+        ("always", saved_ns - 1, False),
+        ("always", saved_ns + HOUR, True),
+        ("auto", saved_ns + HOUR, False),
+    ):
+        world.boot_ns = boot_ns
+        assert world.clock(tmp_path, trust=trust).state().good == good
+    world.boot_ns = saved_ns
+    world.synchronise()
+    world.clock(tmp_path).poll()
+    assert world.clock(tmp_path, trust="always").state().evidence == "kernel"
+
+
+def test_what_was_dated_before_a_restart_and_after_gets_the_same_time(tmp_path):
+    """Two offsets, of which the earlier run remembers the first and the last."""
+    world = World()
+    world.measure()
+    world.synchronise()
+    clock = world.clock(tmp_path)
+    clock.poll()
+    since = world.boot_ns
+    world.wait(HOUR)
+    world.wall_ns += 500 * MS
+    clock.poll()
+    clock.close()
+    moments = [since - SECOND, since, world.boot_ns, world.boot_ns + HOUR]
+    again = world.clock(tmp_path)
+    assert [again.date(at) for at in moments] == [clock.date(at) for at in moments]
+    assert again.undated_offset_ns() == clock.undated_offset_ns()
+    assert (again.state().since_boot_ns, again.state().offset_ns) == (since, clock.state().offset_ns)
+    assert again.state().error_ns == clock.state().error_ns
+
+
+@pytest.mark.parametrize(("away_ns", "moved_ns", "told"), [
+    (2 * SECOND, 2 * SECOND, False),
+    (2 * SECOND + 1, 2 * SECOND, True),
+    (2 * SECOND, 2 * SECOND + 1, True),
+])  # fmt: skip
+def test_a_jump_takes_nothing_back_where_a_server_agreed_to_two_seconds_with_what_was_there_to_two(
+    away_ns, moved_ns, told
+):
+    """The server is `away_ns` behind the kernel's clock, which goes on by `moved_ns` before it jumps."""
+    world = World(wall_ns=NOW_NS, max_error_ns=5 * MS)
+    clock = world.clock()
+    wrong = []
+    clock.on_wrong(lambda *found: wrong.append(found))
+    clock.poll()
+    says = NOW_NS - SECOND - SECOND // 20 - away_ns  # a second to the next date, and 50 ms of slack
+    clock.observe(says, SECOND, world.boot_ns, world.boot_ns, "http://influxdb:8086", written=True)
+    for step in (moved_ns, HOUR):
+        world.wall_ns += step
+        clock.poll()
+    assert bool(wrong) == told
+
+
+@pytest.mark.parametrize(("error_ns", "good"), [(10 * SECOND, True), (10 * SECOND + 1, False)])
+def test_the_time_is_good_within_max_error_and_what_was_dated_before_stays(error_ns, good):
+    world = World(wall_ns=NOW_NS, max_error_ns=SECOND)
+    clock = world.clock()
+    clock.configure("auto", 10 * SECOND)
+    clock.poll()
+    world.wait(HOUR)
+    world.max_error_ns, world.wall_ns = error_ns, world.true_ns + MS  # moved: it is known anew, and no better
+    since = world.boot_ns
+    for _ in range(3):
+        state = clock.poll()
+        assert state.good == good
+        assert (clock.date(since) is not None) == good
+        assert abs(clock.date(since - 1) - world.true_ns) <= MS
+        assert (clock.undated_offset_ns() is not None) == good
+        assert (clock.probe_in() is None) == (good and bool(clock.proven))
+    assert good or "known within 10 s only" in state.warning
+
+
+def test_how_often_the_state_became_another_is_counted():
+    world = World(wall_ns=NOW_NS, max_error_ns=None)
+    clock = world.clock()
+    counts = [clock.changes]
+    world.synchronise()
+    for max_error_ns in (None, None, SECOND, SECOND, 0, 0, 0):  # at 0 points wait: nothing that is known is another
+        if max_error_ns is not None:
+            clock.configure("auto", max_error_ns)
+        clock.poll()
+        counts.append(clock.changes)
+    assert counts == [0, 1, 1, 2, 3, 4, 5, 6]
+
+
+def test_what_a_person_should_know_is_logged_when_it_begins_and_when_it_is_over(caplog):
+    caplog.set_level("INFO")
+    world = World(wall_ns=NOW_NS, max_error_ns=MS)
+    clock = world.clock(trust="always")
+    clock.poll()
+    clock.configure("auto", SECOND)
+    world.max_error_ns, world.wall_ns = MS, SECOND
+    for _ in range(2):
+        clock.poll()
+    world.max_error_ns, world.wall_ns = MS, NOW_NS
+    for _ in range(2):
+        clock.poll()
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", 'The time is known by trust = "always", within 0.000 s'),
+        (
+            "WARNING",
+            "the wall clock counts as synchronised but shows 1970-01-01 00:00:01 UTC: it is not believed",
+        ),
+        ("INFO", "The time is known by the kernel, within 0.001 s"),
+        ("INFO", "The clock's warning is over"),
+    ]
+
+
+def test_delivery_asks_a_server_until_one_is_heard_and_the_time_is_good():
+    world = World(wall_ns=NOW_NS, max_error_ns=MS)
+    clock = world.clock()
+    assert clock.probe_in() == 0.0
+    clock.poll()
+    assert clock.probe_in() == 0.0  # known, and no server was heard
+    assert not clock.proven
+    world.answer(clock)
+    assert clock.probe_in() is None
+    assert clock.proven
+    clock.configure("auto", 0)
+    clock.poll()
+    assert clock.probe_in() == 0.55
+    clock.configure("always", 0)
+    assert clock.probe_in() is None
+
+
+def test_always_is_right_whatever_was_there_before():
+    world = World(wall_ns=NOW_NS, max_error_ns=None)
+    clock = world.clock(trust="always")
+    clock.on_wrong(lambda *_: pytest.fail("nobody says so"))
+    clock.poll()
+    for step in (2 * HOUR, -2 * HOUR, DAY):
+        world.step(step)
+        clock.poll()
+        assert abs(clock.date(world.boot_ns) - world.wall_ns) <= MS
+    clock.configure("always", SECOND)
+    assert clock.state().good

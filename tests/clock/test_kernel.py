@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import pytest
 
@@ -116,3 +117,28 @@ def test_a_real_system_call_filter_against_adjtimex_does_no_harm(action):
     if "AssertionError" in done.stderr:
         pytest.skip("system-call filters cannot be set here")
     assert (done.returncode, done.stdout) == (0, "None\n"), done.stderr
+
+
+@linux
+def test_where_no_process_can_be_started_the_answer_is_unknown(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    kernel.answers.cache_clear()
+    try:
+        assert kernel_clock() is None
+    finally:
+        kernel.answers.cache_clear()
+    assert "cannot be asked" in caplog.text
+
+
+@pytest.mark.parametrize(("answer", "known"), [(0, True), (5, True), (-1, False)])
+def test_the_kernels_word_is_taken_unless_it_refuses(monkeypatch, answer, known):
+    """5 is TIME_ERROR: the clock is not synchronised, and what it is off by is said all the same."""
+
+    def adjtimex(asked):
+        asked._obj.maxerror, asked._obj.offset, asked._obj.status = 7, -3, kernel.STA_NANO
+        return answer
+
+    monkeypatch.setattr(kernel, "answers", lambda: True)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(adjtimex=adjtimex))
+    assert kernel_clock() == (KernelClock(7_000, -3) if known else None)

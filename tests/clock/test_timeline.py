@@ -3,7 +3,17 @@
 import pytest
 
 from agent.clock.sources import BUILT_NS, DAY, SECOND, Anchor, Observation, consensus, judge
-from agent.clock.timeline import LANE_NS, MILLISECOND, Segment, extended, stamp_offset, stretches
+from agent.clock.timeline import (
+    LANE_NS,
+    MILLISECOND,
+    Segment,
+    Stretch,
+    contradicts,
+    extended,
+    segment_at,
+    stamp_offset,
+    stretches,
+)
 
 OFFSET_NS = 1_700_000_000 * SECOND
 ANCHOR = Anchor(OFFSET_NS, "kernel", 0, 100 * SECOND)
@@ -95,6 +105,45 @@ def test_back_by_a_tenth_or_by_what_was_stated_up_to_two_seconds_is_gone_slowly(
         assert new == Segment(0, OFFSET_NS, 0, 0, anchor)
     else:
         assert (new.lane, new.floor_ns) == ((0, given) if halved else (7, 0))
+
+
+def test_what_confirms_the_last_segment_leaves_those_before_it():
+    at_first = Segment(7, OFFSET_NS, 5, 0, ANCHOR)
+    assert extended((), ANCHOR, 7, lambda from_ns: 5 if from_ns == OFFSET_NS else 6) == (at_first,)
+    put_on = Anchor(OFFSET_NS + MILLISECOND, "kernel", 0, 200 * SECOND)
+    two = extended((at_first,), put_on, 200 * SECOND, lambda _: pytest.fail("it goes forward"))
+    assert two == (at_first, Segment(200 * SECOND, put_on.offset_ns, 5, 0, put_on))
+    again = Anchor(put_on.offset_ns + MILLISECOND - 1, "servers", 9, 300 * SECOND)
+    confirmed = Segment(200 * SECOND, put_on.offset_ns, 5, 0, again)
+    assert extended(two, again, 300 * SECOND, lambda _: pytest.fail("it does not move")) == (at_first, confirmed)
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_more_than_was_stated_and_a_leap_second_says_that_the_time_was_wrong(side):
+    """Both errors and two seconds. Who is always believed is not asked whether he was right before."""
+    segments = (Segment(0, OFFSET_NS, 0, 0, Anchor(OFFSET_NS, "kernel", 3 * SECOND, 100 * SECOND)),)
+    for more_ns, wrong in ((0, False), (1, True), (9 * SECOND, True)):
+        said = Anchor(OFFSET_NS + side * (6 * SECOND + more_ns), "servers", SECOND, 100 * SECOND)
+        assert contradicts(segments, said, 100 * SECOND) == wrong
+        assert not contradicts(segments, Anchor(said.offset_ns, "always", 0, 0), 100 * SECOND)
+        assert not contradicts((), said, 100 * SECOND)
+
+
+def test_a_segment_holds_from_its_start_on_and_the_first_one_before_it_too():
+    segments = tuple(Segment(start, OFFSET_NS, 0, 0, ANCHOR) for start in (100, 200, 300))
+    assert [segment_at(segments, at).start_ns for at in (0, 99, 100, 199, 200, 299, 300, 900)] == [
+        100, 100, 100, 100, 200, 200, 300, 300,
+    ]  # fmt: skip
+    assert segment_at((), 100) is None
+
+
+def test_a_stretch_holds_what_lies_within_it_on_its_lane():
+    stretch = Stretch(OFFSET_NS, OFFSET_NS + 5 * MILLISECOND, OFFSET_NS - SECOND)
+    inside = [n for n in range(-2, 8) if stretch.holds(OFFSET_NS + n * MILLISECOND)]
+    assert inside == [0, 1, 2, 3, 4, 5]
+    assert not stretch.holds(OFFSET_NS + MILLISECOND + LANE_NS)
+    lanes = [Stretch(0, 0, stamp_offset(OFFSET_NS, lane)).lane for lane in (0, 1, 9, 999)]
+    assert lanes == [0, 1, 9, 999]
 
 
 @pytest.mark.parametrize("off", [-5 * SECOND, 5 * SECOND])
