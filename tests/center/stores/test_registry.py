@@ -1,5 +1,7 @@
 """One suite for the registries of all stores, on InfluxDB also with tokens that the center itself issues."""
 
+import itertools
+import re
 import threading
 import time
 
@@ -7,8 +9,10 @@ import pytest
 
 from agent.util.secret import Secret
 from center.errors import ConflictError, EnrollmentError, RefusedError
-from center.stores.registry import MAX_DOCUMENT
+from center.stores.registry import MAX_DOCUMENT, EnrollmentKey, digest, enrollment_id, matches, new_enrollment_key
+from center.times import now_ns
 from tests.center.stores.conftest import opened_store
+from tests.center_helpers import DAY, SECOND
 
 A, B = Secret("a" * 32), Secret("b" * 32)
 ON_INFLUXDB = [pytest.param(name, marks=pytest.mark.influxdb) for name in ("influxdb", "issuing")]
@@ -24,7 +28,8 @@ def test_a_device_registers_and_is_found_by_its_exact_id_only(registry, device):
     made = registry.register(device, A)
     registry.register(f"{device}0", A)
     assert made.new
-    assert len(made.token.reveal().rpartition(".")[2]) >= 64
+    assert len(made.token.reveal().rpartition(".")[2]) in {64, 86, 88}  # 64 random bytes, or 48 after an id
+    assert re.fullmatch("[0-9a-f]{16}([0-9a-f]{64})?", made.device.key)
     found = registry.device(device)
     assert found == made.device
     assert found.has_secret
@@ -287,3 +292,151 @@ def test_the_lease_is_held_by_one_until_it_ends_it(registry):
     registry.end_lease("first")
     assert any(registry.hold_lease("second") for _ in range(2))
     assert not registry.hold_lease("first")
+
+
+KNOWN = ("a stranger", "with a secret", "without one")
+
+
+def test_who_may_register_a_device_is_told_by_what_he_shows(registry, device):
+    """Every combination of what is known of the device, and who asks with what; on InfluxDB, which is slower, some."""
+    key, valid = registry.make_enrollment_key(uses=None)
+    _, expired = registry.make_enrollment_key(expires_ns=now_ns() - 1)
+    counted = 0
+    shows = (True, valid), (True, expired), (True, None), (False, None)
+    asked = list(itertools.product(KNOWN, (None, A, B), (True, False), shows))
+    for n, (known, secret, administrator, (needs_key, shown)) in enumerate(
+        asked[::5] if hasattr(registry, "influx") else asked
+    ):
+        name, why = f"{device}-{n}", f"{known} {secret is A} {administrator=} {shown is valid} {needs_key=}"
+        before = None if known == KNOWN[0] else registry.register(name, A if known == KNOWN[1] else None).device
+
+        def register(name=name, secret=secret, administrator=administrator, shown=shown, needs_key=needs_key):
+            return registry.register(
+                name, secret, administrator=administrator, enrollment_key=shown, needs_key=needs_key
+            )
+
+        if administrator or (before is not None and secret is A and known == KNOWN[1]):
+            made = register()
+            assert made.new == (before is None), why
+        elif needs_key and shown is not valid:
+            with pytest.raises(EnrollmentError) as refused:
+                register()
+            assert ("is missing" if shown is None else "is not valid") in str(refused.value), why
+            assert registry.device(name) == before, why
+            continue
+        elif before is not None:
+            with pytest.raises(ConflictError):
+                register()
+            assert registry.device(name) == before, why
+            continue
+        else:
+            made = register()
+            assert made.new, why
+            counted += needs_key
+        owner = secret if before is None else A if known == KNOWN[1] else None
+        assert registry.device(name) == made.device, why
+        assert made.device.has_secret == (owner is not None), why
+        assert [registry.owns(name, one) for one in (A, B, None)] == [owner is A, owner is B, False], why
+        if before is not None:
+            assert before.created_ns == made.device.created_ns < made.device.updated_ns, why
+            assert before.updated_ns < made.device.updated_ns, why
+    listed = next(found for found in registry.enrollment_keys() if found.id == key.id)
+    assert (listed.used, listed.uses) == (counted, None)
+    assert counted
+
+
+def test_a_secret_that_could_be_guessed_is_refused(registry, device):
+    for secret in (Secret("a"), Secret("a" * 31)):
+        with pytest.raises(RefusedError, match="at least 32 characters"):
+            registry.register(device, secret)
+    assert registry.device(device) is None
+
+
+def test_what_an_enrollment_key_may_do_is_kept_as_it_was_made_and_the_newest_is_first(registry, device):
+    made = [
+        registry.make_enrollment_key(note=device)[0],
+        registry.make_enrollment_key(note=device, uses=None, expires_ns=now_ns() + 123_456_789)[0],
+        registry.make_enrollment_key(note=device, uses=3, expires_ns=now_ns() // SECOND * SECOND)[0],
+    ]
+    assert [key.uses for key in made] == [1, None, 3]
+    assert [key for key in registry.enrollment_keys() if key.note == device] == made[::-1]
+    assert registry.revoke_enrollment_key(made[0].id)
+    assert registry.revoke_enrollment_key(made[0].id)
+    assert [key.revoked for key in registry.enrollment_keys() if key.note == device] == [False, False, True]
+
+
+def test_a_session_that_was_ended_stays_so_for_as_long_as_its_cookie_can_last(registry, device, monkeypatch):
+    """31 days, as Flask takes it."""
+    monkeypatch.setattr("center.influx.registry.PASSWORD_CACHED_S", 0)
+    assert not registry.session_ended(device)
+    ended_ns = now_ns()
+    for _ in range(2):
+        registry.end_session(device)
+    assert registry.session_ended(device)
+    assert not registry.session_ended(f"{device}-other")
+    for days, ended in ((31, True), (32, False)):
+        for store in ("embedded", "influx"):
+            later = ended_ns + days * DAY - 60 * SECOND
+            monkeypatch.setattr(f"center.{store}.registry.now_ns", lambda later=later: later)
+        registry.end_session(f"{device}-later")
+        assert registry.session_ended(device) == ended
+
+
+def test_all_devices_are_listed_and_a_part_of_them_from_any_place_on(registry, device):
+    ids = sorted(f"{device}.{n}" for n in range(3))
+    for name in ids:
+        registry.register(name, A)
+    assert [found.id for found in registry.devices(search=device).devices] == ids
+    everything = [found.id for found in registry.devices().devices]
+    assert registry.devices().total == len(everything)
+    assert everything == sorted(everything)
+    assert set(ids) <= set(everything)
+    assert [found.id for found in registry.devices(search=device, offset=1).devices] == ids[1:]
+    assert [found.id for found in registry.devices(search=device, limit=1).devices] == ids[:1]
+    assert [found.id for found in registry.devices(search=device, offset=2, limit=5).devices] == ids[2:]
+    assert list(registry.devices(search=device, offset=3).devices) == []
+    assert list(registry.devices(search=device).devices) == [registry.device(name) for name in ids]
+
+
+def test_the_embedded_store_knows_where_a_token_may_write(registry, device):
+    if not hasattr(registry, "holder_of"):
+        return
+    token = registry.register(device, A).token
+    assert registry.holder_of(token) == (device, registry.bucket)
+    assert registry.holder_of(Secret("nonsense")) is None
+    key = registry.session_key()
+    assert len(key.reveal()) == 64
+    assert registry.session_key() == key
+
+
+def test_an_enrollment_key_is_valid_before_it_ends_and_while_a_use_is_left():
+    key = EnrollmentKey("3f9a2c71", "", 0, None, None, 0, False)
+    for expires_ns, uses, used, revoked, valid in (
+        (None, None, 0, False, True),
+        (None, None, 99, False, True),
+        (None, None, 0, True, False),
+        (1000, None, 0, False, True),
+        (999, None, 0, False, False),
+        (998, None, 0, False, False),
+        (None, 2, 1, False, True),
+        (None, 2, 2, False, False),
+        (None, 2, 3, False, False),
+        (998, 2, 1, False, False),
+        (1000, 2, 1, True, False),
+    ):
+        made = EnrollmentKey(key.id, "", 0, expires_ns, uses, used, revoked)
+        assert made.valid(999) == valid, made
+
+
+def test_an_enrollment_key_begins_with_its_id_and_nothing_matches_none():
+    key, secret = new_enrollment_key("", 1, None)
+    assert (key.used, key.revoked) == (0, False)
+    assert re.fullmatch(r"[0-9a-f]{8}\.[\w-]{32}", secret.reveal())
+    assert enrollment_id(secret) == key.id
+    assert [enrollment_id(other) for other in (None, Secret(""), Secret("3f9a2c71"))] == ["", "", ""]
+    assert enrollment_id(Secret("a.b.c")) == "a"
+    assert [digest(None), digest(Secret(""))] == ["", ""]
+    assert [matches(A, digest(A)), matches(B, digest(A))] == [True, False]
+    assert [matches(one, kept) for one, kept in ((None, ""), (A, ""), (None, digest(A)), (Secret(""), ""))] == [
+        False
+    ] * 4
