@@ -183,8 +183,7 @@ class InfluxRegistry(EnrollmentKeys, Documents):
         read_at, kept = self._password
         if time.monotonic() - read_at > PASSWORD_CACHED_S:
             rows = self._rows("center", '|> filter(fn: (r) => r._field == "hash") |> last()', setting="password")
-            found = str(rows[0].get("_value") or "") if rows else ""
-            kept = found if found not in {"", NONE} else None
+            kept = next((str(row["_value"]) for row in rows if row.get("_value", NONE) != NONE), None)
             self._password = (time.monotonic(), kept)
         return kept
 

@@ -7,12 +7,15 @@ import sqlite3
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from agent.util.secret import Secret
 from center.app import FILE, create_app
 from center.context import EXTENSION
+from center.embedded.database import Database
+from center.errors import StoreError
 from center.stores.telemetry import SeriesQuery
 from tests.center_helpers import DAY, HOUR, embedded_settings, environment, stores, text_of
 
@@ -176,3 +179,188 @@ def test_what_would_fail_is_tried_and_undone(tmp_path):
             file.execute("DROP TRIGGER broken")
         assert telemetry.database.rehearse() == {}
         assert file.execute("SELECT count(*) FROM points").fetchone() == (1,)
+
+
+@pytest.fixture
+def database(tmp_path):
+    with contextlib.closing(Database(tmp_path / "db", "CREATE TABLE t (n INTEGER CHECK (n < 100))")) as opened:
+        yield opened
+
+
+def inserted(number):
+    return lambda connection: connection.execute("INSERT INTO t VALUES (?)", (number,)).rowcount
+
+
+@contextlib.contextmanager
+def at_once(database, *jobs):
+    """Jobs that wait while the writing thread is busy, and then come together: their ends, and what was committed."""
+    busy, go, ends, commits = threading.Event(), threading.Event(), {}, []
+
+    def hold(connection):
+        connection.set_trace_callback(lambda text: commits.append(text) if text == "COMMIT" else None)
+        busy.set()
+        assert go.wait(30)
+
+    def attempt(n, job):
+        try:
+            ends[n] = database.run(job)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is looked at
+            ends[n] = error
+
+    threads = [threading.Thread(target=attempt, args=(None, hold))]
+    threads[0].start()
+    assert busy.wait(30)
+    for n, job in enumerate(jobs):
+        threads.append(threading.Thread(target=attempt, args=(n, job)))
+        threads[-1].start()
+        until = time.monotonic() + 30
+        while database._jobs.qsize() <= n:  # in this order
+            assert time.monotonic() < until
+            time.sleep(0.001)
+    go.set()
+    for thread in threads:
+        thread.join()
+    del ends[None]
+    yield ends, len(commits) - 1
+
+
+def numbers(database):
+    return sorted(n for (n,) in database.rows("SELECT n FROM t"))
+
+
+def test_jobs_that_wait_share_a_sync_of_so_many_at_most_and_each_runs_once(database, monkeypatch):
+    monkeypatch.setattr("center.embedded.database.MAX_JOBS", 4)
+    with at_once(database, *map(inserted, range(10))) as (ends, commits):
+        assert ends == dict.fromkeys(range(10), 1)
+        assert commits == 3
+    assert numbers(database) == list(range(10))
+
+
+def test_of_jobs_in_one_transaction_only_the_one_that_fails_is_undone(database):
+    forgotten = []
+    database.on_reset(lambda: forgotten.append(1))
+
+    def fails(connection):
+        inserted(7)(connection)
+        return 1 / 0
+
+    with at_once(database, inserted(1), fails, inserted(100), inserted(2)) as (ends, commits):
+        assert commits == 1
+        assert (ends[0], ends[3]) == (1, 1)
+        assert isinstance(ends[1], ZeroDivisionError)
+        assert isinstance(ends[2], StoreError)
+        assert "CHECK constraint" in str(ends[2])
+    assert numbers(database) == [1, 2]
+    assert len(forgotten) == 3  # and once at the first transaction, before which anything may have been written
+
+
+def test_where_sqlite_undoes_a_transaction_all_its_jobs_have_failed_and_the_next_goes_on(database):
+    """As it does on a full disk."""
+    database.run(lambda c: c.execute("CREATE TRIGGER full BEFORE INSERT ON t WHEN NEW.n = 13 "
+                                     "BEGIN SELECT RAISE(ROLLBACK, 'disk is full'); END"))  # fmt: skip
+    with at_once(database, inserted(1), inserted(13), inserted(2)) as (ends, _):
+        for n in range(3):
+            assert isinstance(ends[n], StoreError)
+            assert str(ends[n]) == f"{database.path}: disk is full"
+    assert numbers(database) == []
+    assert database.run(inserted(5)) == 1
+    assert numbers(database) == [5]
+
+
+def test_what_is_remembered_of_tables_is_forgotten_once_another_process_has_written(database):
+    forgotten = []
+    database.on_reset(lambda: forgotten.append(1))
+    for _ in range(2):
+        database.run(inserted(1))
+    assert len(forgotten) == 1
+    with contextlib.closing(sqlite3.connect(database.path)) as other, other:
+        other.execute("INSERT INTO t VALUES (2)")
+    for _ in range(2):
+        database.run(inserted(3))
+    assert len(forgotten) == 2
+
+
+def test_a_query_that_is_wrong_is_told_from_one_that_takes_too_long_and_the_next_goes_on(database):
+    for _ in range(2):
+        with pytest.raises(sqlite3.OperationalError, match="no such table"), database.moment() as connection:
+            connection.execute("SELECT * FROM no_such")
+    database.run(inserted(1))
+    with database.moment() as connection:
+        assert connection.execute("SELECT n FROM t").fetchall() == [(1,)]
+        database.run(inserted(2))
+        assert connection.execute("SELECT n FROM t").fetchall() == [(1,)]
+    assert numbers(database) == [1, 2]
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        database.rows("INSERT INTO t VALUES (3) RETURNING n")
+
+
+def test_only_a_question_of_a_moment_ends_when_whoever_asked_has_gone_or_its_time_is_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("center.embedded.database.STEPS", 1)
+    gone, now = [False], [100.0]
+    clock = SimpleNamespace(thread_time=lambda: now[0], monotonic=time.monotonic)
+    monkeypatch.setattr("center.embedded.database.time", clock)
+    with contextlib.closing(Database(tmp_path / "db", "CREATE TABLE t (n)", lambda: gone[0])) as database:
+
+        def asked(after_s=0.0):
+            with database.moment() as connection:
+                now[0] += after_s
+                return connection.execute("SELECT count(*) FROM t").fetchone()
+
+        assert [asked(), asked(10.0)] == [(0,), (0,)]
+        with pytest.raises(StoreError, match="more than 10 s: ask for a shorter range") as late:
+            asked(10.1)
+        assert late.value.known
+        assert asked() == (0,)
+        gone[0] = True
+        assert database.rows("SELECT count(*) FROM t") == [(0,)]
+        with pytest.raises(StoreError):
+            asked()
+        gone[0] = False
+        assert asked() == (0,)
+
+
+def test_a_store_that_is_closed_says_so_and_closes_once(tmp_path):
+    database = Database(tmp_path / "new" / "folder" / "db", "")
+    database.close()
+    database.close()
+    with pytest.raises(StoreError, match="the store is closed"):
+        database.run(lambda _: None)
+    (tmp_path / "db").write_bytes(b"no database" * 1000)
+    with pytest.raises(StoreError, match="not a database"):
+        Database(tmp_path / "db", "CREATE TABLE t (n)")
+
+
+def test_how_often_an_idle_job_failed_is_said_when_it_fails_otherwise_and_works_again(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("center.embedded.database.IDLE_EVERY_S", 0.005)
+    caplog.set_level(logging.INFO, "center.embedded.database")
+    ends, done = iter([StoreError("a"), StoreError("a"), StoreError("b"), None, None]), threading.Event()
+
+    def job(_):
+        end = next(ends, done)
+        if end is done:
+            done.set()
+            return None
+        return end
+
+    with contextlib.closing(Database(tmp_path / "db", "")) as database:
+        database.on_idle("resting", job)
+        assert done.wait(30)
+    assert caplog.messages == [
+        "resting fails, and is tried again: a",
+        "resting now fails otherwise (after 2 times): b",
+        "resting works again after failing 3 times",
+    ]
+    assert [record.exc_info for record in caplog.records] == [None] * 3
+
+
+def test_a_rehearsal_undoes_what_it_tries_and_names_what_returns_an_error_or_raises_one(database):
+    database.on_idle("fine", lambda connection: inserted(1)(connection) and None)
+    database.on_idle("told", lambda _: StoreError("told so"))
+    database.on_idle("raised", lambda connection: inserted(100)(connection) and None)
+    database.on_idle("mistaken", lambda _: 1 / 0)
+    found = dict(database.rehearse())
+    assert list(found) == ["told", "raised", "mistaken"]
+    assert found["told"] == "told so"
+    assert found["raised"].startswith(f"{database.path}: CHECK constraint")
+    assert found["mistaken"] == "ZeroDivisionError: division by zero"
+    assert numbers(database) == []

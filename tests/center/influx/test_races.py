@@ -197,3 +197,41 @@ def test_an_authorization_that_is_gone_is_deleted_and_what_influxdb_refuses_is_s
         registry.delete(key)
     with pytest.raises((StoreError, RefusedError)):
         registry.delete("no id")
+
+
+def test_of_authorizations_that_were_changed_by_hand_it_is_told_what_they_may(registry):
+    """Inactive ones, those that may more or less, and none of another name."""
+    from influxdb_client.domain.permission import Permission
+    from influxdb_client.domain.permission_resource import PermissionResource
+
+    api, bucket = registry.influx.client.authorizations_api(), registry.influx.needed_bucket(registry.bucket)
+
+    def permission(action):
+        resource = PermissionResource(type="buckets", id=bucket.id, org_id=bucket.org_id)
+        return Permission(action=action, resource=resource)
+
+    mine, _ = registry.authorize("by-hand")
+    ended = api.find_authorization_by_id(mine)
+    ended.status = "inactive"
+    api.update_authorization(ended)
+    made = {}
+    for name, actions in (("read", ["read"]), ("both", ["write", "read"])):
+        found = api.create_authorization(bucket.org_id, [permission(action) for action in actions])
+        found.description = f"IoT Center: {name}"
+        api.update_authorization(found)
+        made[name] = found.id
+    other = api.create_authorization(bucket.org_id, [permission("write")]).id
+    try:
+        issued = registry.issued()
+        assert (issued[mine].writes, issued[mine].active) == (True, False)
+        assert abs(issued[mine].created_ns - now_ns()) < 60 * 10**9
+        assert [(issued[key].writes, issued[key].active) for key in made.values()] == [(False, True)] * 2
+        assert other not in issued
+        live = registry.live()
+        assert live[mine] == issued[mine].created_ns
+        assert not live.keys() & {other, *made.values()}
+        assert mine in registry.sweep(older_than_s=-60)
+        assert registry.issued().keys() >= set(made.values())
+    finally:
+        for key in (mine, other, *made.values()):
+            registry.delete(key)

@@ -1,6 +1,7 @@
 """The list of registrations: each claim is read once, and what InfluxDB lost is not remembered for ever."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -19,13 +20,13 @@ class Bucket:
     """Claims in an auth bucket. `read` holds the rows that each question got."""
 
     def __init__(self):
-        self.id, self.claims, self.read, self.down = "b1", [], [], False
+        self.id, self.claims, self.read, self.down, self.whole_down = "b1", [], [], False, False
 
     def write(self, device_id, time_ns, key="", secret_hash=""):
         self.claims.append((device_id, time_ns, key, secret_hash))
 
     def rows(self, since_ns):
-        if self.down:
+        if self.down or (self.whole_down and since_ns is None):
             raise StoreError("down")
         found = [
             {"deviceId": device_id, "_time": t, "_field": field, "_value": value}
@@ -98,6 +99,46 @@ def test_what_was_deleted_by_hand_is_forgotten_with_the_next_whole_reading(bucke
         ids(listed)
     bucket.down = False
     assert ids(listed) == ["pi-2"]
+
+
+def rereading():
+    return [thread for thread in threading.enumerate() if thread.name == "center-registrations"]
+
+
+def test_what_becomes_visible_ten_seconds_late_is_seen_and_all_is_read_again_after_minutes_only(bucket, listed):
+    bucket.write("pi-1", 20 * SECOND, "aa")
+    assert ids(listed) == ["pi-1"]
+    bucket.write("pi-2", 10 * SECOND, "bb")
+    bucket.write("pi-3", 10 * SECOND - 1, "cc")
+    for _ in range(3):
+        assert ids(listed) == ["pi-1", "pi-2"]
+        assert not rereading()
+    assert bucket.read == [2, 4, 4, 4]
+
+
+@pytest.mark.parametrize("after_s", [299.9, 300.0])
+def test_all_is_read_again_after_five_minutes_and_a_reading_that_fails_is_tried_at_the_next(
+    bucket, listed, monkeypatch, caplog, after_s
+):
+    caplog.set_level("DEBUG", "center")
+    now, again = [1000.0], after_s == 300.0
+    monkeypatch.setattr(roll, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    bucket.write("pi-1", SECOND, "aa")
+    bucket.write("pi-2", SECOND, "bb")
+    assert ids(listed) == ["pi-1", "pi-2"]
+    del bucket.claims[0]
+    now[0] += after_s
+    bucket.whole_down = True
+    for tries in (1, 2):
+        assert ids(listed) == ["pi-1", "pi-2"]
+        for thread in rereading():
+            thread.join()
+        assert caplog.messages == ["down"] * tries * again
+    bucket.whole_down = False
+    ids(listed)
+    for thread in rereading():
+        thread.join()
+    assert ids(listed) == (["pi-2"] if again else ["pi-1", "pi-2"])
 
 
 @given(histories(), st.lists(st.integers(0, 9), max_size=4), st.lists(st.integers(0, 8), max_size=4))

@@ -1,0 +1,156 @@
+"""The registry on InfluxDB over minutes and seconds that nobody waits for: its points in memory, stamped by a clock."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+
+from agent.util.secret import Secret
+from center.errors import EnrollmentError, RefusedError, StoreError
+from center.influx import registry as influx_registry
+from center.influx.registry import InfluxRegistry
+from center.line_protocol import parse
+
+A, B = Secret("a" * 32), Secret("b" * 32)
+MINUTE = 60 * 10**9
+START = 1_800_000_000 * 10**9
+
+
+class AuthBucket:
+    """The auth bucket of an InfluxDB whose clock shows `now_ns`."""
+
+    def __init__(self):
+        self.now_ns, self.points, self.asked, self.refuses = START, [], 0, False
+
+    def write(self, _, lines):
+        if self.refuses:
+            raise RefusedError("retention")
+        for points in parse("\n".join(lines).encode()):
+            self.points += [(self.now_ns, point) for point in points]
+
+    def rows(self, flux, values):
+        if self.refuses:
+            raise RefusedError("syntax")
+        self.asked += 1
+        measurement = re.search(r'r._measurement == "(\w+)"', flux)[1]
+        wanted = {name[1:]: value for name, value in values.items() if name != "_bucket"}
+        found = {}
+        for t, point in self.points:
+            if point.measurement == measurement and wanted.items() <= point.tags.items():
+                for name, value in point.fields.items():
+                    row = {"_time": t, "_field": name} | ({"_value": value} if value else {}) | point.tags
+                    found[(*point.tags.items(), name, 0 if "last()" in flux else t)] = row
+        return list(found.values())
+
+
+class Registry(InfluxRegistry):
+    """Its authorizations are numbers, and what was asked to be deleted is noted."""
+
+    def __init__(self, bucket):
+        super().__init__(bucket, "series", "auth")
+        self.issued_keys, self.deleted = 0, []
+
+    def authorize(self, device_id):
+        self.issued_keys += 1
+        return f"{self.issued_keys:016x}", Secret(f"token of {device_id}")
+
+    def delete(self, key):
+        self.deleted.append(int(key, 16))
+
+
+@pytest.fixture
+def bucket():
+    return AuthBucket()
+
+
+@pytest.fixture
+def registry(bucket):
+    return Registry(bucket)
+
+
+@pytest.mark.parametrize(("after_ns", "deleted"), [(15 * MINUTE - 1, [1, 2]), (15 * MINUTE, [2]), (40 * MINUTE, [2])])
+@pytest.mark.parametrize("ends", ["registered anew", "removed"])
+def test_what_is_older_than_a_quarter_of_an_hour_was_cleared_by_its_time(registry, bucket, ends, after_ns, deleted):
+    """But for the one that is replaced, or removed."""
+    for minute in (0, 10):
+        bucket.now_ns = START + minute * MINUTE
+        registry.register("pi-1", A)
+    registry.deleted.clear()
+    bucket.now_ns = START + after_ns
+    if ends == "removed":
+        assert registry.remove("pi-1")
+    else:
+        assert not registry.register("pi-1", A).new
+    assert sorted(registry.deleted) == deleted
+
+
+def test_when_a_device_was_registered_and_renewed_is_what_the_servers_clock_says(registry, bucket):
+    registry.register("pi-1", A)
+    bucket.now_ns += 7 * MINUTE
+    device = registry.register("pi-1", A).device
+    assert (device.created_ns, device.updated_ns, device.key) == (START, START + 7 * MINUTE, f"{2:016x}")
+    assert registry.device("pi-1") == device
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(influx_registry, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_the_password_and_ended_sessions_are_asked_for_every_five_seconds(registry, bucket, seconds):
+    there = Registry(bucket)
+
+    def known():
+        return registry.password_hash(), registry.session_ended("one"), registry.session_ended("two")
+
+    assert known() == (None, False, False)
+    there.set_password_hash("hash")
+    there.end_session("one")
+    seconds[0] += 5.0
+    assert known() == (None, False, False)
+    assert bucket.asked == 2
+    seconds[0] += 0.1
+    assert known() == ("hash", True, False)
+    registry.end_session("two")  # what is done here is known at once
+    registry.set_password_hash("other")
+    assert known() == ("other", True, True)
+    there.set_password_hash(None)
+    seconds[0] += 5.1
+    assert known() == (None, True, True)
+    registry.influx.write("auth", ['center,setting=password hash=""'])  # as 0.1.0 cleared it
+    seconds[0] += 5.1
+    assert registry.password_hash() is None
+
+
+def test_what_influxdb_refuses_of_the_centers_own_is_no_fault_of_the_caller(registry, bucket):
+    bucket.refuses = True
+    for call in (lambda: registry.device("pi-1"), lambda: registry.end_session("one")):
+        with pytest.raises(StoreError, match=r"refuses the center's own request: (syntax|retention); see iot-center"):
+            call()
+
+
+def test_a_key_of_which_only_the_end_is_known_is_none(registry):
+    """Revoked after its bucket was made anew, or by hand."""
+    registry.influx.write("auth", ['enrollment,keyId=3f9a2c71 revokedAt="2026-11-24T06:30:00Z"'])
+    assert registry.enrollment_keys() == []
+    with pytest.raises(EnrollmentError):
+        registry.register("pi-1", A, enrollment_key=Secret("3f9a2c71.secret"), needs_key=True)
+    key, _ = registry.make_enrollment_key()
+    assert registry.enrollment_keys() == [key]
+
+
+def test_two_that_took_the_last_use_at_once_count_as_one_more_than_the_key_had_and_are_shown_as_all(registry, bucket):
+    key, secret = registry.make_enrollment_key(uses=1)
+    registry.register("pi-1", A, enrollment_key=secret, needs_key=True)
+    bucket.now_ns += 1
+    registry.influx.write("auth", [f'enrollment_use,keyId={key.id},deviceId=pi-2 usedAt="now"'])
+    [listed] = registry.enrollment_keys()
+    assert (listed.used, listed.uses) == (1, 1)
+    with pytest.raises(EnrollmentError):  # it came second
+        registry.register("pi-2", A, enrollment_key=secret, needs_key=True)
+    unlimited, secret = registry.make_enrollment_key(uses=None)
+    for n in range(3):
+        registry.register(f"many-{n}", A, enrollment_key=secret, needs_key=True)
+    assert [found.used for found in registry.enrollment_keys() if found.id == unlimited.id] == [3]
