@@ -32,16 +32,12 @@ class World:
     boot_id: str = "boot-1"
     readings: list[tuple[int, int]] = field(default_factory=list)  # (boot clock, true time)
 
-    def clock(self, folder=None, trust="auto"):
+    def clock(self, folder=None, trust="auto", **clocks):
+        """`clocks`: other ways to read them."""
         boots = Boots(folder, self.boot_id)
         boots.begin()
-        return Clock(
-            boots,
-            trust=trust,
-            boot_ns=lambda: self.boot_ns,
-            wall_ns=lambda: self.wall_ns,
-            kernel=self.kernel,
-        )
+        read = {"boot_ns": lambda: self.boot_ns, "wall_ns": lambda: self.wall_ns, "kernel": self.kernel}
+        return Clock(boots, trust=trust, **read | clocks)
 
     def kernel(self):
         return None if self.max_error_ns is None else KernelClock(self.max_error_ns, self.remaining_ns)

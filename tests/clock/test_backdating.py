@@ -226,10 +226,9 @@ def test_what_trust_always_took_for_good_is_not_remembered_as_evidence(tmp_path)
 
 def test_the_state_folder_is_written_at_most_every_15_minutes_while_good(tmp_path, monkeypatch):
     saves = []
-    monkeypatch.setattr(Boots, "_save", lambda self: saves.append(1))
+    monkeypatch.setattr("agent.clock.boots.write_atomic", lambda *_: saves.append(1))
     world = World()
     clock = world.clock(tmp_path)
-    clock.boots._due = False
     world.synchronise()
     for _ in range(24 * 60):
         clock.poll()
@@ -317,7 +316,8 @@ class Withdrawing(FakeBuffer):
 
 
 def test_a_person_is_told_how_many_points_were_delivered_with_a_wrong_time_and_no_word_of_those_that_wait(caplog):
-    clock = World().clock()
+    clock, told = World().clock(), []
+    clock.on_wrong = told.append
     wrongs = [
         Wrong(7),
         Wrong(1, 2, 5 * HOUR, 6 * HOUR),
@@ -326,9 +326,10 @@ def test_a_person_is_told_how_many_points_were_delivered_with_a_wrong_time_and_n
     ]
     dating = Dating(clock, Withdrawing(*wrongs))
     assert dating.wrong == Wrong(0, 0, 0, 0)
+    [withdraw] = told
     said = []
     for _ in wrongs:
-        dating._withdraw("boot-1", ())
+        withdraw("boot-1", ())
         said.append(dating.warning)
     delivered = "delivered with a time that was wrong, dated"
     assert said == [

@@ -185,7 +185,8 @@ def test_macos_names_its_boot_by_a_sysctl(monkeypatch, fails):
     name = "2F3C4A5B-0000-4000-8000-0123456789AB"
 
     def sysctlbyname(key, text, size, new, new_size):
-        assert (key, size._obj.value >= len(name), new, new_size) == (b"kern.bootsessionuuid", True, None, 0)
+        room = ctypes.cast(size, ctypes.POINTER(ctypes.c_size_t)).contents.value
+        assert (key, room >= len(name), new, new_size) == (b"kern.bootsessionuuid", True, None, 0)
         ctypes.memmove(text, name.encode(), len(name))
         return -1 if fails else 0
 

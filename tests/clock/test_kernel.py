@@ -136,7 +136,8 @@ def test_the_kernels_word_is_taken_unless_it_refuses(monkeypatch, answer, known)
     """5 is TIME_ERROR: the clock is not synchronised, and what it is off by is said all the same."""
 
     def adjtimex(asked):
-        asked._obj.maxerror, asked._obj.offset, asked._obj.status = 7, -3, kernel.STA_NANO
+        timex = ctypes.cast(asked, ctypes.POINTER(Timex)).contents
+        timex.maxerror, timex.offset, timex.status = 7, -3, kernel.STA_NANO
         return answer
 
     monkeypatch.setattr(kernel, "answers", lambda: True)

@@ -299,6 +299,13 @@ def test_answers_are_asked_for_every_half_second_and_after_a_quarter_of_a_minute
     assert [told.servers.ask_in(NOW + at * S) for at in (15, 16, 30)] == [5.0, 4.0, 0.0]
 
 
+def test_of_a_server_that_agrees_all_day_the_first_answer_and_the_latest_dozen_are_remembered():
+    told = Told()
+    moments = [NOW + n * 6 * S for n in range(40)]
+    assert all(told.hear(at, known=True) for at in moments)
+    assert [o.received_boot_ns for o in told.servers.observations] == [moments[0], *moments[-12:]]
+
+
 def test_what_was_said_is_remembered_for_an_hour():
     told = Told()
     told.hear(NOW)

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import queue
 import socket
 import sqlite3
@@ -172,16 +171,6 @@ def test_an_hour_that_cannot_be_summed_up_keeps_no_other_from_it_and_is_said(tel
     monkeypatch.undo()
     assert [telemetry.database.run(job) for _ in range(2)][-1] is None
     assert telemetry.database.row("SELECT count(*) FROM dirty") == (0,)
-
-
-def test_what_an_idle_job_says_is_shown_and_what_it_did_is_kept(telemetry, monkeypatch, caplog):
-    caplog.set_level(logging.INFO)
-    database = telemetry.database
-    database._note("summing up", StoreError("series 1, hour 5: no"))
-    assert telemetry.failing == {"summing up": "series 1, hour 5: no"}
-    database._note("summing up", None)
-    assert telemetry.failing == {}
-    assert "works again" in caplog.text
 
 
 def test_what_takes_too_long_to_read_ends_and_says_what_to_do(tmp_path, monkeypatch):

@@ -115,7 +115,6 @@ def two_rounds(database):
 
     database.on_idle("counting rounds", last)
     assert twice.wait(10)
-    database._idle.pop()
 
 
 def test_a_retention_that_fails_is_logged_when_it_begins_changes_and_ends_and_is_shown(keeping, caplog, request):
@@ -345,6 +344,7 @@ def test_how_often_an_idle_job_failed_is_said_when_it_fails_otherwise_and_works_
     with contextlib.closing(Database(tmp_path / "db", "")) as database:
         database.on_idle("resting", job)
         assert done.wait(30)
+        assert database.failing == {}
     assert caplog.messages == [
         "resting fails, and is tried again: a",
         "resting now fails otherwise (after 2 times): b",

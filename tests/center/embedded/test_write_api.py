@@ -377,63 +377,6 @@ def test_an_answer_of_204_means_synced(fresh, monkeypatch):
     assert center.telemetry.count("pi-1") == 20_000
 
 
-def held(database, gate):
-    """A thread whose job has begun and keeps the writing thread until the gate opens."""
-    begun = threading.Event()
-    thread = threading.Thread(target=database.run, args=(lambda _: begun.set() or gate.wait(10),))
-    thread.start()
-    assert begun.wait(10)
-    return thread
-
-
-def test_requests_that_wait_for_the_disk_share_its_next_sync(fresh):
-    _, _, center = fresh
-    database = center.telemetry.database
-    gate, commits = threading.Event(), []
-    database._connection.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
-    first = held(database, gate)
-    others = [threading.Thread(target=database.run, args=(lambda _: None,)) for _ in range(20)]
-    for thread in others:
-        thread.start()
-    while database._jobs.qsize() < 20:
-        time.sleep(0.001)
-    gate.set()
-    for thread in (first, *others):
-        thread.join()
-    assert len(commits) == 2
-
-
-def test_a_failing_request_takes_none_of_those_it_shared_the_sync_with_down(fresh):
-    _, _, center = fresh
-    database = center.telemetry.database
-    gate, outcomes = threading.Event(), []
-
-    def insert(name):
-        def job(connection):
-            connection.execute("INSERT INTO setting VALUES (?, '1')", (name,))
-            if name == "bad":
-                raise RuntimeError("no")
-
-        try:
-            database.run(job)
-        except RuntimeError as error:
-            outcomes.append(error)
-
-    first = held(database, gate)
-    others = [threading.Thread(target=insert, args=(name,)) for name in ("a", "bad", "b")]
-    for thread in others:
-        thread.start()
-        while database._jobs.qsize() < others.index(thread) + 1:
-            time.sleep(0.001)
-    gate.set()
-    for thread in (first, *others):
-        thread.join()
-    names = {row[0] for row in database.read().execute("SELECT name FROM setting")}
-    assert {"a", "b"} <= names
-    assert "bad" not in names
-    assert len(outcomes) == 1
-
-
 @pytest.mark.parametrize(
     ("text", "lines"),
     [

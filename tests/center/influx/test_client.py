@@ -49,15 +49,14 @@ def answers(influxdb, status, body):
     )
 
 
-def test_an_organisation_that_is_gone_is_a_fault_of_the_store_said_once_with_its_remedy(influxdb, named, caplog):
+def test_an_organisation_that_is_gone_is_a_fault_of_the_store_said_once_with_its_remedy(
+    influxdb, named, caplog, monkeypatch
+):
+    monkeypatch.setattr("center.influx.registry.PASSWORD_CACHED_S", -1.0)  # nothing is remembered
     caplog.set_level(logging.INFO, "center")
     answers(influxdb, 200, NO_ROWS)
     app = create_app(named)
     client = app.test_client()
-
-    def forget_the_password():
-        app.extensions["iot-center"].registry._password = (float("-inf"), None)
-
     assert client.get("/health").status_code == 200
     answers(influxdb, 400, ORG_GONE)
     for _ in range(3):
@@ -66,12 +65,10 @@ def test_an_organisation_that_is_gone_is_a_fault_of_the_store_said_once_with_its
             ("post", "/api/devices/pi-1"),
             ("get", "/api/devices/pi-1/measurements"),
         ):
-            forget_the_password()
             answer = getattr(client, method)(path)
             assert code(answer) == (503, "unavailable")
             assert "organization" in answer.json["message"]
             assert "iot-center setup" in answer.json["message"]
-        forget_the_password()
         assert client.get("/health").status_code == 503
         page = client.get("/devices")
         assert page.status_code == 503
@@ -80,12 +77,10 @@ def test_an_organisation_that_is_gone_is_a_fault_of_the_store_said_once_with_its
     assert [record.levelname for record in said] == ["ERROR"], caplog.text
     assert "organization" in said[0].getMessage()
     answers(influxdb, 200, NO_ROWS)
-    forget_the_password()
     assert client.get("/api/devices").json == []
     levels = [record.levelname for record in caplog.records if record.name.startswith("center")]
     assert levels == ["ERROR", "INFO"]
     answers(influxdb, 400, ORG_GONE)
-    forget_the_password()
     client.get("/api/devices")
     levels = [record.levelname for record in caplog.records if record.name.startswith("center")]
     assert levels == ["ERROR", "INFO", "ERROR"]

@@ -31,14 +31,14 @@ def meanwhile(registry, monkeypatch):
     """Have something done once, after the next claim or tombstone is written and before what stands there is read."""
 
     def do(call):
-        write, waiting = registry._write, [call]
+        write, waiting = registry.influx.write, [call]
 
-        def written(*point):
-            write(*point)
+        def written(*points):
+            write(*points)
             if waiting:
                 waiting.pop()()
 
-        monkeypatch.setattr(registry, "_write", written)
+        monkeypatch.setattr(registry.influx, "write", written)
 
     return do
 
@@ -48,9 +48,9 @@ def other(registry):
 
 
 def live_of(registry, device):
-    return [
-        key for key, issued in registry.live().items() if key in {c.key for c in registry._claims(device)} and issued
-    ]
+    """The authorizations that InfluxDB has for it, by their ids: the earlier first."""
+    live = registry.influx.client.authorizations_api().find_authorizations()
+    return sorted(found.id for found in live if found.description == f"IoT Center: {device}")
 
 
 def test_of_two_registrations_with_one_secret_the_later_stays_and_the_earlier_may_try_again(registry, meanwhile):

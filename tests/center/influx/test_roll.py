@@ -91,7 +91,8 @@ def test_what_was_deleted_by_hand_is_forgotten_with_the_next_whole_reading(bucke
     assert ids(listed) == ["pi-1", "pi-2"]
     monkeypatch.setattr(roll, "WHOLE_EVERY_S", 0)
     ids(listed)
-    listed._rereading.join()
+    for thread in rereading():
+        thread.join()
     monkeypatch.undo()
     assert ids(listed) == ["pi-2"]
     bucket.down = True

@@ -228,21 +228,18 @@ def test_a_token_tells_whose_it_is_until_it_is_replaced_or_the_device_removed(re
     assert registry.holder(second) is None
 
 
-def test_who_holds_a_token_is_told_of_many_requests_from_one_list(registry, device):
+def test_who_holds_a_token_is_told_of_many_requests_from_one_list(registry, device, monkeypatch):
     if not hasattr(registry, "influx") or not hasattr(registry, "holder"):
         return
     tokens = {f"{device}-{n}": registry.register(f"{device}-{n}", A).token for n in range(3)}
-    registry._looked_at = float("-inf")
-    for device_id, token in tokens.items():
-        assert registry.holder(token) == device_id
-    asked = []
-    original, registry._claims = registry._claims, lambda name: asked.append(name) or original(name)
-    try:
+    asked, ask = [], registry.influx.rows
+    monkeypatch.setattr(registry.influx, "rows", lambda *flux: asked.append(flux) or ask(*flux))
+    for look_every_s, wanted in ((0, True), (3600, False)):
+        monkeypatch.setattr("center.influx.issuing.LOOK_EVERY_S", look_every_s)
+        asked.clear()
         for device_id, token in tokens.items():
             assert registry.holder(token) == device_id
-    finally:
-        del registry._claims
-    assert not asked
+        assert bool(asked) == wanted
 
 
 def test_a_document_is_kept_replaced_and_forgotten(registry, device):
