@@ -112,6 +112,14 @@ def stores(settings):
         yield center.registry, center.telemetry
 
 
+def jobs_wait(database, count):
+    """Until so many jobs wait for the writing thread, which is busy. No door tells: nobody else has to know."""
+    until = time.monotonic() + 30
+    while database._jobs.qsize() < count:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
 def points_of(telemetry, device_id):
     """Time → field → value of everything that is stored of a device, in the order of time."""
     found = {}

@@ -60,7 +60,7 @@ class Database:
             self._connection.executescript(schema)
         except sqlite3.Error as error:
             raise StoreError(f"{path}: {error}") from error
-        self._version = -1
+        self._version: int | None = None
         self._thread = threading.Thread(target=self._work, name="center-writer", daemon=True)
         self._thread.start()
 

@@ -27,7 +27,7 @@ from center.app import FILE, create_app, serve
 from center.cli import LogLine, main
 from center.context import EXTENSION
 from center.settings import InfluxSettings, ServerSettings, Settings
-from tests.center_helpers import embedded_settings, influx_settings
+from tests.center_helpers import embedded_settings, influx_settings, jobs_wait
 
 CENTER = [str(Path(sys.executable).with_name("iot-center"))]
 TIMEOUT = 20
@@ -96,8 +96,7 @@ def test_what_was_asked_before_the_stop_is_answered(tmp_path):
             target=lambda: answers.append(requests.post(f"{center.url}/api/devices/pi-1", timeout=10))
         )
         asker.start()
-        while not database._jobs.qsize():
-            time.sleep(0.005)
+        jobs_wait(database, 1)
         closer = threading.Thread(target=center.close)
         closer.start()
         time.sleep(0.2)

@@ -126,6 +126,13 @@ def test_one_answer_takes_back_what_was_known_where_it_is_too_far_from_it(eviden
         assert verdict(heard(NOW), held=held).anchor == (held if stays else None)
 
 
+def test_it_is_the_newest_answer_that_takes_back_what_was_known():
+    held = Anchor(OFFSET_NS, "kernel", 5 * MS, NOW, stored=True)
+    agrees, differs = heard(NOW - S + 1), heard(NOW, 9 * S)
+    assert verdict(agrees, differs, held=held).anchor is None
+    assert verdict(replace(differs, received_boot_ns=NOW - 9), heard(NOW), held=held).anchor == held
+
+
 def test_answers_that_agree_count_from_a_second_apart_on():
     assert consensus([], NOW) is None
     assert consensus([heard(NOW - S + 1), heard(NOW)], NOW) is None

@@ -17,7 +17,7 @@ from center.context import EXTENSION
 from center.embedded.database import Database
 from center.errors import StoreError
 from center.stores.telemetry import SeriesQuery
-from tests.center_helpers import DAY, HOUR, embedded_settings, environment, stores, text_of
+from tests.center_helpers import DAY, HOUR, embedded_settings, environment, jobs_wait, stores, text_of
 
 A, B = Secret("a" * 32), Secret("b" * 32)
 NOW = time.time_ns() // HOUR * HOUR - 2 * HOUR
@@ -212,10 +212,7 @@ def at_once(database, *jobs):
     for n, job in enumerate(jobs):
         threads.append(threading.Thread(target=attempt, args=(n, job)))
         threads[-1].start()
-        until = time.monotonic() + 30
-        while database._jobs.qsize() <= n:  # in this order
-            assert time.monotonic() < until
-            time.sleep(0.001)
+        jobs_wait(database, n + 1)  # in this order
     go.set()
     for thread in threads:
         thread.join()

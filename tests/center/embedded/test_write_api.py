@@ -362,17 +362,20 @@ def test_names_from_devices_never_become_sql(fresh):
 def test_an_answer_of_204_means_synced(fresh, monkeypatch):
     """Stored by a transaction of a connection with synchronous=FULL; what cannot be committed is a 503."""
     client, headers, center = fresh
-    connection = center.telemetry.database._connection
-    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
-    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    connection.execute("PRAGMA max_page_count = 1")  # what is there stays; nothing more fits
+
+    def pragma(text):
+        """On the connection that writes."""
+        return center.telemetry.database.run(lambda connection: connection.execute(f"PRAGMA {text}").fetchone())
+
+    assert (pragma("synchronous"), pragma("journal_mode")) == ((2,), ("wal",))
+    pragma("max_page_count = 1")  # what is there stays; nothing more fits
     body = "\n".join(LINE % (n, n) for n in range(20_000))
     answer = client.post(FRESH, headers=headers, data=body)
     assert answer.status_code == 503
     assert "full" in answer.json["message"]
     assert answer.headers["Retry-After"] == "10"
     assert center.telemetry.count("pi-1") == 0
-    connection.execute("PRAGMA max_page_count = 1000000")
+    pragma("max_page_count = 1000000")
     assert client.post(FRESH, headers=headers, data=body).status_code == 204
     assert center.telemetry.count("pi-1") == 20_000
 
