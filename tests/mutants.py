@@ -75,7 +75,9 @@ PACKAGES = (
         (
             "center/stores/registry.py",
             *(f"center/embedded/{name}.py" for name in ("registry", "database")),
-            *(f"center/influx/{name}.py" for name in ("registry", "enrollment", "claims", "roll", "rows", "issuing")),
+            *(f"center/influx/{name}.py" for name in (
+                "registry", "auth_bucket", "enrollment", "claims", "documents", "roll", "rows", "issuing",
+            )),
         ),
         (
             "tests/center/stores",
