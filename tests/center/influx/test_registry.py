@@ -22,6 +22,9 @@ class AuthBucket:
     def __init__(self):
         self.now_ns, self.points, self.asked, self.refuses = START, [], 0, False
 
+    def needed_bucket(self, name):
+        return SimpleNamespace(id=f"id of {name}")
+
     def write(self, _, lines):
         if self.refuses:
             raise RefusedError("retention")
@@ -33,10 +36,12 @@ class AuthBucket:
             raise RefusedError("syntax")
         self.asked += 1
         measurement = re.search(r'r._measurement == "(\w+)"', flux)[1]
+        ago = re.search(r"start: -(\d+)s\)", flux)
+        start_ns = self.now_ns - int(ago[1]) * 10**9 if ago else 0
         wanted = {name[1:]: value for name, value in values.items() if name != "_bucket"}
         found = {}
         for t, point in self.points:
-            if point.measurement == measurement and wanted.items() <= point.tags.items():
+            if point.measurement == measurement and wanted.items() <= point.tags.items() and t >= start_ns:
                 for name, value in point.fields.items():
                     row = {"_time": t, "_field": name} | ({"_value": value} if value else {}) | point.tags
                     found[(*point.tags.items(), name, 0 if "last()" in flux else t)] = row
@@ -154,3 +159,29 @@ def test_two_that_took_the_last_use_at_once_count_as_one_more_than_the_key_had_a
     for n in range(3):
         registry.register(f"many-{n}", A, enrollment_key=secret, needs_key=True)
     assert [found.used for found in registry.enrollment_keys() if found.id == unlimited.id] == [3]
+
+
+def test_a_lease_that_is_not_renewed_for_a_minute_is_free(registry, bucket):
+    assert [registry.hold_lease("first") for _ in range(2)] == [False, True]
+    assert not registry.hold_lease("second")
+    bucket.now_ns += 60 * 10**9
+    assert not registry.hold_lease("second")
+    assert registry.hold_lease("first")
+    bucket.now_ns += 60 * 10**9 + 1
+    assert [registry.hold_lease("second") for _ in range(2)] == [False, True]
+    registry.end_lease("first")  # it has it no more
+    assert registry.hold_lease("second")
+    registry.end_lease("second")
+    assert [registry.hold_lease("first") for _ in range(2)] == [False, True]
+
+
+def test_documents_of_another_replica_are_seen_at_the_next_look(registry, bucket):
+    there = Registry(bucket)
+    assert registry.documents("kept") == {}
+    for n, text in enumerate(("one", "two", None, "three")):
+        bucket.now_ns += n
+        there.keep_document("kept", "a", text)
+        there.keep_document("kept", "b", "stays")
+        expected = {"b": "stays"} | ({"a": text} if text is not None else {})
+        assert registry.documents("kept") == there.documents("kept") == expected
+    assert registry.documents("other") == {}
