@@ -12,7 +12,7 @@ from agent.config.settings import SensorSettings
 from agent.config.units import Seconds
 from agent.sensing.sampler import Sampler
 from agent.util.loops import LoopThread
-from drivers.base import Driver, NotFound, Reading, Transient, load, options_for
+from drivers.base import Driver, NotFound, Reading, Transient, boot_ns, load, options_for
 
 S = 1_000_000_000
 
@@ -44,7 +44,10 @@ class World:
                 pass
 
         settings = {k: Seconds(v) if k in {"interval", "sample_every"} else v for k, v in settings.items()}
-        self.sampler = Sampler(SensorSettings(**settings), Scripted(), self.emitted.append, now=lambda: self.now)
+        self.sampler = Sampler(SensorSettings(**settings), Scripted(), self.take, now=lambda: self.now)
+
+    def take(self, reading):
+        self.emitted.append(reading)
 
     @property
     def second(self):
@@ -154,7 +157,7 @@ def test_a_real_thread_reads_and_stops():
     got = threading.Event()
     world = World(interval=0.05)
     sampler = Sampler(SensorSettings(interval=Seconds(0.05)), world.sampler.driver, lambda _: got.set())
-    world.given = lambda: Reading({"Temperature": 20.0}, sampler._now())
+    world.given = lambda: Reading({"Temperature": 20.0}, boot_ns())
     thread = LoopThread("sensor", sampler)
     assert got.wait(5)
     thread.stop()
@@ -358,7 +361,7 @@ def test_stopping_reports_what_was_sampled():
 
 def test_a_sink_that_fails_does_not_end_the_sensor(caplog):
     world = World(interval=1)
-    world.sampler._emit = lambda _: 1 / 0
+    world.emitted = None  # to which nothing can be appended
     assert world.run(3).readings == 3
     assert caplog.text.count("was not taken") == 1
 

@@ -5,7 +5,8 @@ from line_protocol_parser import parse_line
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.cli.status import lines
-from agent.doctor.device import _running_sensor
+from agent.doctor.device import sensors
+from agent.doctor.finding import Patient
 from agent.status.board import Board
 from agent.status.health_rules import failing, problems, stuck
 from agent.status.metrics import exposition
@@ -68,7 +69,9 @@ def test_status_names_both_and_the_calibration(taken):
     assert "Temperature = 1 * measured - 0.8 °C" in text
 
 
-def test_the_doctor_names_what_is_refused_and_then_what_is_stuck(taken):
+def test_the_doctor_names_what_is_refused_and_then_what_is_stuck(taken, tmp_path):
     (status,) = taken["sensors"]
-    assert "Humidity: the element is <dead>" in next(_running_sensor(status)).seen
-    assert "again of Pressure" in next(_running_sensor(status | {"refused": {}})).seen
+    both = [status, status | {"refused": {}}]
+    refused, stuck = sensors(Patient(tmp_path, tmp_path, running={"sensors": both}))
+    assert "Humidity: the element is <dead>" in refused.seen
+    assert "again of Pressure" in stuck.seen
