@@ -211,7 +211,6 @@ class Boots:
 
     def _save(self) -> None:
         if self._path is None:
-            self._due = False
             return
         boots = [asdict(b) for b in (*self._before, self._here)[-_KEPT:]]
         lanes = {str(lane): last_ns for lane, last_ns in self._lanes.items()}

@@ -768,6 +768,20 @@ def test_promise_5_a_server_that_agreed_before_and_is_days_off_for_20_s_does_not
     assert not told
 
 
+def test_what_a_server_agreed_with_is_not_what_the_kernel_says_since():
+    """It goes away in steps from what was agreed with, and the server is three days off meanwhile."""
+    world = World(wall_ns=NOW_NS, max_error_ns=MS)
+    clock = world.clock()
+    clock.poll()
+    for off in (0, 3 * DAY, 3 * DAY):
+        world.answer(clock, off_ns=off)
+        world.wait(SECOND)
+    for believed in (True, False):
+        world.wall_ns, world.max_error_ns = world.wall_ns + 20 * HOUR, MS
+        warning = clock.poll().warning or ""
+        assert ("it is not believed" not in warning) == believed
+
+
 def test_promise_5_after_a_power_cut_a_server_behind_what_the_kernel_said_before_is_not_believed_at_once(tmp_path):
     world = World()
     world.synchronise()
