@@ -175,6 +175,26 @@ def test_a_lease_that_is_not_renewed_for_a_minute_is_free(registry, bucket):
     assert [registry.hold_lease("first") for _ in range(2)] == [False, True]
 
 
+class Blind(Registry):
+    """A replica that looked before anybody had bid, and bids after."""
+
+    def hold_lease(self, holder):
+        points, self.influx.points = self.influx.points, []
+        assert not super().hold_lease(holder)
+        self.influx.points[:0] = points
+
+
+def test_of_two_replicas_that_claim_at_once_the_first_has_the_lease_and_keeps_it_by_renewing(registry, bucket):
+    registry.hold_lease("first")
+    bucket.now_ns += 5 * 10**9
+    Blind(bucket).hold_lease("second")
+    assert registry.hold_lease("first")
+    assert not registry.hold_lease("second")
+    bucket.now_ns += 58 * 10**9  # the first claim is out of sight, and not the second
+    assert registry.hold_lease("first")
+    assert not registry.hold_lease("second")
+
+
 def test_documents_of_another_replica_are_seen_at_the_next_look(registry, bucket):
     there = Registry(bucket)
     assert registry.documents("kept") == {}
