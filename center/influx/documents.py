@@ -27,7 +27,7 @@ class Texts(Known):
         changed = set()
         for row in rows:
             kind, name, found = row["kind"], row["name"], (row["_time"], str(row.get("_value", "")))
-            if found > self._found.get((kind, name), (-1, "")):
+            if found > self._found.get((kind, name), ()):
                 self._found[kind, name] = found
                 self.since_ns = max(self.since_ns or 0, row["_time"])
                 changed.add(kind)

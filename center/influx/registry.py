@@ -122,7 +122,7 @@ class InfluxRegistry(EnrollmentKeys, Documents):
         if after is None:
             self.delete(mine)
             return
-        recent = max(after.updated_ns, *(claim.time_ns for claim in after.others), 0) - UNSETTLED_NS
+        recent = max([after.updated_ns, *(claim.time_ns for claim in after.others)]) - UNSETTLED_NS
         for claim in after.others:
             if claim.time_ns > recent or claim.key == mine or (before is not None and claim.key == before.key):
                 self.delete(claim.key)

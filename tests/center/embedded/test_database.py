@@ -326,6 +326,10 @@ def test_a_store_that_is_closed_says_so_and_closes_once(tmp_path):
         Database(tmp_path / "db", "CREATE TABLE t (n)")
 
 
+def test_a_process_that_ends_without_closing_it_is_not_held_by_its_thread(database):
+    assert database.run(lambda _: threading.current_thread().daemon)
+
+
 def test_how_often_an_idle_job_failed_is_said_when_it_fails_otherwise_and_works_again(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("center.embedded.database.IDLE_EVERY_S", 0.005)
     caplog.set_level(logging.INFO, "center.embedded.database")

@@ -133,6 +133,7 @@ def test_all_is_read_again_after_five_minutes_and_a_reading_that_fails_is_tried_
     for tries in (1, 2):
         assert ids(listed) == ["pi-1", "pi-2"]
         for thread in rereading():
+            assert thread.daemon
             thread.join()
         assert caplog.messages == ["down"] * tries * again
     bucket.whole_down = False
