@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.mutants_inside import FAILED, PLUGIN
+from tests.mutants_inside import FAILED, LIMITS, PLUGIN
 
 ROOT = Path(__file__).parent.parent
 MEMORY = Path("/dev/shm")  # the tests of the buffer wait for the disk, and that is not what is tried
@@ -34,6 +34,8 @@ COPIED = ("agent", "drivers", "center", "tests", "bench", "deploy", "docs", "pyp
 PYTEST = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=no", "-o", "addopts=--strict-markers")
 PATIENCE = 6.0
 """How many times as long as without a change the tests may run, and then whether they hang is asked: see `tried`."""
+NEAR = 30
+"""What noticed a change so many lines away is tried first."""
 EQUAL: dict[type[ast.cmpop], ast.cmpop] = {ast.Is: ast.Eq(), ast.IsNot: ast.NotEq()}
 NOT_HERE = {"VariableInserter", "VariableReplacer"}  # these need to be told what and where
 
@@ -113,11 +115,14 @@ class Reached:
 
     took: dict[str, float]
     lines: dict[str, dict[int, list[str]]] = field(default_factory=dict)
+    noticed: list[tuple[str, int, str]] = field(default_factory=list)
+    """Of each change that was: path, line, test."""
 
     def tests_of(self, mutant: Mutant) -> list[str]:
-        """The quickest first; all of them for what runs at import."""
+        """Those that noticed another change near by, then the quickest; all of them for what runs at import."""
         found = [name for name in self.lines.get(mutant.path, {}).get(mutant.line, ()) if name]
-        return sorted(found or self.took, key=lambda name: self.took.get(name, 0.0))
+        near = {test for path, line, test in self.noticed if path == mutant.path and abs(line - mutant.line) <= NEAR}
+        return sorted(found or self.took, key=lambda name: (name not in near, self.took.get(name, 0.0)))
 
 
 def without_types(source: str) -> str:
@@ -252,6 +257,7 @@ class Copy:
             print(output.read_text()[-8000:])
             raise SystemExit(f"{package.name}: its tests fail without any change (exit code {code})")
         took = json.loads(notes.read_text())
+        (self.folder / LIMITS).write_text(json.dumps({name: 5 + PATIENCE * seconds for name, seconds in took.items()}))
         skipped = Path(f"{notes}.skipped")
         for name in skipped.read_text().split("\n") if skipped.exists() else ():
             took.pop(name, None)
@@ -299,6 +305,7 @@ class Copy:
         if done is None:
             return "unclear" if self.attempt("-x", *PYTEST, *tests, seconds=seconds / 3) is None else "hangs"
         failed = self.failed()
+        reached.noticed.append((mutant.path, mutant.line, failed))
         # a parametrized one may not even exist without the change: that is another exit code
         return "unclear" if failed and self.attempt(*PYTEST, failed, seconds=seconds) in {1, None} else "killed"
 

@@ -16,6 +16,7 @@ import pytest
 
 PLUGIN = "REACHED"
 FAILED = Path("failed.txt")
+LIMITS = Path("limits.json")
 TOOK = pytest.StashKey()
 
 # In the process that measures
@@ -59,7 +60,21 @@ IMPORTED_IS_FINE = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 
 
 class Noting:
-    """Names the test that failed."""
+    """Names the test that failed, or took longer than it may. An example that fails is not made smaller: that takes long,
+    and nobody reads it.
+    """
+
+    def pytest_collection(self):
+        from hypothesis import Phase, settings
+
+        known = settings.get_profile(settings.get_current_profile_name())
+        settings.register_profile("mutants", known, phases=(Phase.explicit, Phase.generate), database=None)
+        settings.load_profile("mutants")
+
+    def pytest_collection_modifyitems(self, items):
+        limits = json.loads(LIMITS.read_text())
+        for item in items:
+            item.add_marker(pytest.mark.timeout(limits.get(item.nodeid, 0)))
 
     def pytest_runtest_logreport(self, report):
         if report.failed:
