@@ -50,20 +50,20 @@ class DeliveryStatus:
     state: Literal["delivering", "waiting", "failing"]
     since_boot_ns: int
     alive_boot_ns: int
-    call_since_boot_ns: int | None = None
-    last_success_boot_ns: int | None = None
-    last_success_ns: int | None = None
-    last_error: str | None = None
-    failures: int = 0
-    next_attempt_s: float = 0.0
-    backlog: int = 0
-    backlog_rate: float = 0.0
-    eta_s: float | None = None
-    parked: int = 0
-    held: str | None = None
-    requests: int = 0
-    bytes_sent: int = 0
-    delivered: int = 0
+    call_since_boot_ns: int | None
+    last_success_boot_ns: int | None
+    last_success_ns: int | None
+    last_error: str | None
+    failures: int
+    next_attempt_s: float
+    backlog: int
+    backlog_rate: float
+    eta_s: float | None
+    parked: int
+    held: str | None
+    requests: int
+    bytes_sent: int
+    delivered: int
 
 
 class Delivery:

@@ -444,6 +444,79 @@ def test_a_limit_that_refuses_all_parks_them():
     assert isinstance(outcome(core((1, ""), (2, ""), status=422), GOOD, GOOD), Park)
 
 
+@pytest.mark.parametrize("status", [204, 400, 401, 413, 422, 429, 500, 503])
+def test_an_answer_is_the_servers_own_where_only_a_write_api_would_say_so(status):
+    own = answer(status) if status == 204 else refused(status, "no")
+    assert is_own(own)
+    assert not is_own(answer(status, b"<html>log in to the hotel</html>", content_type="text/html"))
+    assert not is_own(answer(status, {"code": "invalid"}))
+    assert not is_own(answer(status, {"message": "no"}))
+
+
+@pytest.mark.parametrize("status", [None, 200, 302, 403, 404, 407, 502, 504])
+def test_an_answer_that_anybody_can_give_is_not_the_servers_own(status):
+    assert not is_own(refused(status, "no"))
+
+
+def test_lines_that_influxdb_3_names_are_its_own_words():
+    assert is_own(core((1, "environment,clientId")))
+    assert not is_own(answer(400, {"error": "no", "data": "of another kind"}))
+
+
+@pytest.mark.parametrize(
+    ("reply", "may"),
+    [
+        (Answer(None, error="cut"), True),
+        (Answer(None, error="nobody there", sent=False), False),
+        (Answer(None, error="no tunnel", tunnel=502), False),
+        (answer(502), True),
+        (answer(503), False),
+        (answer(504), True),
+        (answer(500), False),
+        (answer(204), False),
+    ],
+)
+def test_the_server_may_have_what_it_was_sent_where_the_answer_was_lost_or_is_a_gateways(reply, may):
+    assert may_be_stored(reply) is may
+
+
+def test_a_point_that_is_parked_alone_stays_so_and_of_several_the_one_is_looked_for():
+    for status in (413, 500):
+        reply = refused(status, "too much")
+        assert isinstance(outcome(reply, GOOD, parked=True, again=9), Park)
+        assert isinstance(outcome(reply, GOOD, GOOD, parked=True, again=9), Split)
+
+
+@pytest.mark.parametrize(
+    ("status", "again", "suspect", "accepting", "expected"),
+    [
+        (500, 0, False, True, Retry),
+        (500, 1, False, True, Retry),
+        (500, 2, False, True, Split),
+        (500, 0, True, True, Park),
+        (500, 1, True, False, Retry),
+        (500, 2, True, False, Defer),
+        (413, 0, True, True, Park),
+        (413, 0, True, False, Defer),
+        (413, 0, False, False, Split),
+    ],
+)
+def test_whose_fault_a_500_or_413_is(status, again, suspect, accepting, expected):
+    found = outcome(refused(status, "no"), GOOD, suspect=suspect, again=again, accepting=accepting)
+    assert type(found) is expected
+    assert getattr(found, "server", False) is False
+    if expected is Split:
+        assert [(part.lines, part.state) for part in found.parts] == [((GOOD,), "suspect")]
+        assert found.blind
+
+
+def test_a_server_that_takes_nothing_is_asked_again_after_what_it_says():
+    found = outcome(refused(413, "no", retry_after="40"), GOOD, GOOD, may_halve=False)
+    assert (type(found), found.seconds) == (Wait, 40)
+    assert outcome(refused(413, "no"), GOOD, GOOD, may_halve=False).seconds == TOO_LARGE_S
+    assert isinstance(outcome(refused(500, "no"), GOOD, GOOD, may_halve=False, again=9), Retry)
+
+
 def test_an_empty_write_that_influxdb_3_would_take_is_taken():
     taken = answer(400, b"incoming write was empty")
     assert isinstance(outcome(taken), Delivered)
