@@ -11,6 +11,7 @@ from agent.buffer.ledger import (
     Counters,
     Saved,
     Tally,
+    balance,
     delivered,
     dropped,
     measured,
@@ -35,6 +36,19 @@ def test_what_is_added_can_be_taken_away(one, other):
     back = (one + other) - other
     assert (back.measured, back.delivered, back.rejected) == (one.measured, one.delivered, one.rejected)
     assert back.dropped == {reason: number for reason, number in one.dropped.items() if number}
+
+
+@given(tallies, tallies, numbers, numbers)
+def test_after_damage_the_equation_holds_and_what_is_found_again_is_damaged_no_more(points, health, pending, own):
+    counters = Counters(points, health) + dropped("damaged", 7, 3)
+    change = balance(counters, pending + own, own)
+    assert (counters + change).points.unaccounted(pending) == 0
+    assert (counters + change).health.unaccounted(own) == 0
+    missing = counters.points.unaccounted(pending)
+    assert change.points.measured == max(-missing - 4, 0), "more were measured only beyond what was given up"
+    assert change.health.measured == max(-counters.health.unaccounted(own) - 3, 0)
+    assert change.points.dropped.get("damaged", 0) == (missing if missing > 0 else -min(-missing, 4))
+    assert (counters + change).points.measured >= points.measured
 
 
 @given(tallies, tallies, st.floats(0, 1e9), numbers)

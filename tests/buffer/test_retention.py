@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from agent.buffer import retention
 from agent.buffer.buffer import DeadLetter, Part
-from agent.buffer.index import Entry
+from agent.buffer.index import Entry, Index
 from agent.buffer.offline import OfflineBuffer
 from agent.buffer.retention import FreeRow, next_to_thin, thinned
 from agent.buffer.rows import Kind, lines_of, pack
+from agent.buffer.tail import Block
 from agent.points.schema import Line
 from tests.buffers import OTHER_BOOT, SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at
 
@@ -195,6 +196,106 @@ def test_the_older_half_is_thinned_evenly_from_its_oldest():
     rows = [FreeRow(Entry(n, 10, 0, 100, thin), Kind.PENDING, "") for n, thin in enumerate([1, 1, 0, 0, 0, 0, 0, 0])]
     assert [row.entry.key for row in next_to_thin(rows, 20)] == [2, 3]
     assert next_to_thin([], 20) == []
+
+
+def free_row(key, points=10, thin=0, kind=Kind.PENDING, boot=""):
+    return FreeRow(Entry(key, points, 0, 100, thin), kind, boot)
+
+
+@pytest.mark.parametrize(
+    ("rows", "keys"),
+    [
+        ([free_row(1, 20), free_row(2, 20)], [1]),  # one at least, however many points it has
+        ([free_row(1), free_row(2), free_row(3, 1), *map(free_row, range(4, 9))], [1, 2]),  # up to 20 points
+        ([free_row(1), free_row(2, thin=1), free_row(3), *map(free_row, range(4, 9))], [1]),  # one run
+        ([free_row(1, boot="a"), free_row(2, boot="b"), free_row(3, boot="a"), *map(free_row, range(4, 9))], [1, 3]),
+        ([free_row(1, thin=1), free_row(2, thin=60), *map(free_row, range(3, 6))], [1]),  # of the older half only
+        ([free_row(1, thin=59), free_row(2)], [1]),
+        ([free_row(1, thin=60), free_row(2)], []),  # as coarse as can be
+    ],
+)
+def test_what_is_thinned_next(rows, keys):
+    assert [row.entry.key for row in next_to_thin(rows, 20)] == keys
+
+
+def view(rows, taken=()):
+    """Rows as the buffer shows them, by kind and boot."""
+    queues = []
+    for kind, boot in dict.fromkeys(row[1:] for row in rows):
+        index = Index()
+        for row in rows:
+            if row[1:] == (kind, boot):
+                index.add(row.entry)
+        queues.append((index.columns(), kind, boot))
+    return retention.View(queues, frozenset(taken))
+
+
+def test_the_oldest_rows_go_of_whatever_kind_until_there_is_room():
+    rows = [free_row(2), free_row(4), free_row(1, kind=Kind.UNDATED, boot="a"), free_row(3, kind=Kind.PARKED)]
+    assert [retention.oldest(view(rows), over) for over in (0, 99, 100, 199, 300)] == [
+        [1],
+        [1],
+        [1, 2],
+        [1, 2],
+        [1, 2, 3, 4],
+    ]
+    assert retention.oldest(view(rows, taken=(1, 3)), 10**6) == [2, 4]
+    assert len(retention.oldest(view([free_row(key) for key in range(1, 1100)]), 10**6)) == 1000
+
+
+def test_what_is_too_old_goes_once_all_of_its_row_is():
+    rows = [
+        FreeRow(Entry(1, 5, 0, 10, 0, 100, 199), Kind.PENDING, ""),
+        FreeRow(Entry(2, 5, 0, 10, 0, 100, 200), Kind.PENDING, ""),
+        FreeRow(Entry(3, 5, 0, 10, 0, 100, 150), Kind.SUSPECT, ""),
+        FreeRow(Entry(4, 5, 0, 10, 0, 100, 150), Kind.UNDATED, "a"),
+    ]
+    assert retention.aged(view(rows), 200) == [1, 3]
+
+
+def test_how_much_is_too_much():
+    assert [retention.budget(size) for size in (2_000_000, 4_000_000, 6_000_000)] == [1_000_000, 2_000_000, 4_000_000]
+    assert retention.excess(4_000_000, 0, 0, 6_000_000) == 0
+    assert retention.excess(4_000_000, 100, 500, 6_000_000) == 100 * 40 - 500
+
+
+def in_memory(*counts, thin=()):
+    blocks = [
+        Block(-n, Kind.PENDING, [b"m a=%d %d" % (n, i) for i in range(count)], True)
+        for n, count in enumerate(counts, 1)
+    ]
+    for block, times in zip(blocks, thin, strict=False):
+        block.thin = times
+    return blocks
+
+
+@pytest.mark.parametrize(
+    ("policy", "excess", "left"),
+    [
+        ("drop_oldest", 3, {-1: [3]}),
+        ("drop_oldest", 4, {-1: []}),
+        ("drop_oldest", 5, {-1: [], -2: [1, 2, 3]}),
+        ("drop_newest", 1, {-3: [0, 1, 2]}),
+        ("drop_newest", 5, {-3: [], -2: [0, 1, 2]}),
+        ("thin", 1, {-2: [0, 2]}),
+        ("thin", 2, {-2: [0, 2]}),
+        ("thin", 3, {-2: [0, 2], -3: [0, 2]}),
+        ("thin", 6, {-2: [0, 2], -3: [0, 2], -1: [0, 2]}),
+        ("drop_oldest", 0, {}),
+        ("drop_newest", 0, {}),
+        ("thin", 0, {}),
+    ],
+)
+def test_promise_6_what_is_left_in_a_memory_that_is_full(policy, excess, left):
+    found = {
+        block.id: [int(text.split()[-1]) for text in kept]
+        for block, kept in retention.shrunk(in_memory(4, 4, 4, thin=(1,)), excess, policy)
+    }
+    assert found == left
+
+
+def test_what_cannot_become_coarser_in_memory_goes():
+    assert [(block.id, kept) for block, kept in retention.shrunk(in_memory(1, 1), 1, "thin")] == [(-1, [])]
 
 
 def test_many_small_rows_become_one(folder, clock):
