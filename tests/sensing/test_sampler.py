@@ -443,6 +443,19 @@ def test_a_true_large_step_is_there_within_a_second_however_rarely_it_is_read(ca
     assert not caplog.records
 
 
+@pytest.mark.parametrize("sample", range(5))
+def test_what_is_read_again_within_an_interval_counts_for_its_report_and_makes_none_of_its_own(sample):
+    """Five samples make a report; what the last of them leaves open is reported once it is decided."""
+    steps_at = 3000 + 600 * sample
+    world = World(lambda s: 75.0 if s >= steps_at else 20.0, interval=3000, sample_every=600)
+    world.run(5401)
+    second = [4800, 5400.6] if sample == 4 else [5400]
+    assert [round(moment, 1) for moment in world.moments] == [2400, *second]
+    world.run(3600)
+    assert [round(moment, 1) for moment in world.moments] == [2400, *second, 8400]
+    assert world.temperatures[-1] == 75.0
+
+
 def test_one_wrong_value_is_not_confirmed_by_reading_again_and_counted():
     world = World({600.0: 75.0}, interval=600)
     world.run(1300)
