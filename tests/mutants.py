@@ -127,7 +127,8 @@ class Reached:
 
 def without_types(source: str) -> str:
     """What a program does: annotations and protocols are left out, what keeps others from changing a record (frozen,
-    slots), and whether equal numbers and texts are compared by `is`, which ruff refuses.
+    slots) or from giving an argument by its place, and whether equal numbers and texts are compared by `is`, which ruff
+    refuses.
     """
     tree = ast.parse(source)
     for node in ast.walk(tree):
@@ -135,6 +136,10 @@ def without_types(source: str) -> str:
             node.returns = None
         elif isinstance(node, ast.arg):
             node.annotation = None
+        elif isinstance(node, ast.arguments):
+            node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
+            node.defaults = [*node.defaults, *filter(None, node.kw_defaults)]
+            node.posonlyargs, node.kwonlyargs, node.kw_defaults = [], [], []
         elif isinstance(node, ast.AnnAssign):
             node.annotation = ast.Constant(None)
         elif isinstance(node, ast.Compare):
