@@ -7,6 +7,7 @@ ever written for it. put() touches no disk; delivery takes batches and says what
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Sequence
@@ -254,14 +255,9 @@ class Buffer:
             return
 
         def check_pages() -> None:
-            try:
-                found = self._disk.store.sound()
-                if found:
+            with contextlib.suppress(DiskError):  # it is closed by now
+                if found := self._disk.store.sound():
                     self._report(DiskError("damaged", found))
-            except DiskError:
-                pass  # whoever writes finds that too
-            except Exception:
-                log.exception("buffer: its pages could not be checked")
 
         threading.Thread(target=check_pages, name="quick-check", daemon=True).start()
 

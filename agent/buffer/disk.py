@@ -54,7 +54,7 @@ class DiskHealth:
         if before is not None:
             log.warning("buffer: the disk is used again, after %.0f s", (now_ns - before) / 1e9)
         self.problem = self.trouble = self.since_ns = None
-        self.wait_s, self.retry_ns = RETRY_S[0], 0
+        self.retry_ns = 0
         return before is not None
 
 

@@ -215,11 +215,13 @@ def lines_of(data: bytes) -> list[bytes]:
 
 
 def recovered(value: bytes) -> list[bytes]:
-    """The lines of a row whose header is lost, if they are points with a time; else nothing.
+    """The lines of a row whose header is lost, one at least, if they are points with a time.
 
     Undated lines end in the boot clock, which would be a wrong time, and dead letters are no points. Raises DamagedRow.
     """
     lines = lines_of(value)
+    if not lines:
+        raise DamagedRow("no line")
     for line in lines:
         stamp = line.rpartition(b" ")[2]
         if line.startswith(b"{") or not stamp.isdigit() or int(stamp) < EARLIEST_NS:

@@ -1,17 +1,20 @@
 """What is read from damaged files without SQLite: which pages are frames of a log, which records are rows."""
 
 import errno
+import random
 import shutil
+import sqlite3
 import struct
 
 import pytest
 
-from agent.buffer import carving, mapped
+from agent.buffer import carving, database, mapped
 from agent.buffer import folder as folders
 from agent.buffer.carving import Carved, Pages, cells, sound
 from agent.buffer.database import DATABASE
-from agent.buffer.rows import LAST_KEY, Kind, pack, read_header
-from agent.buffer.wal import HEADER, frames
+from agent.buffer.dead_letters import BASE
+from agent.buffer.rows import LAST_KEY, Kind, compress, pack, read_header
+from agent.buffer.wal import HEADER, frames, transactions
 from tests.buffers import UNIX_NS, HandClock, measure, open_at
 
 PAGE = 512
@@ -38,6 +41,116 @@ def test_a_log_ends_at_its_last_whole_transaction_and_has_nothing_of_an_earlier_
     assert frames(bytes(HEADER), PAGE) == []
 
 
+def log_header(magic, order, size=PAGE, salts=b"12345678"):
+    """SQLite file format, 4.1: the checksum goes by the order of bytes that the magic number says."""
+    head = struct.pack(">IIII", magic, 3_007_000, size, 5) + salts
+    one = two = 0
+    for at in range(0, 24, 8):
+        one = (one + int.from_bytes(head[at : at + 4], order) + two) % 2**32
+        two = (two + int.from_bytes(head[at + 4 : at + 8], order) + one) % 2**32
+    return head + struct.pack(">II", one, two)
+
+
+ROUNDS = frame(1, b"earlier.") + frame(2) + frame(3) + frame(4, b"earlier.")
+
+
+@pytest.mark.parametrize(
+    ("header", "pages"),
+    [
+        (log_header(0x377F0682, "little"), [2, 3]),
+        (log_header(0x377F0683, "big"), [2, 3]),
+        (log_header(0x377F0682, "little", salts=b"earlier."), [1, 4]),
+        # Where the header is not sound, the round is the first that stands in two frames.
+        (log_header(0x377F0682, "big"), [1, 4]),
+        (log_header(0x377F0683, "little"), [1, 4]),
+        (log_header(0x377F0680, "little"), [1, 4]),
+        (bytes(HEADER), [1, 4]),
+    ],
+)
+def test_a_log_is_of_the_round_that_its_header_says_where_that_is_sound(header, pages):
+    assert [one.page for one in frames(header + ROUNDS, PAGE)] == pages
+    assert [one.page for one in frames(header[:-1] + bytes([header[-1] ^ 1]) + ROUNDS, PAGE)] == [1, 4]
+
+
+def test_where_no_round_stands_in_two_frames_the_log_is_of_the_first():
+    assert [one.page for one in frames(bytes(HEADER) + frame(5, b"earlier.") + frame(6), PAGE)] == [5]
+    assert [one.page for one in frames(bytes(HEADER) + frame(5, b"a frame.") + frame(6) + frame(7), PAGE)] == [6, 7]
+
+
+@pytest.mark.parametrize(("size", "believed"), [(512, 512), (1024, 1024), (65536, 65536), (131072, 512), (256, 512)])
+def test_where_transactions_end_is_told_in_frames_of_the_size_that_the_log_says(size, believed):
+    def wide(page, commits):
+        return struct.pack(">II", page, commits) + b"12345678" + bytes(8 + believed)
+
+    log = log_header(0x377F0682, "little", size) + wide(1, 0) + wide(2, 2) + wide(3, 3) + wide(4, 0)
+    assert transactions(log) == [2, 3]
+    assert transactions(b"") == []
+
+
+KEYS = [0, 1, -1, 127, -128, 2**15, 2**23, 2**31, 2**47, 2**62, -(2**62), "ledger", "key of text", b"key of bytes"]
+
+
+def table_of(folder, size, rng):
+    """A database as the buffer has it, of pages of this size, with a log: all its rows, and a copy of both files."""
+    made = sqlite3.connect(folder / DATABASE, isolation_level=None)
+    for statement in (f"PRAGMA page_size={size}", "PRAGMA journal_mode=wal", "PRAGMA wal_autocheckpoint=0"):
+        made.execute(statement).fetchall()
+    for text in filter(None, database._SCHEMA.values()):
+        made.execute(text)
+    lengths = [0, 1, 60, 480, 490, size - 40, size - 35, size, 3 * size + 7, 12_000]
+    for part in range(3):
+        made.execute("BEGIN")
+        for number in range(60):
+            key = KEYS[number] if part == 0 and number < len(KEYS) else 1000 * part + number
+            value, tag = rng.choice([rng.randbytes(rng.choice(lengths)), None]), rng.randbytes(rng.choice(lengths[:5]))
+            rowid = rng.choice([None, None, -(10**6 * part + number + 1), 10**15 + 100 * part + number])
+            columns = (rowid, key, rng.choice([tag, None]), value, rng.random(), number % 2)
+            made.execute(
+                "INSERT INTO Cache (rowid, key, raw, tag, value, store_time, size) VALUES (?,?,1,?,?,?,?)", columns
+            )
+        made.execute("COMMIT")
+        if part == 0:
+            made.execute("PRAGMA wal_checkpoint").fetchall()
+        made.execute("DELETE FROM Cache WHERE rowid % 3 = ?", (part,))
+    copy = folder / "copy"
+    copy.mkdir()
+    for name in (DATABASE, f"{DATABASE}-wal"):
+        shutil.copy(folder / name, copy / name)
+    rows = made.execute("SELECT key, tag, value FROM Cache").fetchall()
+    made.close()
+    return copy, sorted(rows, key=repr)
+
+
+def read_in(folder):
+    return sorted(((cell.key, cell.tag, cell.value) for cell in cells(Pages(folder)) if cell), key=repr)
+
+
+@pytest.mark.parametrize("size", [512, 1024, 4096, 65536])
+def test_what_is_read_from_the_pages_is_what_sqlite_reads(tmp_path, size):
+    copy, rows = table_of(tmp_path, size, random.Random(size))
+    assert len(rows) > 70
+    assert read_in(copy) == rows
+    with (copy / DATABASE).open("r+b") as file:
+        file.write(bytes(100))  # where the database tells the size of its pages: so does its log
+    assert Pages(copy).size == size
+    assert {row[0] for row in rows} >= {cell[0] for cell in read_in(copy)}
+
+
+def test_of_pages_that_hold_nothing_any_more_no_row_comes_back(tmp_path):
+    """In a list of free pages that is longer than a page."""
+    made = sqlite3.connect(tmp_path / DATABASE, isolation_level=None)
+    made.execute("PRAGMA page_size=512")
+    made.execute(database._SCHEMA["Cache"])
+    made.execute("BEGIN")
+    made.executemany("INSERT INTO Cache (key, raw, value) VALUES (?, 1, ?)", [(n, bytes(400)) for n in range(400)])
+    made.execute("COMMIT")
+    made.execute("DELETE FROM Cache WHERE key < 390")
+    assert made.execute("PRAGMA freelist_count").fetchone()[0] > 300
+    made.close()
+    assert [key for key, _, _ in read_in(tmp_path)] == list(range(390, 400))
+    assert sum(Pages(tmp_path).free()) > 300
+
+
 @pytest.mark.parametrize("key", [1, 17, LAST_KEY])
 def test_a_row_whose_header_is_lost_is_a_row_all_the_same(key):
     found, header, value = sound(key, None, VALUE)
@@ -45,10 +158,21 @@ def test_a_row_whose_header_is_lost_is_a_row_all_the_same(key):
 
 
 @pytest.mark.parametrize(
+    ("key", "is_one"),
+    [(1, True), (LAST_KEY, True), (LAST_KEY + 1, False), (0, False), (BASE + 1, True), (BASE, False)],
+)
+def test_a_row_is_known_by_the_key_in_its_header_and_not_by_the_records(key, is_one):
+    header = pack([b"environment,clientId=pi-1 Temperature=20.5 %d" % UNIX_NS], Kind.PENDING).header
+    found = sound(99, header.encode(VALUE, key, 5), VALUE)
+    assert (found[0], found[1].generation) == ((key, 5) if is_one else (99, 0))
+    assert (sound(None, header.encode(VALUE, key, 5), VALUE) is not None) is is_one
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [
         *((key, VALUE) for key in (0, -1, LAST_KEY + 1, None, "1", 1.5, b"1", True)),
-        *((1, value) for value in (None, "text", 7, VALUE[:-1])),
+        *((1, value) for value in (None, "text", 7, VALUE[:-1], b"", compress(b""), compress(b"no whole line"))),
     ],
 )
 def test_what_cannot_be_a_row_is_none(key, value):

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from agent.buffer import database, recovery, salvage, wal
 from agent.buffer import folder as folders
-from agent.buffer import recovery, salvage
 from agent.buffer.committer import Committer
 from agent.buffer.database import DATABASE, FILES, PAGE_BYTES
 from agent.buffer.disk_error import DiskError
 from agent.buffer.offline import BufferUnavailable, OfflineBuffer
+from agent.buffer.rows import Kind, Row, pack
 from agent.buffer.store import Store
 from agent.clock.timeline import Stretch, stamp_offset
 from agent.util.loops import LoopThread
@@ -210,6 +211,46 @@ def test_a_log_cut_in_its_last_transaction_is_what_a_power_cut_leaves(folder):
     assert status.damaged_sets == 0
 
 
+def test_of_pages_of_another_size_whose_header_is_lost_all_points_come_back(tmp_path, monkeypatch):
+    """0.1.0 made pages of 1024 bytes: where the database does not say so any more, its log does."""
+    monkeypatch.setattr(database, "PAGE_BYTES", 1024)
+    buffer = open_at(tmp_path / "live")
+    for _ in range(3):
+        measure(buffer, buffer.clock, 10)
+        assert buffer.commit_all()
+    shutil.copytree(tmp_path / "live", tmp_path / "copy")
+    buffer.close()
+    monkeypatch.undo()
+    log = tmp_path / "copy" / f"{DATABASE}-wal"
+    content = bytearray(log.read_bytes())
+    for at in range(wal.HEADER + 24, len(content), 24 + 1024):
+        if content[at : at + 15] == b"SQLite format 3":
+            content[at : at + 100] = bytes(100)
+    log.write_bytes(content)
+    (tmp_path / "copy" / DATABASE).write_bytes(bytes(1024))
+    again = open_at(tmp_path / "copy")
+    assert len(drain(again)) == 30
+    assert again.snapshot().damaged_sets == 1
+    accounted(again)
+    again.close()
+
+
+def test_what_comes_back_comes_in_parts_of_200_rows_or_a_megabyte(tmp_path):
+    folders.make(tmp_path / "b")
+    store = Store(tmp_path / "b")
+    rng = random.Random(1)
+    small = pack([b"environment,clientId=x Temperature=1 %d" % UNIX_NS], Kind.PENDING)
+    large = Row(small.header, rng.randbytes(600_000))
+    with store.transaction():
+        for key, row in enumerate([small] * 401 + [large] * 3 + [small], 1):
+            store.put(key, row.value, row.header.encode(row.value, key, 1))
+    found = list(salvage.parts_of(store))
+    assert [(part.upto, len(part.rows)) for part in found] == [(200, 200), (400, 200), (403, 3), (405, 2)]
+    assert [key for part in found for key, _, _ in part.rows] == list(range(1, 406))
+    assert all(part.ledger is None for part in found)
+    store.close()
+
+
 def test_a_damaged_page_costs_only_what_was_on_it(folder):
     with sqlite3.connect(folder / DATABASE) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -382,6 +423,21 @@ def test_after_an_unclean_stop_the_pages_are_checked_in_the_background(folder, m
     assert again.snapshot().pending == OLD + 3, "every point moved to the new database"
     accounted(again)
     again.close()
+
+
+def test_a_check_of_the_pages_that_begins_after_the_end_finds_nothing_and_says_nothing(folder, monkeypatch, caplog):
+    class Late(threading.Thread):
+        def start(self):
+            buffer.close()
+            super().start()
+            self.join()
+
+    buffer = open_at(folder)
+    monkeypatch.setattr(threading, "Thread", Late)
+    caplog.clear()
+    buffer.check_in_background()
+    assert caplog.messages == []
+    assert buffer.snapshot().problem == "closed"
 
 
 def test_after_a_clean_stop_nothing_is_checked(tmp_path, monkeypatch):
