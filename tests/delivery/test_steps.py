@@ -1,0 +1,356 @@
+"""Delivery step by step, with a writer that answers as it is told: what is asked, when, and what is said of it."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import dataclass, replace
+
+import pytest
+
+from agent.buffer.buffer import open_buffer
+from agent.config.settings import BufferSettings, DeliverySettings
+from agent.config.units import Seconds
+from agent.delivery.delivery import FINE_NS, POLL_S, Delivery
+from agent.registration.target import Target
+from agent.util.http import Answer
+from agent.util.secret import Secret
+from tests.buffers import HandClock, line, measure
+from tests.delivery.test_pacing import Widest
+
+S = 10**9
+TAKEN = Answer(204, {"date": "Tue, 14 Nov 2023 22:13:20 GMT"})
+TARGET = Target("http://db:8086", "org", "bucket", Secret("token"))
+
+
+def refused(status, message="no"):
+    return Answer(status, {"content-type": "application/json"}, b'{"code":"invalid","message":"%s"}' % message.encode())
+
+
+class Clock(HandClock):
+    """As delivery knows it: it is told dates, and may want one."""
+
+    wanted = None
+    told = ()
+
+    def probe_in(self):
+        return self.wanted
+
+    def observe(self, date_ns, resolution_ns, sent, received, where, *, written):
+        self.told = (*self.told, (date_ns, resolution_ns, sent, received, where, written))
+
+
+@dataclass
+class Scripted:
+    """A writer: `answers` are given one after the other, then 204; one that is an error is raised."""
+
+    target: Target
+    timeout: float
+    world: World
+    closed: int = 0
+
+    def write(self, body):
+        self.world.bodies.append(body)
+        self.world.during.append(self.world.delivery.snapshot().call_since_boot_ns)
+        self.world.clock.pass_s(self.world.takes_s)
+        answer = self.world.answers.popleft() if self.world.answers else TAKEN
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def close(self):
+        self.closed += 1
+
+
+class World:
+    def __init__(self, folder, **settings):
+        self.clock = Clock()
+        self.buffer = open_buffer(folder, BufferSettings(loss_window=100), self.clock)
+        self.target = TARGET
+        self.answers, self.bodies, self.during, self.writers = deque(), [], [], []
+        self.takes_s = 0.0
+        self.refused, self.taken = [], []
+        self.delivery = Delivery(
+            self.buffer,
+            lambda: self.target,
+            self.clock,
+            DeliverySettings(**{"flush_interval": Seconds(5), "timeout": Seconds(7), **settings}),
+            lambda: self.refused.append(self.clock.boot_ns()),
+            on_authorised=lambda: self.taken.append(self.clock.boot_ns()),
+            device_id="pi-1",
+            loss_window=100,
+            rng=Widest(),
+            now=self.clock.boot_ns,
+            connect=self.connect,
+        )
+
+    def connect(self, target, timeout):
+        self.writers.append(Scripted(target, timeout, self))
+        return self.writers[-1]
+
+    def step(self, *answers):
+        self.answers.extend(answers)
+        wait = self.delivery.step()
+        assert not self.answers, "all were asked for"
+        return wait
+
+    def put(self, count=1):
+        self.buffer.put([line(self.clock, float(n)) for n in range(count)])
+
+    def store(self, count):
+        measure(self.buffer, self.clock, count)
+        assert self.buffer.commit_all()
+
+    @property
+    def seen(self):
+        return self.delivery.snapshot()
+
+
+@pytest.fixture
+def world(tmp_path):
+    made = World(tmp_path / "buffer")
+    yield made
+    made.delivery.close()
+    made.buffer.close()
+
+
+def test_before_anything_was_sent_it_waits_for_a_place_and_says_since_when(world):
+    world.target = None
+    assert world.step() == POLL_S
+    world.clock.pass_s(3)
+    seen = world.seen
+    assert (seen.state, seen.since_boot_ns, seen.alive_boot_ns) == ("waiting", 1000 * S, 1000 * S)
+    assert (seen.requests, seen.bytes_sent, seen.delivered, seen.failures, seen.backlog) == (0, 0, 0, 0, 0)
+    assert (seen.call_since_boot_ns, seen.last_success_boot_ns, seen.last_success_ns) == (None, None, None)
+    assert (seen.last_error, seen.eta_s, seen.held, seen.next_attempt_s) == (None, None, None, 0)
+    world.target = TARGET
+    world.step()
+    assert (world.seen.state, world.seen.since_boot_ns) == ("delivering", 1003 * S)
+    assert world.writers[0].timeout == 7
+
+
+def test_what_was_sent_is_counted_and_a_call_that_is_under_way_is_seen(world):
+    world.put(3)
+    world.takes_s = 2.0
+    assert world.step() == 0
+    seen = world.seen
+    assert (seen.requests, seen.bytes_sent, seen.delivered) == (1, len(world.bodies[0]), 3)
+    assert world.during == [1000 * S]
+    assert (seen.call_since_boot_ns, seen.last_success_boot_ns, seen.alive_boot_ns) == (None, 1002 * S, 1002 * S)
+    assert seen.last_success_ns > 10**18
+    world.put(1)
+    world.clock.pass_s(5)
+    world.step()
+    assert (world.seen.requests, world.seen.delivered, world.seen.bytes_sent) == (2, 4, sum(map(len, world.bodies)))
+
+
+def test_a_call_that_ends_in_an_error_is_over_and_its_points_wait(world, caplog):
+    world.put(2)
+    assert world.step(RuntimeError("a mistake")) == POLL_S
+    seen = world.seen
+    assert (seen.call_since_boot_ns, seen.state, seen.failures) == (None, "failing", 1)
+    assert (seen.last_error, seen.next_attempt_s) == ("RuntimeError in delivery", 8)
+    assert "RuntimeError: a mistake" in caplog.text
+    world.clock.pass_s(7.5)
+    assert world.step() == 0.5
+    world.clock.pass_s(0.5)
+    world.step()
+    assert (world.seen.delivered, world.seen.state, world.seen.last_error) == (2, "delivering", None)
+    assert (world.seen.failures, world.seen.next_attempt_s) == (0, 0)
+
+
+def test_the_backlog_has_a_rate_and_a_time_that_it_takes(tmp_path):
+    world = World(tmp_path / "buffer", batch_size=10)
+    for _ in range(6):
+        world.store(10)
+    assert (world.seen.backlog, world.seen.eta_s, world.seen.backlog_rate) == (60, None, 0)
+    for _ in range(3):
+        world.step()
+        world.clock.pass_s(1)
+    assert world.seen.backlog == 30
+    assert world.seen.backlog_rate == 10
+    assert world.seen.eta_s == 3
+    while world.seen.backlog:
+        world.step()
+    assert world.seen.eta_s is None
+    world.delivery.finish()
+    assert world.writers[0].closed == 1
+    world.buffer.close()
+
+
+def test_points_that_are_parked_or_have_no_time_are_no_backlog_and_why_they_are_held_is_said(world):
+    world.store(1)
+    assert (world.seen.backlog, world.seen.held) == (1, None)
+    world.step(refused(422, "the moon is full"))
+    assert world.buffer.commit_all()
+    world.store(2)
+    assert (world.seen.parked, world.seen.backlog) == (1, 2)
+    assert world.seen.held == "422 the moon is full"
+    world.clock.offset_ns = None
+    world.store(3)
+    assert (world.buffer.snapshot().pending_disk, world.seen.backlog) == (6, 2)
+    while world.seen.parked:
+        world.clock.pass_s(60)
+        world.step()
+    assert world.seen.held is None
+
+
+def test_nothing_is_asked_before_its_time_and_waits_are_never_longer_than_a_second(world):
+    world.put(1)
+    world.step()
+    assert len(world.bodies) == 1
+    world.put(1)
+    waited = 0.0
+    while len(world.bodies) == 1:
+        wait = world.step()
+        assert wait <= POLL_S
+        waited += wait
+        world.clock.pass_s(wait)
+    assert 0 < waited <= 5
+    world.delivery.hurry()
+    assert world.delivery.wakeup.is_set()
+    world.put(1)
+    world.step()
+    assert len(world.bodies) == 3, "who hurries does not wait for the next flush"
+
+
+def suspects(world):
+    """How many points of the refused batch are under suspicion in its first half."""
+    batch = world.buffer.take_backlog(10)
+    world.buffer.keep(batch)
+    return batch.count if batch.suspect else 0
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_before_points_are_blamed_an_empty_write_asks_whether_it_is_the_request(world, status):
+    world.put(4)
+    if status == 500:
+        for _ in range(2):
+            world.step(refused(status))
+            world.clock.pass_s(300)
+    world.step(refused(status), refused(401))
+    assert [bool(body) for body in world.bodies[-2:]] == [True, False]
+    assert world.refused, "the empty write's own answer counts: it was the token"
+    assert world.buffer.snapshot().pending_memory == 4
+    world.clock.pass_s(60)
+    world.step(refused(status), TAKEN)
+    assert [bool(body) for body in world.bodies[-2:]] == [True, False]
+    assert suspects(world) == 2
+
+
+@pytest.mark.parametrize(("passed_ns", "asks"), [(0, False), (FINE_NS, False), (FINE_NS + 1, True)])
+def test_a_400_within_a_minute_of_a_204_is_about_the_points(world, passed_ns, asks):
+    assert FINE_NS == 60 * S
+    world.put(1)
+    world.step()
+    world.put(4)
+    world.delivery.hurry()
+    world.clock.now_ns += passed_ns
+    world.step(refused(400), *([TAKEN] if asks else []))
+    assert suspects(world) == 2
+
+
+def test_another_place_is_asked_first_whether_it_takes_anything(world):
+    world.put(1)
+    world.step()
+    world.target = replace(TARGET, bucket="other")
+    world.put(4)
+    world.delivery.hurry()
+    world.step(refused(400), TAKEN)
+    assert [writer.closed for writer in world.writers] == [1, 0]
+
+
+def test_the_first_points_to_each_place_are_said_and_an_empty_write_is_none(world, caplog):
+    caplog.set_level(logging.INFO)
+    world.clock.wanted = 0.0
+    world.step()
+    assert caplog.messages == []
+    world.clock.wanted = None
+    for place in (TARGET, TARGET, replace(TARGET, bucket="other"), replace(TARGET, url="http://db2"), TARGET):
+        world.target = place
+        world.put(1)
+        world.delivery.hurry()
+        world.step()
+    assert [text for text in caplog.messages if text.startswith("first")] == [
+        "first points delivered to http://db:8086, bucket bucket",
+        "first points delivered to http://db:8086, bucket other",
+        "first points delivered to http://db2, bucket bucket",
+        "first points delivered to http://db:8086, bucket bucket",
+    ]
+
+
+def test_a_failure_names_the_place_that_it_is_about(world, caplog):
+    world.put(1)
+    world.step(Answer(None, error="refused", sent=False))
+    assert "delivery to http://db:8086 fails: refused; all points are kept" in caplog.text
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_points_whose_answer_was_lost_keep_their_time_as_the_server_may_have_them(world, monkeypatch, sent):
+    kept = []
+    keep = world.buffer.keep
+    monkeypatch.setattr(world.buffer, "keep", lambda batch, *, sent=False: (kept.append(sent), keep(batch, sent=sent)))
+    world.put(1)
+    world.step(Answer(None, error="cut", sent=sent))
+    assert kept == [sent]
+
+
+def test_what_a_mistake_leaves_open_may_have_been_sent(world, monkeypatch):
+    kept = []
+    keep = world.buffer.keep
+    monkeypatch.setattr(world.buffer, "keep", lambda batch, *, sent=False: (kept.append(sent), keep(batch, sent=sent)))
+    world.put(1)
+    world.step(RuntimeError("a mistake"))
+    assert kept == [True]
+
+
+# The clock
+
+
+def test_a_servers_date_is_told_with_when_it_was_asked_and_answered_and_what_proves_it(world):
+    world.put(1)
+    world.takes_s = 0.5
+    world.step()
+    date = 1_700_000_000 * S
+    assert world.clock.told == ((date, S, 1000 * S, 1000 * S + S // 2, "http://db:8086", True),)
+    world.put(1)
+    world.delivery.hurry()
+    world.step(replace(refused(503), headers={**TAKEN.headers, "content-type": "application/json"}))
+    assert world.clock.told[1][0] == date
+    assert world.clock.told[1][-1] is False
+
+
+def test_of_a_portals_answer_no_date_is_believed(world):
+    world.put(1)
+    world.step(Answer(200, {**TAKEN.headers, "content-type": "text/html"}, b"<html>log in</html>"))
+    assert world.clock.told == ()
+
+
+def test_a_date_is_asked_for_when_the_clock_wants_one_and_not_sooner(world):
+    world.clock.wanted = 0.25
+    assert world.step() == 0.25
+    assert world.bodies == []
+    world.clock.wanted = 0.0
+    assert world.step() == 0.0
+    assert world.bodies == [b""]
+
+
+def test_a_server_without_dates_is_asked_four_times_and_then_once_a_minute(world):
+    world.clock.wanted = 0.0
+    asked, end = [], world.clock.boot_ns() + 130 * S
+    dateless = replace(TAKEN, headers={})
+    while world.clock.boot_ns() < end:
+        world.answers.append(dateless)
+        before = len(world.bodies)
+        wait = world.delivery.step()
+        if len(world.bodies) > before:
+            asked.append((world.clock.boot_ns() - 1000 * S) / S)
+        else:
+            world.answers.clear()
+        world.clock.pass_s(wait)
+    assert asked == [0, 0.5, 1, 1.5, 61.5, 121.5]
+    world.target = replace(TARGET, bucket="other")
+    world.clock.pass_s(1)
+    assert world.step() == 0.0, "another server may have dates"
+    world.clock.pass_s(0.5)
+    assert world.step() == 0.0, "and one that told its date is asked again"
