@@ -127,8 +127,8 @@ class Reached:
 
 def without_types(source: str) -> str:
     """What a program does: annotations and protocols are left out, what keeps others from changing a record (frozen,
-    slots) or from giving an argument by its place, and whether equal numbers and texts are compared by `is`, which ruff
-    refuses.
+    slots) or from giving an argument by its place, whether `zip` is strict, and whether equal numbers and texts are
+    compared by `is`, which ruff refuses.
     """
     tree = ast.parse(source)
     for node in ast.walk(tree):
@@ -136,6 +136,8 @@ def without_types(source: str) -> str:
             node.returns = None
         elif isinstance(node, ast.arg):
             node.annotation = None
+        elif isinstance(node, ast.Call):
+            node.keywords = [one for one in node.keywords if one.arg != "strict"]
         elif isinstance(node, ast.arguments):
             node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
             node.defaults = [*node.defaults, *filter(None, node.kw_defaults)]

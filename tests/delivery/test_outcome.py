@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.delivery.bad_lines import halves, named_lines, trouble
+from agent.delivery.bad_lines import (
+    as_quoted,
+    dropped,
+    expired_lines,
+    halves,
+    is_whole,
+    named_lines,
+    others_lines,
+    trouble,
+)
 from agent.delivery.outcome import (
     TOO_LARGE_S,
     Defer,
@@ -383,6 +392,115 @@ def test_expired_points_that_the_message_does_not_tell_apart_are_sent_again():
     assert [line for part in result.parts for line in part.lines] == [EXPIRED, other, GOOD]
     swallowed = outcome(refused(422, OLD_WORDING.format(1)), b'm s="two', b'lines" 1700000000000000000', GOOD)
     assert (swallowed.dead, swallowed.stored) == ((), 0)
+
+
+STAMPED = [b"m f=%d %d" % (n, (1_700_000_000 + n) * 10**9) for n in range(5)]
+VIOLATES = "dropped because it violates a Retention Policy Lower Bound at 2024-01-01T00:00:00Z"
+WORDED = (
+    "partial write: dropped 2 points outside retention policy of duration 1h0m0s - "
+    f"oldest point m at {{}} {VIOLATES}, newest point m at {{}} {VIOLATES} dropped={{}}"
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "found"),
+    [
+        (OLD_WORDING.format(1), {0}),
+        (OLD_WORDING.format(2), {0, 1}),
+        (OLD_WORDING.format(5), {0, 1, 2, 3, 4}),
+        (OLD_WORDING.format(6), None),
+        (OLD_WORDING.format(0), None),
+        (OLD_WORDING.format(2).replace("partial write", "write"), None),
+        ("partial write: points beyond something dropped=2", None),
+        (WORDED.format("2023-11-14T22:13:20Z", "2023-11-14T22:13:21Z", 2), {0, 1}),
+        (WORDED.format("2023-11-14T22:13:20Z", "2023-11-14T22:13:21.000000001Z", 2), None),
+        (WORDED.format("2023-11-14T22:13:20Z", "2023-11-14T22:13:22Z", 2), None),
+        (WORDED.format("2023-99-14T22:13:20Z", "2023-99-14T22:13:22Z", 2), {0, 1}),  # digits, but no date
+        (WORDED.format("2023-11-14T22:13:20Z", "2023-11-14T22:13:21Z", 2).replace("Lower", "Upper"), None),
+    ],
+)
+def test_which_lines_the_retention_left_out(message, found):
+    assert expired_lines(STAMPED, message) == found
+    moved = expired_lines(STAMPED[::-1], message)
+    assert moved == (None if found is None else {4 - n for n in found})
+
+
+def test_lines_of_one_time_are_not_told_apart_but_where_all_of_them_went():
+    lines = [*STAMPED[:2], STAMPED[1].replace(b"f=1", b"f=7"), STAMPED[3]]
+    assert [expired_lines(lines, OLD_WORDING.format(n)) for n in (1, 2, 3, 4)] == [{0}, None, {0, 1, 2}, {0, 1, 2, 3}]
+    assert expired_lines([b"m f=1 -5", b"m f=1 5", b"m f=1 4"], OLD_WORDING.format(2)) == {0, 2}
+    assert expired_lines([b"m f=1 5", b"no stamp"], OLD_WORDING.format(1)) is None
+
+
+def test_a_422_outside_the_retention_means_what_lies_beyond_its_bounds():
+    message = "partial write: 3 points outside retention policy: Lower Bound at {}, Upper Bound at {} dropped=9"
+    both = message.format("2023-11-14T22:13:21Z", "2023-11-14T22:13:23.000000000Z")
+    assert trouble(STAMPED, both) == ("retention", [0, 4], False)
+    assert trouble(STAMPED, both.replace("Upper", "upper")) == ("retention", [0], False)
+    assert trouble(STAMPED, both.replace("Lower", "lower")) == ("retention", [4], False)
+    assert trouble(STAMPED, both + " Lower Bound at 2023-11-14T22:13:22Z") == ("retention", [0, 1, 4], False)
+    assert trouble([*STAMPED, b"no stamp"], both).lines == [0, 4]
+    assert trouble(STAMPED, "partial write: the moon is full") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("dropped=7", 7), ("dropped=7 dropped=8", 8), ("dropped=", None), ("dropped=" + "9" * 19, None), ("", None)],
+)
+def test_how_many_a_partial_write_left_out_is_said_last(text, number):
+    assert dropped(text) == number
+
+
+@pytest.mark.parametrize(
+    ("line", "is_so"),
+    [
+        (b"m f=1 5", True),
+        (b"m,t=a f=1 -5", True),
+        (b"m\\ x,t=a\\ b f\\=x=1 5 \r", True),
+        (b"m f=1", False),
+        (b" f=1 5", False),
+        (b'lines" 5', False),
+        (b"m f= x", False),
+        (b'm s="two\n lines" 5', True),
+    ],
+)
+def test_what_looks_like_a_point(line, is_so):
+    assert is_whole(line) is is_so
+
+
+def test_halves_are_two_and_cut_before_a_point_where_there_is_one_soon():
+    whole, rest = GOOD, b'lines" 5'
+    assert halves([whole] * 2) == ((whole,), (whole,))
+    assert halves([whole] * 5) == ((whole,) * 2, (whole,) * 3)
+    assert [len(part) for part in halves([whole, whole, rest, whole])] == [3, 1]
+    assert [len(part) for part in halves([whole] * 4 + [rest, rest, whole, whole])] == [6, 2]
+    assert [len(part) for part in halves([whole] * 4 + [rest, rest, rest, whole])] == [4, 4], "not too far behind"
+    assert [len(part) for part in halves([rest] * 3)] == [1, 2]
+
+
+def test_of_a_conflict_the_measurement_the_field_and_the_type_must_agree():
+    message = 'partial write: input field "{}" on measurement "{}" is type {}, already exists as type float'
+    lines = [b"m f=1i 5", b"m f=1 5", b"n f=1i 5", b"m g=1i,f=2i 5", b'm f="1i" 5', b"no point"]
+    assert trouble(lines, message.format("f", "m", "integer")) == ("type_conflict", [0, 3], False)
+    assert trouble(lines, message.format("f", "m", "string")).lines == [4]
+    assert trouble(lines, message.format("g", "n", "integer")).lines == []
+    assert trouble(lines, message.format("f", "m", "integer").replace("partial write", "write")) is None
+    invalid = 'partial write: invalid field name: input field "f" on measurement "m" is invalid'
+    assert trouble(lines, invalid) == ("field_name", [0, 1, 3, 4], False)
+
+
+def test_whose_lines_a_403_means():
+    message = "this token writes under its own id only: clientId 'pi-2' is not 'pi-1'"
+    own, other = b"m,clientId=pi-1,device=pi-1 f=1 5", b"m,clientId=pi-1,device=pi-2 f=1 5"
+    lines = [own, other, b"m f=1 5", b"no point", b"m,device=pi-1 f=1 5", b"m,clientId=x f=1 5"]
+    assert others_lines(lines, message) == {1, 5}
+    assert others_lines([own], message) == set()
+    assert others_lines([other], "forbidden") is None
+
+
+def test_lines_are_compared_as_the_server_shows_them():
+    assert as_quoted(b" \t\0m f=1 \xff\xff\r") == "m f=1 \ufffd"
+    assert as_quoted(b"m f=1\r\n") == "m f=1\r\n"
 
 
 # InfluxDB 3 and Cloud: lines by number
