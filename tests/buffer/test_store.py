@@ -411,3 +411,147 @@ def test_where_the_logs_index_cannot_be_made_a_read_only_disk_is_read_without_it
     rows = [row for row in store.scan() if isinstance(row.key, int)]
     assert sum(read_header(row.tag).count for row in rows) == 3
     store.close()
+
+
+def filled(store, count):
+    with store.transaction():
+        for key in range(1, count + 1):
+            store.put(key, b"x" * (key % 7), b"tag")
+        store.put("ledger", b"a name is no row")
+
+
+@pytest.mark.parametrize("count", [0, 3, 499, 500, 501, 1000, 1001])
+def test_a_scan_finds_each_row_once_however_many_there_are(store, count):
+    filled(store, count)
+    assert list(store.scan()) == [(key, b"tag", key % 7) for key in range(1, count + 1)]
+    assert [row.key for row in store.scan(after=1, before=4)] == [key for key in (2, 3) if key <= count]
+
+
+def test_a_row_without_a_value_has_no_size(store, folder):
+    filled(store, 1)
+    query(folder, "UPDATE Cache SET value = NULL WHERE key = 1")
+    assert list(store.scan()) == [(1, b"tag", 0)]
+    assert store.find(1) == (b"tag", None)
+
+
+def test_what_is_read_is_what_was_stored_last_and_what_is_not_there_is_damage(store, folder):
+    filled(store, 2)
+    with store.transaction():
+        store.put(1, b"new", b"other")
+        store.delete(2)
+        assert (store.get(1), store.get(2), store.get("ledger")) == (b"new", None, b"a name is no row")
+        assert store.find(1) == (b"tag", b"x"), "as last committed"
+    assert store.find(1) == store.read(1) == (b"other", b"new")
+    assert store.read_named("ledger") == b"a name is no row"
+    assert (store.find(2), store.read_named("nothing")) == (None, None)
+    with pytest.raises(DiskError, match="row 2 is not found any more") as caught:
+        store.read(2)
+    assert caught.value.trouble == "damaged"
+    query(folder, "UPDATE Cache SET mode = 4 WHERE key = 1")
+    assert store.find(1) == (b"other", None)
+    query(folder, "UPDATE Cache SET raw = 0 WHERE key = 1")
+    assert store.find(1) is None
+    with store.transaction(), pytest.raises(TypeError):
+        store.put(1, "text")
+
+
+def test_a_transaction_that_fails_changes_nothing_and_the_next_is_a_new_one(store):
+    filled(store, 1)
+
+    def interrupted(error):
+        with store.transaction():
+            store.put(1, b"new", b"other")
+            raise error("whatever")
+
+    for error in (ValueError, KeyboardInterrupt, sqlite3.OperationalError):
+        with pytest.raises(DiskError if error is sqlite3.OperationalError else error):
+            interrupted(error)
+        assert store.find(1) == (b"tag", b"x")
+    filled(store, 2)
+    assert store.find(2) == (b"tag", b"xx")
+
+
+def test_how_much_is_in_use_and_how_large_the_file_is(store, folder):
+    with store.transaction():
+        for key in range(1, 60):
+            store.put(key, b"x" * 5000, b"tag")
+    used, size = store.usage()
+    checkpoint(folder)
+    assert used == size == (folder / DATABASE).stat().st_size > 59 * 5000
+    with store.transaction():
+        for key in range(1, 60):
+            store.delete(key)
+    less, same = store.usage()
+    assert (less < 10_000, same) == (True, size)
+
+
+def test_a_change_by_another_is_seen_by_its_version(store, folder):
+    before = store.version()
+    assert store.version() == before
+    query(folder, "DELETE FROM Cache")
+    query(folder, "CREATE TABLE other (a)")
+    assert store.version() != before
+
+
+def test_a_store_that_is_closed_or_only_read_refuses(store, folder):
+    filled(store, 1)
+    reader = Store(folder, read_only=True)
+    assert reader.find(1) == (b"tag", b"x")
+    with pytest.raises(DiskError) as caught, reader.transaction():
+        pass
+    assert caught.value.trouble == "readonly"
+    reader.close()
+    reader.close()
+    with pytest.raises(DiskError, match="is closed") as caught:
+        reader.find(1)
+    assert caught.value.trouble == "io"
+
+
+def test_a_check_of_the_pages_ends_in_time_and_says_what_it_finds(store, folder, monkeypatch):
+    filled(store, 1000)
+    assert store.sound() is None
+    assert store.sound(1000.0) is None
+    assert store.sound(-1.0) is None, "what was seen until then was well"
+    with store.transaction():
+        for key in range(1, 1000, 2):
+            store.put(key, b"x" * 900, b"tag")
+    assert store.sound(-1.0) is None
+    query(folder, "PRAGMA wal_checkpoint(TRUNCATE)")
+    with (folder / DATABASE).open("r+b") as file:
+        file.seek(PAGE_BYTES * 40)
+        file.write(bytes([255]) * PAGE_BYTES * 20)
+    assert store.sound()
+
+
+def test_whoever_reads_without_a_change_leaves_no_file_behind(store, folder):
+    filled(store, 1)
+    checkpoint(folder)
+    store.close()
+    before = sorted(path.name for path in folder.iterdir())
+    reader = Store(folder, immutable=True)
+    assert reader.read_only
+    assert reader.find(1) == (b"tag", b"x")
+    reader.close()
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_only_the_agents_own_opening_moves_the_log_into_the_database(folder):
+    first = Store(folder)
+    filled(first, 1)
+    assert b"a name is no row" not in (folder / DATABASE).read_bytes()
+    Store(folder, owner=False).close()
+    assert b"a name is no row" not in (folder / DATABASE).read_bytes()
+    Store(folder).close()
+    assert b"a name is no row" in (folder / DATABASE).read_bytes()
+    first.close()
+
+
+def test_a_database_is_for_its_owner_only_and_no_link(tmp_path):
+    folders.make(tmp_path / "a")
+    Store(tmp_path / "a").close()
+    assert oct((tmp_path / "a" / DATABASE).stat().st_mode & 0o777) == "0o600"
+    folders.make(tmp_path / "b")
+    (tmp_path / "b" / DATABASE).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DiskError):
+        Store(tmp_path / "b")
+    assert not (tmp_path / "elsewhere").exists()
