@@ -60,8 +60,8 @@ IMPORTED_IS_FINE = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
 
 
 class Noting:
-    """Names the test that failed, or took longer than it may. An example that fails is not made smaller: that takes long,
-    and nobody reads it.
+    """Names the test that failed, or took longer than it may. An example that fails is not made smaller, which would
+    take long: nobody reads it.
     """
 
     def pytest_collection(self):

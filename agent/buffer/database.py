@@ -25,8 +25,6 @@ SETTINGS: dict[str, int | str] = {
     "size_limit": 2**62,
     "statistics": 0,  # else every read is a write
     "tag_index": 0,
-    "disk_min_file_size": 2**62,  # values stay in the database
-    "disk_pickle_protocol": 0,
     "sqlite_auto_vacuum": 0,
     "sqlite_cache_size": -2000,  # KiB; with the default, memory grows by 97 MB
     "sqlite_journal_mode": "wal",

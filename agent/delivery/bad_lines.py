@@ -174,8 +174,7 @@ def expired_lines(lines: Sequence[bytes], message: str) -> set[int] | None:
     newest = known[count - 1][0]
     if count < len(known) and known[count][0] == newest:
         return None
-    said = _moments(_NEWEST, message)
-    if said and said[-1][1] != newest:
+    if any(said != newest for _, said in _moments(_NEWEST, message)):
         return None
     return {n for _, n in known[:count]}
 

@@ -64,6 +64,7 @@ ROUNDS = frame(1, b"earlier.") + frame(2) + frame(3) + frame(4, b"earlier.")
         (log_header(0x377F0682, "big"), [1, 4]),
         (log_header(0x377F0683, "little"), [1, 4]),
         (log_header(0x377F0680, "little"), [1, 4]),
+        (log_header(0x377F0684, "little"), [1, 4]),
         (bytes(HEADER), [1, 4]),
     ],
 )

@@ -322,6 +322,7 @@ def test_promise_2_points_measured_under_another_id_are_held_back_where_a_token_
     assert isinstance(outcome(refused(403, why), old), Park)
     assert isinstance(outcome(refused(403, why), GOOD), Reauthorise)
     assert isinstance(outcome(refused(403, "insufficient permissions for write"), GOOD, old), Reauthorise)
+    assert isinstance(outcome(refused(401, why), GOOD, old), Reauthorise)
 
 
 def test_a_lower_count_than_the_parts_size_rejects_nothing_yet():
