@@ -83,6 +83,51 @@ def test_a_row_that_is_not_a_ledger_is_refused(data):
         Saved.decode(data)
 
 
+TEXT = Saved().encode().partition(b" ")[2]
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        *((b'"measured":0', b'"measured":%s' % number) for number in (b"-1", b"1.5", b"true", b"null", b'"1"')),
+        (b'"dropped":{}', b'"dropped":{"x":-1}'),
+        (b'"dropped":{}', b'"dropped":[1]'),
+        *(
+            (b'"%s":0' % name, b'"%s":%s' % (name, number))
+            for name in (b"generation", b"last_key", b"last_dead", b"boot_ns", b"last_ns")
+            for number in (b"-1", b"1.5", b"%d" % 2**62, b"false")
+        ),
+        (b'"clean":true', b'"clean":1'),
+        (b'"clean":true', b'"clean":null'),
+        (b'"dating":{}', b'"dating":{"x":1}'),
+        (b'"dating":{}', b'"dating":{"x":["a","b"]}'),
+        (b'"fixed":[]', b'"fixed":[1]'),
+        (b'"fixed":[]', b'"fixed":[[1,2,3]]'),
+        (b'"withdrawn":{}', b'"withdrawn":{"x":[{"first_ns":1}]}'),
+        (b'"recovering":{}', b'"recovering":[1]'),
+        (b'"recovering":{}', b'"recovering":{"1":"x"}'),
+        (b'"uncounted_s":0.0', b'"uncounted_s":"long"'),
+        (b'"wall_s":0.0', b'"wall_s":null'),
+        (b'"boot_ns":0', b'"boot_ns":0,"more":1'),
+        (b'"points"', b'"dots"'),
+    ],
+)
+def test_a_row_without_a_checksum_is_a_ledger_only_if_all_in_it_can_be(was, becomes):
+    """As 0.1.0 wrote them."""
+    assert Saved.decode(TEXT) == Saved()
+    assert was in TEXT
+    with pytest.raises(ValueError, match=r"impossible|not readable|invalid literal|could not convert|unpack"):
+        Saved.decode(TEXT.replace(was, becomes, 1))
+
+
+def test_a_ledger_of_0_1_0_had_milliseconds():
+    text = TEXT.replace(b'"last_ns":0', b'"last_ms":7').replace(b'"dating":{}', b'"dating":{"x":[5,1]}')
+    text = text.replace(b',"withdrawn":{}', b"")
+    found = Saved.decode(text)
+    assert (found.last_ns, found.dating, found.withdrawn) == (7_000_000, {"x": (5_000_000, 1)}, {})
+    assert Saved.decode(TEXT.replace(b'"generation":0', b'"generation":%d' % (2**62 - 1))).generation == 2**62 - 1
+
+
 def saved_at(**fields):
     return Saved(generation=1, clean=False, boot_id=BOOT, boot_ns=100 * SECOND, wall_s=1000.0, **fields)
 
