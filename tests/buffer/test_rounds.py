@@ -164,6 +164,18 @@ def test_a_batch_that_is_written_while_it_is_in_flight_is_given_out_once(buffer,
     assert buffer.take_backlog(5).lines() == batch.lines()
 
 
+def test_what_is_written_at_once_goes_in_rows_of_5000_and_what_is_in_flight_in_one(buffer, clock):
+    buffer.put([line(clock, float(n)) for n in range(5001)])
+    batch = buffer.take_live(5001)
+    assert buffer.commit_all()
+    assert buffer.snapshot().rows == 1
+    buffer.delivered(batch)
+    buffer.put([line(clock, float(n)) for n in range(10_001)])
+    assert buffer.commit_all()
+    with OfflineBuffer(buffer.folder, write=False) as beside:
+        assert [header.count for header in beside.headers()] == [5000, 5000, 1]
+
+
 def test_a_new_window_counts_for_what_is_measured_from_then_on(buffer, clock):
     buffer.configure(BufferSettings(loss_window=60))
     assert buffer.wake.is_set()
