@@ -1,9 +1,14 @@
 """How the disk is doing: when it is tried again, and what is said of it."""
 
 import logging
+import os
+from types import SimpleNamespace
 
+import pytest
+
+from agent.buffer.database import DATABASE
 from agent.buffer.disk import DiskHealth
-from agent.buffer.disk_error import DiskError
+from agent.buffer.disk_error import DiskError, writable
 from tests.buffers import SECOND
 
 
@@ -32,3 +37,21 @@ def test_a_disk_that_refuses_is_told_of_when_it_begins_changes_and_ends(caplog):
         (logging.WARNING, "buffer: the disk is used again, after 63 s"),
     ]
     assert health.since_ns is None
+
+
+@pytest.mark.parametrize(
+    ("refused", "read_only", "is_so"),
+    [(None, False, True), (None, True, False), ("", False, False), (DATABASE, False, False), ("other", False, True)],
+)
+def test_a_folder_can_be_written_where_it_its_files_and_its_file_system_can(
+    tmp_path, monkeypatch, refused, read_only, is_so
+):
+    (tmp_path / DATABASE).write_bytes(b"")
+    (tmp_path / "other").write_bytes(b"")
+    monkeypatch.setattr(os, "access", lambda path, mode: refused is None or path != tmp_path / refused)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_NOSUID | read_only * os.ST_RDONLY))
+    assert writable(tmp_path) is is_so
+
+
+def test_a_folder_that_is_not_there_cannot_be_written(tmp_path):
+    assert not writable(tmp_path / "nothing")

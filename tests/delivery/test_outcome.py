@@ -629,6 +629,14 @@ def test_whose_fault_a_500_or_413_is(status, again, suspect, accepting, expected
         assert found.blind
 
 
+@pytest.mark.parametrize("status", [408, 500, 501, 502, 504, 599])
+def test_a_server_that_is_ill_is_tried_again_and_its_illness_is_no_matter_of_points(status):
+    found = outcome(refused(status, "ill"))
+    assert (type(found), found.kind, found.server) == (Retry, str(status), True)
+    if status != 500:
+        assert outcome(refused(status, "ill"), GOOD) == found
+
+
 def test_a_server_that_takes_nothing_is_asked_again_after_what_it_says():
     found = outcome(refused(413, "no", retry_after="40"), GOOD, GOOD, may_halve=False)
     assert (type(found), found.seconds) == (Wait, 40)
