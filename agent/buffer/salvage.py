@@ -45,7 +45,7 @@ def parts(home: Path, after: int | None) -> Iterator[Part | None]:
     yield from carved.fill()
     if after is None:
         yield Part(ledger=max(carved.ledgers, key=lambda saved: saved.generation, default=Saved()))
-    places = (place for place in carved.places if place.key > (after or 0))
+    places = (place for place in carved.places if after is None or place.key > after)
     rows = ((place.key, *found) for place in places if (found := carved.read(place)) is not None)
     yield from _in_parts(rows)
 

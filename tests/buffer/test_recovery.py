@@ -1,5 +1,6 @@
 """Promise 3: no state of the folder, however damaged, keeps the agent from starting, measuring and delivering."""
 
+import contextlib
 import errno
 import os
 import random
@@ -15,9 +16,10 @@ from agent.buffer import database, recovery, salvage, wal
 from agent.buffer import folder as folders
 from agent.buffer.committer import Committer
 from agent.buffer.database import DATABASE, FILES, PAGE_BYTES
+from agent.buffer.dead_letters import BASE
 from agent.buffer.disk_error import DiskError
 from agent.buffer.offline import BufferUnavailable, OfflineBuffer
-from agent.buffer.rows import Kind, Row, pack
+from agent.buffer.rows import LAST_KEY, Kind, Row, pack
 from agent.buffer.store import Store
 from agent.clock.timeline import Stretch, stamp_offset
 from agent.util.loops import LoopThread
@@ -854,3 +856,77 @@ def test_a_damaged_database_that_nobody_may_read_can_be_read_once_it_is_set_asid
     (folder / DATABASE).chmod(0)
     home = folders.set_aside(folder, FILES, 10**9)
     assert (home / DATABASE).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_database_that_is_begun_after_damage_gives_out_keys_above_all_of_the_old_one(folder):
+    (folder / DATABASE).write_bytes(b"no database" * 1000)
+    (folder / f"{DATABASE}-wal").unlink()
+    buffer = open_at(folder, wait=False)
+    assert buffer.open()
+    measure(buffer, buffer.clock, 1)
+    assert buffer.commit_all()
+    with OfflineBuffer(folder, write=False) as beside:
+        assert [header.key for header in beside.headers()] == [2**32 + 1]
+    buffer.close()
+
+
+def test_a_store_whose_ledger_cannot_be_read_is_not_delivered_from_without_writing(folder):
+    checkpoint(folder)
+    opened = recovery.open_reader(folder)
+    assert sum(index.points for index, _, _ in opened.rows.waiting()) == OLD
+    assert opened.bad == set()
+    opened.store.close()
+    with contextlib.closing(sqlite3.connect(folder / DATABASE, isolation_level=None)) as beside:
+        beside.execute("UPDATE Cache SET value = x'00' WHERE key = ?", (recovery.LEDGER,))
+    assert recovery.open_reader(folder) is None
+
+
+def test_a_key_that_was_never_given_out_is_a_damaged_row(tmp_path):
+    folders.make(tmp_path / "b")
+    store = Store(tmp_path / "b")
+    row = pack([b"environment,clientId=x Temperature=1 %d" % UNIX_NS], Kind.PENDING)
+    keys = [1, LAST_KEY, LAST_KEY + 1, BASE + 1, BASE + LAST_KEY, BASE + LAST_KEY + 1]
+    with store.transaction():
+        for key in keys:
+            store.put(key, row.value, row.header.encode(row.value, key, 1))
+        store.put(7, b"x", b"no header")
+    rows, bad = recovery.scan(store)
+    assert bad == {7, LAST_KEY + 1, BASE + LAST_KEY + 1}
+    assert all(key in rows for key in keys if key not in bad)
+    store.close()
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_log_that_was_saved_before_a_stop_is_read_where_it_was(folder, monkeypatch, links):
+    """Between a second name for the log and its end in the database the power may go, also where there are no links."""
+    path, lost = folder / f"{DATABASE}-wal", folder / wal.LOST_LOG
+
+    def refuse(*_, **__):
+        raise OSError(errno.EPERM, "no links here")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    content = path.read_bytes()
+    assert not recovery.broken_log(folder)
+    assert lost.read_bytes() == content
+    recovery.forget_log(folder)
+    assert not lost.exists()
+    path.unlink(missing_ok=True)
+    lost.write_bytes(content)
+    (folder / DATABASE).write_bytes(b"")
+    assert recovery.broken_log(folder), "SQLite would delete the log of an empty database"
+    assert lost.read_bytes() == content
+
+
+def test_without_a_log_or_with_its_header_alone_none_is_broken(folder):
+    path, lost = folder / f"{DATABASE}-wal", folder / wal.LOST_LOG
+    checkpoint(folder)
+    for content in (None, b"", bytes(wal.HEADER)):
+        path.unlink(missing_ok=True)
+        lost.write_bytes(b"x")
+        if content is not None:
+            path.write_bytes(content)
+        else:
+            lost.unlink()
+        assert not recovery.broken_log(folder)
+        assert not lost.exists()
