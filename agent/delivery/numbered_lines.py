@@ -37,7 +37,7 @@ class Numbered(NamedTuple):
 def document(answer: Answer) -> dict[str, Any]:
     """The answer's JSON object; empty if it is none."""
     try:
-        found = json.loads(answer.body) if answer.body[:1] == b"{" else {}
+        found = json.loads(answer.body)
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -87,6 +87,31 @@ def test_rows_that_are_being_dated_when_that_time_is_found_wrong_are_dated_anew(
     accounted(buffer)
 
 
+def test_points_that_are_being_written_when_their_time_is_found_wrong_are_not_given_out(tmp_path, monkeypatch):
+    clock = HandClock(offset_ns=UNIX_NS + AHEAD_NS)
+    buffer = open_at(tmp_path, clock)
+    measure(buffer, clock, 10)
+    put, once = store_of(buffer).put, [1]
+
+    def putting(*row):
+        if once:
+            once.pop()
+            corrected(buffer, clock)
+        return put(*row)
+
+    monkeypatch.setattr(store_of(buffer), "put", putting)
+    with monkeypatch.context() as patched:
+        patched.setattr(buffer._commits, "_date_rows", lambda: None)
+        assert buffer.commit_all()
+    assert not once
+    assert buffer.snapshot().pending_disk == 10
+    assert buffer.take_backlog(100) is None
+    for _ in range(3):
+        buffer.commit_all()
+    assert rights(drain(buffer), clock)
+    accounted(buffer)
+
+
 def test_rows_that_are_being_read_when_their_time_is_found_wrong_are_not_given_out(tmp_path, monkeypatch):
     clock = HandClock(offset_ns=UNIX_NS + AHEAD_NS)
     buffer = open_at(tmp_path, clock)
@@ -228,3 +253,68 @@ def test_of_stretches_far_apart_the_latest_thousand_are_remembered():
     for number in range(1200):
         spans.add(number * 1000 * SECOND, number * 1000 * SECOND, 1)
     assert told(spans, 0, 10**9) == Wrong(0, 1000, 200_000 * SECOND, 1_199_000 * SECOND)
+
+
+def test_a_withdrawal_tells_what_waits_and_what_was_delivered_from_when_to_when(tmp_path):
+    clock = HandClock()
+    buffer = open_at(tmp_path, clock)
+    measure(buffer, clock, 3)
+    buffer.delivered(buffer.take_live(2))
+    buffer.delivered(buffer.take_live(2))
+    measure(buffer, clock, 2)
+    assert buffer.commit_all()
+    buffer.delivered(buffer.take_backlog(100))
+    measure(buffer, clock, 4)
+    flown = buffer.take_live(1)
+    assert buffer.commit_all()
+    measure(buffer, clock, 5)
+    buffer.delivered(flown)
+    stretch = Stretch(UNIX_NS, UNIX_NS + clock.now_ns, UNIX_NS)
+    found = buffer.withdraw(BOOT, [stretch])
+    first = UNIX_NS + 1000 * SECOND
+    assert found == Wrong(3 + 5, 6, first, first + 5 * SECOND)
+    assert buffer.withdraw(BOOT, [stretch]) == Wrong(3, 0)
+    assert (buffer.snapshot().last_time_ns, buffer.snapshot().pending) == (first + 13 * SECOND, 8)
+    accounted(buffer)
+    buffer.close()
+
+
+@pytest.mark.parametrize("when", ["in memory", "on disk", "sent"])
+def test_what_the_server_may_have_is_not_told_as_waiting_for_another_time(tmp_path, when):
+    clock = HandClock()
+    buffer = open_at(tmp_path, clock)
+    measure(buffer, clock, 3)
+    if when != "in memory":
+        assert buffer.commit_all()
+    batch = buffer.take_live(100) or buffer.take_backlog(100)
+    if when == "sent":
+        buffer.keep(batch, sent=True)
+    found = buffer.withdraw(BOOT, [Stretch(UNIX_NS, UNIX_NS + clock.now_ns, UNIX_NS)])
+    assert found == Wrong()
+    if when != "sent":
+        buffer.keep(batch)
+        assert buffer.take_backlog(100) is None
+        assert buffer.take_live(100) is None
+    else:
+        assert buffer.take_backlog(100).lines() == batch.lines()
+    buffer.close()
+
+
+def test_a_boot_that_waits_for_another_time_is_among_those_without_one(tmp_path):
+    clock = HandClock()
+    buffer = open_at(tmp_path, clock)
+    measure(buffer, clock, 3)
+    assert buffer.commit_all()
+    assert buffer.undated() == []
+    buffer.withdraw(BOOT, [Stretch(UNIX_NS, UNIX_NS + clock.now_ns, UNIX_NS)])
+    (boot,) = buffer.undated()
+    assert (boot.boot_id, boot.count, boot.last_ns) == (BOOT, 3, 1002 * SECOND)
+    buffer.date_boot(BOOT, UNIX_NS + 1000, estimated=True)
+    assert buffer.undated() == []
+    assert buffer.commit_all()
+    lines = drain(buffer)
+    assert [b",clock=estimated " in text for text in lines] == [True] * 3
+    assert [int(text.split()[-1]) for text in lines] == [UNIX_NS + 1000 + n * SECOND for n in (1000, 1001, 1002)]
+    assert buffer.commit_all()
+    assert buffer._queue.saved.withdrawn == {}
+    buffer.close()
