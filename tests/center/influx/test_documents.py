@@ -46,6 +46,7 @@ def test_the_newest_text_stays_in_whatever_order_they_come_into_sight(rows, rand
         ([], ""),
         (["claim a"], "a"),
         (["claim a", "claim b"], "a"),
+        (["claim a", "claim a"], "a"),  # its answer was lost
         (["claim a", "end a"], ""),
         (["claim a", "end b"], "a"),
         (["claim a", "end a", "claim b"], "b"),

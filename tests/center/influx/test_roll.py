@@ -21,11 +21,13 @@ class Bucket:
 
     def __init__(self):
         self.id, self.claims, self.read, self.down, self.whole_down = "b1", [], [], False, False
+        self.askers = set()
 
     def write(self, device_id, time_ns, key="", secret_hash=""):
         self.claims.append((device_id, time_ns, key, secret_hash))
 
     def rows(self, since_ns):
+        self.askers.add(threading.current_thread())
         if self.down or (self.whole_down and since_ns is None):
             raise StoreError("down")
         found = [
@@ -133,7 +135,6 @@ def test_all_is_read_again_after_five_minutes_and_a_reading_that_fails_is_tried_
     for tries in (1, 2):
         assert ids(listed) == ["pi-1", "pi-2"]
         for thread in rereading():
-            assert thread.daemon
             thread.join()
         assert caplog.messages == ["down"] * tries * again
     bucket.whole_down = False
@@ -141,6 +142,9 @@ def test_all_is_read_again_after_five_minutes_and_a_reading_that_fails_is_tried_
     for thread in rereading():
         thread.join()
     assert ids(listed) == (["pi-2"] if again else ["pi-1", "pi-2"])
+    others = bucket.askers - {threading.current_thread()}
+    assert bool(others) == again
+    assert all(thread.daemon for thread in others)  # none of them holds a process that ends
 
 
 @given(histories(), st.lists(st.integers(0, 9), max_size=4), st.lists(st.integers(0, 8), max_size=4))
