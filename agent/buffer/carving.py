@@ -76,14 +76,12 @@ class Pages:
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     number = 0
-    for step in range(9):
+    for step in range(8):
         byte = data[at + step]
-        if step == 8:
-            return number << 8 | byte, at + 9
         number = number << 7 | byte & 0x7F
         if byte < 0x80:
             return number, at + step + 1
-    raise IndexError
+    return number << 8 | data[at + 8], at + 9
 
 
 def _payload(pages: Pages, page: bytes, at: int) -> bytes:

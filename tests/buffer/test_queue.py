@@ -129,10 +129,11 @@ def test_a_boot_is_given_up_in_memory_and_on_disk_and_no_other_is(tmp_path):
     clock = HandClock(offset_ns=None)
     buffer = open_at(tmp_path / "b", clock)
     rows(buffer, clock, 2, 3)
-    measure(buffer, clock, 4)
     clock.boot_id = OTHER_BOOT
     rows(buffer, clock, 1, 5)
     measure(buffer, clock, 1)
+    clock.boot_id = BOOT
+    measure(buffer, clock, 4)
     buffer.wake.clear()
     buffer.discard_boot(BOOT, "undated")
     assert buffer.wake.is_set()

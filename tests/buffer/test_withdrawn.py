@@ -4,6 +4,7 @@ from shutil import copytree
 
 import pytest
 
+from agent.buffer.disk_error import DiskError
 from agent.buffer.offline import OfflineBuffer
 from agent.buffer.rows import Kind, pack
 from agent.buffer.withdrawn import Spans
@@ -83,6 +84,25 @@ def test_rows_that_are_being_dated_when_that_time_is_found_wrong_are_dated_anew(
     for _ in range(3):
         buffer.commit_all()
     assert not once
+    assert rights(drain(buffer), clock)
+    accounted(buffer)
+
+
+def test_points_whose_writing_fails_when_their_time_is_found_wrong_get_another_one(tmp_path, monkeypatch):
+    clock = HandClock(offset_ns=UNIX_NS + AHEAD_NS)
+    buffer = open_at(tmp_path, clock)
+    measure(buffer, clock, 10)
+
+    def putting(*_):
+        corrected(buffer, clock)
+        raise DiskError("full", "no room")
+
+    monkeypatch.setattr(store_of(buffer), "put", putting)
+    assert not buffer.commit_all()
+    monkeypatch.undo()
+    clock.pass_s(31)
+    for _ in range(3):
+        assert buffer.commit_all()
     assert rights(drain(buffer), clock)
     accounted(buffer)
 

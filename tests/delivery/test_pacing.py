@@ -194,6 +194,13 @@ def test_the_rate_is_that_of_the_last_half_minute():
     assert at_once.rate(S) == 0.0
 
 
+def test_what_is_remembered_for_the_rate_is_bounded_by_its_half_minute():
+    flow = Flow()
+    for at in range(1000):
+        flow.sent(at * S, 10)
+    assert len(flow._sent) == 31
+
+
 def test_under_a_limit_a_request_is_followed_by_as_long_as_its_points_take():
     flow = Flow(100)
     flow.sent(10 * S, 50)
