@@ -304,6 +304,21 @@ def test_what_a_mistake_leaves_open_may_have_been_sent(world, monkeypatch):
     assert kept == [True]
 
 
+def test_an_answer_to_an_empty_write_that_is_not_understood_is_a_mistake_and_to_points_parks_them(world, monkeypatch):
+    def confused(*_, **__):
+        raise KeyError("code")
+
+    monkeypatch.setattr("agent.delivery.delivery.decide", confused)
+    world.clock.wanted = 0.0
+    assert world.step() == POLL_S
+    assert (world.seen.last_error, world.seen.next_attempt_s) == ("KeyError in delivery", 8)
+    world.clock.wanted = None
+    world.clock.pass_s(8)
+    world.put(1)
+    assert world.step() == 0
+    assert world.buffer.take_parked().count == 1
+
+
 # The clock
 
 

@@ -60,3 +60,12 @@ def test_a_path_that_is_not_there_is_named(server):
     found = tried(server, 404, path="/garden")
     assert found.seen == f"there is no /garden/api/v2/write at {server.url} (404)"
     assert found.remedy == f"correct the url: is it {server.url} without the path?"
+
+
+def test_where_nobody_answers_that_is_said_and_what_is_asked_for():
+    with InfluxServer() as gone:
+        pass
+    found = tried(gone)
+    assert not found.good
+    assert found.seen.startswith(f"{gone.url} gives no answer: ")
+    assert found.remedy == "is this the address of an InfluxDB?"
