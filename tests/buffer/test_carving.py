@@ -39,6 +39,7 @@ def test_a_log_ends_at_its_last_whole_transaction_and_has_nothing_of_an_earlier_
     assert [one.offset for one in frames(log, PAGE)] == [HEADER + 24 + n * (24 + PAGE) for n in (0, 1, 3)]
     assert frames(log[:-1], PAGE) == frames(log, PAGE)
     assert frames(bytes(HEADER), PAGE) == []
+    assert frames(bytes(HEADER) + frame(1, commits=0) + frame(2, commits=0), PAGE) == []
 
 
 def log_header(magic, order, size=PAGE, salts=b"12345678"):
