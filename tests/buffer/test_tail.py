@@ -56,9 +56,10 @@ def test_what_is_taken_can_come_of_several_blocks_and_is_sent_if_one_of_them_was
     first = tail.take_live(10)
     first.in_flight = False
     tail.put(Line(HEADS[2], 9 * S), UNIX_NS + 9 * S, BOOT, 10 * S)
-    first.sent = True
+    first.sent, first.thin = True, 2
     taken = tail.take_live(3)
     assert (len(taken.lines), taken.sent, taken.deadline_ns) == (3, True, 10 * S)
+    assert taken.thin == 2, "it is as coarse as its oldest points"
     agrees(tail)
 
 
