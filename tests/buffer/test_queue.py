@@ -5,6 +5,7 @@ import pytest
 from agent.buffer.batch import DeadLetter, Part
 from agent.buffer.disk_error import DiskError
 from agent.buffer.rows import Kind
+from agent.points.schema import Line
 from tests.buffers import BOOT, OTHER_BOOT, UNIX_NS, HandClock, accounted, drain, line, measure, open_at, store_of
 
 
@@ -235,3 +236,8 @@ def test_what_was_dated_is_remembered_for_a_boot_until_all_of_its_points_have_th
     assert buffer.commit_all()
     assert buffer._queue.saved.dating == {}
     buffer.close()
+
+
+def test_a_point_that_comes_with_its_time_keeps_it_to_the_millisecond(buffer):
+    buffer.put([Line(b"m a=1", 5, UNIX_NS + 7_000_000), Line(b"n a=1", 5, UNIX_NS + 9_100_000)])
+    assert buffer.take_live(5).lines() == [b"m a=1 %d" % (UNIX_NS + 7_000_000), b"n a=1 %d" % (UNIX_NS + 9_000_000)]
