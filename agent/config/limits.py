@@ -42,6 +42,7 @@ LIMITS: Mapping[str, tuple[float, float, str]] = {
 }
 
 SLOPES = (0.1, 10.0)  # of a calibration: what lies outside is a slip, not an instrument
+MEASURED = tuple(name for name, found in QUANTITIES.items() if not found.derived and name not in ("Lat", "Lon"))
 
 _INDEX = re.compile(r"\[\d+\]")
 _API = re.compile(r"(https?://[^/]+.*?)/api/(?:v[23](?:/.*)?|devices(?:/.*)?|env(?:/.*)?)")
@@ -149,10 +150,8 @@ def _sensor_contradictions(sensors: tuple[s.SensorSettings, ...]) -> Iterator[st
             yield f"{where}.sample_every = {sensor.sample_every:g} s: must be at most the interval"
         for table in ("deadband", "max_rate"):
             for field, value in getattr(sensor, table).items():
-                if field not in QUANTITIES:
-                    yield f"{where}.{table}.{field}: no such quantity{nearest(field, QUANTITIES)}"
-                elif not value > 0:
-                    yield f"{where}.{table}.{field} = {value:g}: must be above 0"
+                if why := not_a_band(field, value):
+                    yield f"{where}.{table}.{why}"
         yield from _calibration_contradictions(sensor, where)
         measured.append(())
         try:
@@ -166,6 +165,21 @@ def _sensor_contradictions(sensors: tuple[s.SensorSettings, ...]) -> Iterator[st
     for index, sensor in enumerate(sensors):
         if sensor.name is None and (said := _mistaken_for(index, sensors, measured)):
             yield f"sensor[{index}]: {said}"
+
+
+def not_a_band(field: str, value: float) -> str | None:
+    """What is wrong with a deadband, or a greatest rate, of a quantity, which the text begins with; or None."""
+    if field not in QUANTITIES:
+        return f"{field}: no such quantity{nearest(field, QUANTITIES)}"
+    return None if value > 0 else f"{field} = {value:g}: must be above 0"
+
+
+def not_an_offset(field: str, value: float) -> str | None:
+    """What is wrong with the offset of a quantity, which the text begins with; or None."""
+    if field not in MEASURED:
+        return f"{field}: no quantity that is measured{nearest(field, list(MEASURED))}"
+    most, unit = QUANTITIES[field].high - QUANTITIES[field].low, QUANTITIES[field].unit
+    return None if abs(value) <= most else f"{field} = {value:g}: must be from {-most:g} to {most:g} {unit}"
 
 
 def may_deliver(sensor: s.SensorSettings) -> Collection[str]:
@@ -218,14 +232,11 @@ def sensor_problems(sensor: s.SensorSettings) -> Iterator[str]:
 
 
 def _calibration_contradictions(sensor: s.SensorSettings, where: str) -> Iterator[str]:
-    measured = [name for name, quantity in QUANTITIES.items() if not quantity.derived and name not in ("Lat", "Lon")]
     for table in ("offset", "scale", "calibrate"):
-        for field in getattr(sensor, table):
-            if field not in measured:
-                yield f"{where}.{table}.{field}: no quantity that is measured{nearest(field, measured)}"
-    for field, value in sensor.offset.items():
-        if field in measured and not abs(value) <= (most := QUANTITIES[field].high - QUANTITIES[field].low):
-            yield f"{where}.offset.{field} = {value:g}: must be from {-most:g} to {most:g} {QUANTITIES[field].unit}"
+        values = getattr(sensor, table)
+        for field in values:
+            if why := not_an_offset(field, values[field] if table == "offset" else 0.0):
+                yield f"{where}.{table}.{why}"
     slopes = {f"scale.{field} = {value:g}": value for field, value in sensor.scale.items()}
     for field, ((raw, true), (other_raw, other_true)) in sensor.calibrate.items():
         what = f"calibrate.{field} = [[{raw:g}, {true:g}], [{other_raw:g}, {other_true:g}]]"

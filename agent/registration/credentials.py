@@ -60,7 +60,7 @@ class Credentials:
     def encode(self) -> bytes:
         """The content of the file: the only place where the token is written out."""
         fields: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
-        fields |= {"version": 1, "token": self.token.reveal(), "remote": self.remote.numbers()}
+        fields |= {"version": 1, "token": self.token.reveal(), "remote": self.remote.said()}
         return json.dumps(fields, indent=1).encode() + b"\n"
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -133,7 +134,6 @@ def changes(old: Credentials, new: Credentials) -> list[str]:
     """The differences, for a log line."""
     names = [name for name in ("url", "org", "bucket") if getattr(old, name) != getattr(new, name)]
     changed = [f"influx_{name} is {getattr(new, name)!r}" for name in names]
-    before = old.remote.numbers()
-    return changed + [
-        f"{name} is {value:g}" for name, value in new.remote.numbers().items() if before.get(name) != value
-    ]
+    before, now = old.remote.said(), new.remote.said()
+    differ = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return changed + [f"{name} is {json.dumps(now.get(name))}" for name in differ]

@@ -1,11 +1,14 @@
-"""What the center may change while the agent runs: interval, location, refresh. Pure: ranges in, decisions out."""
+"""What the center may change while the agent runs: interval, report, deadband, offset, location, refresh. Pure: ranges
+in, decisions out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
 
+from agent.config.limits import check_id, not_a_band, not_an_offset, wrong
 from agent.config.settings import Location
 
 RANGES: Mapping[str, tuple[float, float, str]] = {
@@ -14,48 +17,87 @@ RANGES: Mapping[str, tuple[float, float, str]] = {
     "default_lat": (-90, 90, "°"),
     "default_lon": (-180, 180, "°"),
 }
+TABLES = {"deadband": not_a_band, "offset": not_an_offset}
+MOST = 64  # entries of a table
+Report = Literal["mean", "mean_min_max"]
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteConfiguration:
-    """What the center said, within range; None for what it did not say. Seconds and degrees."""
+    """What the center said, within range; None, or nothing in a table, for what it did not say. Seconds and degrees.
+
+    A table has values by quantity ("Temperature"), or by sensor and quantity ("bench.Temperature").
+    """
 
     measurement_interval: float | None = None
     configuration_refresh: float | None = None
     location: Location | None = None
+    report: Report | None = None
+    deadband: Mapping[str, float] = field(default_factory=dict)
+    offset: Mapping[str, float] = field(default_factory=dict)
 
-    def numbers(self) -> dict[str, float]:
+    def said(self) -> dict[str, Any]:
         """As stored, and as `accept` takes it."""
         found = {
             "measurement_interval": self.measurement_interval,
             "configuration_refresh": self.configuration_refresh,
             "default_lat": self.location.lat if self.location else None,
             "default_lon": self.location.lon if self.location else None,
+            "report": self.report,
+            "deadband": dict(self.deadband) or None,
+            "offset": dict(self.offset) or None,
         }
         return {name: value for name, value in found.items() if value is not None}
 
 
 def accept(answer: Mapping[str, Any], old: RemoteConfiguration) -> tuple[RemoteConfiguration, tuple[str, ...]]:
-    """The configuration after `answer`, and one sentence for each value that was refused: there the old one stays."""
-    good: dict[str, float] = {}
-    refused: list[str] = []
+    """The configuration after `answer`, and one sentence for each value that was refused: there the old one stays.
+
+    What an answer names and leaves empty (null) is said no more; what it does not name stays.
+    """
+    good, refused = sifted(answer)
+    for name in TABLES:
+        if name in good:
+            kept = {key: value for key, value in getattr(old, name).items() if f"{name}.{key}" in refused}
+            good[name] |= kept
+    return replace(old, **good), tuple(f"{name} from the center is refused: {why}" for name, why in refused.items())
+
+
+def sifted(answer: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What is right in an answer, by attribute, and why not, what is wrong, by name: `offset.Temperature`."""
+    good: dict[str, Any] = {}
+    refused: dict[str, str] = {}
     for name, (low, high, unit) in RANGES.items():
         value = answer.get(name)
-        if value is None:
-            continue
-        if type(value) not in (int, float) or not low <= value <= high:
-            shown = repr(value)[:40]
-            refused.append(f"{name} = {shown} from the center is refused: a number from {low:g} to {high:g} {unit}")
-        else:
-            good[name] = float(value)
-    location = old.location
-    if "default_lat" in good and "default_lon" in good:
-        location = Location(good["default_lat"], good["default_lon"])
-    elif "default_lat" in good or "default_lon" in good:
-        refused.append("a location from the center is refused: default_lat and default_lon come together")
-    configuration = RemoteConfiguration(
-        measurement_interval=good.get("measurement_interval", old.measurement_interval),
-        configuration_refresh=good.get("configuration_refresh", old.configuration_refresh),
-        location=location,
-    )
-    return configuration, tuple(refused)
+        if value is not None and (not is_number(value) or not low <= value <= high):
+            refused[name] = f"{repr(value)[:40]} should be a number from {low:g} to {high:g} {unit}"
+        elif name in answer:
+            good[name] = None if value is None else float(value)
+    place = [good.pop(name) for name in ("default_lat", "default_lon") if name in good]
+    if len(place) == 2 and (place[0] is None) == (place[1] is None):
+        good["location"] = None if place[0] is None else Location(*place)
+    elif place and not {"default_lat", "default_lon"} & refused.keys():
+        refused["location"] = "default_lat and default_lon come together"
+    if (report := answer.get("report")) is not None and report not in get_args(Report):
+        refused["report"] = f"{repr(report)[:40]} should be one of {', '.join(get_args(Report))}"
+    elif "report" in answer:
+        good["report"] = report
+    for name, check in TABLES.items():
+        table = answer.get(name)
+        if table is not None and not (isinstance(table, Mapping) and len(table) <= MOST):
+            refused[name] = f"should be a table of at most {MOST} numbers, by quantity"
+        elif name in answer:
+            good[name] = {}
+            for key, value in (table or {}).items():
+                sensor, dot, quantity = key.rpartition(".")
+                why = wrong(check_id, sensor) if dot else None
+                why = why or (check(quantity, value) if is_number(value) else "should be a number")
+                if why:
+                    refused[f"{name}.{key}"[:150]] = why.removeprefix(quantity).lstrip(" =:")
+                else:
+                    good[name][key] = float(value)
+    return good, refused
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12

@@ -1,0 +1,232 @@
+"""What a person says of a device (its profile) and what its agent last told of itself: records, and their way to the
+registry's documents.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+from agent.config.records import VALIDATION, converter, problems
+from agent.config.settings import Location
+from agent.registration.remote_config import Report, is_number, sifted
+from center.errors import RefusedError
+from center.stores.registry import MAX_DOCUMENT, Registry
+from center.times import now_ns
+from drivers.base import QUANTITIES
+
+PROFILE, TOLD = "device", "told"  # kinds of documents; their names are device ids
+LONGEST = {"name": 64, "group": 64, "notes": 2000}
+_WORD = 64  # characters of a name that a device tells
+_MOST = 64  # entries of a list that a device tells
+_KEPT = 20_000  # parsed documents of each kind
+_API_NAMES = {  # of what the agent knows by the names of the first centers
+    "measurement_interval": "settings.interval",
+    "default_lat": "settings.location.lat",
+    "default_lon": "settings.location.lon",
+}
+
+
+class ProfileError(RefusedError):
+    """A profile that cannot be: why not, by field (`settings.offset.Temperature`)."""
+
+    def __init__(self, each: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{name}: {why}" for name, why in each.items()))
+        self.each = each
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSettings:
+    """What a device is asked to measure by. None, or nothing in a table: its agent.toml says it, or [devices] does.
+
+    `interval` in seconds. `deadband` and `offset` in a quantity's unit, by quantity ("Temperature"), or by sensor and
+    quantity ("bench.Temperature").
+    """
+
+    interval: float | None = None
+    report: Report | None = None
+    deadband: Mapping[str, float] = field(default_factory=dict)
+    offset: Mapping[str, float] = field(default_factory=dict)
+    location: Location | None = None
+
+    def answer(self) -> dict[str, Any]:
+        """As an agent is told, without what is not set."""
+        found = asdict(self)
+        place = found.pop("location") or {}
+        found["measurement_interval"] = found.pop("interval")
+        found |= {f"default_{name}": value for name, value in place.items()}
+        return {name: value for name, value in found.items() if value not in (None, {})}
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """`name` is shown in the place of the id."""
+
+    name: str = ""
+    group: str = ""
+    notes: str = ""
+    settings: DeviceSettings = field(default_factory=DeviceSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class ToldSensor:
+    """A sensor as its device uses it now. `file`: which of interval, report, deadband.QUANTITY and offset.QUANTITY its
+    agent.toml rules; `quantities`: what it may deliver.
+    """
+
+    name: str = ""
+    kind: str = ""
+    driver: str = ""
+    interval: float | None = None
+    report: str = ""
+    deadband: Mapping[str, float] = field(default_factory=dict)
+    offset: Mapping[str, float] = field(default_factory=dict)
+    file: tuple[str, ...] = ()
+    quantities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an agent told of itself, and when (Unix ns) that last changed. `remote`: which side wins, "local" or
+    "prefer"; `location` is the one it uses, by its agent.toml if `located`.
+    """
+
+    version: str = ""
+    address: str = ""
+    remote: str = ""
+    location: Location | None = None
+    located: bool = False
+    sensors: tuple[ToldSensor, ...] = ()
+    told_ns: int = 0
+
+
+def profiles(registry: Registry) -> Mapping[str, Profile]:
+    """Of the devices that have one, by id."""
+    return {name: _profile(text) for name, text in registry.documents(PROFILE).items()}
+
+
+def told(registry: Registry) -> Mapping[str, Told]:
+    """By device id, of the agents that have told something."""
+    return {name: _told(text) for name, text in registry.documents(TOLD).items()}
+
+
+def keep_profile(registry: Registry, device_id: str, profile: Profile) -> None:
+    """In the place of the one before. ProfileError, with all that is wrong."""
+    profile = checked(asdict(profile))
+    registry.keep_document(PROFILE, device_id, None if profile == Profile() else _text(profile))
+
+
+def forget(registry: Registry, device_id: str) -> None:
+    """What was kept of a device that is removed."""
+    for kind in (PROFILE, TOLD):
+        if device_id in registry.documents(kind):
+            registry.keep_document(kind, device_id, None)
+
+
+def checked(given: Any) -> Profile:
+    """The profile that this JSON is. ProfileError, with all that is wrong."""
+    try:
+        profile: Profile = _CONVERTER.structure(given, Profile)
+    except VALIDATION as error:
+        lines = (_LINE.fullmatch(line[:300]) for line in problems(error))
+        raise ProfileError({found[1]: found[2] for found in lines if found}) from None
+    except ValueError:
+        raise ProfileError({"profile": "a JSON object with name, group, notes and settings is needed"}) from None
+    profile = replace(profile, **{name: getattr(profile, name).strip() for name in LONGEST})
+    if wrong := dict(_wrong(profile)):
+        raise ProfileError(wrong)
+    return profile
+
+
+def _wrong(profile: Profile) -> Iterator[tuple[str, str]]:
+    for name, most in LONGEST.items():
+        text = getattr(profile, name)
+        if len(text) > most:
+            yield name, f"{len(text)} characters, more than {most}"
+        elif not (text.replace("\r\n", "").replace("\n", "") if name == "notes" else text).isprintable():
+            yield name, "holds characters that cannot be shown"
+    for name, why in sifted(profile.settings.answer())[1].items():
+        yield _API_NAMES.get(name, f"settings.{name}"), why
+
+
+def heard(given: Any) -> Told:
+    """What a device tells of itself: untrusted, so what is wrong or too much in it is left out."""
+    given = given if isinstance(given, dict) else {}
+    sensors = [_sensor(found) for found in _list(given.get("sensors")) if isinstance(found, dict)]
+    place = _numbers(given.get("location"), ("lat", "lon"))
+    there = len(place) == 2 and abs(place["lat"]) <= 90 and abs(place["lon"]) <= 180
+    return Told(
+        version=_word(given.get("version")),
+        address=_word(given.get("address")),
+        remote=_word(given.get("remote")),
+        location=Location(**place) if there else None,
+        located=given.get("located") is True,
+        sensors=tuple(sensors),
+    )
+
+
+def keep_told(registry: Registry, device_id: str, given: Any) -> None:
+    """Written only where it differs from what was told before; sensors too many for a document are left out."""
+    new, text = heard(given), registry.documents(TOLD).get(device_id)
+    while len(found := _text(replace(new, told_ns=now_ns()))) > MAX_DOCUMENT:
+        new = replace(new, sensors=new.sensors[:-1])
+    if text is None or replace(_told(text), told_ns=0) != new:
+        registry.keep_document(TOLD, device_id, found)
+
+
+def _sensor(given: Mapping[str, Any]) -> ToldSensor:
+    return ToldSensor(
+        name=_word(given.get("name")),
+        kind=_word(given.get("kind")),
+        driver=_word(given.get("driver")),
+        interval=_numbers(given, ("interval",)).get("interval"),
+        report=_word(given.get("report")),
+        deadband=_numbers(given.get("deadband"), QUANTITIES),
+        offset=_numbers(given.get("offset"), QUANTITIES),
+        file=_words(given.get("file")),
+        quantities=tuple(name for name in _words(given.get("quantities")) if name in QUANTITIES),
+    )
+
+
+def _list(value: object) -> list[Any]:
+    return value[:_MOST] if isinstance(value, list) else []
+
+
+def _word(value: object) -> str:
+    return value[:_WORD] if isinstance(value, str) and value[:_WORD].isprintable() else ""
+
+
+def _words(value: object) -> tuple[str, ...]:
+    return tuple(word for word in map(_word, _list(value)) if word)
+
+
+def _numbers(value: object, known: Collection[str]) -> dict[str, float]:
+    """The numbers of a table under names that are known, if they are of a size that can be."""
+    table = value if isinstance(value, dict) else {}
+    return {name: float(table[name]) for name in known if is_number(table.get(name))}
+
+
+def _text(record: Profile | Told) -> str:
+    return json.dumps(asdict(record), ensure_ascii=False, separators=(",", ":"))
+
+
+@lru_cache(_KEPT)
+def _profile(text: str) -> Profile:
+    try:
+        return _CONVERTER.structure(json.loads(text), Profile)
+    except (*VALIDATION, ValueError):  # of a later version
+        return Profile()
+
+
+@lru_cache(_KEPT)
+def _told(text: str) -> Told:
+    given = json.loads(text)
+    return replace(heard(given), told_ns=given["told_ns"])
+
+
+_CONVERTER = converter()
+_LINE = re.compile(r"(\S+?)(?:: | = )(.*)", re.DOTALL)
