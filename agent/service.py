@@ -10,9 +10,11 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+from agent import __version__
 from agent.buffer.buffer import Buffer, open_buffer
 from agent.buffer.committer import Committer
 from agent.clock.backdating import Dating
@@ -21,11 +23,13 @@ from agent.config.limits import missing_files
 from agent.config.settings import Settings
 from agent.delivery.delivery import Delivery
 from agent.delivery.writer import Writer  # with influxdb_client, before any thread: points/schema.py says why
+from agent.registration.credentials import stored_remote
 from agent.registration.device_id import device_id, state_folder_warning
 from agent.registration.registrar import Registrar
 from agent.registration.static_token import StaticToken
 from agent.registration.target import Target
 from agent.sensing.sensors import Sensors, drivers_of
+from agent.status.board import own_address
 from agent.status.history import History
 from agent.status.http import StatusPage
 from agent.status.self_telemetry import Health
@@ -230,7 +234,8 @@ class Service:
 
     def _measure(self, core: Core, drivers: list[Driver]) -> Sensors:
         parts = self._parts
-        parts.sensors = sensors = Sensors(self.settings, self.device_id, drivers, core.buffer.put)
+        remote = stored_remote(self.settings.center, self.device_id, self.state_dir)  # no reading without its offset
+        parts.sensors = sensors = Sensors(self.settings, self.device_id, drivers, core.buffer.put, remote)
         parts.measuring += [self._spawn(name, sampler) for name, sampler in sensors.loops()]
         return sensors
 
@@ -243,6 +248,7 @@ class Service:
                 self.state_dir,
                 observe=clock.observe,
                 on_remote=sensors.configure,
+                tell=lambda: {"version": __version__, "address": _address(), **sensors.told()},
             )
         elif settings.influxdb:
             parts.registrar = StaticToken(settings.influxdb, self.device_id)
@@ -273,6 +279,11 @@ class Service:
     def _hurry(self) -> None:
         if self._parts.delivery:
             self._parts.delivery.hurry()
+
+
+def _address() -> str | None:
+    number = own_address()
+    return None if number is None else str(IPv4Address(number))
 
 
 def _end(loops: list[Running]) -> None:

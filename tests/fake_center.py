@@ -28,6 +28,7 @@ class FakeCenter:
         self.tokens, self.secrets, self.requests = {}, {}, []
         self.place = {"influx_url": "http://127.0.0.1:8086", "influx_org": "my-org", "influx_bucket": "iot_center"}
         self.extra = {"measurement_interval": 60, "configuration_refresh": 3600}
+        self.heard = None  # a list: what the devices tell, if it wants to know
         self.scripted = []  # answers given before anything else
         self.keys = itertools.count(1)
         server.expect_request(_any_path()).respond_with_handler(self.handle)
@@ -73,6 +74,8 @@ class FakeCenter:
     def _post_iot_center(self, request):
         if not request.path.startswith("/api/devices/"):
             return 404, "Not Found!"
+        if request.path.endswith("/configuration"):
+            return self._configuration(request)
         device_id, secret = request.path.rsplit("/", 1)[1], request.headers.get("X-Device-Secret")
         known = self.secrets.get(device_id)
         if known is None and self.enrollment_key not in (None, request.headers.get("X-Enrollment-Key")):
@@ -83,6 +86,16 @@ class FakeCenter:
         self.tokens[device_id] = []  # a re-issue deletes what was
         body = {"deviceId": device_id, "createdAt": "2026-11-24T06:31:00Z", "serverTime": "2026-11-24T06:31:00.122Z"}
         return (200 if known else 201), body | self.issue(device_id) | self.place | self.extra
+
+    def _configuration(self, request):
+        """Of a center that hears what devices tell; an older one knows no such address."""
+        device_id = request.path.split("/")[-2]
+        if self.heard is None:
+            return 404, {"code": "not found", "message": "Not Found"}
+        if device_id not in self.secrets:
+            return 403, {"id": device_id, "registered": False}
+        self.heard.append(json.loads(request.get_data()))
+        return 200, {"deviceId": device_id} | self.place | self.extra
 
     def _get_iot_center(self, request):
         device_id = request.path.rsplit("/", 1)[1]

@@ -20,7 +20,7 @@ def maker(tmp_path, clock):
     """A function that makes the Registrar of a device towards a FakeCenter, its state in tmp_path / "state"."""
 
     def make(center, device_id="pi-7", **settings):
-        hooks = {name: settings.pop(name) for name in ("on_remote", "observe") if name in settings}
+        hooks = {name: settings.pop(name) for name in ("on_remote", "observe", "tell") if name in settings}
         places = center.place if center.api == "iot-api" else {}
         settings = {"url": center.url.rstrip("/"), "timeout": 2.0} | places | settings
         clocks = {"now": clock, "rng": random.Random(1), "look_s": 1e9}

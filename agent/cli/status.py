@@ -86,4 +86,7 @@ def _sensor(sensor: dict[str, Any]) -> str:
     text += f", {counted(sensor['readings'], 'reading')}" if sensor["readings"] else ""
     text += "".join(f", {sensor[what]:,} {what}" for what in ("missed", "implausible") if sensor[what])
     text += f", {counted(sensor['errors'], 'error')}" if sensor["errors"] else ""
-    return "\n".join((f"{text})", *(f"{quantity} = {applied}" for quantity, applied in sensor["calibration"].items())))
+    found = [f"{text})", *(f"{quantity} = {applied}" for quantity, applied in sensor["calibration"].items())]
+    if remote := sensor.get("remote"):
+        found.append("from the center: " + ", ".join(f"{name} = {value}" for name, value in remote.items()))
+    return "\n".join(found)

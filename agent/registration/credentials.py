@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent.config.settings import CenterSettings
 from agent.registration.remote_config import RemoteConfiguration, accept
 from agent.util.atomic import is_strangers, set_aside, sweep_temporaries, write_atomic
 from agent.util.errors import AgentError
@@ -82,6 +83,16 @@ class Credentials:
         if not TOKEN.fullmatch(token):
             raise ValueError("the token is not one")
         return cls(token=Secret(token), remote=accept(fields["remote"], RemoteConfiguration())[0], **texts)
+
+
+def stored_remote(settings: CenterSettings | None, device_id: str, folder: Path) -> RemoteConfiguration:
+    """What this center last said to this device, before anything is asked or put right."""
+    with contextlib.suppress(CredentialsError, ValueError):
+        if settings and (data := read_private(folder / CREDENTIALS_FILE)):
+            found = Credentials.decode(data)
+            if (found.center, found.device_id) == (settings.url, device_id):
+                return found.remote
+    return RemoteConfiguration()
 
 
 _PLACES = ("url", "org", "bucket")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from agent.registration.answers import (
     UNKNOWN_HERE,
@@ -33,6 +33,8 @@ class Dialect:
     request: ClassVar[tuple[str, str]]
     id_name: ClassVar[str] = "deviceId"
     token_name: ClassVar[str] = "token"  # noqa: S105 - the name of a field
+    hears: ClassVar[bool] = False
+    """Whether a center of this kind may want to know what the device tells of itself."""
 
     def register(self, center: CenterClient, device_id: str, stale: Secret | None = None) -> Registration:
         """A registration with a usable token. `stale` is a token known to be refused: the same again does not count.
@@ -62,16 +64,23 @@ class Dialect:
         check_status(reply, device_id)
         return registration(reply, reply.own(self.id_name, device_id), self.token_name)
 
-    def refresh(self, center: CenterClient, device_id: str) -> Told | None:
-        """The remote configuration, None where there is none. NotRegisteredError when the center forgot the device."""
-        reply = center.ask("GET", f"/api/env/{device_id}?register=false")
+    def refresh(self, center: CenterClient, device_id: str, telling: Mapping[str, Any] | None = None) -> Told | None:
+        """The remote configuration, None where there is none; `telling` is what the device tells of itself to a center
+        that hears it. NotRegisteredError when the center forgot the device.
+        """
+        reply, id_name = None, "id"
+        if self.hears and telling is not None:
+            body = json.dumps(telling).encode()
+            reply, id_name = center.ask("POST", f"/api/devices/{device_id}/configuration", body=body), self.id_name
+        if reply is None or reply.status in (404, 405):  # an older center, or another one
+            reply, id_name = center.ask("GET", f"/api/env/{device_id}?register=false"), "id"
         if reply.status in (404, 405) or (reply.status == 200 and reply.is_html()):
             return None
         if reply.status == 403 and b'"registered"' in reply.answer.body:
             raise NotRegisteredError(f"{reply.what}: the center does not know {device_id} any more")
         if reply.status != 200:
             raise reply.refused(UNKNOWN_HERE.format(id=device_id) if reply.status in (401, 403, 409) else "")
-        return told_by(reply, reply.own("id", device_id))
+        return told_by(reply, reply.own(id_name, device_id))
 
     def check_distinct(self, center: CenterClient, device_id: str) -> None:
         """IndistinctError where removing this device could remove another one."""
@@ -94,6 +103,7 @@ class IotCenter(Dialect):
 
     name = "iot-center"
     request = "POST", "/api/devices"
+    hears = True
 
 
 class IotCenterV2(Dialect):
@@ -134,7 +144,8 @@ class IotApi(Dialect):
         newest = max(own, key=lambda item: str(item.get("updatedAt")))
         return registration(reply, newest, self.token_name)
 
-    def refresh(self, center: CenterClient, device_id: str) -> Told | None:  # noqa: ARG002 - it has none
+    def refresh(self, *_: Any) -> Told | None:
+        """It has none."""
         return None
 
     def unregister(self, center: CenterClient, device_id: str) -> bool:

@@ -10,8 +10,9 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from agent.config.settings import CenterSettings
 from agent.registration.answers import NotRegisteredError, RegistrationError
@@ -37,7 +38,7 @@ from agent.util.secret import Secret
 
 log = logging.getLogger(__name__)
 
-SOON_S = 30.0
+SOON_S, SHORTLY_S = 30.0, 5.0
 REFRESH_S = 3600.0
 LOOK_S = 5.0
 """How often it looks whether a command has changed the files."""
@@ -75,11 +76,13 @@ class Registrar(Loop):
         *,
         observe: Observe | None = None,
         on_remote: Callable[[RemoteConfiguration], None] | None = None,
+        tell: Callable[[], Mapping[str, Any]] = dict,
         now: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
         look_s: float = LOOK_S,
     ) -> None:
-        self._settings, self._device_id, self._observe, self._on_remote = settings, device_id, observe, on_remote
+        self._settings, self._device_id, self._observe = settings, device_id, observe
+        self._on_remote, self._tell = on_remote, tell
         self._store = CredentialStore(folder)
         self._now, self._rng, self._look_s = now, rng or random.SystemRandom(), look_s
         self._lock = threading.Lock()
@@ -180,7 +183,7 @@ class Registrar(Loop):
         if found != ours or (self._state == "failing" and self._stale is None):  # the files can be read again
             self._adopt(found)
             if ours is None:
-                self._refresh_due = self._now() + self._rng.uniform(0, SOON_S)
+                self._soon(SOON_S)
 
     def _register(self) -> None:
         with self._lock:
@@ -202,15 +205,19 @@ class Registrar(Loop):
         done = "renewed" if stale else "registered"
         log.info("%s as %s with %s (%s)", done, self._device_id, self._settings.url, credentials.dialect)
         self._adopt(credentials)
+        if stale is None and DIALECTS[credentials.dialect].hears:
+            self._soon(SOON_S)
 
     def _refresh(self) -> None:
         credentials = self._credentials
         self._refresh_due = self._now() + self._refresh_period()
         if credentials is None or credentials.dialect not in DIALECTS:
             return
+        refresh_s = credentials.remote.configuration_refresh or REFRESH_S
         try:
             with contextlib.closing(connect(self._settings, self._store, self._observe)) as center:
-                found = DIALECTS[credentials.dialect].refresh(center, self._device_id)
+                telling = {**self._tell(), "refresh": refresh_s}
+                found = DIALECTS[credentials.dialect].refresh(center, self._device_id, telling)
         except NotRegisteredError as error:
             log.warning("%s", error)
             self.renew()
@@ -236,6 +243,7 @@ class Registrar(Loop):
             self._store.keep(new)
         log.info("the center changed the configuration: %s", ", ".join(changes(credentials, new)))
         self._adopt(new)
+        self._soon(SHORTLY_S)  # to tell what it came to
 
     def _adopt(self, credentials: Credentials) -> None:
         """Uses these credentials from now on."""
@@ -285,6 +293,10 @@ class Registrar(Loop):
         if state != self._state:
             self._since = self._now()
         self._state, self._error = state, error
+
+    def _soon(self, within_s: float) -> None:
+        soon = self._now() + self._rng.uniform(0, within_s)
+        self._refresh_due = soon if self._refresh_due is None else min(soon, self._refresh_due)
 
     def _refresh_period(self) -> float:
         return (self._remote.configuration_refresh or REFRESH_S) * self._rng.uniform(0.9, 1.1)

@@ -1,5 +1,5 @@
-"""What the center may change while the agent runs: interval, report, deadband, offset, location, refresh. Pure: ranges
-in, decisions out.
+"""What the center may change while the agent runs: interval, report, deadband, offset, location, refresh; within which
+ranges, and what it comes to beside what agent.toml says. Pure.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from agent.config.limits import check_id, not_a_band, not_an_offset, wrong
-from agent.config.settings import Location
+from agent.config.limits import check_id, may_deliver, not_a_band, not_an_offset, wrong
+from agent.config.settings import Location, SensorSettings, Settings
 
 RANGES: Mapping[str, tuple[float, float, str]] = {
     "measurement_interval": (0.2, 86_400, "s"),
@@ -97,6 +97,54 @@ def sifted(answer: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
                 else:
                     good[name][key] = float(value)
     return good, refused
+
+
+def applied(settings: Settings, remote: RemoteConfiguration) -> Settings:
+    """What to measure by: what agent.toml names wins, unless `remote = "prefer"`."""
+    own, said = settings.device.location, remote.location
+    location = own if said is None or (own is not None and not _prefers(settings)) else said
+    sensors = tuple(_sensor(settings, number, remote) for number in range(len(settings.sensor)))
+    return replace(settings, device=replace(settings.device, location=location), sensor=sensors)
+
+
+def ruled(settings: Settings, number: int) -> frozenset[str]:
+    """What agent.toml rules of a sensor: interval, report, deadband.QUANTITY; offset.QUANTITY by any calibration."""
+    if _prefers(settings):
+        return frozenset()
+    table = settings.sensor[number]
+    named = (name for name in ("interval", "report") if f"sensor[{number}].{name}" in settings.named)
+    bands = (f"deadband.{quantity}" for quantity in table.deadband)
+    return frozenset((*named, *bands, *(f"offset.{q}" for q in {**table.offset, **table.scale, **table.calibrate})))
+
+
+def by_name(table: SensorSettings) -> dict[str, Any]:
+    """The settings of a sensor that the center may change, by the names of `ruled`."""
+    found: dict[str, Any] = {"interval": table.interval, "report": table.report}
+    return found | {f"{name}.{key}": value for name in TABLES for key, value in getattr(table, name).items()}
+
+
+def _sensor(settings: Settings, number: int, remote: RemoteConfiguration) -> SensorSettings:
+    table, file = settings.sensor[number], ruled(settings, number)
+    said = {"interval": remote.measurement_interval, "report": remote.report}
+    new: dict[str, Any] = {name: value for name, value in said.items() if value is not None and name not in file}
+    for name in TABLES:
+        asked = _of(getattr(remote, name), table.name or table.driver)
+        if asked := {key: value for key, value in asked.items() if f"{name}.{key}" not in file}:
+            measured = may_deliver(table)  # a deadband of anything else would hold back what has none
+            new[name] = {**getattr(table, name), **{key: value for key, value in asked.items() if key in measured}}
+    for name in ("scale", "calibrate"):  # an offset of the center's stands in the place of all of a calibration
+        new[name] = {q: line for q, line in getattr(table, name).items() if q not in new.get("offset", {})}
+    return replace(table, **new)
+
+
+def _of(values: Mapping[str, float], sensor: str) -> dict[str, float]:
+    """By quantity: for every sensor, or better for this one."""
+    own = {name.removeprefix(f"{sensor}."): value for name, value in values.items() if name.startswith(f"{sensor}.")}
+    return {name: value for name, value in {**values, **own}.items() if "." not in name}
+
+
+def _prefers(settings: Settings) -> bool:
+    return settings.center is not None and settings.center.remote == "prefer"
 
 
 def is_number(value: object) -> bool:

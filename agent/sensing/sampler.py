@@ -14,7 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.config.settings import SensorSettings
+from agent.registration.remote_config import by_name
 from agent.sensing.aggregation import Deadband, summary
+from agent.sensing.calibration import Calibration
 from agent.sensing.plausibility import CONFIRMED, Stuck
 from agent.sensing.schedule import Schedule
 from agent.sensing.treatment import Treatment
@@ -47,7 +49,8 @@ class SensorStatus:
     `missed` counts scheduled moments without a reading (passed by, or failed), `errors` the failed attempts,
     `implausible` the readings of which something was refused, `suppressed` the reports that the deadband held back.
     `failing_since`, `problem` and `cause`, the error's class, are set while it fails. By quantity: what is `refused`
-    now, and since when one is `stuck`; `calibration` is what is applied, in words.
+    now, and since when one is `stuck`; `calibration` is what is applied, in words. `remote`: settings that the center
+    changed, by name.
     """
 
     name: str | None
@@ -66,6 +69,7 @@ class SensorStatus:
     refused: Mapping[str, Refusal] = field(default_factory=dict)
     stuck: Mapping[str, int] = field(default_factory=dict)
     calibration: Mapping[str, str] = field(default_factory=dict)
+    remote: Mapping[str, Any] = field(default_factory=dict)
     values: Mapping[str, float | int] = field(default_factory=dict)
     boot_ns: int | None = None
     alive_boot_ns: int = 0
@@ -74,7 +78,7 @@ class SensorStatus:
 class Sampler:
     """Reads one driver, in one thread (a util.loops.Loop). `emit` gets what is to be reported; it must not block.
 
-    snapshot() and set_interval() may be called from any thread.
+    snapshot() and configure() may be called from any thread.
     """
 
     def __init__(
@@ -88,7 +92,7 @@ class Sampler:
         self.driver = driver
         self.wakeup = threading.Event()
         self._settings, self._emit, self._now = settings, emit, now
-        self._wanted = float(settings.interval)
+        self._own = self._wanted = settings
         self._schedule: Schedule | None = None
         self._next = 1
         self._window: list[Reading] = []
@@ -108,7 +112,7 @@ class Sampler:
             settings.name,
             driver.sensor,
             driver.describe(),
-            self._wanted,
+            float(settings.interval),
             calibration=self._treatment.calibration.described(),
             alive_boot_ns=now(),
         )
@@ -126,14 +130,27 @@ class Sampler:
     def snapshot(self) -> SensorStatus:
         return self._status
 
-    def set_interval(self, seconds: float) -> None:
-        """Report every `seconds` from the last moment on; what was sampled so far counts for the next report."""
-        if seconds <= 0:
-            raise ValueError(f"an interval of {seconds} s cannot be")
-        self._wanted = seconds
+    def configure(self, settings: SensorSettings) -> None:
+        """Go on with another interval, report, deadband or calibration, from the next reading on; an interval counts
+        from the last moment. What was sampled so far counts for the next report, or ends with another calibration.
+        """
+        self._wanted = settings
+
+    def _take_up(self, settings: SensorSettings) -> None:
+        calibration = Calibration.of(settings)
+        if calibration != self._treatment.calibration:
+            self._report()  # a mean is of one calibration only, and what moved by it has moved
+            self._treatment.calibration = calibration
+            self._deadband = Deadband(heartbeat=self._deadband.heartbeat)
+        self._deadband.bands = settings.deadband
+        own, self._settings = by_name(self._own), settings
+        remote = {name: value for name, value in by_name(settings).items() if own.get(name) != value}
+        self._update(calibration=calibration.described(), remote=remote)
 
     def sample(self, now: int) -> int:
         """Do what is due at boot-clock nanosecond `now`; the moment of the next reading."""
+        if (wanted := self._wanted) is not self._settings:
+            self._take_up(wanted)
         self._update(alive_boot_ns=now)
         schedule = self._scheduled(now)
         if now < schedule.moment(self._next):
@@ -172,7 +189,7 @@ class Sampler:
 
     def _scheduled(self, now: int) -> Schedule:
         """The schedule, made at the first step and again when another interval is wanted."""
-        wanted = self._wanted
+        wanted = float(self._settings.interval)
         if self._schedule is None:
             first = now
         elif wanted != self._status.interval:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from agent.config.limits import may_deliver
 from agent.config.settings import Settings
 from agent.points.schema import Line, line_for
-from agent.registration.remote_config import RemoteConfiguration
+from agent.registration.remote_config import RemoteConfiguration, applied, ruled
 from agent.sensing.sampler import Sampler, SensorStatus
 from agent.util.errors import AgentError
 from drivers.base import Driver, Reading, make
@@ -28,14 +30,20 @@ class Sensors:
     """
 
     def __init__(
-        self, settings: Settings, device_id: str, drivers: Sequence[Driver], put: Callable[[Sequence[Line]], None]
+        self,
+        settings: Settings,
+        device_id: str,
+        drivers: Sequence[Driver],
+        put: Callable[[Sequence[Line]], None],
+        remote: RemoteConfiguration | None = None,
     ) -> None:
         self._settings, self._device_id, self._put = settings, device_id, put
-        self._location = settings.device.location
+        self._in_use = settings
         self._sensors = [
             Sensor(table.name or table.driver, Sampler(table, driver, self._emit(driver, table.name)))
             for table, driver in zip(settings.sensor, drivers, strict=True)
         ]
+        self.configure(remote or RemoteConfiguration())
 
     def loops(self) -> Iterator[tuple[str, Sampler]]:
         """A name and what is to be run, for each."""
@@ -53,20 +61,35 @@ class Sensors:
 
     def configure(self, remote: RemoteConfiguration) -> None:
         """What the center sends changes the running agent; what agent.toml names wins, unless `remote = "prefer"`."""
-        settings = self._settings
-        prefer = settings.center is not None and settings.center.remote == "prefer"
-        own, said = settings.device.location, remote.location
-        self._location = own if said is None or (own is not None and not prefer) else said
-        interval = remote.measurement_interval
-        for number, (table, sensor) in enumerate(zip(settings.sensor, self._sensors, strict=True)):
-            keep = f"sensor[{number}].interval" in settings.named and not prefer
-            sensor.sampler.set_interval(table.interval if interval is None or keep else interval)
+        self._in_use = applied(self._settings, remote)
+        for table, sensor in zip(self._in_use.sensor, self._sensors, strict=True):
+            sensor.sampler.configure(table)
+
+    def told(self) -> dict[str, Any]:
+        """What the center is told of them: what is in use, and what of it agent.toml rules. Can be written as JSON."""
+        own, place = self._settings, self._in_use.device.location
+        return {
+            "remote": own.center.remote if own.center else None,
+            "location": asdict(place) if place else None,
+            "located": place is not None and place == own.device.location,
+            "sensors": [
+                {
+                    "name": sensor.name,
+                    "kind": sensor.sampler.snapshot().kind,
+                    **{name: getattr(table, name) for name in ("driver", "interval", "report", "deadband", "offset")},
+                    "file": sorted(ruled(own, number)),
+                    "quantities": sorted(may_deliver(table)),
+                }
+                for number, (table, sensor) in enumerate(zip(self._in_use.sensor, self._sensors, strict=True))
+            ],
+        }
 
     def _place(self, values: Mapping[str, float | int]) -> tuple[float, float] | None:
         """Lat and Lon to add: what agent.toml says wins over what a sensor says, and that over what the center says."""
         if "Lat" in values and not self._settings.device.location:
             return None
-        return (self._location.lat, self._location.lon) if self._location else None
+        location = self._in_use.device.location
+        return (location.lat, location.lon) if location else None
 
     def _emit(self, driver: Driver, name: str | None) -> Callable[[Reading], None]:
         def emit(reading: Reading) -> None:

@@ -57,7 +57,7 @@ def read_board(folder: Path | None = None, root: Path = ROOT) -> Board:
         uptime=_number(text_of(root / "proc/uptime").partition(" ")[0]),
         load=_number(text_of(root / "proc/loadavg").partition(" ")[0]),
         throttled=_throttled(root),
-        address=_address(),
+        address=own_address(),
     )
 
 
@@ -104,9 +104,9 @@ def _throttled(root: Path) -> int | None:
         return None
 
 
-def _address() -> int | None:
-    """Of the interface that leads out. Connecting a datagram socket only looks the route up: nothing is sent to that
-    address, which nobody has (RFC 5737).
+def own_address() -> int | None:
+    """IPv4, of the interface that leads out. Connecting a datagram socket only looks the route up: nothing is sent to
+    that address, which nobody has (RFC 5737).
     """
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
         out.connect(("192.0.2.1", 9))

@@ -25,7 +25,7 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
     memory_process, disk_free (bytes), throttled (flags, see board.py), clock_good (0 or 1), refused, stuck (quantities
     of all sensors, at this moment), sensors (how many), version (0.2.0 is 2000: three digits a part), address (IPv4, as
     one number). Floats: uptime, board_uptime, clock_error_s (s), cpu_temperature (°C), load, interval (s: of the sensor
-    that reports least often; left out while a deadband holds reports back), asked_interval (s: what the center told).
+    that reports least often; left out while a deadband holds reports back).
     Numbers only: not every store keeps texts.
     """
     sensors = snapshot.get("sensors", [])
@@ -53,7 +53,6 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
         "interval": None
         if any(sensor.get("suppressed") for sensor in sensors)
         else max((sensor["interval"] for sensor in sensors), default=None),
-        "asked_interval": ((snapshot.get("registration") or {}).get("remote") or {}).get("measurement_interval"),
     }
     fields: dict[str, float | int] = {name: int(value) for name, value in integers.items() if value is not None}
     fields |= {name: round(float(value), 3) for name, value in floats.items() if value is not None}

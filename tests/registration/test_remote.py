@@ -31,11 +31,13 @@ def test_a_changed_interval_reaches_the_running_agent_at_the_next_refresh(httpse
     device = registrar(center, api=api, on_remote=seen.append)
     device.step()
     token = device.target().token
+    clock.now += 31  # one that might hear what it tells is asked soon after the registration
+    device.step()
     center.extra["measurement_interval"] = 5
-    clock.now += 89
+    clock.now += 58
     device.step()
     assert len(seen) == 1  # ± 10 %: not all devices at once
-    clock.now += 22
+    clock.now += 53
     device.step()
     assert seen[-1].measurement_interval == 5.0
     assert device.target().token == token
@@ -70,9 +72,9 @@ def test_values_out_of_range_are_refused_shown_and_logged_once_and_the_old_ones_
         device.step()
     assert (device.target(), device.snapshot().remote) == before
     refused = " ".join(device.snapshot().refused)
-    assert "measurement_interval = 0.001" in refused
+    assert "measurement_interval from the center is refused: 0.001" in refused
     assert "ftp://nowhere" in refused
-    assert caplog.text.count("measurement_interval = 0.001") == 1
+    assert caplog.text.count("measurement_interval from the center is refused: 0.001") == 1
     assert device.snapshot().state == "registered"
 
 
@@ -83,8 +85,8 @@ def test_a_value_refused_at_the_first_registration_is_shown_and_logged_too(https
     device.step()
     assert device.target()
     assert device.snapshot().remote.measurement_interval is None
-    assert "measurement_interval = -5" in device.snapshot().refused[0]
-    assert "measurement_interval = -5" in caplog.text
+    assert "measurement_interval from the center is refused: -5" in device.snapshot().refused[0]
+    assert "measurement_interval from the center is refused: -5" in caplog.text
 
 
 def test_settings_named_in_the_file_win_unless_the_center_is_preferred(httpserver, registrar):
@@ -109,7 +111,7 @@ def test_a_refresh_never_overwrites_a_token_that_another_command_stored_meanwhil
         stored = json.loads(path.read_text())
         path.unlink()
         write_atomic(path, json.dumps(stored | {"token": "the-newer-token"}).encode())
-        return answer(200, {"id": "pi-7", "measurement_interval": 5})
+        return answer(200, {"deviceId": "pi-7", "measurement_interval": 5})
 
     center.scripted = [meanwhile]
     clock.now += 4000
@@ -157,7 +159,7 @@ def test_the_tutorials_center_has_no_configuration_and_that_is_no_error(httpserv
     center.extra = {}
     device = registrar(center, api="iot-center")
     device.step()
-    center.scripted = [answer(404, "Not Found!")]
+    center.scripted = [answer(404, "Not Found!")] * 2
     clock.now += 4000
     device.step()
     assert device.snapshot().error is None
@@ -223,3 +225,45 @@ def test_a_center_elsewhere_that_names_this_very_board_is_warned_about(registrar
     here = Target("http://127.0.0.1:8086", "o", "b", Secret("t"))
     assert any("this very board" in text for text in warnings_of(settings, tmp_path, here))
     assert not any("board" in text for text in warnings_of(CenterSettings(url="http://localhost:1"), tmp_path, here))
+
+
+# -- what the device tells, and what is more than an interval
+
+
+def test_the_center_hears_what_the_device_tells_soon_after_registering_and_again_once_that_has_changed(
+    httpserver, registrar, clock
+):
+    center, seen = FakeCenter(httpserver), []
+    center.heard = []
+    device = registrar(center, api="iot-center", on_remote=seen.append, tell=lambda: {"interval": len(seen)})
+    device.step()
+    clock.now += 31
+    device.step()
+    assert center.heard == [{"interval": 1, "refresh": 3600.0}]
+    center.extra |= {"report": "mean_min_max", "deadband": {"CO2": 5}, "offset": {"bench.Temperature": -0.8}}
+    clock.now += 4000
+    device.step()
+    clock.now += 6  # what it came to is told within seconds
+    device.step()
+    assert [told["interval"] for told in center.heard] == [1, 1, 2]
+    assert seen[-1].report == "mean_min_max"
+    assert (seen[-1].deadband, seen[-1].offset) == ({"CO2": 5.0}, {"bench.Temperature": -0.8})
+    assert not any("/api/env/" in path for _, path in center.asked())
+    again = registrar(center, api="iot-center", on_remote=seen.append)
+    httpserver.clear()  # the center is away: a restart has them all the same
+    again.step()
+    assert seen[-1] == seen[-2]
+
+
+def test_a_center_that_hears_nothing_is_asked_as_before(httpserver, registrar, clock):
+    center = FakeCenter(httpserver)
+    device = registrar(center, api="iot-center", tell=lambda: {"version": "1.0.0"})
+    device.step()
+    center.extra["measurement_interval"] = 5
+    clock.now += 31
+    device.step()
+    assert center.asked()[1:] == [
+        ("POST", "/api/devices/pi-7/configuration"),
+        ("GET", "/api/env/pi-7?register=false"),
+    ]
+    assert device.snapshot().remote.measurement_interval == 5

@@ -55,3 +55,35 @@ def test_no_answer_moves_a_value_out_of_its_range(answer):
     said = found.said()
     assert all(RANGES[name][0] <= said[name] <= RANGES[name][1] for name in RANGES.keys() & said.keys())
     assert accept(json.loads(json.dumps(said)), RemoteConfiguration())[0] == found
+
+
+def test_what_is_named_and_empty_is_said_no_more():
+    old = RemoteConfiguration(30.0, location=Location(1.0, 2.0), report="mean", offset={"Temperature": 1.0})
+    gone = dict.fromkeys(("default_lat", "default_lon", "report", "offset"))
+    assert accept(gone, old) == (RemoteConfiguration(30.0), ())
+    half, refused = accept({"default_lat": None, "default_lon": 14.0}, old)
+    assert half == old
+    assert "come together" in refused[0]
+
+
+def test_each_value_of_a_table_is_checked_alone():
+    old = RemoteConfiguration(offset={"Temperature": 1.0, "Pressure": 2.0}, deadband={"CO2": 5.0})
+    answer = {
+        "offset": {"Temperature": 1000, "bench.Humidity": 2, "Lat": 1, "a b.CO2": 1, "Pressure": True},
+        "deadband": {"CO2": 0, "DewPoint": 0.1, "Nonsense": 1},
+        "report": ["mean"],
+    }
+    found, refused = accept(answer, old)
+    assert found.offset == {"Temperature": 1.0, "Pressure": 2.0, "bench.Humidity": 2.0}
+    assert found.deadband == {"CO2": 5.0, "DewPoint": 0.1}
+    assert found.report is None
+    wrong = "report", "deadband.CO2", "deadband.Nonsense", "offset.Temperature", "offset.Lat", "offset.a b.CO2"
+    assert {text.partition(" from the center")[0] for text in refused} == {*wrong, "offset.Pressure"}
+    assert any("must be from -180 to 180 °C" in text for text in refused)
+
+
+@pytest.mark.parametrize("table", [[], "x", 3, {str(n): 1 for n in range(65)}])
+def test_what_is_no_table_leaves_the_old_one(table):
+    old = RemoteConfiguration(offset={"Temperature": 1.0})
+    found, refused = accept({"offset": table}, old)
+    assert (found, len(refused)) == (old, 1)

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from types import MappingProxyType
 
@@ -48,6 +48,12 @@ class World:
 
     def take(self, reading):
         self.emitted.append(reading)
+
+    def interval(self, seconds):
+        self.configure(interval=Seconds(seconds))
+
+    def configure(self, **settings):
+        self.sampler.configure(replace(self.sampler._settings, **settings))
 
     @property
     def second(self):
@@ -328,7 +334,7 @@ def test_registers_that_do_not_move_are_noticed_with_when_it_began():
 def test_a_new_interval_counts_from_the_last_moment_and_loses_no_point():
     world = World(interval=60)
     world.run(130)  # 0, 60, 120
-    world.sampler.set_interval(15)
+    world.interval(15)
     status = world.run(40)  # at 130: the next is 135
     assert world.moments == [0, 60, 120, 135, 150, 165]
     assert (status.missed, status.interval) == (0, 15)
@@ -337,7 +343,7 @@ def test_a_new_interval_counts_from_the_last_moment_and_loses_no_point():
 def test_a_new_interval_that_has_already_passed_is_due_at_once():
     world = World(interval=60)
     world.run(50)
-    world.sampler.set_interval(10)
+    world.interval(10)
     world.run(15)
     assert world.moments == [0, 50, 60]
     assert world.sampler.snapshot().missed == 0
@@ -346,7 +352,7 @@ def test_a_new_interval_that_has_already_passed_is_due_at_once():
 def test_samples_taken_before_a_new_interval_count_for_its_first_report():
     world = World(lambda s: s, interval=60, sample_every=10, max_rate={"Temperature": 99.0})
     world.run(25)  # 0, 10, 20
-    world.sampler.set_interval(20)
+    world.interval(20)
     world.run(30)  # 30, 40 | 50
     assert world.temperatures == [20.0]
     assert world.sampler.snapshot().readings == 6
@@ -407,7 +413,7 @@ def test_sampling_never_takes_longer_than_the_interval_that_the_center_sets():
     """agent.toml says sample_every = 20 s for an interval of 60; the center then asks for a point every 5 s."""
     world = World(lambda _: 20.0, interval=60, sample_every=20)
     world.run(1)
-    world.sampler.set_interval(5)
+    world.interval(5)
     world.run(30)
     assert [later - earlier for earlier, later in pairwise(world.moments[1:])] == [5] * (len(world.moments) - 2)
     assert len(world.moments) >= 5
@@ -485,3 +491,40 @@ def test_a_doubt_is_decided_also_by_a_thread_that_wakes_late():
         world.now = due + S // 10
     assert world.temperatures == [20.0, 75.0]
     assert world.moments[-1] < 3602
+
+
+# What the center changes meanwhile
+
+
+def test_promise_4_a_mean_is_of_one_calibration_only():
+    world = World(lambda _: 20.0, interval=60, sample_every=10, dew_point=True)
+    world.run(25)  # 0, 10, 20
+    world.configure(offset={"Temperature": 2.0})
+    status = world.run(70)
+    assert world.temperatures == [20.0, 22.0]  # the window ended with the readings it had, the next began
+    assert [reading.boot_ns // S - 1000 for reading in world.emitted] == [20, 50]
+    assert (status.readings, status.missed) == (10, 0)
+    assert status.calibration == {"Temperature": "1 * measured + 2 °C"}
+    assert status.remote == {"offset.Temperature": 2.0}
+    world.configure(offset={})
+    assert world.run(60).remote == {}
+    assert world.temperatures[2:] == [22.0, 20.0]
+
+
+def test_a_report_of_another_kind_has_all_that_was_sampled():
+    world = World(lambda s: s, interval=30, sample_every=10, max_rate={"Temperature": 99.0})
+    world.run(15)  # 0, 10
+    world.configure(report="mean_min_max")
+    world.run(10)  # 20
+    assert world.emitted[0].values == {"Temperature": 10.0, "Temperature_min": 0.0, "Temperature_max": 20.0}
+
+
+def test_a_deadband_counts_from_what_was_reported_last_and_an_offset_within_it_is_reported_all_the_same():
+    world = World(lambda s: 20 + s / 100, interval=1)
+    world.run(2)
+    world.configure(deadband={"Temperature": 0.045})
+    assert world.run(10).suppressed == 8
+    assert world.temperatures == pytest.approx([20.0, 20.01, 20.06, 20.11])
+    world.configure(deadband={"Temperature": 0.045}, offset={"Temperature": 0.01})
+    world.run(1)
+    assert world.temperatures[-1] == pytest.approx(20.13)

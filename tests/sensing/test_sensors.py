@@ -1,23 +1,17 @@
 """Several sensors at work: what agent.toml names, and what the center may change."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from agent.config.settings import CenterSettings, DeviceSettings, Location, SensorSettings, Settings
 from agent.config.units import Seconds
+from agent.registration.remote_config import RemoteConfiguration, applied, ruled
 from agent.sensing.sensors import Sensors, drivers_of
 from drivers.base import Reading
 
 DEAD = Path(__file__).parents[1] / "data/bme280-dead-humidity.json"
 HOME, CENTERS = Location(48.0, 16.0), Location(50.0, 14.0)
-
-
-@dataclass
-class Remote:
-    measurement_interval: float | None = None
-    location: Location | None = None
 
 
 def after(remote, *, interval=None, location=None, prefer=False):
@@ -49,13 +43,13 @@ def after(remote, *, interval=None, location=None, prefer=False):
 )
 def test_what_agent_toml_names_wins_unless_the_center_is_preferred(named, prefer, interval, lat):
     own = {"interval": 5.0, "location": HOME} if named else {}
-    assert after(Remote(60.0, CENTERS), **own, prefer=prefer) == (interval, lat)
+    assert after(RemoteConfiguration(60.0, None, CENTERS), **own, prefer=prefer) == (interval, lat)
 
 
 @pytest.mark.parametrize("prefer", [False, True])
 def test_where_the_center_says_nothing_it_stays_as_it_is(prefer):
-    assert after(Remote(), interval=5.0, location=HOME, prefer=prefer) == (5.0, 48.0)
-    assert after(Remote(), prefer=prefer) == (10.0, None)
+    assert after(RemoteConfiguration(), interval=5.0, location=HOME, prefer=prefer) == (5.0, 48.0)
+    assert after(RemoteConfiguration(), prefer=prefer) == (10.0, None)
 
 
 def test_promise_4_a_point_of_a_chip_with_a_dead_element_has_the_other_quantities():
@@ -109,3 +103,77 @@ def test_the_watchdog_tells_sensors_apart_with_and_without_names():
     )
     sensors = Sensors(settings, "pi-1", drivers_of(settings), lambda _: None)
     assert set(sensors.alive_boot_ns()) == {"sensor bme280", "sensor veml7700", "sensor roof"}
+
+
+def in_use(table, remote, *, named=(), prefer=False):
+    """What a sensor is told to measure by."""
+    center = CenterSettings("http://c", remote="prefer" if prefer else "local")
+    settings = Settings(sensor=(table,), center=center, named=frozenset(f"sensor[0].{name}" for name in named))
+    return applied(settings, remote).sensor[0], ruled(settings, 0)
+
+
+LINE = {"Pressure": ((990.0, 991.0), (1010.0, 1012.0))}
+FILE = SensorSettings(
+    driver="emulated", name="bench", deadband={"Humidity": 1.0}, offset={"Humidity": 2.0}, calibrate=LINE
+)
+ASKED = RemoteConfiguration(
+    report="mean_min_max",
+    deadband={"Humidity": 3.0, "Temperature": 0.2, "CO2": 5.0},
+    offset={"Temperature": 1.0, "bench.Temperature": -0.8, "roof.Humidity": 9.0, "Humidity": 4.0, "Pressure": 0.5},
+)
+
+
+def test_a_calibration_of_agent_toml_holds_and_the_center_adds_to_what_has_none():
+    table, file = in_use(FILE, ASKED, named=["report"])
+    assert (table.report, table.interval) == ("mean", 10.0)
+    assert table.offset == {"Humidity": 2.0, "Temperature": -0.8}
+    assert table.calibrate == LINE
+    assert table.deadband == {"Humidity": 1.0, "Temperature": 0.2}  # CO2 it does not measure: nothing is held back
+    assert file == {"report", "deadband.Humidity", "offset.Humidity", "offset.Pressure"}
+
+
+def test_a_preferred_center_s_offset_stands_in_the_place_of_a_whole_calibration():
+    table, file = in_use(FILE, ASKED, named=["report"], prefer=True)
+    assert (table.report, file) == ("mean_min_max", frozenset())
+    assert table.offset == {"Humidity": 4.0, "Temperature": -0.8, "Pressure": 0.5}
+    assert table.calibrate == {}
+    assert table.deadband == {"Humidity": 3.0, "Temperature": 0.2}
+
+
+def test_a_sensor_without_a_name_goes_by_its_driver():
+    table, _ = in_use(SensorSettings(driver="emulated"), RemoteConfiguration(offset={"emulated.Temperature": 3.0}))
+    assert table.offset == {"Temperature": 3.0}
+
+
+def test_the_first_reading_after_a_restart_has_its_offset_and_what_is_told_says_so():
+    settings = Settings(sensor=(SensorSettings(driver="emulated"),), center=CenterSettings("http://c"))
+    points = []
+    remote = RemoteConfiguration(offset={"Temperature": 10.0}, location=CENTERS)
+    sensors = Sensors(settings, "pi-1", drivers_of(settings), points.extend, remote)
+    ((_, sampler),) = sensors.loops()
+    sampler.step()
+    sampler.finish()
+    told = sensors.told()
+    assert told["sensors"] == [
+        {
+            "name": "emulated",
+            "kind": "emulated_bme280",
+            "driver": "emulated",
+            "interval": 10.0,
+            "report": "mean",
+            "deadband": {},
+            "offset": {"Temperature": 10.0},
+            "file": [],
+            "quantities": ["Humidity", "Pressure", "Temperature"],
+        }
+    ]
+    assert (told["location"], told["located"]) == ({"lat": 50.0, "lon": 14.0}, False)
+    ((calibration, remote),) = ((s.calibration, s.remote) for s in sensors.snapshot())
+    assert calibration == {"Temperature": "1 * measured + 10 °C"}
+    assert remote == {"offset.Temperature": 10.0}
+    uncalibrated = Sensors(settings, "pi-1", drivers_of(settings), points.extend)
+    ((_, sampler),) = uncalibrated.loops()
+    sampler.step()
+    sampler.finish()
+    with_offset, without = (float(p.head.decode().partition("Temperature=")[2].partition(",")[0]) for p in points)
+    assert with_offset - without == pytest.approx(10.0, abs=0.011)

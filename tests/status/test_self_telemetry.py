@@ -79,17 +79,14 @@ def test_the_interval_of_the_sensor_that_reports_least_often_is_told_unless_a_de
     assert interval() is None
 
 
-def test_the_point_says_in_numbers_what_runs_there_and_what_the_center_asked_for():
-    remote = {"measurement_interval": 30.0, "configuration_refresh": None, "location": None}
-    asked = snapshot(10**15, registration={"state": "registered", "remote": remote})
-    line = health_line("d", asked, Board(address=0xC0A80114), 5)
+def test_the_point_says_in_numbers_what_runs_there():
+    line = health_line("d", snapshot(10**15), Board(address=0xC0A80114), 5)
     fields = parse_line(replace(line, time_ns=1).encode().decode())["fields"]
-    assert (fields["interval"], fields["asked_interval"], fields["sensors"]) == (10.0, 30.0, 1)
+    assert (fields["interval"], fields["sensors"]) == (10.0, 1)
     assert fields["address"] == 0xC0A80114
     assert fields["version"] == version_number(__version__)
     assert isinstance(fields["version"], int)
     assert (version_number("0.2.0"), version_number("1.12.3rc1"), version_number("unknown")) == (2000, 1_012_003, None)
-    assert "asked_interval" not in point()["fields"]
 
 
 def test_the_address_is_that_of_the_way_out_and_none_where_there_is_no_way(monkeypatch):
