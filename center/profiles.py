@@ -21,6 +21,7 @@ from drivers.base import QUANTITIES
 
 PROFILE, TOLD = "device", "told"  # kinds of documents; their names are device ids
 LONGEST = {"name": 64, "group": 64, "notes": 2000}
+TOLD_NS = 30 * 1_000_000_000
 _WORD = 64  # characters of a name that a device tells
 _MOST = 64  # entries of a list that a device tells
 _KEPT = 20_000  # parsed documents of each kind
@@ -92,7 +93,7 @@ class ToldSensor:
 @dataclass(frozen=True, slots=True)
 class Told:
     """What an agent told of itself, and when (Unix ns) that last changed. `remote`: which side wins, "local" or
-    "prefer"; `location` is the one it uses, by its agent.toml if `located`.
+    "prefer"; `location` is the one it uses, by its agent.toml if `located`; it asks every `refresh` seconds.
     """
 
     version: str = ""
@@ -100,6 +101,7 @@ class Told:
     remote: str = ""
     location: Location | None = None
     located: bool = False
+    refresh: float | None = None
     sensors: tuple[ToldSensor, ...] = ()
     told_ns: int = 0
 
@@ -112,6 +114,11 @@ def profiles(registry: Registry) -> Mapping[str, Profile]:
 def told(registry: Registry) -> Mapping[str, Told]:
     """By device id, of the agents that have told something."""
     return {name: _told(text) for name, text in registry.documents(TOLD).items()}
+
+
+def profile_of(registry: Registry, device_id: str) -> Profile:
+    text = registry.documents(PROFILE).get(device_id)
+    return _profile(text) if text else Profile()
 
 
 def keep_profile(registry: Registry, device_id: str, profile: Profile) -> None:
@@ -165,16 +172,20 @@ def heard(given: Any) -> Told:
         remote=_word(given.get("remote")),
         location=Location(**place) if there else None,
         located=given.get("located") is True,
+        refresh=_numbers(given, ("refresh",)).get("refresh"),
         sensors=tuple(sensors),
     )
 
 
 def keep_told(registry: Registry, device_id: str, given: Any) -> None:
-    """Written only where it differs from what was told before; sensors too many for a document are left out."""
-    new, text = heard(given), registry.documents(TOLD).get(device_id)
-    while len(found := _text(replace(new, told_ns=now_ns()))) > MAX_DOCUMENT:
+    """Written only where it differs from what was told before, and not more often than every TOLD_NS; sensors too many
+    for a document are left out.
+    """
+    now, text = now_ns(), registry.documents(TOLD).get(device_id)
+    old, new = _told(text) if text else Told(), replace(heard(given), told_ns=now)
+    while len(found := _text(new)) > MAX_DOCUMENT:
         new = replace(new, sensors=new.sensors[:-1])
-    if text is None or replace(_told(text), told_ns=0) != new:
+    if replace(new, told_ns=old.told_ns) != old and not 0 <= now - old.told_ns < TOLD_NS:
         registry.keep_document(TOLD, device_id, found)
 
 

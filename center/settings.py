@@ -112,7 +112,7 @@ class DeviceDefaults:
     """
 
     measurement_interval: Seconds = Seconds(10)
-    configuration_refresh: Seconds = Seconds(3600)
+    configuration_refresh: Seconds = Seconds(300)
     default_lat: float | None = None
     default_lon: float | None = None
     silent_after: Seconds = Seconds(300)

@@ -18,7 +18,7 @@ RANGES: Mapping[str, tuple[float, float, str]] = {
     "default_lon": (-180, 180, "°"),
 }
 TABLES = {"deadband": not_a_band, "offset": not_an_offset}
-MOST = 64  # entries of a table
+MOST = 50  # entries of a table
 Report = Literal["mean", "mean_min_max"]
 
 

@@ -10,6 +10,7 @@ from flask import Blueprint, Response, abort, jsonify, request
 
 from agent.util.secret import Secret
 from center.context import current_center
+from center.profiles import checked, forget, keep_profile, keep_told, profile_of
 from center.security import guessing, is_administrator, is_open
 from center.stores.registry import Device, Registered, check_device_id
 from center.times import iso, now_ns
@@ -22,7 +23,7 @@ MILLISECOND_NS = 1_000_000
 def register(device_id: str) -> tuple[Response, int]:
     """Register a device, or give its owner a new token: 201 and 200."""
     registered = _register(device_id)
-    body = _described(registered.device) | {"token": registered.token.reveal()} | configuration()
+    body = _described(registered.device) | {"token": registered.token.reveal()} | configuration(device_id)
     return jsonify(body), 201 if registered.new else 200
 
 
@@ -50,8 +51,8 @@ def _registered(device_id: str, administrator: bool) -> Registered:
     )
 
 
-def configuration() -> dict[str, Any]:
-    """What a device is told besides its token: where to write, and the defaults of [devices]."""
+def configuration(device_id: str) -> dict[str, Any]:
+    """What a device is told besides its token: where to write, its own settings, and else the defaults of [devices]."""
     center = current_center()
     settings = center.settings
     if settings.series_on == "influxdb":
@@ -71,7 +72,8 @@ def configuration() -> dict[str, Any]:
     }
     if devices.default_lat is not None:
         told |= {"default_lat": devices.default_lat, "default_lon": devices.default_lon}
-    return told
+    unset = dict.fromkeys(("report", "deadband", "offset"))  # null, or an agent would keep what it was told before
+    return {**told, **unset, **profile_of(center.registry, device_id).settings.answer()}
 
 
 def _described(device: Device) -> dict[str, Any]:
@@ -123,9 +125,37 @@ def device(device_id: str) -> Response:
 @blueprint.delete("/devices/<device_id>")
 def remove(device_id: str) -> Response:
     device_or_administrator(device_id)
-    if not current_center().registry.remove(device_id):
+    registry = current_center().registry
+    if not registry.remove(device_id):
         abort(404, f"{device_id} is not registered")
+    forget(registry, device_id)
     return Response(status=204)
+
+
+@blueprint.get("/devices/<device_id>/settings")
+@blueprint.put("/devices/<device_id>/settings")
+def settings(device_id: str) -> Response:
+    """Its profile: name, group, notes and settings. PUT takes a whole one."""
+    administrators_only()
+    registry = current_center().registry
+    if registry.device(check_device_id(device_id)) is None:
+        abort(404, f"{device_id} is not registered")
+    if request.method == "PUT":
+        keep_profile(registry, device_id, checked(sent_json()))
+    return jsonify(profile_of(registry, device_id))
+
+
+@blueprint.post("/devices/<device_id>/configuration")
+def configured(device_id: str) -> tuple[Response, int]:
+    """A device tells what it measures by, and is told what it should."""
+    device_or_administrator(device_id)
+    registry = current_center().registry
+    if registry.device(check_device_id(device_id)) is None:
+        return _not_registered(device_id)
+    if isinstance(given := sent_json(), dict):
+        keep_told(registry, device_id, given)
+    unset = dict.fromkeys(("default_lat", "default_lon"))
+    return jsonify({**unset, **configuration(device_id), "deviceId": device_id}), 200
 
 
 @blueprint.get("/env/<device_id>")
@@ -136,13 +166,10 @@ def environment(device_id: str) -> tuple[Response, int]:
     if found is None or not is_this_device_or_administrator(device_id):
         if request.args.get("register") == "false" or request.method == "HEAD":
             device_or_administrator(device_id)
-            refusal = jsonify(
-                id=device_id, registered=False, code="forbidden", message=f"{device_id} is not registered"
-            )
-            return refusal, 403
+            return _not_registered(device_id)
         registered = _register(device_id)
         found, token = registered.device, registered.token.reveal()
-    told = configuration() | {
+    told = configuration(device_id) | {
         "id": found.id,
         "influx_token": token,
         "newlyRegistered": bool(token),
@@ -150,6 +177,10 @@ def environment(device_id: str) -> tuple[Response, int]:
         "updatedAt": iso(found.updated_ns),
     }
     return jsonify(told), 200
+
+
+def _not_registered(device_id: str) -> tuple[Response, int]:
+    return jsonify(id=device_id, registered=False, code="forbidden", message=f"{device_id} is not registered"), 403
 
 
 def sent_secret(header: str) -> Secret | None:

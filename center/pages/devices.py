@@ -23,6 +23,7 @@ from center.pages.states import (
     state_of,
     temperature_sparks,
 )
+from center.profiles import forget
 from center.stores.registry import Registered
 from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, LOOK_BACK_NS, Sensor, SeriesQuery, labels, several
 from center.tables import ordered
@@ -136,7 +137,8 @@ def new_token(device_id: str) -> Any:
 
 def _shown_once(registered: Registered) -> tuple[str, int]:
     token = registered.token.reveal()
-    config = render_template("agent.toml.txt", device_id=registered.device.id, token=token, **configuration())
+    device_id = registered.device.id
+    config = render_template("agent.toml.txt", device_id=device_id, token=token, **configuration(device_id))
     page = render_template("token.html", device=registered.device, new=registered.new, token=token, config=config)
     return page, 201 if registered.new else 200
 
@@ -145,7 +147,9 @@ def _shown_once(registered: Registered) -> tuple[str, int]:
 @administrators_only
 def remove(device_id: str) -> Any:
     """Remove the registration; measurements stay where they are."""
-    if current_center().registry.remove(device_id):
+    registry = current_center().registry
+    if registry.remove(device_id):
+        forget(registry, device_id)
         flash(f"{device_id} is removed and its token no longer works. Its measurements stay in the bucket.", "success")
     else:
         flash(f"{device_id} was not registered any more.", "info")

@@ -24,7 +24,7 @@ def test_a_registration_answers_all_a_device_needs(client, center, device):
     url, org = (influx.url, influx.org) if direct else ("http://localhost", "iot-center")
     assert (told["influx_url"], told["influx_org"], told["influx_bucket"]) == (url, org, center.telemetry.bucket)
     assert told["deviceId"] == device
-    assert (told["measurement_interval"], told["configuration_refresh"]) == (10, 3600)
+    assert (told["measurement_interval"], told["configuration_refresh"]) == (10, 300)
     assert (told["default_lat"], told["default_lon"]) == (50.0874, 14.4072)
     assert len(told["token"]) > 40
     assert told["key"] == client.get(f"/api/devices/{device}").json["key"]
