@@ -140,7 +140,7 @@ def checked(given: Any) -> Profile:
         profile: Profile = _CONVERTER.structure(given, Profile)
     except VALIDATION as error:
         lines = (_LINE.fullmatch(line[:300]) for line in problems(error))
-        raise ProfileError({found[1]: found[2] for found in lines if found}) from None
+        raise ProfileError({re.sub(r"\[(.+)\]", r".\1", found[1]): found[2] for found in lines if found}) from None
     except ValueError:
         raise ProfileError({"profile": "a JSON object with name, group, notes and settings is needed"}) from None
     profile = replace(profile, **{name: getattr(profile, name).strip() for name in LONGEST})

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import secrets
+import time
+from collections.abc import Mapping
 from typing import Any
 
 from flask import abort, flash, redirect, render_template, request, url_for
+from markupsafe import Markup
 
+from center import profiles
 from center.api.registration import configuration
 from center.context import current_center
 from center.errors import ConflictError
 from center.pages import presentation
 from center.pages.blueprint import administrators_only, is_part, live_page, pages, problem
 from center.pages.forms import CreateDevice
+from center.pages.settings_form import REPORTS, entries, sent
 from center.pages.states import (
     health_alerts,
     is_number,
@@ -23,7 +28,7 @@ from center.pages.states import (
     state_of,
     temperature_sparks,
 )
-from center.profiles import forget
+from center.profiles import ProfileError
 from center.stores.registry import Registered
 from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, LOOK_BACK_NS, Sensor, SeriesQuery, labels, several
 from center.tables import ordered
@@ -60,8 +65,10 @@ def devices() -> str:
 
 
 @pages.get("/devices/<device_id>")
-def device(device_id: str) -> Any:
-    """What a device is, its last values, the last 24 hours and a summary of every field."""
+def device(device_id: str, wrong: Mapping[str, str] | None = None) -> Any:
+    """What a device is, its last values, the last 24 hours, a summary of every field, and its settings; `wrong`: what
+    was just sent of these could not be kept.
+    """
     center, now = current_center(), now_ns()
     registered = center.registry.device(device_id)
     values = center.telemetry.last_values([device_id], since_ns=now - LOOK_BACK_NS).get(device_id, ())
@@ -77,7 +84,10 @@ def device(device_id: str) -> Any:
     summary = center.telemetry.summary(device_id, start_ns=start, stop_ns=now) if values else ()
     stale_after = stale_after_s(health.get(device_id, ()))
     lasts = shown(values, now, stale_after)
-    said = {v.field: v.value for v in health.get(device_id, ()) if v.sensor == Sensor()}
+    told = profiles.told(center.registry).get(device_id)
+    profile = profiles.profile_of(center.registry, device_id)
+    twice = {"version", "address", "sensors", "interval"} if told else ()
+    said = {v.field: v.value for v in health.get(device_id, ()) if v.sensor == Sensor() and v.field not in twice}
     fields = ordered([*(v.field for v in values), *(row.field for row in summary)])
     seen = newest(values)
     sparks = {(c.field, c.sensor): spark(c, start, now) for c in curves if presentation.charted(c.field)}
@@ -96,12 +106,34 @@ def device(device_id: str) -> Any:
         named=labels(summary) if several(summary) else {},
         stale_after=stale_after,
         health=presentation.health(said),
-        every=presentation.measured_every(said, center.settings.devices.measurement_interval),
+        told=told,
+        profile=profile,
+        entries=entries(profile, told, center.settings.devices, {v.field for v in lasts}),
+        reports=REPORTS,
+        wrong=wrong or {},
         health_at=newest(health.get(device_id)),
         alerts=health_alerts(health),
         settings=center.settings,
         bucket=center.telemetry.bucket,
     )
+
+
+@pages.post("/devices/<device_id>/settings")
+@administrators_only
+def keep_settings(device_id: str) -> Any:
+    """Keep what the form of the device's page holds."""
+    center = current_center()
+    if center.registry.device(device_id) is None:
+        abort(404)
+    try:
+        profiles.keep_profile(center.registry, device_id, profiles.checked(sent(request.form)))
+    except ProfileError as error:
+        return device(device_id, error.each), 400
+    told = profiles.told(center.registry).get(device_id)
+    refresh_s = (told and told.refresh) or center.settings.devices.configuration_refresh
+    latest = presentation.moment(time.time() + 1.1 * refresh_s, time.time())
+    flash(Markup("Kept. The device asks for its settings {} at the latest, if it runs.").format(latest), "success")
+    return redirect(url_for("pages.device", device_id=device_id))
 
 
 @pages.route("/create", methods=["GET", "POST"])
@@ -149,7 +181,7 @@ def remove(device_id: str) -> Any:
     """Remove the registration; measurements stay where they are."""
     registry = current_center().registry
     if registry.remove(device_id):
-        forget(registry, device_id)
+        profiles.forget(registry, device_id)
         flash(f"{device_id} is removed and its token no longer works. Its measurements stay in the bucket.", "success")
     else:
         flash(f"{device_id} was not registered any more.", "info")

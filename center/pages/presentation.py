@@ -47,7 +47,6 @@ _HEALTH = {
     "version": ("Version", "version"),
     "address": ("Address", "address"),
 }
-_ELSEWHERE = {"asked_interval"}  # measured_every() says it
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +157,7 @@ def health(values: Mapping[str, float | str | bool]) -> list[tuple[str, str]]:
         for name, (label, kind) in _HEALTH.items()
         if (value := values.get(name)) is not None and not isinstance(value, str)
     ]
-    return said + [(name, number(v)) for name, v in sorted(values.items()) if name not in _HEALTH.keys() | _ELSEWHERE]
+    return said + [(name, number(v)) for name, v in sorted(values.items()) if name not in _HEALTH]
 
 
 def _counted(value: float, kind: str) -> str:
@@ -175,20 +174,6 @@ def _counted(value: float, kind: str) -> str:
     if kind == "yes":
         return "yes" if value else "no"
     return f"{number(value)} {kind}".strip()
-
-
-def measured_every(values: Mapping[str, float | str | bool], asks: float) -> tuple[str, str]:
-    """How often a device measures as its agent says, and how that goes with the seconds that the center asks for."""
-    interval, asked = values.get("interval"), values.get("asked_interval")
-    if not isinstance(interval, (int, float)):
-        return span(asks), "is what the center asks for; the agent does not say how often it does"
-    if interval == asks:
-        return span(interval), "as the center asks" if asked == asks else "as the center would ask"
-    if asked is None:
-        return span(interval), f"by its own configuration; this center, which asks for {span(asks)}, did not tell it"
-    if asked != asks:
-        return span(interval), f"the center asks for {span(asks)}: the agent has not asked since that was changed"
-    return span(interval), f"by its own configuration: the center asks for {span(asks)}"
 
 
 def ago(seconds: float) -> str:

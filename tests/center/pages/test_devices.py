@@ -58,35 +58,16 @@ def test_the_device_page_shows_last_values_with_units_a_summary_and_its_configur
     for unit in ("°C", "%RH", "hPa", "ppm", "ppb"):
         assert unit in page
     assert re.search(r"Temperature \u2212?[\d.]+ °C \u2212?[\d.]+ °C \u2212?[\d.]+ °C 60 virtual_bme280", page)
-    assert "Measures every 10 s" in page
     assert "Location 50.08740 ° , 14.40720 °" in page
 
 
-@pytest.mark.parametrize(
-    ("said", "shown"),
-    [
-        ({"interval": 10.0, "asked_interval": 10.0}, "10 s as the center asks"),
-        ({"interval": 2.0, "asked_interval": 10.0}, "2 s by its own configuration: the center asks for 10 s"),
-        ({"interval": 60.0, "asked_interval": 60.0}, "1 min the center asks for 10 s: the agent has not asked since"),
-        ({"interval": 2.5}, "2.5 s by its own configuration; this center, which asks for 10 s, did not tell it"),
-        ({"uptime": 60.0}, "10 s is what the center asks for; the agent does not say"),
-    ],
-)
-def test_the_device_page_says_how_often_it_truly_measures_and_how_that_differs_from_what_the_center_asks(
-    client, center, pi_7, said, shown
-):
-    center.telemetry.write([Point("agent", {"clientId": "pi-7", "device": "pi-7"}, said, now_ns())])
-    assert f"Measures every {shown}" in text_of(client.get("/devices/pi-7"))
-
-
 def test_the_device_page_has_the_agent_s_version_address_and_number_of_sensors(client, center, pi_7):
-    said = {"version": 1_012_003, "address": 0xC0A80114, "sensors": 3, "interval": 90.0, "asked_interval": 10.0}
+    said = {"version": 1_012_003, "address": 0xC0A80114, "sensors": 3, "interval": 90.0}
     said["clock_error_s"] = 0.155
     center.telemetry.write([Point("agent", {"clientId": "pi-7", "device": "pi-7"}, said, now_ns())])
     page = text_of(client.get("/devices/pi-7"))
     for shown in ("Version 1.12.3", "Address 192.168.1.20", "Sensors 3", "every 90 s", "Clock right within 0.155 s"):
         assert shown in page
-    assert "asked_interval" not in page
 
 
 def test_a_device_that_is_not_there_says_so(client):
