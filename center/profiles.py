@@ -240,4 +240,4 @@ def _told(text: str) -> Told:
 
 
 _CONVERTER = converter()
-_LINE = re.compile(r"(\S+?)(?:: | = )(.*)", re.DOTALL)
+_LINE = re.compile(r"(.+?)(?:: | = )(.*)", re.DOTALL)

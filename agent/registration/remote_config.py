@@ -127,14 +127,14 @@ def _sensor(settings: Settings, number: int, remote: RemoteConfiguration) -> Sen
     table, file = settings.sensor[number], ruled(settings, number)
     said = {"interval": remote.measurement_interval, "report": remote.report}
     new: dict[str, Any] = {name: value for name, value in said.items() if value is not None and name not in file}
-    for name in TABLES:
-        asked = _of(getattr(remote, name), table.name or table.driver)
-        if asked := {key: value for key, value in asked.items() if f"{name}.{key}" not in file}:
-            measured = may_deliver(table)  # a deadband of anything else would hold back what has none
-            new[name] = {**getattr(table, name), **{key: value for key, value in asked.items() if key in measured}}
+    measured = may_deliver(table) if remote.deadband or remote.offset else ()
+    bands, offsets = (
+        {key: value for key, value in asked.items() if key in measured and f"{name}.{key}" not in file}
+        for name, asked in ((name, _of(getattr(remote, name), table.name or table.driver)) for name in TABLES)
+    )  # a deadband of what a sensor does not measure would hold back what has none
     for name in ("scale", "calibrate"):  # an offset of the center's stands in the place of all of a calibration
-        new[name] = {q: line for q, line in getattr(table, name).items() if q not in new.get("offset", {})}
-    return replace(table, **new)
+        new[name] = {key: line for key, line in getattr(table, name).items() if key not in offsets}
+    return replace(table, **new, deadband={**table.deadband, **bands}, offset={**table.offset, **offsets})
 
 
 def _of(values: Mapping[str, float], sensor: str) -> dict[str, float]:

@@ -52,25 +52,16 @@ def entries(profile: Profile, told: Told | None, defaults: DeviceDefaults, deliv
     """All of a form; `delivered` are the fields that the store has of the device."""
     asked = profile.settings
     sensors = told.sensors if told else ()
-    every = asked.interval or defaults.measurement_interval
+    every = [(s.name, s.interval, "interval" in s.file) for s in sensors]
+    reports = [(s.name, s.report or None, "report" in s.file) for s in sensors]
+    interval_note = _note(asked.interval or defaults.measurement_interval, every, presentation.span)
+    report_note = _note(asked.report or "mean", reports, REPORTS.get)
     found = [
         Entry("name", "Display name", profile.name),
         Entry("group", "Group", profile.group),
         Entry("notes", "Notes", profile.notes),
-        Entry(
-            "settings.interval",
-            "Reports every",
-            _interval(asked.interval),
-            _note(every, [(s.name, s.interval, "interval" in s.file) for s in sensors], presentation.span),
-        ),
-        Entry(
-            "settings.report",
-            "Reports",
-            asked.report or "",
-            _note(
-                asked.report or "mean", [(s.name, s.report or None, "report" in s.file) for s in sensors], REPORTS.get
-            ),
-        ),
+        Entry("settings.interval", "Reports every", _interval(asked.interval), interval_note),
+        Entry("settings.report", "Reports", asked.report or "", report_note),
     ]
     for name, label in (("lat", "Latitude (°)"), ("lon", "Longitude (°)")):
         own, default = getattr(asked.location, name, None), getattr(defaults, f"default_{name}")

@@ -112,6 +112,12 @@ def in_use(table, remote, *, named=(), prefer=False):
     return applied(settings, remote).sensor[0], ruled(settings, 0)
 
 
+def test_an_offset_from_the_center_leaves_the_calibration_of_other_quantities():
+    own = SensorSettings(driver="emulated", offset={"Humidity": 2.0}, scale={"Humidity": 1.05})
+    table, _ = in_use(own, RemoteConfiguration(offset={"Temperature": 1.0}))
+    assert (table.offset, table.scale) == ({"Humidity": 2.0, "Temperature": 1.0}, {"Humidity": 1.05})
+
+
 LINE = {"Pressure": ((990.0, 991.0), (1010.0, 1012.0))}
 FILE = SensorSettings(
     driver="emulated", name="bench", deadband={"Humidity": 1.0}, offset={"Humidity": 2.0}, calibrate=LINE
