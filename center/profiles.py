@@ -117,8 +117,13 @@ def told(registry: Registry) -> Mapping[str, Told]:
 
 
 def profile_of(registry: Registry, device_id: str) -> Profile:
-    text = registry.documents(PROFILE).get(device_id)
+    text = registry.document(PROFILE, device_id)
     return _profile(text) if text else Profile()
+
+
+def told_of(registry: Registry, device_id: str) -> Told | None:
+    text = registry.document(TOLD, device_id)
+    return _told(text) if text else None
 
 
 def keep_profile(registry: Registry, device_id: str, profile: Profile) -> None:
@@ -130,7 +135,7 @@ def keep_profile(registry: Registry, device_id: str, profile: Profile) -> None:
 def forget(registry: Registry, device_id: str) -> None:
     """What was kept of a device that is removed."""
     for kind in (PROFILE, TOLD):
-        if device_id in registry.documents(kind):
+        if registry.document(kind, device_id) is not None:
             registry.keep_document(kind, device_id, None)
 
 
@@ -181,8 +186,8 @@ def keep_told(registry: Registry, device_id: str, given: Any) -> None:
     """Written only where it differs from what was told before, and not more often than every TOLD_NS; sensors too many
     for a document are left out.
     """
-    now, text = now_ns(), registry.documents(TOLD).get(device_id)
-    old, new = _told(text) if text else Told(), replace(heard(given), told_ns=now)
+    now, old = now_ns(), told_of(registry, device_id) or Told()
+    new = replace(heard(given), told_ns=now)
     while len(found := _text(new)) > MAX_DOCUMENT:
         new = replace(new, sensors=new.sensors[:-1])
     if replace(new, told_ns=old.told_ns) != old and not 0 <= now - old.told_ns < TOLD_NS:

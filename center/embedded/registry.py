@@ -164,6 +164,10 @@ class EmbeddedRegistry:
     def documents(self, kind: str) -> Mapping[str, str]:
         return dict(self.database.rows("SELECT name, text FROM document WHERE kind = ?", kind))
 
+    def document(self, kind: str, name: str) -> str | None:
+        row = self.database.row("SELECT text FROM document WHERE kind = ? AND name = ?", kind, name)
+        return None if row is None else str(row[0])
+
     def keep_document(self, kind: str, name: str, text: str | None) -> None:
         check_document(text)
         if text is None:

@@ -51,6 +51,9 @@ class Documents(AuthBucket):
     def documents(self, kind: str) -> Mapping[str, str]:
         return self._texts.look().by_kind.get(kind, {})
 
+    def document(self, kind: str, name: str) -> str | None:
+        return self.documents(kind).get(name)
+
     def keep_document(self, kind: str, name: str, text: str | None) -> None:
         check_document(text)
         self._write("document", {"kind": kind, "name": name}, {"text": NONE if text is None else text})

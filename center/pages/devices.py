@@ -84,7 +84,7 @@ def device(device_id: str, wrong: Mapping[str, str] | None = None) -> Any:
     summary = center.telemetry.summary(device_id, start_ns=start, stop_ns=now) if values else ()
     stale_after = stale_after_s(health.get(device_id, ()))
     lasts = shown(values, now, stale_after)
-    told = profiles.told(center.registry).get(device_id)
+    told = profiles.told_of(center.registry, device_id)
     profile = profiles.profile_of(center.registry, device_id)
     twice = {"version", "address", "sensors", "interval"} if told else ()
     said = {v.field: v.value for v in health.get(device_id, ()) if v.sensor == Sensor() and v.field not in twice}
@@ -129,7 +129,7 @@ def keep_settings(device_id: str) -> Any:
         profiles.keep_profile(center.registry, device_id, profiles.checked(sent(request.form)))
     except ProfileError as error:
         return device(device_id, error.each), 400
-    told = profiles.told(center.registry).get(device_id)
+    told = profiles.told_of(center.registry, device_id)
     refresh_s = (told and told.refresh) or center.settings.devices.configuration_refresh
     latest = presentation.moment(time.time() + 1.1 * refresh_s, time.time())
     flash(Markup("Kept. The device asks for its settings {} at the latest, if it runs.").format(latest), "success")

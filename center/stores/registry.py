@@ -166,6 +166,9 @@ class Registry(Protocol):
     def documents(self, kind: str) -> Mapping[str, str]:
         """The texts (JSON) of a kind by name: what people and agents told the center beside registrations."""
 
+    def document(self, kind: str, name: str) -> str | None:
+        """One of them."""
+
     def keep_document(self, kind: str, name: str, text: str | None) -> None:
         """In the place of the one before, if any; None forgets it. Of two at once one stays. A name is an id's letters;
         RefusedError for a text that is too long.

@@ -255,7 +255,8 @@ def test_a_document_is_kept_replaced_and_forgotten(registry, device):
     registry.keep_document("kept", f"{device}.2", None)
     registry.keep_document("kept", f"{device}.2", None)
     kept = registry.documents("kept")
-    assert kept[device] == odd
+    assert kept[device] == registry.document("kept", device) == odd
+    assert registry.document("kept", f"{device}.2") is None
     assert f"{device}.2" not in kept
     assert registry.documents("other")[device] == "[]"
     registry.keep_document("kept", f"{device}.2", "{}")
