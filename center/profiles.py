@@ -21,7 +21,7 @@ from drivers.base import QUANTITIES
 
 PROFILE, TOLD = "device", "told"  # kinds of documents; their names are device ids
 LONGEST = {"name": 64, "group": 64, "notes": 2000}
-TOLD_NS = 30 * 1_000_000_000
+TOLD_NS = 15 * 1_000_000_000  # agents tell again after 20 s at the earliest
 _WORD = 64  # characters of a name that a device tells
 _MOST = 64  # entries of a list that a device tells
 _KEPT = 20_000  # parsed documents of each kind

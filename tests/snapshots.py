@@ -93,6 +93,7 @@ def sensor(now, **changes):
         "refused": {},
         "stuck": {},
         "calibration": {},
+        "remote": {},
         "values": {"Temperature": 21.5, "Humidity": 40.25, "Pressure": 1013.2},
         "boot_ns": now - 2 * SECOND,
     } | changes

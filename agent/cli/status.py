@@ -87,6 +87,6 @@ def _sensor(sensor: dict[str, Any]) -> str:
     text += "".join(f", {sensor[what]:,} {what}" for what in ("missed", "implausible") if sensor[what])
     text += f", {counted(sensor['errors'], 'error')}" if sensor["errors"] else ""
     found = [f"{text})", *(f"{quantity} = {applied}" for quantity, applied in sensor["calibration"].items())]
-    if remote := sensor.get("remote"):
-        found.append("from the center: " + ", ".join(f"{name} = {value}" for name, value in remote.items()))
+    if sensor["remote"]:
+        found.append("from the center: " + ", ".join(f"{name} = {value}" for name, value in sensor["remote"].items()))
     return "\n".join(found)

@@ -38,7 +38,8 @@ from agent.util.secret import Secret
 
 log = logging.getLogger(__name__)
 
-SOON_S, SHORTLY_S = 30.0, 5.0
+SOON_S = 30.0
+TELL_AGAIN_S = 20.0  # a center does not keep what is told more often
 REFRESH_S = 3600.0
 LOOK_S = 5.0
 """How often it looks whether a command has changed the files."""
@@ -183,7 +184,7 @@ class Registrar(Loop):
         if found != ours or (self._state == "failing" and self._stale is None):  # the files can be read again
             self._adopt(found)
             if ours is None:
-                self._soon(SOON_S)
+                self._soon(0, SOON_S)
 
     def _register(self) -> None:
         with self._lock:
@@ -206,7 +207,7 @@ class Registrar(Loop):
         log.info("%s as %s with %s (%s)", done, self._device_id, self._settings.url, credentials.dialect)
         self._adopt(credentials)
         if stale is None and DIALECTS[credentials.dialect].hears:
-            self._soon(SOON_S)
+            self._soon(0, SOON_S)
 
     def _refresh(self) -> None:
         credentials = self._credentials
@@ -243,7 +244,7 @@ class Registrar(Loop):
             self._store.keep(new)
         log.info("the center changed the configuration: %s", ", ".join(changes(credentials, new)))
         self._adopt(new)
-        self._soon(SHORTLY_S)  # to tell what it came to
+        self._soon(TELL_AGAIN_S, SOON_S)  # to tell what it came to
 
     def _adopt(self, credentials: Credentials) -> None:
         """Uses these credentials from now on."""
@@ -294,8 +295,8 @@ class Registrar(Loop):
             self._since = self._now()
         self._state, self._error = state, error
 
-    def _soon(self, within_s: float) -> None:
-        soon = self._now() + self._rng.uniform(0, within_s)
+    def _soon(self, least_s: float, most_s: float) -> None:
+        soon = self._now() + self._rng.uniform(least_s, most_s)
         self._refresh_due = soon if self._refresh_due is None else min(soon, self._refresh_due)
 
     def _refresh_period(self) -> float:

@@ -130,9 +130,11 @@ def keep_settings(device_id: str) -> Any:
     except ProfileError as error:
         return device(device_id, error.each), 400
     told = profiles.told_of(center.registry, device_id)
-    refresh_s = (told and told.refresh) or center.settings.devices.configuration_refresh
-    latest = presentation.moment(time.time() + 1.1 * refresh_s, time.time())
-    flash(Markup("Kept. The device asks for its settings {} at the latest, if it runs.").format(latest), "success")
+    if told and told.refresh:
+        latest = presentation.moment(time.time() + 1.1 * told.refresh, time.time())
+        flash(Markup("Kept. The device asks for its settings {} at the latest, if it runs.").format(latest), "success")
+    else:
+        flash("Kept.", "success")
     return redirect(url_for("pages.device", device_id=device_id))
 
 

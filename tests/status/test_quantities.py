@@ -69,6 +69,13 @@ def test_status_names_both_and_the_calibration(taken):
     assert "Temperature = 1 * measured - 0.8 °C" in text
 
 
+def test_status_names_what_is_the_center_s():
+    found = sensor(NOW, remote={"interval": 30.0, "offset.Temperature": -0.8})
+    text = "\n".join(text for _, text in lines(snapshot(NOW, sensors=[found])))
+    assert "from the center: interval = 30.0, offset.Temperature = -0.8" in text
+    assert "from the center" not in "\n".join(text for _, text in lines(snapshot(NOW, sensors=[sensor(NOW)])))
+
+
 def test_the_doctor_names_what_is_refused_and_then_what_is_stuck(taken, tmp_path):
     (status,) = taken["sensors"]
     both = [status, status | {"refused": {}}]
