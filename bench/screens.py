@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from center.app import serve
 from center.context import EXTENSION
 from center.pages.virtual import point_at
+from center.profiles import DeviceSettings, Profile, keep_profile, keep_told
 from center.settings import EmbeddedSettings, ServerSettings, Settings
 from center.stores.telemetry import Point
 
@@ -72,6 +73,13 @@ def furnish(center: Any) -> None:
     health = {"measured": 20_160, "delivered": 20_157, "rejected": 3, "pending": 0, "clock_good": 1, "load": 0.3}
     center.telemetry.write([Point("agent", own, health, (MOMENT_S - 20) * SECOND)])
     center.telemetry.write([point_at("stranger", MOMENT_S - 60 * n) for n in range(1, 30)])
+    asked = DeviceSettings(interval=300.0, offset={"Temperature": -0.8})
+    keep_profile(center.registry, "greenhouse", Profile("Greenhouse", "Garden", "Behind the house.", asked))
+    quantities = ["Temperature", "Humidity", "Pressure", "CO2", "TVOC"]
+    sensor = {"name": "bench", "kind": "virtual_bme280", "interval": 60, "report": "mean", "file": ["interval"]}
+    sensor |= {"offset": {"Temperature": -0.8}, "quantities": quantities}
+    told = {"version": "0.2.0", "address": "192.168.1.20", "remote": "local", "refresh": 300, "sensors": [sensor]}
+    keep_told(center.registry, "greenhouse", told)
     center.registry.make_enrollment_key(note="Greenhouses", uses=5, expires_ns=(MOMENT_S + 7 * DAY_S) * SECOND)
 
 
