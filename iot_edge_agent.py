@@ -6,6 +6,7 @@ without a word. Where a command fails because of that, this says which package i
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -33,6 +34,7 @@ def _start(module: str) -> None:
             sys.exit(f"{Path(sys.argv[0]).name}: {words}")
         raise
     except OSError as error:  # a full disk behind stdout: what a command itself meets ends in its options
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what it still holds would be refused again at the end
         sys.exit(f"{Path(sys.argv[0]).name}: {error.strerror or error}")
     except KeyboardInterrupt:  # while it was still being imported: later ones are click's
         sys.exit(130)

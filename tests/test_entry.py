@@ -58,6 +58,7 @@ def test_a_full_disk_behind_stdout_is_no_traceback(command, argument):
             [sys.executable, "-c", f"from iot_edge_agent import {command}; {command}()", argument],
             stdout=full,
             stderr=subprocess.PIPE,
+            env={name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"},
             text=True,
             timeout=60,
             check=False,

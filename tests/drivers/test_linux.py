@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import subprocess
 import sys
 import time
@@ -310,23 +311,21 @@ def test_unplugged_and_plugged_in_again_only_the_readings_between_are_missed(bus
     )
     try:
         first = [float(process.stdout.readline()) for _ in range(3)]
-        began = time.monotonic()
         chip = bus.chips.pop(0x77)
         time.sleep(1)
         chip.power_on()
         bus.chips[0x77] = chip
-        later = [float(process.stdout.readline())]
-        away_s = time.monotonic() - began
-        later += [float(process.stdout.readline()) for _ in range(9)]
+        later = [float(process.stdout.readline()) for _ in range(10)]
         output, errors = process.communicate("\n", timeout=20)
     finally:
         process.kill()
     assert first + later == pytest.approx([CASE["temperature_degC"]] * 13, abs=0.001)
     readings, missed, problem = output.splitlines()[-1].split()
     assert int(readings) >= 13
-    assert 8 <= int(missed) <= away_s / 0.1 + 1
     assert problem == "None"
-    assert "sensor bme280: " in errors
+    away_s, between = re.search(r"sensor bme280: reads again after ([\d.]+) s, (\d+) readings missed", errors).groups()
+    assert 8 <= int(between) <= float(away_s) / 0.1 + 2
+    assert int(missed) >= int(between)  # on a loaded machine others pass by as well
 
 
 PROBE = """
