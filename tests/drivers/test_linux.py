@@ -285,11 +285,13 @@ def test_a_sensor_that_keeps_failing_leaves_no_open_files(bus, there):
 
 
 SAMPLE = """
+import logging
 import sys
 from agent.sensing.sampler import Sampler
 from agent.config.settings import SensorSettings
 from agent.util.loops import LoopThread
 from drivers.base import load
+logging.basicConfig(level="INFO")
 sampler = Sampler(SensorSettings(interval=0.1), load("bme280")(), lambda r: print(r.values["Temperature"], flush=True))
 thread = LoopThread("sensor", sampler)
 sys.stdin.readline()
