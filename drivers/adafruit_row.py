@@ -90,8 +90,7 @@ def imported(row: Row) -> Callable[..., Any]:
 
 def _how(row: Row) -> str:
     """To install its library."""
-    board = f"on a board, `sudo deploy/install.sh --sensor {row.name}`"
-    return row.install or f"`pip install 'iot-edge-agent[{row.name}]'`, or {board}"
+    return row.install or f"`pip install 'iot-edge-agent[{row.name}]'`"
 
 
 def not_installed(row: Row) -> str | None:

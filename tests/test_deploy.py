@@ -1,8 +1,7 @@
-"""deploy/: the scripts are clean, --dry-run changes nothing, the unit is sandboxed and says what FACTS promise."""
+"""deploy/: the scripts are clean, install.sh looks first, the unit is sandboxed and says what FACTS promise."""
 
 import configparser
 import os
-import re
 import shutil
 import subprocess
 import tomllib
@@ -16,7 +15,7 @@ from drivers.adafruit_table import ROWS
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
 DEBIAN = [path for path in (DEPLOY / "debian").iterdir() if path.read_bytes().startswith(b"#!")]
-SCRIPTS = ("install.sh", "uninstall.sh", "take-boot-config", "wrapper")
+SCRIPTS = ("install.sh", "take-boot-config", "wrapper")
 
 
 def tool(name, package):
@@ -68,110 +67,76 @@ def test_the_watchdog_waits_longer_than_the_agent_takes_to_call_a_loop_stalled()
     assert float(unit()["Service"]["WatchdogSec"]) > runner.STALLED_S
 
 
-def test_install_dry_run_prints_every_step_and_changes_nothing(tmp_path):
+def bin_with(folder, **scripts):
+    """PATH with these in front, or without one that is None."""
+    folder.mkdir()
+    for program in ("bash", "dirname", "df", "awk", "id", "dpkg-deb"):
+        if program not in scripts:
+            (folder / program).symlink_to(shutil.which(program) or "/nonexistent")
+    for name, text in scripts.items():
+        if text is not None:
+            (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+            (folder / name).chmod(0o755)
+    return {**os.environ, "PATH": str(folder)}
+
+
+@tool("dpkg-deb", "dpkg")
+def test_install_dry_run_looks_and_changes_nothing():
     before = sorted(Path("/etc").iterdir()), Path("/opt/iot-agent").exists()
-    result = sh(DEPLOY / "install.sh", "--dry-run", "--center", "http://center.local:5000", "--no-i2c")
+    result = sh(DEPLOY / "install.sh", "--dry-run")
     assert result.returncode == 0, result.stderr
-    steps = [line for line in result.stdout.splitlines() if line.startswith("  + ")]
-    for step in ("-m venv", "pip install", "write /etc/iot-agent/agent.toml (mode 640)", "iot-agent.service"):
-        assert any(step in line for line in steps), (step, steps)
+    assert result.stdout == "it can be installed; nothing was changed: this was --dry-run\n"
     assert (sorted(Path("/etc").iterdir()), Path("/opt/iot-agent").exists()) == before
 
 
-def pip_installs(result):
-    (line,) = [line for line in result.stdout.splitlines() if "pip install" in line]
-    return line.split()[-1].replace("\\", "")
-
-
-def test_a_sensor_s_library_is_installed_where_it_is_asked_for_or_named_by_agent_toml(tmp_path):
-    install = (DEPLOY / "install.sh", "--dry-run", "--no-i2c")
-    assert pip_installs(sh(*install)).endswith("/source")
-    assert pip_installs(sh(*install, "--sensor", "bme280")).endswith("/source")
-    assert pip_installs(sh(*install, "--sensor", "scd4x", "--sensor", "sht4x")).endswith("/source[scd4x,sht4x]")
-    config = tmp_path / "agent.toml"
-    config.write_text(
-        '[[sensor]]\nname = "a"\ndriver = "veml7700"  # light\n[[sensor]]\n  driver="sht4x"\n# driver = "aht20"\n'
-    )
-    both = sh(*install, "--config", config, "--sensor", "sht4x")
-    assert pip_installs(both).endswith("/source[sht4x,veml7700]")
-    assert "scan --write" not in both.stderr
-
-
-def test_a_driver_named_in_single_quotes_is_seen_too(tmp_path):
-    config = tmp_path / "agent.toml"
-    config.write_text("[[sensor]]\ndriver = 'scd4x'\n")
-    result = sh(DEPLOY / "install.sh", "--dry-run", "--no-i2c", "--config", config)
-    assert pip_installs(result).endswith("/source[scd4x]")
-
-
-def test_a_package_beside_the_agent_is_installed_and_remembered_for_upgrades(tmp_path):
-    """Each version has a venv of its own: what was put into the last one by hand is not in the next."""
-    install = (DEPLOY / "install.sh", "--dry-run", "--no-i2c")
-    result = sh(*install, "--package", "adafruit-circuitpython-sht31d", "--package", tmp_path)
-    assert result.returncode == 0, result.stderr
-    (line,) = [line for line in result.stdout.splitlines() if "pip install" in line]
-    assert f"adafruit-circuitpython-sht31d {tmp_path} " in line
-    assert "write /etc/iot-agent/packages (mode 644)" in result.stdout
-    assert "packages" not in sh(*install).stdout
-
-
-def test_the_sensors_that_install_knows_are_the_extras_of_pyproject():
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    (known,) = re.findall(r"(?m)^libraries=' (.*) '", (DEPLOY / "install.sh").read_text())
-    assert set(known.split()) == set(extras) - {"center", "test", "mutants", "check", "release", "sensors"} == set(ROWS)
-    assert {f"iot-edge-agent[{known.replace(' ', ',')}]"} == set(extras["sensors"])
-
-
-def test_one_wire_is_switched_on_for_a_ds18b20():
-    result = sh(DEPLOY / "install.sh", "--dry-run", "--no-i2c", "--sensor", "ds18b20")
-    assert result.returncode == 0, result.stderr
-    assert "one-wire works after a reboot" in result.stderr
-    assert "one-wire" not in sh(DEPLOY / "install.sh", "--dry-run", "--no-i2c").stderr
-
-
-def test_uninstall_dry_run_keeps_the_data_unless_purge():
-    kept = sh(DEPLOY / "uninstall.sh", "--dry-run").stdout
-    purged = sh(DEPLOY / "uninstall.sh", "--dry-run", "--purge").stdout
-    removed = [line for line in kept.splitlines() if line.startswith("  + rm")]
-    assert removed
-    assert not any("/var/lib/iot-agent" in line or "/etc/iot-agent" in line for line in removed)
-    assert "+ rm -rf /etc/iot-agent" in purged
-    assert "/var/lib/iot-agent" in purged
-
-
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "scripts", "said"),
     [
-        (["--center", "center.local"], "must be a URL"),
-        (["--center", 'http://x/"'], "no quotes"),
-        (["--device-id", "a b"], "only A-Z"),
-        (["--config", "/nonexistent"], "/nonexistent cannot be read"),
-        (["--config", "/etc"], "/etc is empty, or no file"),
-        (["--enrollment-key", "/dev/null"], "/dev/null is empty, or no file"),
-        (["--wheelhouse", "/nonexistent"], "no iot_edge_agent wheel"),
-        (["--sensor", "scd30"], "--sensor scd30: there are bme280 bmp280"),
-        (["--package", "--index-url=x"], "a name, a wheel or a folder"),
-        (["--frobnicate"], "unknown option"),
-        (["--center"], "needs a value"),
+        (["--wheelhouse", "/nonexistent"], {}, "no iot_edge_agent wheel in /nonexistent: make wheelhouse"),
+        (["--wheelhouse"], {}, "--wheelhouse needs a folder"),
+        (["--center", "http://c:5000"], {}, "sudo iot-agent init"),
+        ([], {"dpkg-deb": None}, "there is no dpkg-deb: this is for Debian and Raspberry Pi OS"),
+        ([], {"df": "printf 'head\\n/dev/x 9 9 99999 1%% /opt\\n'"}, "only 97 MB free on /opt: 200 MB are needed"),
     ],
 )
-def test_install_refuses_what_cannot_work_with_a_reason(arguments, said):
-    result = sh(DEPLOY / "install.sh", "--dry-run", *arguments)
+def test_install_refuses_what_cannot_work_with_a_reason(tmp_path, arguments, scripts, said):
+    result = sh(DEPLOY / "install.sh", "--dry-run", *arguments, env=bin_with(tmp_path / "bin", **scripts))
     assert result.returncode == 1
     assert said in result.stderr
 
 
-@pytest.mark.parametrize("url", ["http://c:5000/a|b", "http://c/&/x", r"http://c/'$(id)`id`", "http://c/[.*]^#/\\2"])
-def test_whatever_stands_in_a_url_is_in_agent_toml_as_it_was_given(url):
-    result = sh(DEPLOY / "install.sh", "--dry-run", "--no-i2c", "--center", url.replace("\\", ""))
-    assert result.returncode == 0, result.stderr
-    (function,) = re.findall(r"(?ms)^set_key\(\) .*?^}$", (DEPLOY / "install.sh").read_text())
-    script = f"""edits=(); {function}
-      set_key 'url = "http://center.local:5000"' url "$1"; set_key '# id = .*' id "a&b|c"
-      sed "${{edits[@]}}" {ROOT}/agent/agent.toml.example"""
-    written = sh("bash", "-euc", script, "bash", url).stdout.replace("\\", "\\\\")
-    assert tomllib.loads(written)["center"]["url"] == url
-    assert tomllib.loads(written)["device"]["id"] == "a&b|c"
+def test_the_package_brings_the_libraries_of_all_sensors():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    ours = set(extras) - {"center", "test", "mutants", "check", "release", "sensors"}
+    assert ours == set(ROWS)
+    (named,) = extras["sensors"]
+    assert set(named.removeprefix("iot-edge-agent[").removesuffix("]").split(",")) == ours
+
+
+@tool("dpkg-deb", "dpkg")
+@pytest.mark.parametrize(
+    ("minors", "wanted"),
+    [
+        ((11, 13), "python3 (>= 3.11~), python3 (<< 3.14~), python3 (<< 3.12~) | python3 (>= 3.13~), passwd"),
+        ((13,), "python3 (>= 3.13~), python3 (<< 3.14~), passwd"),
+    ],
+)
+def test_a_package_asks_for_the_pythons_whose_libraries_it_has_and_whatever_the_umask_others_may_read_it(
+    tmp_path, minors, wanted
+):
+    stage = tmp_path / "stage"
+    for minor in minors:
+        (stage / f"opt/iot-agent/lib/python3.{minor}/site-packages").mkdir(parents=True)
+    stage.chmod(0o700)
+    made = sh(DEPLOY / "debian/package", "iot-agent", "all", stage, tmp_path, "-Znone", umask=0o077)
+    assert made.returncode == 0, made.stderr
+    (deb,) = tmp_path.glob("iot-edge-agent_*_all.deb")
+    assert sh("dpkg-deb", "--field", deb, "Depends").stdout.strip() == wanted
+    listed = sh("dpkg-deb", "--contents", deb).stdout.splitlines()
+    assert {line[1:10] for line in listed} <= {"rwxr-xr-x", "rw-r--r--", "rwxrwxrwx"}
+    files = {line.split()[5] for line in listed}
+    assert {"./opt/iot-agent/bin/iot-agent", "./usr/lib/systemd/system/iot-agent.service"} <= files
+    assert {f"./opt/iot-agent/lib/python3.{minor}/site-packages/agent/__init__.py" for minor in minors} <= files
 
 
 class TestBootPartition:
@@ -252,34 +217,3 @@ class TestBootPartition:
         result = self.take(tmp_path)
         assert result.returncode == 0
         assert "no iot-agent.toml on the boot partition" in result.stdout
-
-
-class TestI2c:
-    """install.sh on a Raspberry Pi with I2C off, as far as it can be shown without one."""
-
-    @pytest.fixture
-    def pi(self, tmp_path):
-        if any(Path("/dev").glob("i2c-*")):
-            pytest.skip("this machine has an I2C bus")
-        tools = tmp_path / "bin"
-        tools.mkdir()
-
-        def install(options="rw"):
-            for name, text in (("raspi-config", "echo 1"), ("findmnt", f"echo {options},relatime")):
-                (tools / name).write_text(f"#!/bin/sh\n{text}\n")
-                (tools / name).chmod(0o755)
-            path = f"{tools}:{os.environ['PATH']}"
-            return sh(DEPLOY / "install.sh", "--dry-run", env={**os.environ, "PATH": path})
-
-        return install
-
-    def test_it_is_switched_on_live_through_raspi_config(self, pi):
-        result = pi()
-        assert "+ raspi-config nonint do_i2c 0" in result.stdout
-        assert result.returncode == 0
-
-    def test_a_read_only_boot_partition_is_named_with_the_remedy(self, pi):
-        result = pi("ro")
-        assert "do_i2c" not in result.stdout
-        assert "is read-only: mount -o remount,rw" in result.stderr
-        assert result.returncode == 0

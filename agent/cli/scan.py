@@ -52,8 +52,7 @@ def scan(context: Context, as_json: bool, write: bool) -> None:
     changed, tables = with_sensors(text, new)
     click.echo("\nNot in agent.toml yet:\n\n" + "\n".join(tables), nl=False)
     if extras := to_install(new):
-        click.echo(f"\nTheir libraries: pip install 'iot-edge-agent[{','.join(extras)}]'", nl=False)
-        click.echo(f", or on a board: sudo deploy/install.sh {' '.join(f'--sensor {name}' for name in extras)}")
+        click.echo(f"\nTheir libraries: pip install 'iot-edge-agent[{','.join(extras)}]'")
     if write:
         _write(context.config, changed)
 

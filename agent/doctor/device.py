@@ -216,7 +216,7 @@ def service(patient: Patient) -> Iterator[Finding]:
         yield ok(name, "no systemd here")
         return
     if state.get("LoadState") != "loaded":
-        yield ok(name, f"{UNIT} is not installed (deploy/install.sh does that)")
+        yield ok(name, f"{UNIT} is not installed (sudo iot-agent install-service does that)")
         return
     active, result, code = state.get("ActiveState"), state.get("Result"), state.get("ExecMainStatus")
     restarts = int(state.get("NRestarts") or 0)

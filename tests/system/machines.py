@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -61,64 +60,44 @@ def debian():
 
 
 def wheelhouse():
-    """The wheels of the agent as it stands here and of all it depends on."""
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
+    """The wheels of all that the agent depends on, and of an agent: the package takes its code from the checkout."""
     constraints = REPOSITORY / "constraints.txt"
     wanted = constraints.read_bytes() + (REPOSITORY / "pyproject.toml").read_bytes()
-    key = f"wheels-{sys.version_info[1]}-{hashlib.sha256(wanted).hexdigest()[:12]}"
+    key = f"wheelhouse-{sys.version_info[1]}-{hashlib.sha256(wanted).hexdigest()[:12]}"
     with once(key) as path:
         if not path.exists():
             new = path.with_name(f"{key}.new")
             shutil.rmtree(new, ignore_errors=True)
-            call(*pip, "--constraint", constraints, "--wheel-dir", new, REPOSITORY)
-            shutil.copy(constraints, new)
+            pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
+            call(*pip, "--constraint", constraints, "--wheel-dir", new, f"{REPOSITORY}[sensors]")
             new.rename(path)
-        else:  # the dependencies are the same; the agent may have changed
-            wheel = next(path.glob("iot_edge_agent-*.whl"))
-            refresh(wheel)
         return path
 
 
-def refresh(wheel):
-    """Put the packages as they stand here into a wheel that was built before."""
-    rewrite(wheel, wheel, {})
-
-
-def rewrite(old, new, changes, version=None):
-    """A wheel with this tree's packages, with `changes` (name → content), as another `version`."""
-    files = {}
-    with zipfile.ZipFile(old) as source:
-        files = {name: source.read(name) for name in source.namelist() if "dist-info/" in name}
-    for package in ("agent", "drivers", "center"):
-        for path in (REPOSITORY / package).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts:
-                files[str(path.relative_to(REPOSITORY))] = path.read_bytes()
-    files |= {path.name: path.read_bytes() for path in REPOSITORY.glob("*.py")}
-    files |= {name: text.encode() for name, text in changes.items()}
-    if version:
-        before = old.name.split("-")[1]
-        files["agent/__init__.py"] = files["agent/__init__.py"].replace(before.encode(), version.encode())
-        files = {name.replace(f"-{before}.dist-info", f"-{version}.dist-info"): data for name, data in files.items()}
-        metadata = f"iot_edge_agent-{version}.dist-info/METADATA"
-        files[metadata] = files[metadata].replace(f"\nVersion: {before}".encode(), f"\nVersion: {version}".encode())
-    record = next(name for name in files if name.endswith("/RECORD"))
-    files[record] = "".join(f"{name},,\n" for name in files).encode()
-    with zipfile.ZipFile(f"{new}.new", "w", zipfile.ZIP_DEFLATED) as target:
-        for name, data in files.items():
-            target.writestr(name, data)
-    Path(f"{new}.new").replace(new)
-
-
-def newer(folder, version, **changes):
-    """A wheelhouse in `folder` with the agent as `version`, changed (module of agent → text)."""
-    folder.mkdir()
-    for path in wheelhouse().iterdir():
-        if not path.name.startswith("iot_edge_agent"):
-            shutil.copy(path, folder)
-    old = next(wheelhouse().glob("iot_edge_agent-*.whl"))
-    files = {f"agent/{module}.py": text for module, text in changes.items()}
-    rewrite(old, folder / f"iot_edge_agent-{version}-py3-none-any.whl", files, version)
+def checkout(folder, version, **changes):
+    """A copy of this one as `version`, changed (module of agent → text)."""
+    for name in ("agent", "drivers", "center", "deploy"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (
+        *REPOSITORY.glob("*.py"),
+        *(REPOSITORY / name for name in ("constraints.txt", "LICENSE", "CHANGELOG.md")),
+    ):
+        shutil.copy(path, folder)
+    for module, text in {"__init__": f'__version__ = "{version}"\n', **changes}.items():
+        (folder / "agent" / f"{module}.py").write_text(text)
     return folder
+
+
+def package(folder, source=REPOSITORY):
+    """The Debian package of a checkout, for this Python alone, in `folder`."""
+    stage = folder / "stage"
+    site = stage / "opt/iot-agent/lib" / f"python3.{sys.version_info[1]}" / "site-packages"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+    call(*pip, "--no-index", "--find-links", wheelhouse(), "--target", site, "iot-edge-agent[sensors]")
+    shutil.rmtree(site / "bin")
+    architecture = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True).stdout
+    call(source / "deploy/debian/package", "iot-agent", architecture.strip(), stage, folder, "-Znone")
+    return next(folder.glob("*.deb"))
 
 
 class Machine:
