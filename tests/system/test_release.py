@@ -49,6 +49,18 @@ enabled = false
 [status]
 listen = ""
 """
+SERVE = """
+iot-center serve --config /etc/iot-center/center.toml >/tmp/log 2>&1 & pid=$!
+while ! python3 -c '
+import urllib.request
+answer = urllib.request.urlopen("http://127.0.0.1:5098/health")
+print(answer.read(), answer.status, sep="\\n")' 2>/dev/null; do
+  kill -0 $pid || { cat /tmp/log; exit 1; }
+  sleep 1
+done
+kill $pid
+wait $pid || cat /tmp/log
+"""
 OWN = {  # as pip --target leaves a package
     "mine.py": "from drivers.virtual import Virtual\n\n\nclass Mine(Virtual):\n    pass\n",
     "mine-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: mine\nVersion: 1\n",
@@ -118,7 +130,27 @@ def newer(deb, folder, version):
     return made
 
 
-@pytest.mark.parametrize(("suite", "arch"), CASES, ids=["-".join(case) for case in CASES])
+each = pytest.mark.parametrize(("suite", "arch"), CASES, ids=["-".join(case) for case in CASES])
+
+
+@each
+def test_the_center_installs_and_serves(tmp_path, suite, arch):
+    (deb,) = DIST.glob(f"iot-center_*_{arch}.deb")
+    debian = Folder(tmp_path, suite, arch)
+    shutil.copy(deb, debian.root / "center.deb")
+    debian.apt("update")
+    begin = time.monotonic()
+    assert "Next: sudo iot-center init" in debian.apt("install", "--no-install-recommends", "/center.deb")
+    print(f"{suite} {arch}: the center is installed in {time.monotonic() - begin:.0f} s")
+    assert debian("iot-center", "--version").strip().endswith(deb.name.split("_")[1])
+    debian("iot-center", "init", "--embedded", "--host", "127.0.0.1", "--port", "5098")
+    said = debian("sh", "-c", SERVE)
+    assert said.splitlines()[-1] == "200"
+    debian.apt("purge", "iot-center")
+    assert (debian.root / "var/lib/iot-center/iot-center.sqlite3").exists()
+
+
+@each
 def test_install_measure_upgrade_over_what_waits_deliver_and_remove(tmp_path, suite, arch):
     (deb,) = DIST.glob(f"iot-edge-agent_*_{arch}.deb")
     version = deb.name.split("_")[1]
