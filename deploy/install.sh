@@ -41,6 +41,7 @@ command -v dpkg-deb >/dev/null ||
   fail "$(/usr/bin/python3 --version) is too old: 3.11 or newer is needed (Raspberry Pi OS Bookworm or later)"
 /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || fail "no python3-venv: apt-get install python3-venv"
 for folder in /opt /var/tmp; do
+  [ -d "$folder" ] || folder=/ # dpkg takes an empty /opt away
   free_kb=$(df -Pk "$folder" | awk 'NR == 2 { print $4 }')
   [ "$free_kb" -ge 200000 ] || fail "only $((free_kb / 1024)) MB free on $folder: 200 MB are needed"
 done
