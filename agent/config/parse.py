@@ -85,9 +85,11 @@ def parse_settings(
 
 def _besides(data: dict[str, Any], found: list[str]) -> Iterator[str]:
     """What else is wrong, in the values and tables that have none of the problems which were found."""
-    data, touched = deepcopy(data), set()
+    data, touched, driverless = deepcopy(data), set(), set()
     for name in filter(None, map(_NAMED.match, found)):
         touched.add(name["section"])
+        if name["key"] == "driver":
+            driverless.add(name["index"])
         table = data.get(name["section"])
         if name["index"] and isinstance(table, list):
             table = table[int(name["index"])]
@@ -101,7 +103,9 @@ def _besides(data: dict[str, Any], found: list[str]) -> Iterator[str]:
         return
     yield from out_of_limits(settings)
     for line in contradictions(settings):
-        if (where := _NAMED.match(line)) and where["section"] in data.keys() - touched:
+        where = _NAMED.match(line)
+        whole = where and where["section"] in data.keys() - touched
+        if whole or (where and where["option"] and where["index"] not in driverless):
             yield line
 
 

@@ -205,6 +205,13 @@ def test_values_of_the_wrong_type_hide_no_other_problem_and_make_none():
     assert len(text.splitlines()) == 3  # not: both are there
 
 
+def test_a_wrong_key_of_a_sensor_hides_no_wrong_option_of_its_driver():
+    wrong = {"interval": "25", "foo": 1, "bus": -3}
+    text = problem({**CENTER, "sensor": [{"driver": "bme280", **wrong}, {"driver": 5, "bar": 1}]})
+    told = [line.split(": ", 2)[2].split(" = ")[0].split(" is ")[0] for line in text.splitlines()]
+    assert [said.partition(": ")[0] for said in told] == ["interval", "driver", "no option 'foo'", "option 'bus'"]
+
+
 def test_sensors_that_share_no_quantity_need_no_name():
     tables = [{"driver": "sht4x"}, {"driver": "veml7700"}, {"driver": "ds18b20", "name": "roof"}]
     assert len(parse_settings({**CENTER, "sensor": tables[:2]}, "agent.toml", {}).sensor) == 2
