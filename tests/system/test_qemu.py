@@ -78,7 +78,6 @@ def test_promise_1_a_power_cut_loses_no_committed_point_and_at_most_the_loss_win
     disk = tmp_path / "disk"
     with Machine(tmp_path / "machine") as machine:
         machine.chroot("/src/deploy/install.sh", "--wheelhouse", "/wheelhouse")
-        (machine.root / "etc/iot-agent").mkdir()
         for path, text in (
             ("etc/iot-agent/agent.toml", CONFIG),
             ("usr/local/lib/monitor.py", MONITOR),
