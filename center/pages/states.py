@@ -9,8 +9,8 @@ from typing import TypeGuard
 
 from markupsafe import Markup
 
-from agent.status.health_rules import CAUSES, WORDS, Trouble
 from center.context import current_center
+from center.health import troubles
 from center.pages import presentation
 from center.stores.telemetry import DAY_NS, HOUR_NS, SECOND_NS, Curve, LastValue, Sensor, Value, labels, several
 from center.tables import ordered
@@ -30,7 +30,9 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """Something that a person should look at. `since_ns` where a time says more than words."""
+    """Something that a person should look at: `kind` is warning for a silent device, alert where a rule says so, danger
+    where the agent does. `since_ns` where a time says more than words.
+    """
 
     device_id: str
     text: str
@@ -128,27 +130,6 @@ def health_alerts(health: Mapping[str, Sequence[LastValue]]) -> list[Alert]:
         if "clock_good" in values and values["clock_good"].value == 0:
             alerts.append(Alert(device_id, "The clock is not synchronised: points wait for their time", "danger"))
     return alerts
-
-
-def troubles(health: Sequence[LastValue]) -> list[Trouble]:
-    """What is wrong with a device's sensors: a point of a sensor beside the newest one of the agent says so
-    (agent/status/self_telemetry.py). One that is older is over.
-    """
-    now = newest([last for last in health if last.sensor == Sensor()]) or 0
-    current = [last for last in health if last.sensor != Sensor() and last.time_ns >= now]
-    causes = dict(enumerate(CAUSES.values(), 1))
-    why = {
-        last.sensor: causes.get(int(last.value), "")
-        for last in current
-        if last.field == "cause" and is_number(last.value)
-    }
-    found = []
-    for last in current:
-        kind, _, quantity = last.field.partition("_")
-        if kind in WORDS and is_number(last.value):
-            known = why.get(last.sensor, "") if kind == "failing" else ""
-            found.append(Trouble(last.sensor.name, kind, last.value, quantity, known))
-    return found
 
 
 def temperature_sparks(device_ids: list[str], now: int) -> dict[str, Markup]:

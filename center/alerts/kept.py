@@ -1,0 +1,144 @@
+"""Rules, receivers, alerts and their events as documents of the registry."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from agent.config.records import VALIDATION
+from agent.util.secret import Secret
+from center.alerts.rules import Event, Rule, RuleError, State, checked
+from center.stores.registry import Registry
+
+RULE, RECEIVER, ALERT, EVENT, SEEN = "rule", "receiver", "alert", "event", "seen"
+EVENTS = 200  # that are kept
+PARTS = 256  # documents that the alerts of a rule are spread over
+WAITING, SENT, GIVEN_UP = "", "sent", "given up"
+
+
+class Key(NamedTuple):
+    """What an alert is of. `about`: Rule.about."""
+
+    device: str
+    sensor: str
+    about: str
+
+    @property
+    def part(self) -> int:
+        return zlib.crc32(self.device.encode()) % PARTS
+
+
+States = Mapping[Key, State]
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """Who is told. `shown`: of the address what is no secret."""
+
+    name: str
+    url: Secret
+    shown: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A beginning or an end, of all devices of one look, and how far each receiver was told of it: WAITING, SENT, or
+    why not (yet). `number` counts them.
+    """
+
+    number: int
+    at_ns: int
+    rule: str
+    event: Event
+    title: str
+    text: str
+    receivers: Mapping[str, str]
+
+    @property
+    def waiting(self) -> list[str]:
+        return [i for i, how in self.receivers.items() if how != SENT and not how.startswith(GIVEN_UP)]
+
+
+def rules(registry: Registry) -> dict[str, Rule]:
+    """By id, in the order of names; without those of a later version."""
+    found = {}
+    for rule_id, text in registry.documents(RULE).items():
+        try:
+            found[rule_id] = checked(json.loads(text))
+        except (*VALIDATION, ValueError):
+            continue
+    return dict(sorted(found.items(), key=lambda item: (item[1].name, item[0])))
+
+
+def keep_rule(registry: Registry, rule_id: str, given: Any) -> Rule:
+    """Of a rule's fields, as JSON or as asdict() gives them. RuleError for what is no rule, or names a receiver that is
+    none.
+    """
+    rule, known = checked(json.loads(_json(given))), receivers(registry)
+    if unknown := [one for one in rule.receivers if one not in known]:
+        raise RuleError({"receivers": f"there is no receiver {', '.join(unknown)}"})
+    registry.keep_document(RULE, rule_id, _json(asdict(rule)))
+    return rule
+
+
+def forget_rule(registry: Registry, rule_id: str) -> None:
+    """And that its alerts were seen; these are ended by who holds the lease."""
+    for kind in (RULE, SEEN):
+        registry.keep_document(kind, rule_id, None)
+
+
+def receivers(registry: Registry) -> dict[str, Receiver]:
+    found = {i: json.loads(text) for i, text in registry.documents(RECEIVER).items()}
+    known = {i: Receiver(one["name"], Secret(one["url"]), one["shown"]) for i, one in found.items()}
+    return dict(sorted(known.items(), key=lambda item: item[1].name))
+
+
+def keep_receiver(registry: Registry, receiver_id: str, receiver: Receiver) -> None:
+    text = _json({"name": receiver.name, "url": receiver.url.reveal(), "shown": receiver.shown})
+    registry.keep_document(RECEIVER, receiver_id, text)
+
+
+def alerts(registry: Registry) -> dict[str, dict[Key, State]]:
+    """What has begun, or is about to, by rule."""
+    found: dict[str, dict[Key, State]] = defaultdict(dict)
+    for name, text in registry.documents(ALERT).items():
+        for *key, since, value, fired in json.loads(text):
+            found[name.rpartition(".")[0]][Key(*key)] = State(since, value, fired)
+    return found
+
+
+def keep_alerts(registry: Registry, rule_id: str, states: States, parts: Iterable[int]) -> None:
+    """Write those parts of a rule's alerts."""
+    rows: dict[int, list[list[Any]]] = {part: [] for part in parts}
+    for key, state in states.items():
+        if key.part in rows:
+            rows[key.part].append([*key, state.since_ns, state.value, state.fired_ns])
+    for part, held in rows.items():
+        registry.keep_document(ALERT, f"{rule_id}.{part}", _json(held) if held else None)
+
+
+def events(registry: Registry) -> list[Told]:
+    """The newest first."""
+    found = [Told(**json.loads(text)) for text in registry.documents(EVENT).values()]
+    return sorted(found, key=lambda told: -told.number)
+
+
+def keep_event(registry: Registry, told: Told) -> None:
+    """In the place of the one that is EVENTS older."""
+    registry.keep_document(EVENT, str(told.number % EVENTS), _json(asdict(told)))
+
+
+def unseen(registry: Registry) -> dict[str, States]:
+    """The alerts by rule that nobody has marked as seen since they began."""
+    known = alerts(registry)
+    seen = registry.documents(SEEN) if known else {}
+    found = {i: {k: s for k, s in of.items() if s.fired_ns > int(seen.get(i, 0))} for i, of in known.items()}
+    return {rule_id: states for rule_id, states in found.items() if states}
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
