@@ -20,9 +20,11 @@ from flask.json.provider import DefaultJSONProvider
 from waitress import wasyncore
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from agent.util.loops import LoopThread
 from agent.util.secret import Secret
 from center import answers, guard, pages, security
-from center.api import forwarding, registration, telemetry
+from center.alerts.watch import Watch
+from center.api import alerts, forwarding, registration, telemetry
 from center.context import EXTENSION, Center, client_gone, current_center
 from center.embedded import registry as embedded_registry
 from center.embedded import schema as embedded_schema
@@ -87,6 +89,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     answers.init_app(app)
     app.register_blueprint(registration.blueprint)
     app.register_blueprint(telemetry.blueprint)
+    app.register_blueprint(alerts.blueprint)
     pages.init_app(app)
     if settings.server.proxies:
         n = settings.server.proxies
@@ -222,6 +225,7 @@ class Running:
         center = app.extensions[EXTENSION]
         self._ahead = threading.Thread(target=_read_ahead, args=(center,), name="center-ahead", daemon=True)
         self._ahead.start()
+        self._alerts = LoopThread("center-alerts", Watch(center))
 
     @property
     def url(self) -> str:
@@ -248,7 +252,9 @@ class Running:
         if self._stop.is_set():
             return
         self._stop.set()
+        self._alerts.stop()
         self._thread.join()
+        self._alerts.join(timeout=GRACE_S)
         self._ahead.join(timeout=GRACE_S)
         self._server.task_dispatcher.shutdown(timeout=10)
         wasyncore.close_all(self._server.map)

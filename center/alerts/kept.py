@@ -28,6 +28,11 @@ class Key(NamedTuple):
     about: str
 
     @property
+    def whose(self) -> str:
+        """What people call the sensor; "" where it has no name."""
+        return self.sensor.partition("(")[0].strip()
+
+    @property
     def part(self) -> int:
         return zlib.crc32(self.device.encode()) % PARTS
 

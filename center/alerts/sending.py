@@ -86,4 +86,4 @@ def hidden(url: Secret, text: str) -> str:
     for part in sorted(set(re.split(r"[:/?&=@,+#\s]+", url.reveal())[1:]), key=len, reverse=True):
         if len(part) > 3 and part != host:
             text = text.replace(part, "…")
-    return text[:200]
+    return text[:200].rstrip(".")

@@ -144,7 +144,7 @@ class Watch:
         lines = []
         for key, value, since in begun[:NAMED]:
             name = people.get(key.device, Profile()).name
-            who = (f"{name} ({key.device})" if name else key.device) + (f", {key.sensor}" if key.sensor else "")
+            who = (f"{name} ({key.device})" if name else key.device) + (f", {key.whose}" if key.whose else "")
             lasted = f", after {rough_duration((now - since) / 1e9)}" if event == "ends" else ""
             lines.append(f"{who}: {said(rule, value)}{lasted}")
         if len(begun) > NAMED:

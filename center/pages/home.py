@@ -6,7 +6,9 @@ from typing import Any
 
 from flask import render_template, request
 
-from center.context import current_center
+from center.alerts import kept
+from center.alerts.rules import said
+from center.context import Center, current_center
 from center.pages import live
 from center.pages.blueprint import is_part, live_page, pages
 from center.pages.states import Alert, health_alerts, shown, stale_after_s, state_of, temperature_sparks
@@ -35,7 +37,7 @@ def home() -> str:
         "home.html",
         total=len(registered),
         counts={name: sum(s.name == name for s in states.values()) for name in ("live", "silent", "waiting")},
-        alerts=health_alerts(health) + sorted(silent, key=lambda a: -(a.since_ns or 0)),
+        alerts=_fired(center) + health_alerts(health) + sorted(silent, key=lambda a: -(a.since_ns or 0)),
         recent=[(i, states[i], seen[i]) for i in recent],
         values={i: shown(v, now, stale_after_s(health.get(i, ()))) for i, v in values.items()},
         stale_after={i: stale_after_s(health.get(i, ())) for i in recent},
@@ -43,6 +45,19 @@ def home() -> str:
         strangers=sorted(strangers.items(), key=lambda item: -item[1])[:RECENT],
         silent_after=center.settings.devices.silent_after,
     )
+
+
+def _fired(center: Center) -> list[Alert]:
+    """What rules say, until somebody has seen it; the newest first."""
+    unseen = kept.unseen(center.registry)
+    rules = kept.rules(center.registry) if unseen else {}
+    found = [
+        Alert(key.device, f"{rules[i].name}: {said(rules[i], state.value)}", "alert", state.since_ns)
+        for i, states in unseen.items()
+        for key, state in states.items()
+        if i in rules
+    ]
+    return sorted(found, key=lambda alert: -(alert.since_ns or 0))
 
 
 @pages.get("/live.json")

@@ -13,7 +13,7 @@ from center.context import EXTENSION
 from center.stores.telemetry import ENVIRONMENT, Point
 from tests.center_helpers import PASSWORD, text_of
 
-PAGES = ["/", "/devices", "/virtual", "/query", "/write", "/buckets", "/create", "/enrollment-keys", "/help"]
+PAGES = ["/", "/devices", "/virtual", "/query", "/write", "/buckets", "/create", "/enrollment-keys", "/help", "/alerts"]
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/dashboards"])

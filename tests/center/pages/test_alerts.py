@@ -1,0 +1,142 @@
+"""The page of alerts: rules, receivers, what is firing and what happened."""
+
+import html
+import re
+from urllib.parse import urlsplit
+
+import pytest
+
+from agent.util.secret import Secret
+from center.alerts import kept, sending
+from center.alerts.kept import Key, Receiver, Told
+from center.alerts.rules import State
+from center.pages.alerts import EXAMPLES
+from tests.center_helpers import PASSWORD, text_of
+
+FROST = {"name": "Frost", "what": "below", "field": "Temperature", "threshold": "2", "scope": "all"}
+
+
+def shown(page, name):
+    found = re.search(rf'name="{name}"[^>]*value="([^"]*)"', page.text)
+    return found and html.unescape(found[1])
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_fills_the_form_and_is_kept_as_it_is(client, center, example):
+    page = client.get(f"/alerts/rules/new?example={example}")
+    rule = EXAMPLES[example]
+    assert shown(page, "name") == rule.name
+    assert float(shown(page, "threshold")) == rule.threshold
+    sent = {f: getattr(rule, f) for f in rule.__dataclass_fields__ if f not in {"receivers", "enabled"}}
+    assert client.post("/alerts/rules/new", data=sent).status_code == 302
+    assert list(kept.rules(center.registry).values()) == [rule]
+
+
+def test_a_rule_is_kept_changed_switched_copied_and_deleted(client, center):
+    kept.keep_receiver(center.registry, "p", Receiver("Phone", Secret("ntfy://x"), "ntfy://…"))
+    client.post("/alerts/rules/new", data={**FROST, "receivers": ["p"]})
+    ((rule_id, rule),) = kept.rules(center.registry).items()
+    assert (rule.threshold, rule.receivers, rule.enabled) == (2, ("p",), True)
+    assert "Frost Temperature below 2 °C On all Phone" in text_of(client.get("/alerts"))
+    client.post(f"/alerts/rules/{rule_id}/switch")
+    client.post(f"/alerts/rules/{rule_id}", data={**FROST, "threshold": "1"})
+    rule = kept.rules(center.registry)[rule_id]
+    assert (rule.threshold, rule.receivers, rule.enabled) == (1, (), False)
+    assert shown(client.get(f"/alerts/rules/new?copy={rule_id}"), "threshold") == "1.0"
+    assert len(kept.rules(center.registry)) == 1
+    client.post(f"/alerts/rules/{rule_id}/delete")
+    assert kept.rules(center.registry) == {}
+    assert client.post(f"/alerts/rules/{rule_id}/switch").status_code == 404
+    assert client.get(f"/alerts/rules/{rule_id}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"threshold": "cold"}, "Not a valid float value"),
+        ({"field": ""}, "Name what is measured"),
+        ({"scope": "device"}, "Name the device"),
+        ({"what": "silent", "threshold": "0"}, "one above 0"),
+        ({"name": ""}, "Give the rule a name"),
+        ({"receivers": ["nobody"]}, "valid choice"),
+    ],
+)
+def test_what_is_wrong_with_a_rule_is_said_at_its_field_and_nothing_is_lost(client, center, wrong, words):
+    answer = client.post("/alerts/rules/new", data=FROST | wrong)
+    assert answer.status_code == 400
+    if "receivers" not in wrong:
+        assert words in text_of(answer)
+    assert shown(answer, "name") == (FROST | wrong)["name"]
+    assert kept.rules(center.registry) == {}
+
+
+def test_an_address_is_never_shown_again_and_its_receiver_can_be_tried(client, center, monkeypatch):
+    url = "json://user:PASSword1@10.0.0.7/SECRETpath"
+    client.post("/alerts/receivers", data={"name": "Hook", "url": url})
+    ((receiver_id, receiver),) = kept.receivers(center.registry).items()
+    assert receiver.url.reveal() == url
+    asked = []
+    for why in ("nobody there", ""):
+        monkeypatch.setattr(sending, "send", lambda url, *_, good, why=why: asked.append(url.reveal()) or why)
+        client.post(f"/alerts/receivers/{receiver_id}/test")
+        page = client.get("/alerts")
+        assert ("The test did not reach Hook: nobody there" if why else "The test is sent to Hook.") in text_of(page)
+        assert "json://10.0.0.7" in page.text
+        assert "SECRET" not in page.text
+        assert "PASSword1" not in page.text
+    assert asked == [url, url]
+    kept.keep_rule(center.registry, "r", {"name": "x", "what": "clock", "receivers": [receiver_id]})
+    client.post(f"/alerts/receivers/{receiver_id}/delete")
+    assert kept.receivers(center.registry) == {}
+    assert kept.rules(center.registry)["r"].receivers == ()
+
+
+def test_an_address_that_is_wrong_or_of_this_machine_is_refused_and_not_repeated(client, center):
+    for url in ("syslog://", "nosuch://SECRET", "SECRET"):
+        answer = client.post("/alerts/receivers", data={"name": "Hook", "url": url})
+        assert answer.status_code == 400
+        assert "SECRET" not in answer.text
+    assert kept.receivers(center.registry) == {}
+
+
+def fire(registry, device="attic", fired=1000):
+    kept.keep_rule(registry, "r", {"name": "Frost", "what": "below", "field": "Temperature", "threshold": 2})
+    key = Key(device, "bench (bme280)", "below Temperature")
+    kept.keep_alerts(registry, "r", {key: State(900, 1.5, fired)}, [key.part])
+
+
+def test_home_shows_what_fires_until_it_is_seen_and_again_when_it_begins_anew(client, center, pi_7):
+    fire(center.registry)
+    assert "Alert attic Frost: 1.5 °C" in text_of(client.get("/"))
+    page = client.get("/alerts")
+    assert "attic , bench: 1.5 °C" in text_of(page)
+    client.post("/alerts/rules/r/seen", data={"until": shown(page, "until")})
+    assert "Frost" not in text_of(client.get("/"))
+    assert "Seen Frost" in text_of(client.get("/alerts"))
+    fire(center.registry, fired=1001)
+    assert "Frost" in text_of(client.get("/"))
+
+
+def test_what_happened_is_told_with_whom_it_did_not_reach(client, center):
+    kept.keep_receiver(center.registry, "p", Receiver("Phone", Secret("ntfy://x"), "ntfy://…"))
+    for number, how in enumerate(("sent", "", "no route", "given up: no route"), 1):
+        kept.keep_event(center.registry, Told(number, 0, "r", "begins", f"Frost {number}", "attic: 1 °C", {"p": how}))
+    text = text_of(client.get("/alerts"))
+    assert "Phone: given up: no route Began" not in text  # the newest first
+    assert text.index("Frost 4") < text.index("Phone: given up: no route") < text.index("Frost 3")
+    assert text.index("Phone: no route; it is tried again") < text.index("Frost 2") < text.index("Phone: not sent yet")
+    assert "Phone" not in text.partition("Frost 1")[2]
+
+
+def test_who_is_no_administrator_changes_nothing_and_sees_no_receiver(guarded, app, center):
+    kept.keep_receiver(center.registry, "p", Receiver("Phone", Secret("ntfy://x"), "ntfy://…"))
+    fire(center.registry)
+    for path in ("rules/new", "rules/r", "rules/r/seen", "rules/r/delete", "receivers", "receivers/p/test"):
+        answer = guarded.post(f"/alerts/{path}", data=FROST)
+        assert (answer.status_code, urlsplit(answer.location).path) == (302, "/login")
+    assert list(kept.rules(center.registry)) == ["r"]
+    guarded.post("/login", data={"password": PASSWORD})
+    assert "Phone" in text_of(guarded.get("/alerts"))
+    app.config["WTF_CSRF_ENABLED"] = True
+    assert guarded.post("/alerts/rules/r/delete").status_code == 400
+    assert list(kept.rules(center.registry)) == ["r"]
