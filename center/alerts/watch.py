@@ -82,6 +82,7 @@ class Watch:
             self._states = None
             return False
         if self._states is None:
+            log.info("alerts are judged by this process from now on")
             self._states = kept.alerts(self._registry)
             events = kept.events(self._registry)
             self._told = {told.number: told for told in events if told.waiting}

@@ -302,6 +302,8 @@ PAGES = [
     "/buckets",
     "/create",
     "/enrollment-keys",
+    "/alerts",
+    "/alerts/rules/new?example=frost",
     "/help",
     "/offline",
 ]
