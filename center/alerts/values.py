@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import linear_regression
@@ -31,18 +31,20 @@ class Newest:
     seen: Mapping[str, int]
 
 
-def newest(telemetry: Telemetry, wanted: Mapping[Rule, Collection[str]], now: int) -> Newest:
-    """As few questions as answer all rules."""
+def newest(
+    telemetry: Telemetry, wanted: Mapping[Rule, Collection[str]], now: int, between: Callable[[], object]
+) -> Newest:
+    """As few questions as answer all rules; each may take its time, and `between` them something is called."""
 
     def ids(*whats: str) -> list[str]:
         return sorted({device for rule, devices in wanted.items() if rule.what in whats for device in devices})
 
     measured, told, since = ids(*MEASURED), ids("failing", "backlog", "rejected", "clock"), now - FRESH_NS
-    return Newest(
-        telemetry.last_values(measured, since_ns=since) if measured else {},
-        telemetry.last_values(told, measurement=HEALTH, since_ns=since) if told else {},
-        telemetry.last_seen(since_ns=now - SEEN_NS) if ids("silent") else {},
-    )
+    found = telemetry.last_values(measured, since_ns=since) if measured else {}
+    between()
+    health = telemetry.last_values(told, measurement=HEALTH, since_ns=since) if told else {}
+    between()
+    return Newest(found, health, telemetry.last_seen(since_ns=now - SEEN_NS) if ids("silent") else {})
 
 
 @dataclass(slots=True)

@@ -49,12 +49,14 @@ class Watch:
         self._busy: set[str] = set()
         self._fails: dict[str, tuple[int, float]] = {}  # of a receiver: how often in a row, and when it is tried again
         self._done: SimpleQueue[tuple[str, Sequence[int], str]] = SimpleQueue()
-        self._next_s = 0.0
+        self._next_s = self._asked_s = 0.0
 
     def step(self) -> float:
         """What was sent is written down at once; a look is taken when it is due."""
         try:
             self._settle()
+            if self._states is not None:
+                self._renew()
             if (started := time.monotonic()) >= self._next_s:
                 holds = self._look(now_ns(), started)
                 took = time.monotonic() - started
@@ -65,7 +67,7 @@ class Watch:
             log_once(error)
             self._memory, self._states = Memory(courses=self._memory.courses), None
             self._next_s = time.monotonic() + WAITING_S
-        return max(self._next_s - time.monotonic(), 0.1)
+        return min(max(self._next_s - time.monotonic(), 0.1), EVERY_S)
 
     def finish(self) -> None:
         try:
@@ -73,32 +75,41 @@ class Watch:
         except StoreError as error:
             log.debug("%s", error)  # it ends by itself
 
+    def _renew(self) -> bool:
+        """Whether the lease is held here. Asked for again well before it ends, also in a long look."""
+        if self._states is None or time.monotonic() > self._asked_s + LEASE_S / 6:
+            self._asked_s = time.monotonic()
+            if not self._registry.hold_lease(self._me):
+                self._states = None
+            elif self._states is None:
+                log.info("alerts are judged by this process from now on")
+                self._states = kept.alerts(self._registry)
+                events = kept.events(self._registry)
+                self._told = {told.number: told for told in events if told.waiting}
+                self._number = max((told.number for told in events), default=0)
+        return self._states is not None
+
     def _look(self, now: int, started: float) -> bool:
         """False where another replica holds the lease, or nothing is to be done."""
         rules = {rule_id: rule for rule_id, rule in kept.rules(self._registry).items() if rule.enabled}
         if not rules and not self._states and not self._told and not kept.alerts(self._registry):
+            self._states = None  # nor is the lease asked for
             return True
-        if not self._registry.hold_lease(self._me):
-            self._states = None
+        if not self._renew():
             return False
-        if self._states is None:
-            log.info("alerts are judged by this process from now on")
-            self._states = kept.alerts(self._registry)
-            events = kept.events(self._registry)
-            self._told = {told.number: told for told in events if told.waiting}
-            self._number = max((told.number for told in events), default=0)
         known = {device.id for device in self._registry.devices().devices} if rules else set()
         people = profiles(self._registry) if rules else {}
         wanted = {rule_id: scope(rule, known, people) for rule_id, rule in rules.items()}
-        there = newest(self._center.telemetry, {rule: wanted[i] for i, rule in rules.items()}, now)
+        there = newest(self._center.telemetry, {rule: wanted[i] for i, rule in rules.items()}, now, self._renew)
         judged = {i: self._judge(i, rule, wanted[i], there, now=now, steady_s=started) for i, rule in rules.items()}
-        if time.monotonic() - started > LEASE_S / 4 and not self._registry.hold_lease(self._me):
-            self._states = None
+        if not self._renew():
             return False
         for rule_id, (_, events_of) in judged.items():
             for event, begun in events_of.items():
                 self._tell(rule_id, rules[rule_id], event, begun, people=people, now=now)
-        for rule_id in rules.keys() | self._states.keys():  # of a rule that is gone, or off, they end without a word
+        for rule_id in (
+            rules.keys() | (self._states or {}).keys()
+        ):  # of a rule that is gone, or off, they end without a word
             self._keep(rule_id, judged[rule_id][0] if rule_id in judged else {})
         return True
 

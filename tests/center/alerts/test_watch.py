@@ -241,6 +241,23 @@ def test_only_the_replica_that_holds_the_lease_looks(world):
     assert world.look() == ["Over: Frost"]
 
 
+def test_the_lease_is_held_through_a_long_look_and_a_long_pause(world, monkeypatch):
+    world.rule()
+    world.rule("s", what="silent", field="", threshold=30)
+    world.rule("b", what="backlog", field="", threshold=1)
+    asked, hold = [], world.registry.hold_lease
+    monkeypatch.setattr(world.registry, "hold_lease", lambda me: asked.append(world.steady) or hold(me))
+    for name in ("last_values", "last_seen"):
+        asks = getattr(world.telemetry, name)
+        monkeypatch.setattr(world.telemetry, name, lambda *a, asks=asks, **k: (world.pass_by(0.4), asks(*a, **k))[1])
+    end = world.steady + 1500
+    while world.steady < end:
+        world.point("attic", 1)
+        world.pass_by(world.watch.step() / 60)
+    assert max(b - a for a, b in pairwise(asked)) <= 48  # two questions of 24 s: nothing is asked in between
+    assert len(world.history()) >= 1
+
+
 def test_without_rules_nobody_is_asked_for_anything(world):
     world.telemetry.last_values = world.telemetry.last_seen = lambda *_, **__: pytest.fail("asked")
     world.registry.devices = lambda: pytest.fail("asked")
