@@ -11,7 +11,9 @@ from center.influx.roll import Known, Roll, since
 from center.stores.registry import LEASE_S, check_document
 from center.stores.rows import Row
 
-TEXTS = '|> filter(fn: (r) => r._field == "text") |> group() |> keep(columns: ["_time", "_value", "kind", "name"])'
+COLUMNS = '["_time", "_value", "kind", "name"]'
+# Of each document its newest text only: the storage engine finds that, however often it was written anew.
+TEXTS = f'|> filter(fn: (r) => r._field == "text") |> last() |> group() |> keep(columns: {COLUMNS})'
 BIDS = '|> filter(fn: (r) => r._field == "bid") |> group() |> sort(columns: ["_time"]) |> keep(columns: ["_value"])'
 
 

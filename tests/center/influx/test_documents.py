@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from center.influx.documents import Texts, holder_of
+from center.influx.documents import TEXTS, Texts, holder_of
+from tests.center_helpers import influx_settings, stores
 
 
 def row(time_ns, text, name="a", kind="device"):
@@ -38,6 +39,16 @@ def test_the_newest_text_stays_in_whatever_order_they_come_into_sight(rows, rand
         key: text for key, (_, text) in newest.items() if text != "-"
     }
     assert texts.since_ns == max((row["_time"] for row in rows), default=None)
+
+
+@pytest.mark.influxdb
+def test_of_a_document_that_is_written_often_only_the_newest_text_is_read():
+    with influx_settings() as settings, stores(settings) as (registry, _):
+        for text in ("1", "2", "3", None):
+            registry.keep_document("device", "a", text)
+            registry.keep_document("device", "b", "1")
+            rows = registry._rows("document", TEXTS)
+            assert sorted((row["name"], row["_value"]) for row in rows) == [("a", text or "-"), ("b", "1")]
 
 
 @pytest.mark.parametrize(
