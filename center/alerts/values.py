@@ -91,6 +91,10 @@ class Memory:
             return rise if whole or rise > rule.threshold else None
         return abs(linear_regression(times, values).slope) if whole and len(samples) > 2 else None
 
+    def keep(self, known: Collection[str]) -> None:
+        """Forget the courses of other rules."""
+        self.courses = {key: samples for key, samples in self.courses.items() if key[0] in known}
+
     def values(  # noqa: PLR0917 - all that a value may come from
         self, rule_id: str, rule: Rule, device: str, there: Newest, firing: Collection[str], now: int, steady_s: float
     ) -> Values:

@@ -102,6 +102,7 @@ class Watch:
         wanted = {rule_id: scope(rule, known, people) for rule_id, rule in rules.items()}
         there = newest(self._center.telemetry, {rule: wanted[i] for i, rule in rules.items()}, now, self._renew)
         judged = {i: self._judge(i, rule, wanted[i], there, now=now, steady_s=started) for i, rule in rules.items()}
+        self._memory.keep({rule_id + rule.about for rule_id, rule in rules.items()})
         if not self._renew():
             return False
         for rule_id, (_, events_of) in judged.items():
@@ -195,8 +196,10 @@ class Watch:
         why = f"{GIVEN_UP}: the receiver was removed"
         if receiver:
             why = sending.send(receiver.url, *message(several, now_ns()), good=all(t.event == "ends" for t in several))
-            if bool(why) != (receiver_id in self._fails):  # said when it begins and when it is over
-                log.warning("alerts do not reach %s: %s", receiver.name, why or "they do again")
+            if why and receiver_id not in self._fails:  # said when it begins and when it is over
+                log.warning("an alert did not reach %s, and is sent again: %s", receiver.name, why)
+            elif not why and receiver_id in self._fails:
+                log.info("alerts reach %s again", receiver.name)
         self._done.put((receiver_id, [told.number for told in several], why))
         self.wakeup.set()
 

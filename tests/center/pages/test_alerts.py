@@ -2,6 +2,7 @@
 
 import html
 import re
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
@@ -10,6 +11,7 @@ from agent.util.secret import Secret
 from center.alerts import kept, sending
 from center.alerts.kept import Key, Receiver, Told
 from center.alerts.rules import State
+from center.context import EXTENSION
 from center.pages.alerts import EXAMPLES
 from tests.center_helpers import PASSWORD, text_of
 
@@ -137,6 +139,15 @@ def test_who_is_no_administrator_changes_nothing_and_sees_no_receiver(guarded, a
     assert list(kept.rules(center.registry)) == ["r"]
     guarded.post("/login", data={"password": PASSWORD})
     assert "Phone" in text_of(guarded.get("/alerts"))
+    guarded.post("/logout")
+    public = replace(center.settings, server=replace(center.settings.server, public_view=True))
+    app.extensions[EXTENSION] = replace(center, settings=public)
+    kept.keep_event(center.registry, Told(1, 0, "r", "begins", "Frost", "attic: 1 °C", {"p": "no route"}))
+    page = guarded.get("/alerts")
+    assert "Frost attic: 1 °C" in text_of(page)
+    assert not re.search("Phone|ntfy|no route|<form[^>]*alerts", page.text)
+    app.extensions[EXTENSION] = center
+    guarded.post("/login", data={"password": PASSWORD})
     app.config["WTF_CSRF_ENABLED"] = True
     assert guarded.post("/alerts/rules/r/delete").status_code == 400
     assert list(kept.rules(center.registry)) == ["r"]
