@@ -7,6 +7,7 @@ and the host's clock are shared. What the server holds is counted by the server'
 from __future__ import annotations
 
 import resource
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +20,7 @@ from typing import Any
 from agent.config.parse import parse_settings
 from agent.config.settings import Settings
 from agent.delivery.writer import Writer
-from agent.fleet.center import DEFAULT_PORT, CenterProcess, free_port, pass_time, stored
+from agent.fleet.center import CenterProcess, free_port, pass_time, stored
 from agent.fleet.shared_loops import SharedLoops
 from agent.service import Service
 from agent.status.snapshot import LEDGER
@@ -29,6 +30,8 @@ from agent.util.http import Answer
 WORKERS = 16
 REGISTERED_WITHIN_S = 120
 DRAIN_S = 60
+PORTS = range(20_000, 32_000)
+"""Of its own center: nobody's default, so that another simulation does not take it while it is stopped."""
 SHOWN_S = 10
 """A store may show what it took some seconds later (VictoriaMetrics: one or two)."""
 DONE = 204
@@ -167,7 +170,7 @@ def simulate(plan: Plan, folder: Path, progress: Callable[[str, float], None]) -
     with ExitStack() as stack:
         center, url = None, plan.center
         if url is None:
-            center = CenterProcess(free_port(DEFAULT_PORT), folder / "center")
+            center = CenterProcess(free_port(secrets.choice(PORTS)), folder / "center")
             stack.callback(center.stop)
             center.start()
             url = center.url
