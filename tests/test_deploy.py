@@ -157,6 +157,22 @@ class TestBootPartition:
         assert (tmp_path / "etc/enrollment.key").stat().st_mode & 0o777 == 0o640
         assert not (tmp_path / "boot/iot-agent-enrollment.key").exists()
 
+    def test_a_key_in_a_comment_of_the_configuration_is_taken_as_well_and_not_in_the_place_of_one_that_is_there(
+        self, tmp_path
+    ):
+        (tmp_path / "boot").mkdir()
+        text = '# for attic\r\n# enrollment key: 3f9a.k3y_-\r\n[center]\r\nurl = "http://c:5000"'
+        (tmp_path / "boot/iot-agent.toml").write_text(text, newline="")
+        assert self.take(tmp_path).returncode == 0
+        key, taken = tmp_path / "etc/enrollment.key", tmp_path / "etc/agent.toml"
+        assert key.read_text() == "3f9a.k3y_-\n"
+        assert key.stat().st_mode & 0o777 == taken.stat().st_mode & 0o777 == 0o640
+        assert taken.read_text() == text.replace("\r", "")
+        taken.unlink()
+        key.write_text("mine")
+        assert self.take(tmp_path).returncode == 0
+        assert key.read_text() == "mine"
+
     def test_a_configuration_that_is_there_is_never_replaced(self, tmp_path):
         for folder in ("boot", "etc"):
             (tmp_path / folder).mkdir()

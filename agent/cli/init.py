@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from agent.util.errors import AgentError
 from agent.util.questions import ask, place
 
 HEAD = "# Made by iot-agent init. Every key, its default and what it is for: iot-agent config\n"
+MAX_KEY = 65_536  # characters
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -29,10 +31,12 @@ LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 @click.option("--org", help="Organization in InfluxDB.")
 @click.option("--bucket", help="Bucket in InfluxDB.")
 @click.option(
-    "--key-file", type=click.Path(path_type=Path), help="Holds the center's enrollment key, or InfluxDB's token."
+    "--key-file",
+    type=click.Path(path_type=Path),
+    help="Holds the center's enrollment key, or InfluxDB's token; - is standard input.",
 )
 @click.option("--sensor", "drivers", multiple=True, metavar="DRIVER", help="Like bme280, or virtual; several times.")
-@click.option("--interval", type=Duration(), help="Between two points, like 10s.")
+@click.option("--interval", type=Duration(), help="Between two points, like 10s. Default: as the center says.")
 @click.option("--device-id", help="Default: derived from the board.")
 @click.option("--force", is_flag=True, help="Replace a configuration that is there.")
 @click.option("--no-start", is_flag=True, help="Leave the service as it is.")
@@ -53,8 +57,11 @@ def init(_: Context, *, force: bool, no_start: bool, device_id: str | None, **gi
     device = f"[device]\nid = {_quoted(device_id)}\n\n" if device_id else ""
     target = _target(config, given)
     tables = _sensors(given["drivers"])
-    interval = given["interval"] or ask("--interval", "Measure every", "10s", Duration())
-    sensors = "\n".join(f"{table}interval = {_quoted(format_duration(interval))}\n" for table in tables)
+    interval = given["interval"]
+    if given["influxdb"] and not interval:
+        interval = ask("--interval", "Measure every", "10s", Duration())
+    every = f"interval = {_quoted(format_duration(interval))}\n" if interval else ""  # a file's wins over the center's
+    sensors = "\n".join(f"{table}{every}" for table in tables)
     text = f"{HEAD}{device}{sensors}\n{target.text}"
     settings = parse_settings(tomllib.loads(text), str(config), {})
     if target.secret:
@@ -105,12 +112,16 @@ def _target(config: Path, given: dict[str, Any]) -> Target:
 
 def _secret(file: Path | None, prompt: str, default: str | None) -> str:
     """What is in the file or, unseen, typed: never an option, which other users could read in the process list."""
-    if file is None:
+    piped = file == Path("-") and not sys.stdin.isatty()
+    if file is None or (file == Path("-") and not piped):
         return str(ask("--key-file", prompt, default, hidden=True)).strip() if prompt else ""
     try:
-        return file.read_text(encoding="utf-8-sig").strip()
+        secret = (sys.stdin.read(MAX_KEY) if piped else file.read_text(encoding="utf-8-sig")).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise AgentError(f"--key-file {file} cannot be read: {error}") from error
+    if not secret:
+        raise AgentError(f"--key-file {file} holds no key")
+    return secret
 
 
 def _sensors(drivers: Sequence[str]) -> list[str]:

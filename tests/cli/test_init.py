@@ -61,6 +61,17 @@ def test_promise_7_a_key_is_put_beside_the_configuration_for_the_owner_alone_and
     assert "SECRET-KEY" not in said.output + config.read_text()
 
 
+def test_promise_7_a_key_comes_by_standard_input_and_an_empty_one_is_said(config, tmp_path):
+    options = ("--config", str(config), "--center", "http://c:5000", "--key-file", "-", "--sensor", "virtual")
+    said = CliRunner().invoke(main, ["init", *options], input="\n")
+    assert (said.exit_code, said.stderr) == (1, "iot-agent: --key-file - holds no key\n")
+    assert not config.exists()
+    said = CliRunner().invoke(main, ["init", *options], input="SECRET-KEY\n")
+    assert said.exit_code == 0, said.output
+    assert (tmp_path / "enrollment.key").read_text() == "SECRET-KEY\n"
+    assert "SECRET-KEY" not in said.output + config.read_text()
+
+
 def test_an_influxdb_and_two_sensors(config, tmp_path):
     (tmp_path / "token").write_text("TOKEN")
     options = ("--influxdb", "http://i:8086", "--org", "o", "--key-file", str(tmp_path / "token"))
@@ -111,9 +122,9 @@ def test_what_the_scan_finds_is_taken_and_a_sensor_that_does_not_answer_is_said(
     assert "starts all the same" in said.stdout
 
 
-def test_at_a_terminal_it_asks_five_questions(tmp_path):
-    """Center or InfluxDB, address, key, sensor, interval; the key is not echoed."""
-    answers = ["center", "http://center.lan:5000", "SECRET-KEY", "virtual", "5s"]
+def test_at_a_terminal_it_asks_four_questions(tmp_path):
+    """Center or InfluxDB, address, key, sensor; the key is not echoed, and the interval is the center's to say."""
+    answers = ["center", "http://center.lan:5000", "SECRET-KEY", "virtual"]
     terminal, theirs = pty.openpty()
     command = [sys.executable, "-m", "agent.cli", "init", "--config", "agent.toml"]
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "TERM": "dumb"}
@@ -135,7 +146,8 @@ def test_at_a_terminal_it_asks_five_questions(tmp_path):
     assert b"SECRET-KEY" not in said
     assert (tmp_path / "enrollment.key").read_text() == "SECRET-KEY\n"
     settings = load_settings(tmp_path / "agent.toml", {})
-    assert (settings.center.url, settings.sensor[0].interval) == ("http://center.lan:5000", 5)
+    assert settings.center.url == "http://center.lan:5000"
+    assert settings.named.isdisjoint({"sensor[0].interval"})
 
 
 def test_the_unit_of_a_wheel_starts_the_python_it_is_installed_in_and_nothing_that_only_debian_brings():
