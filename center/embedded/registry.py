@@ -25,6 +25,8 @@ from center.stores.registry import (
     matches,
     new_enrollment_key,
     not_yours,
+    of_device,
+    opens,
     refusal,
 )
 from center.times import now_ns
@@ -73,14 +75,14 @@ class EmbeddedRegistry:
             key = secrets.token_hex(8)
             if row is None:
                 if needs_key and not administrator:
-                    _use_enrollment_key(connection, enrollment_key, now)
+                    _use_enrollment_key(connection, enrollment_key, device_id, now)
                 check_secret(secret)
                 created, kept = now, digest(secret)
             else:
                 old, kept, created = row
                 if not administrator and not matches(secret, kept):
                     if needs_key:
-                        _valid_enrollment_key(connection, enrollment_key, now)
+                        _valid_enrollment_key(connection, enrollment_key, device_id, now)
                     raise ConflictError(not_yours(device_id, bool(kept)))
                 connection.execute("DELETE FROM authorization WHERE key = ?", (old,))
             connection.execute(
@@ -129,10 +131,11 @@ class EmbeddedRegistry:
         return row[0] if row else None
 
     def make_enrollment_key(
-        self, *, note: str = "", uses: int | None = 1, expires_ns: int | None = None
+        self, *, note: str = "", uses: int | None = 1, expires_ns: int | None = None, device_id: str = ""
     ) -> tuple[EnrollmentKey, Secret]:
         key, secret = new_enrollment_key(note, uses, expires_ns)
-        row = (key.id, digest(secret), note, key.created_ns, expires_ns, uses, 0, 0)
+        kept = of_device(secret, device_id) if device_id else secret
+        row = (key.id, digest(kept), note, key.created_ns, expires_ns, uses, 0, 0)
         self.database.change("INSERT INTO enrollment_key VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *row)
         return key, secret
 
@@ -198,19 +201,19 @@ class EmbeddedRegistry:
         return Secret(self.database.row("SELECT value FROM setting WHERE name = 'session_key'")[0])
 
 
-def _valid_enrollment_key(connection: sqlite3.Connection, secret: Secret | None, now: int) -> str:
+def _valid_enrollment_key(connection: sqlite3.Connection, secret: Secret | None, device_id: str, now: int) -> str:
     """Its id. Raises EnrollmentError for any other."""
     row = connection.execute(
         f"SELECT hash, {_KEY} FROM enrollment_key WHERE id = ?",  # noqa: S608 - a constant
         (enrollment_id(secret),),
     ).fetchone()
-    if row is None or not matches(secret, row[0]) or not _enrollment_key(row[1:]).valid(now):
+    if row is None or not opens(secret, device_id, row[0]) or not _enrollment_key(row[1:]).valid(now):
         raise EnrollmentError(refusal(secret))
     return str(row[1])
 
 
-def _use_enrollment_key(connection: sqlite3.Connection, secret: Secret | None, now: int) -> None:
-    key_id = _valid_enrollment_key(connection, secret, now)
+def _use_enrollment_key(connection: sqlite3.Connection, secret: Secret | None, device_id: str, now: int) -> None:
+    key_id = _valid_enrollment_key(connection, secret, device_id, now)
     connection.execute("UPDATE enrollment_key SET used = used + 1 WHERE id = ?", (key_id,))
 
 

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from agent.util.secret import Secret
 from center.errors import EnrollmentError
 from center.influx.auth_bucket import AuthBucket
-from center.stores.registry import EnrollmentKey, digest, enrollment_id, matches, new_enrollment_key, refusal
+from center.stores.registry import (
+    EnrollmentKey,
+    digest,
+    enrollment_id,
+    new_enrollment_key,
+    of_device,
+    opens,
+    refusal,
+)
 from center.times import iso, now_ns, parse_time
 
 KEYS = '|> last() |> keep(columns: ["_time", "_field", "_value", "keyId"])'
@@ -18,14 +26,14 @@ class EnrollmentKeys(AuthBucket):
     """A part of the registry on InfluxDB."""
 
     def make_enrollment_key(
-        self, *, note: str = "", uses: int | None = 1, expires_ns: int | None = None
+        self, *, note: str = "", uses: int | None = 1, expires_ns: int | None = None, device_id: str = ""
     ) -> tuple[EnrollmentKey, Secret]:
         key, secret = new_enrollment_key(note, uses, expires_ns)
         self._write(
             "enrollment",
             {"keyId": key.id},
             {
-                "hash": digest(secret),
+                "hash": digest(of_device(secret, device_id) if device_id else secret),
                 "note": note,
                 "createdAt": iso(key.created_ns),
                 "expiresAt": iso(expires_ns) if expires_ns is not None else "",
@@ -72,11 +80,11 @@ class EnrollmentKeys(AuthBucket):
             found[name] = (key, point["hash"], used)
         return found
 
-    def _enrollment_key(self, secret: Secret | None) -> tuple[EnrollmentKey, list[tuple[int, str]]]:
-        """The key, if it was made here, and its uses. Raises EnrollmentError."""
+    def _enrollment_key(self, secret: Secret | None, device_id: str) -> tuple[EnrollmentKey, list[tuple[int, str]]]:
+        """The key, if it was made here and is good for this device, and its uses. Raises EnrollmentError."""
         key_id = enrollment_id(secret)
         entry = self._enrollment_keys(key_id).get(key_id) if key_id else None
-        if entry is None or not matches(secret, entry[1]):
+        if entry is None or not opens(secret, device_id, entry[1]):
             raise EnrollmentError(refusal(secret))
         return entry[0], entry[2]
 
@@ -86,7 +94,7 @@ class EnrollmentKeys(AuthBucket):
         A registration counts once for a key, however often it is tried; after a removal it is another one. Two
         registrations within some ms can both take the last use of it.
         """
-        key, used = self._enrollment_key(secret)
+        key, used = self._enrollment_key(secret, device_id)
         key_id = key.id
         if not _mine(used, device_id, removed_ns):
             if not key.valid(now_ns()):

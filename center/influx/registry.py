@@ -92,7 +92,7 @@ class InfluxRegistry(EnrollmentKeys, Documents):
         else:
             kept, created = before.owner_hash, before.created_ns
             if not administrator and not matches(secret, kept):
-                if needs_key and not self._enrollment_key(enrollment_key)[0].valid(now_ns()):
+                if needs_key and not self._enrollment_key(enrollment_key, device_id)[0].valid(now_ns()):
                     raise EnrollmentError(refusal(enrollment_key))
                 raise ConflictError(not_yours(device_id, bool(kept)))
         key, token = self.authorize(device_id)

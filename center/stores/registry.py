@@ -52,7 +52,7 @@ def refusal(enrollment_key: Secret | None) -> str:
     """Why a stranger gets no token: without telling whether the device is registered, nor an expired key from one that
     never was.
     """
-    wanted = "is not valid (any more)" if enrollment_key else "is missing (header X-Enrollment-Key)"
+    wanted = "is not valid (any more) for this device" if enrollment_key else "is missing (header X-Enrollment-Key)"
     return (
         f"the enrollment key {wanted}: iot-center enroll makes one. If the device is registered and its secret is "
         "lost, an administrator removes it first"
@@ -142,9 +142,11 @@ class Registry(Protocol):
         """Whether this is the secret the device registered with. False if it is not registered or has none."""
 
     def make_enrollment_key(
-        self, *, note: str = "", uses: int | None = 1, expires_ns: int | None = None
+        self, *, note: str = "", uses: int | None = 1, expires_ns: int | None = None, device_id: str = ""
     ) -> tuple[EnrollmentKey, Secret]:
-        """A new enrollment key; the Secret is to be shown once, only its hash is kept."""
+        """A new enrollment key; the Secret is to be shown once, only its hash is kept. `device_id`: good for
+        that device alone.
+        """
 
     def enrollment_keys(self) -> Sequence[EnrollmentKey]:
         """All that were made and not yet forgotten, the newest first."""
@@ -201,6 +203,16 @@ def digest(secret: Secret | None) -> str:
 def matches(secret: Secret | None, kept: str) -> bool:
     """Whether this is the secret whose digest was kept. Nothing matches none."""
     return bool(secret) and bool(kept) and hmac.compare_digest(digest(secret), kept)
+
+
+def of_device(secret: Secret, device_id: str) -> Secret:
+    """What is hashed of a key that is good for one device alone."""
+    return Secret(f"{secret.reveal()} {device_id}")
+
+
+def opens(secret: Secret | None, device_id: str, kept: str) -> bool:
+    """Whether this is the enrollment key whose digest was kept, and lets this device register."""
+    return secret is not None and (matches(secret, kept) or matches(of_device(secret, device_id), kept))
 
 
 def new_enrollment_key(note: str, uses: int | None, expires_ns: int | None) -> tuple[EnrollmentKey, Secret]:

@@ -153,6 +153,15 @@ def test_an_enrollment_key_is_not_asked_of_a_registered_device(registry, device)
         registry.register(f"{device}-other", A, enrollment_key=secret, needs_key=True)
 
 
+def test_an_enrollment_key_of_one_device_is_good_for_no_other(registry, device):
+    key, secret = registry.make_enrollment_key(device_id=device)
+    for other in (f"{device}-2", device[:-1]):
+        with pytest.raises(EnrollmentError, match="for this device"):
+            registry.register(other, A, enrollment_key=secret, needs_key=True)
+    assert registry.register(device, A, enrollment_key=secret, needs_key=True).new
+    assert next(found for found in registry.enrollment_keys() if found.id == key.id).used == 1
+
+
 def test_who_does_not_own_a_device_is_told_so_only_with_a_key_that_is_valid(registry, device):
     _, secret = registry.make_enrollment_key(uses=2)
     registry.register(device, A, enrollment_key=secret, needs_key=True)
