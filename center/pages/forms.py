@@ -15,7 +15,7 @@ from center.pages.presentation import look
 from center.stores.registry import check_device_id
 from center.stores.telemetry import FUNCTIONS
 from center.times import now_ns, parse_time
-from drivers.base import QUANTITIES
+from drivers.base import QUANTITIES, available
 
 RANGES = {
     "15m": ("15 min", 900),
@@ -28,6 +28,7 @@ RANGES = {
     "1y": ("1 year", 365 * 86_400),
 }
 MAX_DEVICES = 8  # in one question
+SENSORS = [name for name in available() if name not in {"adafruit", "emulated"}]  # those need options
 MEASURED = [name for name, quantity in QUANTITIES.items() if not quantity.derived]
 WINDOWS = {
     "auto": "Automatic",
@@ -87,6 +88,29 @@ class CreateDevice(FlaskForm):  # type: ignore[misc]
         [InputRequired("Give the device an id."), a_device_id],
         description="1 to 64 letters, digits, dots, hyphens or underscores, for example greenhouse-3.",
         filters=[_stripped],
+    )
+
+
+class AddDevice(FlaskForm):  # type: ignore[misc]
+    name = StringField(
+        "Name",
+        [InputRequired("Give the device a name.")],
+        description="As you call it: Greenhouse 3.",
+        filters=[_stripped],
+    )
+    device_id = StringField(
+        "Device id",
+        [Optional(), a_device_id],
+        description="For machines, and for good: letters, digits, dots, hyphens or underscores. Empty: from the name.",
+        filters=[_stripped],
+    )
+    group = StringField(
+        "Group", description="Empty, or what you look for it by, like Greenhouses.", filters=[_stripped]
+    )
+    sensor = SelectField(
+        "Sensor",
+        choices=[SelectChoice("", "What is found on the board"), *(SelectChoice(name, name) for name in SENSORS)],
+        description="virtual measures made-up weather, to try things out.",
     )
 
 

@@ -85,13 +85,28 @@
     select.nextElementSibling.addEventListener("click", go);
   }
 
+  // ---- an id that looks like the name, until somebody types another (center/pages/adding.py)
+  for (const name of document.querySelectorAll("[data-suggest]")) {
+    const id = document.getElementById(name.dataset.suggest);
+    const like = (text) => text.normalize("NFKD").replace(/[^\x00-\x7f]/g, "").toLowerCase().replace(/[^a-z0-9._-]+/g, "-").replace(/^[-._]+|[-._]+$/g, "").slice(0, 64);
+    let suggested = id.value;
+    name.addEventListener("input", () => { if (id.value === suggested) id.value = suggested = like(name.value); });
+  }
+
   // ---- empty pages: there is something to see as soon as there is something
   const waiting = document.querySelector("[data-await]");
   if (waiting) setInterval(async () => {
     if (document.hidden || waiting.contains(document.activeElement)) return;
     try {
-      const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
-      if (answer.ok && !new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("[data-await]")) location.reload();
+      const answer = await fetch(waiting.dataset.from ?? location.href, { headers: { Accept: "text/html" } });
+      if (!answer.ok) return;
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("[data-await]");
+      if (!fresh) {
+        if (waiting.dataset.from) location.assign(answer.url); else location.reload();
+      } else if (waiting.querySelector("h2").textContent !== fresh.querySelector("h2").textContent) { // a step further
+        waiting.replaceChildren(...fresh.childNodes);
+        freshen(waiting);
+      }
     } catch { /* the center is away: try again next time */ }
   }, Number(waiting.dataset.await) * 1000);
 

@@ -13,7 +13,7 @@ from center.context import EXTENSION
 from center.stores.telemetry import ENVIRONMENT, Point
 from tests.center_helpers import PASSWORD, text_of
 
-PAGES = ["/", "/devices", "/virtual", "/query", "/write", "/buckets", "/create", "/enrollment-keys", "/help", "/alerts"]
+PAGES = ["/", "/devices", "/virtual", "/query", "/write", "/buckets", "/add", "/create", "/enrollment-keys", "/help", "/alerts"]
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/dashboards"])
@@ -27,7 +27,7 @@ def test_an_empty_center_has_every_page_and_says_which_store_it_is(client, cente
     ("path", "advice"),
     [
         ("/", "No device yet"),
-        ("/devices", "Create device"),
+        ("/devices", "Add a device"),
         ("/dashboards", "Fill a virtual device"),
         ("/enrollment-keys", "Make one"),
     ],
