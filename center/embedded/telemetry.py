@@ -20,6 +20,7 @@ from center.line_protocol import encode
 from center.stores.telemetry import (
     AHEAD_NS,
     ENVIRONMENT,
+    HEALTH,
     HOUR_NS,
     Bucket,
     Curve,
@@ -28,6 +29,7 @@ from center.stores.telemetry import (
     Point,
     SeriesQuery,
     newest_of,
+    numbers_of_devices,
     recency,
 )
 from center.times import now_ns
@@ -120,6 +122,23 @@ class EmbeddedTelemetry:
                     (now_ns() + AHEAD_NS, self._bucket.n, ENVIRONMENT, since_ns),
                 ).fetchall()
             )
+
+    def health(self, fields: Sequence[str], *, since_ns: int) -> Mapping[str, Mapping[str, float]]:
+        of = (
+            "FROM device_series d JOIN series_field f ON f.series = d.series WHERE d.bucket = ?1 AND d.measurement = ?2"
+        )
+        told: list[tuple[str, str, float, int]] = []
+        with self.database.moment() as connection:
+            columns = connection.execute(f"SELECT DISTINCT f.name, f.n {of}", (self._bucket.n, HEALTH))  # noqa: S608
+            for name, n in [row for row in columns if row[0] in fields]:
+                last = f"SELECT max(t) FROM points WHERE series = d.series AND t < ?4 AND f{n} IS NOT NULL"  # noqa: S608
+                told += connection.execute(
+                    f"SELECT device, ?3, f{n}, t FROM (SELECT d.device, d.series AS s, ({last}) AS at {of} "  # noqa: S608 - numbers
+                    f"AND f.name = ?3 AND f.n = {n} AND f.type <> 'string') JOIN points ON series = s AND t = at "
+                    "WHERE t >= ?5",
+                    (self._bucket.n, HEALTH, name, now_ns() + AHEAD_NS, since_ns),
+                ).fetchall()
+        return numbers_of_devices(told)
 
     def sparklines(
         self, device_ids: Sequence[str], field: str, *, start_ns: int, stop_ns: int, every_ns: int

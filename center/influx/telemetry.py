@@ -22,6 +22,7 @@ from center.stores.telemetry import (
     AHEAD_NS,
     DAY_NS,
     ENVIRONMENT,
+    HEALTH,
     MAX_VALUES,
     Bucket,
     Curve,
@@ -30,6 +31,7 @@ from center.stores.telemetry import (
     Point,
     SeriesQuery,
     newest_of,
+    numbers_of_devices,
 )
 from center.times import MAX_TIME, now_ns
 from drivers.base import QUANTITIES
@@ -129,6 +131,14 @@ class InfluxTelemetry:
             for device in devices_of(row):
                 found[device] = max(found.get(device, row["_time"]), row["_time"])
         return found
+
+    def health(self, fields: Sequence[str], *, since_ns: int) -> Mapping[str, Mapping[str, float]]:
+        head, params = self._from((), HEALTH, since_ns, now_ns() + AHEAD_NS, fields)
+        columns = '["_time", "_field", "_value", "clientId", "device"]'
+        rows = self.influx.rows(f"{head} |> last() |> toFloat() |> group() |> keep(columns: {columns})", params)
+        return numbers_of_devices(
+            (device, r["_field"], r["_value"], r["_time"]) for r in rows for device in devices_of(r)
+        )
 
     def sparklines(
         self, device_ids: Sequence[str], field: str, *, start_ns: int, stop_ns: int, every_ns: int

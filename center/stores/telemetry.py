@@ -177,6 +177,14 @@ def newest_of(lasts: Iterable[LastValue]) -> list[LastValue]:
     return [found[key] for key in sorted(found)]
 
 
+def numbers_of_devices(told: Iterable[tuple[str, str, float, int]]) -> dict[str, dict[str, float]]:
+    """Device → field → number, the newest of these (device, field, number, time)."""
+    found: dict[str, dict[str, float]] = {}
+    for device, field, number, _ in sorted(told, key=lambda one: one[3]):
+        found.setdefault(device, {})[field] = number
+    return found
+
+
 def labels(told: Iterable[Curve | LastValue | FieldSummary]) -> dict[tuple[str, Sensor], str]:
     """For each field and sensor of a device a text that tells it from the field's others: the sensor's label, and where
     two have the same one, all that is known.
@@ -217,6 +225,9 @@ class Telemetry(Protocol):
 
     def last_seen(self, *, since_ns: int) -> Mapping[str, int]:
         """Device → time of its newest point of measurement `environment` since then, of all devices."""
+
+    def health(self, fields: Sequence[str], *, since_ns: int) -> Mapping[str, Mapping[str, float]]:
+        """Device → field → its newest number of measurement `agent` since then, of all devices."""
 
     def sparklines(
         self, device_ids: Sequence[str], field: str, *, start_ns: int, stop_ns: int, every_ns: int

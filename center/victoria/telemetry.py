@@ -16,6 +16,7 @@ from center.stores.telemetry import (
     AHEAD_NS,
     DAY_NS,
     ENVIRONMENT,
+    HEALTH,
     HOUR_NS,
     MAX_VALUES,
     SECOND_NS,
@@ -26,6 +27,7 @@ from center.stores.telemetry import (
     Point,
     SeriesQuery,
     newest_of,
+    numbers_of_devices,
 )
 from center.times import now_ns
 from center.victoria.client import LATER, MS_NS, Victoria, retention_s
@@ -151,6 +153,12 @@ class VictoriaTelemetry:
                 for device in devices_of(labels):
                     found[device] = max(found.get(device, 0), round(seconds * 1000) * MS_NS)
         return found
+
+    def health(self, fields: Sequence[str], *, since_ns: int) -> Mapping[str, Mapping[str, float]]:
+        stop = ceil_ms(now_ns() + AHEAD_NS)
+        rows = self._last(selectors((), HEALTH, fields), HEALTH, ceil_ms(since_ns), stop)
+        told = ((device, r["_field"], float(r["_value"]), r["_time"]) for r in rows for device in devices_of(r))
+        return numbers_of_devices(told)
 
     def sparklines(
         self, device_ids: Sequence[str], field: str, *, start_ns: int, stop_ns: int, every_ns: int

@@ -373,6 +373,26 @@ def test_last_seen_tells_who_is_silent(telemetry, device):
     assert [(v.field, v.value) for v in health[f"{device}-health"]] == [("rejected", 1)]
 
 
+def test_the_newest_health_of_all_devices_is_told_at_once_by_the_fields_that_are_asked_for(telemetry, device):
+    def health(name, t, **fields):
+        return Point("agent", {"clientId": name, "device": name}, fields, t)
+
+    loose = Point("agent", {"clientId": f"{device}-1", "sensor": "bench"}, {"failing": 7}, NOW)
+    telemetry.write(
+        [
+            health(f"{device}-1", NOW - HOUR, pending=5, clock_error_s=0.5, rejected=1),
+            health(f"{device}-1", NOW, clock_error_s=0.25, pending=0),
+            loose,
+            health(f"{device}-2", NOW - 2 * HOUR, pending=9),
+            health(f"{device}-3", NOW - HOUR // 2, load=1.5, pending=3),
+            health(f"{device}-4", NOW, load=1.5),
+        ]
+    )
+    found = telemetry.health(("pending", "rejected", "clock_error_s"), since_ns=NOW - HOUR)
+    found = {name.removeprefix(device): said for name, said in found.items() if name.startswith(device)}
+    assert found == {"-1": {"pending": 0, "rejected": 1, "clock_error_s": 0.25}, "-3": {"pending": 3}}
+
+
 @pytest.mark.parametrize("name", ['q"uote', "back\\slash", "${x}", "$${x}", "new\nline", "ünï", "a,b=c d", "' or true"])
 def test_any_text_is_looked_for_as_it_is(telemetry, device, name):
     telemetry.write([environment(device, NOW, Temperature=20.0)])
