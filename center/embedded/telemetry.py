@@ -129,7 +129,7 @@ class EmbeddedTelemetry:
         )
         told: list[tuple[str, str, float, int]] = []
         with self.database.moment() as connection:
-            columns = connection.execute(f"SELECT DISTINCT f.name, f.n {of}", (self._bucket.n, HEALTH))  # noqa: S608
+            columns = connection.execute(f"SELECT DISTINCT f.name, f.n {of}", (self._bucket.n, HEALTH))
             for name, n in [row for row in columns if row[0] in fields]:
                 last = f"SELECT max(t) FROM points WHERE series = d.series AND t < ?4 AND f{n} IS NOT NULL"  # noqa: S608
                 told += connection.execute(

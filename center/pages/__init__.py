@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from center.pages import adding, admin, alerts, dashboard, data, devices, home, live, virtual  # noqa: F401 - they add routes
+from center.pages import adding, admin, alerts, dashboard, data, devices, fleet, home, live, virtual  # noqa: F401 - they add routes
 from center.pages.assets import assets
 from center.pages.blueprint import csrf, pages
 from center.tables import seen

@@ -15,7 +15,7 @@ from center import answers
 from center.context import current_center
 from center.errors import StoreError
 from center.faults import log_once
-from center.pages import presentation
+from center.pages import presentation, roster
 from center.pages.assets import asset_url, icon
 from center.security import is_administrator, is_open, store_down
 from center.stores.registry import check_device_id
@@ -160,6 +160,8 @@ def _shared() -> dict[str, Any]:
         "login_offered": not is_open(),
         "is_admin": is_administrator(),
         "ordered": ordered,
+        "called": roster.called,
+        "suggestions": roster.suggestions,
         "look": presentation.look,
         "number": presentation.number,
         "with_unit": presentation.with_unit,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from flask import abort, redirect, render_template, request, url_for
 
@@ -11,7 +12,9 @@ from center.errors import RefusedError
 from center.pages import computed, live, presentation, series
 from center.pages.blueprint import pages
 from center.pages.forms import MAX_DEVICES, RANGES
+from center.pages.roster import suggestions
 from center.pages.states import is_number, newest, shown, stale_after_s, state_of
+from center.stores.registry import check_device_id
 from center.stores.telemetry import DAY_NS, HEALTH, LOOK_BACK_NS
 from center.tables import ordered
 from center.times import now_ns
@@ -19,17 +22,34 @@ from center.times import now_ns
 MS_NS = 1_000_000
 FIRST_FIELDS = 2  # come with the page: a phone shows no more at once
 FIRST_WIDTH = 400  # pixels
-SUGGESTED = 20
 
 
 @pages.get("/dashboards")
 def dashboards() -> Any:
-    """The dashboard of the device heard of last; a page that says what to do when there is none."""
+    """The dashboard of the `device` that is asked for by its name or id, with what else the address says; else of the
+    one heard of last; a page that says what to do when there is none.
+    """
     center, now = current_center(), now_ns()
+    if wanted := request.args.get("device", "").strip():
+        view = urlencode([(name, value) for name, value in request.args.items(multi=True) if name != "device"])
+        return redirect(f"{url_for('pages.dashboard', device_id=_found(wanted))}{view and f'?{view}'}")
     seen = center.telemetry.last_seen(since_ns=now - DAY_NS) or center.telemetry.last_seen(since_ns=now - LOOK_BACK_NS)
     if seen:
         return redirect(url_for("pages.dashboard", device_id=max(seen, key=seen.__getitem__)))
     return render_template("dashboard_empty.html")
+
+
+def _found(wanted: str) -> str:
+    """The id of the device that is called so, or the only one whose name or id has that in it."""
+    found = suggestions(wanted)
+    exact = [device_id for device_id, name in found if wanted in (device_id, name)]
+    chosen = exact or [device_id for device_id, _ in found]
+    if len(chosen) == 1 or exact:
+        return chosen[0]
+    try:
+        return check_device_id(wanted)  # it may be one that is not registered
+    except ValueError:
+        abort(404)
 
 
 @pages.get("/dashboards/<device_id>")
@@ -44,7 +64,6 @@ def dashboard(device_id: str) -> str:
     seen, lasts = newest(values), shown(values, now, stale_after)
     drawable = [v for v in lasts if presentation.charted(v.field) and is_number(v.value)]
     chosen = request.args.get("range", "24h")
-    others = [d.id for d in center.registry.devices(limit=100).devices]
     fields = ordered(v.field for v in drawable)
     more = computed.computable(fields)
     return render_template(
@@ -61,7 +80,6 @@ def dashboard(device_id: str) -> str:
         ranges={key: label for key, (label, _) in RANGES.items()} | {"all": "All time"},
         chosen=chosen if chosen in {*RANGES, "all"} else "24h",
         most=MAX_DEVICES,
-        devices=others if device_id in others else [device_id, *others],
     )
 
 
@@ -74,13 +92,6 @@ def _first(device_id: str, fields: list[str]) -> dict[str, Any] | None:
         return {"fields": shown, **series.answer([device_id], fields=shown, width=FIRST_WIDTH)} if shown else None
     except RefusedError:
         return None
-
-
-@pages.get("/dashboards/devices.json")
-def suggested() -> Any:
-    """Ids of devices to compare with, by a part of them."""
-    found = current_center().registry.devices(limit=SUGGESTED, search=request.args.get("search", "").strip()[:64])
-    return {"devices": [device.id for device in found.devices]}
 
 
 @pages.get("/dashboards/<device_id>/series.json")

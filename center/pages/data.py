@@ -17,6 +17,7 @@ from center.pages import presentation
 from center.pages.blueprint import administrators_only, pages
 from center.pages.flux import pipeline
 from center.pages.forms import MEASURED, RANGES, Query, RawFlux, Write, WriteLines
+from center.pages.roster import suggestions
 from center.pages.series import Found, bounded, drawn, window_s
 from center.pages.states import is_number
 from center.stores.telemetry import ENVIRONMENT, SECOND_NS, Point, SeriesQuery, Value
@@ -28,18 +29,12 @@ ROWS_SHOWN = 200
 FLUX_ROWS_SHOWN = 500
 
 
-def _ids() -> list[str]:
-    """Ids to choose from; any other can be typed."""
-    return [d.id for d in current_center().registry.devices(limit=200).devices]
-
-
 @pages.get("/query")
 def query() -> Any:
     """Ask by form, see the Flux that answers it, the result as chart and table, and the way to get it as CSV."""
     center, now = current_center(), now_ns()
-    ids = _ids()
     asked = "device" in request.args
-    form = Query(request.args if asked else None, device=ids[0] if ids else "")
+    form = Query(request.args if asked else None, device=next((device_id for device_id, _ in suggestions()), ""))
     asking: list[SeriesQuery] = []
     found: Found = ()
     if asked and form.validate():
@@ -62,7 +57,6 @@ def query() -> Any:
         "query.html",
         form=form,
         raw=RawFlux(formdata=None, flux=text),
-        devices=ids,
         fields=list(QUANTITIES),
         asking=asking[0] if asking else None,
         flux=text,
@@ -141,7 +135,9 @@ def write() -> Any:
     """One point by its values, or lines of line protocol."""
     now = now_ns()
     by_lines = request.method == "POST" and "lines" in request.form
-    form = Write(formdata=None if by_lines else request.form, device=(_ids() or [""])[0])
+    form = Write(
+        formdata=None if by_lines else request.form, device=next((device_id for device_id, _ in suggestions()), "")
+    )
     lines = WriteLines(formdata=request.form if by_lines else None)
     chosen = lines if by_lines else form
     if chosen.validate_on_submit():
@@ -153,9 +149,8 @@ def write() -> Any:
         else:
             flash(f"{len(points)} {'point is' if len(points) == 1 else 'points are'} stored.", "success")
             return redirect(url_for("pages.write"))
-    return render_template(
-        "write.html", form=form, lines=lines, devices=_ids(), quantities=[form[f] for f in MEASURED]
-    ), 400 if chosen.errors else 200
+    page = render_template("write.html", form=form, lines=lines, quantities=[form[f] for f in MEASURED])
+    return page, 400 if chosen.errors else 200
 
 
 def _point(form: Write, now: int) -> Point:

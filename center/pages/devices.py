@@ -1,4 +1,4 @@
-"""Devices: the list, one device, registering one, giving it a new token, removing it."""
+"""One device: its page, registering it by hand, giving it a new token, removing it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from center.api.registration import configuration
 from center.context import current_center
 from center.errors import ConflictError
 from center.pages import presentation
-from center.pages.blueprint import administrators_only, is_part, live_page, pages, problem
+from center.pages.blueprint import administrators_only, pages, problem
 from center.pages.forms import CreateDevice
 from center.pages.settings_form import REPORTS, entries, sent
 from center.pages.states import (
@@ -26,42 +26,12 @@ from center.pages.states import (
     spark,
     stale_after_s,
     state_of,
-    temperature_sparks,
 )
 from center.profiles import ProfileError
 from center.stores.registry import Registered
 from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, LOOK_BACK_NS, Sensor, SeriesQuery, labels, several
 from center.tables import ordered
 from center.times import now_ns
-
-PER_PAGE = 50
-
-
-@pages.get("/devices")
-def devices() -> str:
-    """Fifty devices a page with state, sensor, last values and the course of the day."""
-    center, now = current_center(), now_ns()
-    search = request.args.get("search", "").strip()[:64]
-    page = min(max(request.args.get("page", 1, type=int), 1), 1_000_000)
-    found = center.registry.devices(offset=(page - 1) * PER_PAGE, limit=PER_PAGE, search=search)
-    ids = [d.id for d in found.devices]
-    values = center.telemetry.last_values(ids, since_ns=now - LOOK_BACK_NS)
-    health = center.telemetry.last_values(ids, measurement=HEALTH, since_ns=now - DAY_NS)
-    stale_after = {i: stale_after_s(health.get(i, ())) for i in ids}
-    return live_page(
-        "devices.html",
-        devices=found.devices,
-        values={i: shown(v, now, stale_after[i]) for i, v in values.items()},
-        stale_after=stale_after,
-        states={i: state_of(newest(values.get(i)), now) for i in ids},
-        seen={i: newest(values.get(i)) for i in ids},
-        kinds={i: sorted({v.sensor.kind for v in values.get(i, ()) if v.sensor.kind}) for i in ids},
-        sparks=temperature_sparks(ids, now) if not is_part() else {},
-        total=found.total,
-        page=page,
-        last_page=max((found.total + PER_PAGE - 1) // PER_PAGE, 1),
-        search=search,
-    )
 
 
 @pages.get("/devices/<device_id>")

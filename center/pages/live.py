@@ -1,24 +1,36 @@
-"""The newest values of the devices that open pages look at: read for all of them at once, at most every two seconds."""
+"""The newest values of the devices that open pages look at, read for all of them at once, at most every two seconds;
+and what is known of every device.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeVar, cast
 
 from flask import Flask, current_app
 
 from center.context import Center, current_center
 from center.errors import StoreError
-from center.stores.telemetry import LOOK_BACK_NS, SECOND_NS, LastValue
+from center.stores.telemetry import DAY_NS, HOUR_NS, LOOK_BACK_NS, SECOND_NS, LastValue, Telemetry
 from center.times import now_ns
 
-EXTENSION = "iot-center-live"
+log = logging.getLogger(__name__)
+EXTENSION, SEEN, HEALTHS = "iot-center-live", "iot-center-seen", "iot-center-healths"
+FIELDS = ("pending", "rejected", "dropped", "clock_good", "clock_error_s")
 EVERY_S = 2.0
 NOBODY = " "  # no device's id: a look at it asks the store whether it is there
 FORGET_S = 20.0  # a page asks every two seconds, or every fifteen whether all is well
 REGISTERED_EVERY_S = 30.0
+# Of what is known of every device:
+QUICK_S = 0.1  # a store that tells it within that is asked each time
+AGAIN = 10  # of another one it is remembered for so many times as long as it takes
+OLD_S = 60.0  # and never for longer
+WHOLE_EVERY_S = 600.0  # what comes late, with stamps of long ago, is seen after that time
+
+V = TypeVar("V")
 
 
 class Live:
@@ -67,6 +79,55 @@ class Live:
             self._fault = error
 
 
+class Remembered(Generic[V]):
+    """Something of every device, which `ask` reads of the telemetry since a time. Who asks a store that takes long to
+    tell gets what was known, while what is newer is read: a list of thousands need not wait for it.
+    """
+
+    def __init__(self, ask: Callable[[Telemetry, int], Mapping[str, V]], back_ns: int) -> None:
+        self._ask, self._back_ns = ask, back_ns
+        self._lock = threading.Lock()
+        self._known: Mapping[str, V] = {}
+        self._read_at = self._whole_at = self._took_s = float("-inf")
+        self._reading: threading.Thread | None = None
+
+    def look(self, center: Center) -> Mapping[str, V]:
+        """By device. Raises StoreError."""
+        with self._lock:
+            age = time.monotonic() - self._read_at
+            if self._took_s < QUICK_S or age > OLD_S:
+                self._read(center.telemetry)
+            elif age > AGAIN * self._took_s and not (self._reading and self._reading.is_alive()):
+                self._reading = threading.Thread(target=self._read_again, args=(center.telemetry,), daemon=True)
+                self._reading.start()
+            return self._known
+
+    def _read(self, telemetry: Telemetry) -> None:
+        began = time.monotonic()
+        whole = self._took_s < QUICK_S or began - self._whole_at > WHOLE_EVERY_S
+        found = self._ask(telemetry, now_ns() - (self._back_ns if whole else HOUR_NS))
+        self._read_at = time.monotonic()
+        if whole:
+            self._whole_at, self._took_s = began, self._read_at - began
+        self._known = found if whole else {**self._known, **found}
+
+    def _read_again(self, telemetry: Telemetry) -> None:
+        try:
+            self._read(telemetry)
+        except StoreError as error:
+            log.debug("%s", error)  # whoever asks once it is old meets it too
+
+
+def seen() -> Mapping[str, int]:
+    """When each device was heard of last (Unix ns)."""
+    return cast("Remembered[int]", current_app.extensions[SEEN]).look(current_center())
+
+
+def healths() -> Mapping[str, Mapping[str, float]]:
+    """What the agent of each device said last of FIELDS, within a day."""
+    return cast("Remembered[Mapping[str, float]]", current_app.extensions[HEALTHS]).look(current_center())
+
+
 def look(device_id: str) -> tuple[Sequence[LastValue], int | None, bool]:
     """As Live.look, of this application."""
     return cast("Live", current_app.extensions[EXTENSION]).look(current_center(), device_id)
@@ -74,3 +135,5 @@ def look(device_id: str) -> tuple[Sequence[LastValue], int | None, bool]:
 
 def init_app(app: Flask) -> None:
     app.extensions[EXTENSION] = Live()
+    app.extensions[SEEN] = Remembered(lambda telemetry, since: telemetry.last_seen(since_ns=since), LOOK_BACK_NS)
+    app.extensions[HEALTHS] = Remembered(lambda telemetry, since: telemetry.health(FIELDS, since_ns=since), DAY_NS)

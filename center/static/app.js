@@ -63,6 +63,7 @@
   document.addEventListener("click", (event) => {
     const opener = event.target.closest("[data-confirm]");
     if (opener) {
+      event.preventDefault();
       const dialog = document.getElementById(opener.dataset.confirm);
       dialog.querySelector("form").action = opener.dataset.confirmAction;
       dialog.querySelector("[data-confirm-text]").textContent = opener.dataset.confirmName;
@@ -72,18 +73,34 @@
     if (event.target.matches("dialog")) event.target.close();
   });
 
-  // ---- the chooser of devices: a click goes at once; arrow keys choose, Enter or the button beside it goes
-  for (const select of document.querySelectorAll("select[data-go]")) {
-    const go = () => { if (!select.selectedOptions[0].defaultSelected) location.assign(select.value + location.search); };
-    let typed = false;
-    select.addEventListener("keydown", (event) => {
-      typed = event.key !== "Tab";
-      if (event.key === "Enter") { event.preventDefault(); go(); }
+  // ---- devices to choose from: of a large fleet the list holds what the letters find in names and ids
+  for (const input of document.querySelectorAll("input[list]")) {
+    const { search } = input.list.dataset;
+    let timer;
+    if (search) input.addEventListener("input", () => {
+      clearTimeout(timer);
+      timer = setTimeout(async () => {
+        try {
+          const answer = await fetch(`${search}?search=${encodeURIComponent(input.value)}`, { headers: { Accept: "application/json" } });
+          if (!answer.ok) return;
+          const { devices } = await answer.json();
+          input.list.replaceChildren(...devices.map(({ id, name }) => Object.assign(document.createElement("option"), { value: id, label: name })));
+        } catch { /* the center is away: what is there can still be chosen */ }
+      }, 250);
     });
-    select.addEventListener("pointerdown", () => { typed = false; });
-    select.addEventListener("change", () => { if (!typed) go(); else select.nextElementSibling.hidden = select.selectedOptions[0].defaultSelected; });
-    select.nextElementSibling.addEventListener("click", go);
   }
+  // Another device is shown as this one is; one that is picked from the list goes at once.
+  for (const form of document.querySelectorAll("form[data-go]")) {
+    const { device } = form.elements;
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const view = new URLSearchParams(location.search);
+      view.set("device", device.value);
+      location.assign(`${form.action}?${view}`);
+    });
+    device.addEventListener("input", (event) => { if (event.inputType !== "insertText" && [...device.list.options].some((option) => option.value === device.value)) form.requestSubmit(); });
+  }
+  for (const form of document.querySelectorAll("form[data-filters]")) form.addEventListener("change", () => form.requestSubmit());
 
   // ---- an id that looks like the name, until somebody types another (center/pages/adding.py)
   for (const name of document.querySelectorAll("[data-suggest]")) {

@@ -14,7 +14,6 @@
       on("[data-toggle-field]", "click", (button) => this.toggle(button.dataset.toggleField));
       on("[data-calendar]", "submit", (form, event) => { event.preventDefault(); this.fromTo(form); });
       on("[data-compare]", "submit", (form, event) => { event.preventDefault(); this.compare(form.elements.device); });
-      on("[data-compare] input", "input", (input) => this.search(input));
       const more = this.root.querySelector(".more-controls"); // a narrow screen has its charts first
       if (more) more.open = matchMedia("(min-width: 900px)").matches;
       this.root.addEventListener("viewchange", () => this.show());
@@ -58,18 +57,6 @@
       input.value = "";
       this.board.change({ beside: [...this.board.view.beside, device] });
       iot.announce(`${device} is drawn beside ${this.board.device}`);
-    }
-
-    search(input) { // of a large fleet the list holds what the letters find
-      clearTimeout(this.timer);
-      this.timer = setTimeout(async () => {
-        try {
-          const answer = await fetch(`${input.dataset.search}?search=${encodeURIComponent(input.value)}`, { headers: { Accept: "application/json" } });
-          if (!answer.ok) return;
-          const { devices } = await answer.json();
-          input.list.replaceChildren(...devices.map((id) => Object.assign(document.createElement("option"), { value: id })));
-        } catch { /* the center is away: what is there can still be chosen */ }
-      }, 250);
     }
 
     show() {

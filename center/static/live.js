@@ -89,7 +89,7 @@
   setInterval(fade, 1000);
 
   // ---- parts that are asked for again every few seconds: what changed of them, and sometimes the whole
-  const quiet = (part) => !document.hidden && !part.contains(document.activeElement) && !document.querySelector("dialog[open]");
+  const quiet = (part) => !document.hidden && !part.contains(document.activeElement) && !document.querySelector("dialog[open]") && !part.querySelector(":checked");
   const keyed = (root) => new Map([...root.querySelectorAll("[data-part]")].map((element) => [element.dataset.part, element]));
   const freshen = async (part, times, etag) => {
     const whole = times % WHOLE === 0;

@@ -49,8 +49,8 @@ def test_the_list_is_searched_and_paged(client, center):
     assert "Page 1 of 2" in first
     assert "pi-59" not in first
     assert "pi-59" in text_of(client.get("/devices?page=2"))
-    assert "No device has “nothing” in its id" in text_of(client.get("/devices?search=nothing"))
-    assert "10 devices with “pi-3”" in text_of(client.get("/devices?search=pi-3"))
+    assert "No device has “nothing” in its name or id" in text_of(client.get("/devices?search=nothing"))
+    assert "10 of 60 devices" in text_of(client.get("/devices?search=pi-3"))
 
 
 def test_the_device_page_shows_last_values_with_units_a_summary_and_its_configuration(client, pi_7):

@@ -1,0 +1,170 @@
+"""Many devices: the list by state, group, sensor and version, what is done to several at once, and how the fleet is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlencode
+
+from flask import flash, redirect, render_template, request, url_for
+
+from agent.config.units import parse_duration
+from center.context import current_center
+from center.pages import live
+from center.pages.blueprint import administrators_only, is_part, live_page, pages
+from center.pages.presentation import span
+from center.pages.roster import SORTS, Entry, Wanted, called, natural, roster, suggestions
+from center.pages.states import newest, shown, stale_after_s, state_of, temperature_sparks
+from center.profiles import Profile, ProfileError, forget, keep_profile, profiles
+from center.stores.telemetry import DAY_NS, HEALTH, LOOK_BACK_NS
+from center.times import now_ns
+
+PER_PAGE = 50
+WORST = 8
+UNSURE_S = 0.5
+AT_ONCE = 1000  # devices that are changed in one request
+
+
+@pages.get("/devices")
+def devices() -> str:
+    """Fifty devices a page with state, sensor, last values and the course of the day."""
+    center, now = current_center(), now_ns()
+    wanted, everybody = Wanted.of(request.args), roster(now)
+    found = wanted.choose(everybody)
+    page = min(max(request.args.get("page", 1, type=int), 1), 1_000_000)
+    here = found[(page - 1) * PER_PAGE : page * PER_PAGE]
+    ids = [entry.id for entry in here]
+    values = center.telemetry.last_values(ids, since_ns=now - LOOK_BACK_NS) if ids else {}
+    health = center.telemetry.last_values(ids, measurement=HEALTH, since_ns=now - DAY_NS) if ids else {}
+    stale_after = {i: stale_after_s(health.get(i, ())) for i in ids}
+    return live_page(
+        "devices.html",
+        devices=here,
+        values={i: shown(v, now, stale_after[i]) for i, v in values.items()},
+        stale_after=stale_after,
+        states={i: state_of(newest(values.get(i)), now) for i in ids},
+        seen={i: newest(values.get(i)) for i in ids},
+        kinds={i: sorted({v.sensor.kind for v in values.get(i, ()) if v.sensor.kind}) for i in ids},
+        sparks=temperature_sparks(ids, now) if not is_part() else {},
+        total=len(found),
+        registered=len(everybody),
+        page=page,
+        last_page=max((len(found) + PER_PAGE - 1) // PER_PAGE, 1),
+        wanted=wanted,
+        choices=_choices(everybody),
+        sorts={key: label for key, (label, _) in SORTS.items()},
+        at_once=AT_ONCE,
+    )
+
+
+def _choices(entries: list[Entry]) -> dict[str, dict[str, str]]:
+    """What the list can be narrowed to: values and their labels, by the name of the filter. None where there is no
+    choice.
+    """
+    found = {
+        "state": {e.state.name: e.state.label for e in entries},
+        "group": {e.group: e.group for e in entries if e.group},
+        "sensor": {kind: kind for e in entries for kind in e.kinds},
+        "version": {e.version: e.version for e in entries if e.version},
+    }
+    return {name: dict(sorted(values.items())) for name, values in found.items()}
+
+
+@pages.get("/devices.json")
+def suggested() -> Any:
+    """Devices to choose from, by a part of their name or id."""
+    found = suggestions(request.args.get("search", "").strip()[:64])
+    return {"devices": [{"id": device_id, "name": name} for device_id, name in found]}
+
+
+@pages.post("/devices/several")
+@administrators_only
+def several() -> Any:
+    """Set the group or the interval of the devices that are named, or of `all` that the address finds; or remove them,
+    which is asked first.
+    """
+    registry, form, wanted = current_center().registry, request.form, Wanted.of(request.args)
+    registered = {device.id for device in registry.devices().devices}
+    if form.get("all"):
+        ids = [entry.id for entry in wanted.choose(roster(now_ns()))]
+    else:
+        ids = [i for i in dict.fromkeys(form.getlist("id")) if i in registered]
+    do = form.get("do", "")
+    if not ids or len(ids) > AT_ONCE:
+        flash(
+            f"Choose 1 to {AT_ONCE} devices first." if ids or do != "removed" else "They were removed already.", "info"
+        )
+    elif do == "remove":
+        return render_template("remove_several.html", ids=ids, wanted=wanted)
+    elif do == "removed":
+        for device_id in ids:
+            registry.remove(device_id)
+            forget(registry, device_id)
+        flash(f"{_counted(ids)} removed. What was measured stays in the bucket.", "success")
+    elif do not in {"group", "interval"}:
+        flash("Choose what to do with them.", "info")
+    else:
+        _set(ids, do, form.get("group", "").strip(), form.get("interval", "").strip())
+    return redirect(f"{url_for('pages.devices')}?{urlencode(wanted.said)}")
+
+
+@pages.get("/fleet")
+def fleet() -> str:
+    """How many devices are well, which versions and groups there are, and which agents have most to complain of."""
+    entries, healths = roster(now_ns()), live.healths()
+    known = {entry.id for entry in entries}
+
+    def most(*fields: str) -> list[tuple[str, list[float]]]:
+        """The devices with the most of these, and how much of each."""
+        told = [(i, [said.get(field, 0) for field in fields]) for i, said in healths.items() if i in known]
+        return sorted((one for one in told if sum(one[1]) > 0), key=lambda one: -sum(one[1]))[:WORST]
+
+    clocks = [
+        (i, said.get("clock_good") == 0, said.get("clock_error_s", 0))
+        for i, said in healths.items()
+        if i in known and (said.get("clock_good") == 0 or said.get("clock_error_s", 0) >= UNSURE_S)
+    ]
+    groups: dict[str, Counter[str]] = {}
+    for entry in entries:
+        groups.setdefault(entry.group, Counter())[entry.state.name] += 1
+    return live_page(
+        "fleet.html",
+        total=len(entries),
+        counts=Counter(entry.state.name for entry in entries),
+        groups=sorted(groups.items(), key=lambda group: natural(group[0])),
+        versions=sorted(Counter(entry.version for entry in entries).items(), reverse=True),
+        backlogs=most("pending"),
+        lost=most("rejected", "dropped"),
+        clocks=sorted(clocks, key=lambda clock: (not clock[1], -clock[2]))[:WORST],
+        told=len(healths.keys() & known),
+        silent_after=current_center().settings.devices.silent_after,
+    )
+
+
+def _counted(ids: list[str]) -> str:
+    return f"{called(ids[0])} is" if len(ids) == 1 else f"{len(ids)} devices are"
+
+
+def _set(ids: list[str], what: str, group: str, interval: str) -> None:
+    """The group, or the interval, of these devices; "" takes it away."""
+    registry = current_center().registry
+    change: Callable[[Profile], Profile]
+    try:
+        if what == "group":
+            said = f"in the group {group}" if group else "in no group"
+            change = lambda profile: replace(profile, group=group)  # noqa: E731 - one of two
+        else:
+            seconds = parse_duration(f"{interval}s" if interval.isdecimal() else interval) if interval else None
+            said = f"asked to report every {span(seconds)}" if seconds else "asked for no interval of their own"
+            change = lambda profile: replace(profile, settings=replace(profile.settings, interval=seconds))  # noqa: E731
+        known = profiles(registry)
+        for device_id in ids:
+            keep_profile(registry, device_id, change(known.get(device_id, Profile())))
+    except ProfileError as error:
+        flash(f"Not set: {error}.", "danger")
+    except ValueError as error:
+        flash(f"Not set: the interval is {error}.", "danger")
+    else:
+        flash(f"{_counted(ids)} {said}.", "success")

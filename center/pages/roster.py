@@ -1,0 +1,134 @@
+"""All devices at once: their names, and who is wanted by state, group, sensor and version."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from flask import g
+
+from center.context import current_center
+from center.pages import live
+from center.pages.states import State, judge
+from center.profiles import Profile, Told, profiles, told
+
+SUGGESTED = 20
+LONGEST = 64  # characters of what is looked for
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A registered device as the list of all has it. `name`: "" where nobody gave it one; `seen`: Unix ns."""
+
+    id: str
+    name: str
+    group: str
+    state: State
+    seen: int | None
+    version: str
+    kinds: tuple[str, ...]
+
+    @property
+    def called(self) -> str:
+        return self.name or self.id
+
+
+def natural(text: str) -> list[str | int]:
+    """To sort by: Board 9 comes before Board 10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", text.casefold())]
+
+
+def _release(entry: Entry) -> list[int]:
+    return [int(part) if part.isdecimal() else 0 for part in entry.version.split(".")]
+
+
+SORTS: Mapping[str, tuple[str, Callable[[Entry], Any]]] = {
+    "name": ("By name", lambda e: natural(e.called)),
+    "seen": ("Newest point first", lambda e: -(e.seen or 0)),
+    "silence": ("Longest silent first", lambda e: e.seen or 0),
+    "state": ("By state", lambda e: e.state.label),
+    "group": ("By group", lambda e: natural(e.group)),
+    "version": ("Oldest version first", _release),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which devices, and in which order. "" is any."""
+
+    search: str = ""
+    state: str = ""
+    group: str = ""
+    sensor: str = ""
+    version: str = ""
+    sort: str = ""
+
+    @classmethod
+    def of(cls, asked: Mapping[str, str]) -> Wanted:
+        return cls(**{name: asked.get(name, "").strip()[:LONGEST] for name in cls.__slots__})
+
+    @property
+    def said(self) -> dict[str, str]:
+        """For an address."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+    @property
+    def any(self) -> bool:
+        return not self.said.keys() - {"sort"}
+
+    def choose(self, entries: Sequence[Entry]) -> list[Entry]:
+        found = [
+            entry
+            for entry in entries
+            if (not self.state or entry.state.name == self.state)
+            and (not self.group or entry.group == self.group)
+            and (not self.sensor or self.sensor in entry.kinds)
+            and (not self.version or entry.version == self.version)
+            and (not self.search or has(self.search, entry.id, entry.name))
+        ]
+        _, key = SORTS.get(self.sort, SORTS["name"])
+        return sorted(found, key=lambda entry: (key(entry), natural(entry.called), entry.id))
+
+
+def has(search: str, device_id: str, name: str) -> bool:
+    """Whether the id or the name has that part, upper and lower case alike."""
+    wanted = search.casefold()
+    return wanted in device_id.casefold() or wanted in name.casefold()
+
+
+def roster(now: int) -> list[Entry]:
+    """Every registered device."""
+    center = current_center()
+    silent_after = center.settings.devices.silent_after
+    known, heard, seen = profiles(center.registry), told(center.registry), live.seen()
+    nobody, nothing = Profile(), Told()
+    entries = []
+    for device in center.registry.devices().devices:
+        profile, said, last = known.get(device.id, nobody), heard.get(device.id, nothing), seen.get(device.id)
+        kinds = tuple(sorted({sensor.kind for sensor in said.sensors if sensor.kind}))
+        state = judge(last, now, silent_after)
+        entries.append(Entry(device.id, profile.name, profile.group, state, last, said.version, kinds))
+    return entries
+
+
+def names() -> Mapping[str, str]:
+    """The names that people gave to devices, by id; read once in a request."""
+    if "names" not in g:
+        known = profiles(current_center().registry)
+        g.names = {device_id: profile.name for device_id, profile in known.items() if profile.name}
+    found: Mapping[str, str] = g.names
+    return found
+
+
+def called(device_id: str) -> str:
+    """The name of a device, or its id."""
+    return names().get(device_id, device_id)
+
+
+def suggestions(search: str = "") -> list[tuple[str, str]]:
+    """Some devices to choose from, with their names, by a part of either."""
+    known = names()
+    found = ((d.id, known.get(d.id, "")) for d in current_center().registry.devices().devices)
+    return [(i, name) for i, name in found if not search or has(search, i, name)][:SUGGESTED]
