@@ -85,10 +85,12 @@ def furnish(center: Any, devices: int) -> None:
             registry.database.run(lambda c, kept=kept: c.executemany("INSERT INTO document VALUES (?, ?, ?)", kept))
     else:
         claim = {"secretHash": "-", "createdAt": iso(now)}
-        lines = [encode(Point("deviceauth", {"deviceId": i}, {"key": f"{n:016x}"} | claim)) for n, i in enumerate(ids)]
-        for kind, found in texts.items():
-            tagged = [{"kind": kind, "name": i} for i in ids]
-            lines += [encode(Point("document", t, {"text": text})) for t, text in zip(tagged, found, strict=True)]
+        lines = []
+        for n, device in enumerate(ids):
+            at = now - (devices - n) * 20 * SECOND  # one after another: what came within ten seconds is read again
+            lines.append(encode(Point("deviceauth", {"deviceId": device}, {"key": f"{n:016x}"} | claim, at)))
+            for kind, found in texts.items():
+                lines.append(encode(Point("document", {"kind": kind, "name": device}, {"text": found[n]}, at)))
         for first in range(0, len(lines), BATCH):
             registry.influx.write(registry.bucket_auth, lines[first : first + BATCH])
     batch: list[Point] = []

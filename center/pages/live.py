@@ -114,8 +114,8 @@ class Remembered(Generic[V]):
     def _read_again(self, telemetry: Telemetry) -> None:
         try:
             self._read(telemetry)
-        except StoreError as error:
-            log.debug("%s", error)  # whoever asks once it is old meets it too
+        except Exception as error:  # noqa: BLE001 - whoever asks once it is old meets it too
+            log.debug("%s", error)
 
 
 def seen() -> Mapping[str, int]:

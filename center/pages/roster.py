@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 from flask import g
@@ -35,9 +36,10 @@ class Entry:
         return self.name or self.id
 
 
-def natural(text: str) -> list[str | int]:
+@lru_cache(20_000)
+def natural(text: str) -> tuple[str | int, ...]:
     """To sort by: Board 9 comes before Board 10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", text.casefold())]
+    return tuple(int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", text.casefold()))
 
 
 def _release(entry: Entry) -> list[int]:
