@@ -7,6 +7,7 @@ INFLUXDB_V2_URL, _TOKEN and _ORG name; then the list of devices by every filter,
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import sys
 import tempfile
@@ -110,25 +111,23 @@ def measure(settings: Settings, devices: int) -> None:
         print(f"  made in {time.perf_counter() - began:.1f} s", flush=True)
         client = app.test_client()
         for name, path in PAGES.items():
-            took = []
+            took, worked = [], []
             for _ in range(ASKED):
-                began = time.perf_counter()
+                began, before = time.perf_counter(), time.thread_time()
                 answer = client.get(path)
-                took.append(time.perf_counter() - began)
+                took.append(1000 * (time.perf_counter() - began))
+                worked.append(1000 * (time.thread_time() - before))
                 assert answer.status_code == 200, (path, answer.status_code)
-            first, *then = took
-            median = statistics.median(then)
-            print(f"  {name:22} first {first * 1000:5.0f} ms, then {median * 1000:4.0f} ms", flush=True)
+            then, cpu = statistics.median(took[1:]), statistics.median(worked[1:])
+            print(f"  {name:22} first {took[0]:5.0f} ms, then {then:4.0f} ms, {cpu:4.0f} ms of CPU", flush=True)
 
 
 def main(arguments: Sequence[str]) -> None:
-    import os
-
     from tests.center_helpers import influx_settings
 
     devices = int(arguments[0]) if arguments else 10_000
     with tempfile.TemporaryDirectory() as folder:
-        print(f"embedded, {devices} devices")
+        print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors\nembedded, {devices} devices")
         measure(Settings(embedded=True, store=EmbeddedSettings(data=str(Path(folder) / "center"))), devices)
     if os.environ.get("INFLUXDB_V2_URL"):
         print(f"InfluxDB, {devices} devices")

@@ -414,7 +414,7 @@ def test_the_chooser_finds_a_device_by_its_letters_and_takes_the_view_along(chro
         assert "/attic" in page.url
         chooser.press_sequentially("7")
         page.keyboard.press("Enter")
-        page.wait_for_url("**/dashboards/pi-7?range=7d&field=Temperature&line=Temperature:21.5")
+        page.wait_for_url("**/dashboards/pi-7?range=7d&field=Temperature&line=Temperature%3A21.5")
         seen.wait(DRAWN)
         assert page.locator(".chart-panel:not([hidden])").count() == 1
         page.get_by_text("Lines").first.click()
