@@ -70,7 +70,7 @@ def test_a_device_is_added_on_a_phone_by_the_command_that_is_shown_and_its_page_
         with subprocess.Popen(agent, cwd=tmp_path, env=environ, stderr=subprocess.DEVNULL) as running:
             try:
                 page.wait_for_url("**/devices/gewachshaus-3", timeout=120_000)
-                page.get_by_role("heading", name="Gewächshaus 3 gewachshaus-3").wait_for()
+                page.get_by_role("heading", name="Gewächshaus 3").wait_for()
                 page.wait_for_function(f"() => {DRAWN}", timeout=60_000)
             finally:
                 running.send_signal(signal.SIGTERM)
