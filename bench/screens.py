@@ -30,6 +30,7 @@ DAY_S = 86_400
 PAGES = {
     "home": "/",
     "devices": "/devices",
+    "fleet": "/fleet",
     "device": "/devices/greenhouse",
     "sensors": "/devices/balcony",
     "dashboard": "/dashboards/greenhouse",
@@ -38,6 +39,7 @@ PAGES = {
     "write": "/write",
     "buckets": "/buckets",
     "virtual": "/virtual",
+    "add": "/add",
     "create": "/create?id=greenhouse-4",
     "keys": "/enrollment-keys",
     "help": "/help",

@@ -24,7 +24,6 @@ from center.stores.telemetry import HOUR_NS, LOOK_BACK_NS
 from center.times import now_ns
 
 KEY_NS = HOUR_NS
-KEY_FILE = "/etc/iot-agent/enrollment.key"  # where deploy/take-boot-config puts a key
 
 
 def suggested_id(name: str) -> str:
@@ -108,13 +107,10 @@ def _page(
         command += f" --sensor {shlex.quote(sensor)}"
     if key:  # by a command of the shell's own, so in no list of processes
         command = f"echo {key} | {command} --key-file -"
-    file = render_template(
-        "boot.toml.txt", device_id=device_id, sensor=sensor or "bme280", url=url, key=key, key_file=KEY_FILE
-    )
+    file = render_template("boot.toml.txt", device_id=device_id, sensor=sensor or "bme280", url=url, key=key)
     return render_template(
         "adding.html",
         device_id=device_id,
-        called=profiles(center.registry).get(device_id, Profile()).name or device_id,
         sensor=sensor,
         offered=offered,
         key=key,

@@ -14,7 +14,6 @@ from center.pages.blueprint import pages
 from center.pages.forms import MAX_DEVICES, RANGES
 from center.pages.roster import suggestions
 from center.pages.states import is_number, newest, shown, stale_after_s, state_of
-from center.stores.registry import check_device_id
 from center.stores.telemetry import DAY_NS, HEALTH, LOOK_BACK_NS
 from center.tables import ordered
 from center.times import now_ns
@@ -40,16 +39,8 @@ def dashboards() -> Any:
 
 
 def _found(wanted: str) -> str:
-    """The id of the device that is called so, or the only one whose name or id has that in it."""
-    found = suggestions(wanted)
-    exact = [device_id for device_id, name in found if wanted in (device_id, name)]
-    chosen = exact or [device_id for device_id, _ in found]
-    if len(chosen) == 1 or exact:
-        return chosen[0]
-    try:
-        return check_device_id(wanted)  # it may be one that is not registered
-    except ValueError:
-        abort(404)
+    """The id of the device that is called so, or else of one that has that in its name or id; it may be an id itself."""
+    return next((device_id for device_id, _ in suggestions(wanted)), wanted)
 
 
 @pages.get("/dashboards/<device_id>")

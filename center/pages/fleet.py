@@ -15,7 +15,7 @@ from center.context import current_center
 from center.pages import live
 from center.pages.blueprint import administrators_only, is_part, live_page, pages
 from center.pages.presentation import span
-from center.pages.roster import SORTS, Entry, Wanted, called, natural, roster, suggestions
+from center.pages.roster import SORTS, Entry, Wanted, called, roster, suggestions
 from center.pages.states import newest, shown, stale_after_s, state_of, temperature_sparks
 from center.profiles import Profile, ProfileError, forget, keep_profile, profiles
 from center.stores.telemetry import DAY_NS, HEALTH, LOOK_BACK_NS
@@ -112,7 +112,7 @@ def several() -> Any:
 
 @pages.get("/fleet")
 def fleet() -> str:
-    """How many devices are well, which versions and groups there are, and which agents have most to complain of."""
+    """How many devices are well, which versions there are, and which agents have most to complain of."""
     entries, healths = roster(now_ns()), live.healths()
     known = {entry.id for entry in entries}
 
@@ -126,19 +126,14 @@ def fleet() -> str:
         for i, said in healths.items()
         if i in known and (said.get("clock_good") == 0 or said.get("clock_error_s", 0) >= UNSURE_S)
     ]
-    groups: dict[str, Counter[str]] = {}
-    for entry in entries:
-        groups.setdefault(entry.group, Counter())[entry.state.name] += 1
     return live_page(
         "fleet.html",
         total=len(entries),
         counts=Counter(entry.state.name for entry in entries),
-        groups=sorted(groups.items(), key=lambda group: natural(group[0])),
         versions=sorted(Counter(entry.version for entry in entries).items(), reverse=True),
         backlogs=most("pending"),
         lost=most("rejected", "dropped"),
         clocks=sorted(clocks, key=lambda clock: (not clock[1], -clock[2]))[:WORST],
-        told=len(healths.keys() & known),
         silent_after=current_center().settings.devices.silent_after,
     )
 

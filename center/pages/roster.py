@@ -130,7 +130,7 @@ def called(device_id: str) -> str:
 
 
 def suggestions(search: str = "") -> list[tuple[str, str]]:
-    """Some devices to choose from, with their names, by a part of either."""
+    """Some devices to choose from, with their names, by a part of either; one that is called just so comes first."""
     known = names()
-    found = ((d.id, known.get(d.id, "")) for d in current_center().registry.devices().devices)
-    return [(i, name) for i, name in found if not search or has(search, i, name)][:SUGGESTED]
+    found = [(d.id, known.get(d.id, "")) for d in current_center().registry.devices().devices]
+    return sorted((one for one in found if has(search, *one)), key=lambda one: search not in one)[:SUGGESTED]

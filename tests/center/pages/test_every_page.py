@@ -13,7 +13,19 @@ from center.context import EXTENSION
 from center.stores.telemetry import ENVIRONMENT, Point
 from tests.center_helpers import PASSWORD, text_of
 
-PAGES = ["/", "/devices", "/virtual", "/query", "/write", "/buckets", "/add", "/create", "/enrollment-keys", "/help", "/alerts"]
+PAGES = [
+    "/",
+    "/devices",
+    "/fleet",
+    "/virtual",
+    "/query",
+    "/write",
+    "/buckets",
+    "/add",
+    "/create",
+    "/enrollment-keys",
+    "/help",
+]
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/dashboards"])
