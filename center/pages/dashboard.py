@@ -39,7 +39,7 @@ def dashboards() -> Any:
 
 
 def _found(wanted: str) -> str:
-    """The id of the device that is called so, or else of one that has that in its name or id; it may be an id itself."""
+    """The id of the device that is called so, or of one that has that in its name or id; else what may be an id."""
     return next((device_id for device_id, _ in suggestions(wanted)), wanted)
 
 
