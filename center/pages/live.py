@@ -51,6 +51,8 @@ class Live:
             now = time.monotonic()
             due = now - self._read_at >= EVERY_S
             new = device_id not in self._looked_at
+            if new and device_id not in self._registered and now - self._registered_at >= EVERY_S:
+                self._registered_at = float("-inf")  # it may have been added just now
             self._looked_at = {d: at for d, at in self._looked_at.items() if now - at < FORGET_S} | {device_id: now}
             if due:
                 self._values, self._read_at = {}, now

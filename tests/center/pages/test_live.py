@@ -27,6 +27,7 @@ class Store:
 
     def __init__(self):
         self.asked, self.listed, self.down = [], 0, False
+        self.registered = ["pi-0"]
         self.center = SimpleNamespace(telemetry=self, registry=self, settings=Settings())
 
     def last_values(self, device_ids, *, since_ns):
@@ -40,7 +41,7 @@ class Store:
 
     def devices(self):
         self.listed += 1
-        return DevicePage([Device("pi-0", "k", 0, 0, True)], 1)
+        return DevicePage([Device(i, "k", 0, 0, True) for i in self.registered], len(self.registered))
 
 
 def test_fifty_pages_are_one_query_every_two_seconds(clock):
@@ -96,3 +97,18 @@ def test_a_fault_is_everybodys_and_asked_about_once_every_two_seconds(clock):
     assert looked.look(store.center, "pi-3")[0][0].value == clock[0]
     assert looked.look(store.center, "pi-0")[0][0].value == clock[0]
     assert len(store.asked) == 3
+
+
+def test_a_device_that_registered_a_moment_ago_is_known_when_its_page_is_opened(clock):
+    store, looked = Store(), live.Live()
+    store.registered = []
+    looked.look(store.center, live.NOBODY)
+    store.registered = ["pi-0"]
+    for device_id in ("stranger", "pi-0"):
+        clock[0] += live.EVERY_S
+        assert looked.look(store.center, device_id)[2] == (device_id == "pi-0")
+    listed = store.listed
+    for _ in range(5):
+        clock[0] += 2
+        looked.look(store.center, "stranger")  # who stays one is not looked for each time
+    assert store.listed == listed
