@@ -25,7 +25,7 @@ def home() -> str:
     """What is connected, when it was last heard of, and what needs attention."""
     center, now = current_center(), now_ns()
     registered = {d.id: d for d in center.registry.devices().devices}
-    seen = center.telemetry.last_seen(since_ns=now - 30 * DAY_NS)
+    seen = {i: at for i, at in live.seen().items() if at >= now - 30 * DAY_NS}
     states = {i: state_of(seen.get(i), now) for i in registered}
     strangers = {i: at for i, at in seen.items() if i not in registered}
     recent = sorted(sorted((i for i in registered if i in seen), key=lambda i: -seen[i])[:RECENT])  # in a lasting order

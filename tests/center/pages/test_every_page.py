@@ -25,6 +25,7 @@ PAGES = [
     "/create",
     "/enrollment-keys",
     "/help",
+    "/alerts",
 ]
 
 
