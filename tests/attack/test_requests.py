@@ -40,10 +40,11 @@ def test_every_route_asks_for_its_credential_whatever_the_method(app):
     center.registry.register("pi-1", Secret("s" * 32), administrator=True)
     kept = center.registry.device("pi-1")
     values = {"device_id": "pi-1", "key_id": "k", "digest": "0", "name": "app.css", "filename": "app.css"}
+    values |= {"rule_id": "r", "receiver_id": "r", "what": "delete"}
     for rule in app.url_map.iter_rules():
         path = rule.rule
         for name, value in values.items():
-            path = re.sub(f"<([a-z]+:)?{name}>", value, path)
+            path = re.sub(rf"<([a-z]+(\([a-z,]*\))?:)?{name}>", value, path)
         assert "<" not in path, path
         for method in METHODS:
             with client.open(path, method=method) as answer:
@@ -115,7 +116,8 @@ def test_no_body_is_answered_with_a_500(app):
     paths = [
         ("/api/v2/write?org=iot-center&bucket=iot_center", write), ("/api/v2/write?precision=s&org=&bucket=%00", write),
         ("/api/devices", admin), ("/api/devices/pi-1/measurements", admin), ("/api/devices/%0a", admin), ("/login", {}),
-        ("/create", admin), ("/write", admin), ("/enrollment-keys", admin), ("/query/flux", admin),
+        ("/create", admin), ("/add", admin), ("/add/pi-9", admin), ("/devices/several", admin),
+        ("/write", admin), ("/enrollment-keys", admin), ("/query/flux", admin),
         ("/virtual/fill", admin),
     ]  # fmt: skip
     seen, began = {}, time.monotonic()
