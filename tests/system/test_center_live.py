@@ -65,10 +65,18 @@ def center(running):
 
 def until(page, condition, step_ms=5000):
     """The test's clock goes on until a JavaScript expression holds."""
+    from playwright.sync_api import Error
+
     given_up = time.monotonic() + 100
-    while not page.evaluate(condition):
+    while True:
+        try:
+            if page.evaluate(condition):
+                return
+            page.clock.run_for(step_ms)
+        except Error as error:  # the page has loaded itself anew meanwhile
+            if "navigation" not in str(error):
+                raise
         assert time.monotonic() < given_up, condition
-        page.clock.run_for(step_ms)
         page.wait_for_timeout(50)
 
 
