@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from agent.status.words import WAITING
+from agent.status.words import WAITING, oldest_age_s
 from drivers.base import QUANTITIES
 
 _Family = TypeVar("_Family", GaugeMetricFamily, CounterMetricFamily)
@@ -39,7 +39,7 @@ class _Snapshot(Collector):
         )
         yield _gauge("uptime_seconds", "Since the agent started", snapshot.get("uptime_s"))
         yield from _ledger(snapshot.get("ledger") or {})
-        yield from _buffer(snapshot.get("buffer") or {}, snapshot.get("at"))
+        yield from _buffer(snapshot.get("buffer") or {}, oldest_age_s(snapshot))
         yield from _delivery(snapshot.get("delivery") or {}, now)
         registration = snapshot.get("registration")
         if registration:
@@ -80,7 +80,7 @@ def _ledger(ledger: Mapping[str, Any]) -> Iterator[Metric]:
     )
 
 
-def _buffer(buffer: Mapping[str, Any], at: float | None) -> Iterator[Metric]:
+def _buffer(buffer: Mapping[str, Any], age_s: float | None) -> Iterator[Metric]:
     where = {"memory": buffer.get("pending_memory"), "disk": buffer.get("pending_disk")}
     yield _labelled(GaugeMetricFamily, "buffer_points", "Points that wait, by where they are", "where", where)
     for key, text in WAITING.items():
@@ -89,9 +89,7 @@ def _buffer(buffer: Mapping[str, Any], at: float | None) -> Iterator[Metric]:
     yield _gauge("buffer_file_bytes", "Size of the buffer's file", buffer.get("file_bytes"))
     yield _gauge("buffer_disk_ok", "1 while the disk takes what is written", buffer.get("disk_ok"))
     yield _gauge("buffer_commit_seconds", "How long the last commit took", buffer.get("commit_s"))
-    oldest = buffer.get("oldest_ns")
-    age = None if oldest is None or at is None else max(0.0, at - oldest / 1e9)
-    yield _gauge("buffer_oldest_age_seconds", "Age of the oldest point that waits", age)
+    yield _gauge("buffer_oldest_age_seconds", "Age of the oldest point that waits", age_s)
 
 
 def _delivery(delivery: Mapping[str, Any], now: int) -> Iterator[Metric]:

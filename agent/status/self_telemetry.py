@@ -14,6 +14,7 @@ from agent.points.schema import HEALTH_MEASUREMENT, Line, written
 from agent.status.board import Board, read_board
 from agent.status.health_rules import CAUSES, troubles
 from agent.status.snapshot import LEDGER
+from agent.status.words import oldest_age_s
 from agent.util.loops import Loop
 from drivers.base import boot_ns
 
@@ -24,8 +25,9 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
     Integers: measured, delivered, pending, rejected, dropped, unaccounted (points), buffer_bytes, memory_available,
     memory_process, disk_free (bytes), throttled (flags, see board.py), clock_good (0 or 1), refused, stuck (quantities
     of all sensors, at this moment), sensors (how many), version (0.2.0 is 2000: three digits a part), address (IPv4, as
-    one number). Floats: uptime, board_uptime, clock_error_s (s), cpu_temperature (°C), load, interval (s: of the sensor
-    that reports least often; left out while a deadband holds reports back).
+    one number). Floats: uptime, board_uptime, clock_error_s (s), oldest_age (s: for how long the oldest point waits; 0
+    where none does), cpu_temperature (°C), load, interval (s: of the sensor that reports least often; left out while a
+    deadband holds reports back).
     Numbers only: not every store keeps texts.
     """
     sensors = snapshot.get("sensors", [])
@@ -48,6 +50,7 @@ def health_line(device_id: str, snapshot: Mapping[str, Any], board: Board, boot_
         "uptime": snapshot.get("uptime_s"),
         "board_uptime": board.uptime,
         "clock_error_s": snapshot.get("clock", {}).get("clock_error_s"),
+        "oldest_age": oldest_age_s(snapshot) or 0.0,
         "cpu_temperature": board.cpu_temperature,
         "load": board.load,
         "interval": None

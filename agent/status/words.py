@@ -62,6 +62,12 @@ def _buffer(buffer: Mapping[str, Any]) -> str:
     return "; ".join([text, *(f"{buffer[key]:,} {words}" for key, words in WAITING.items() if buffer.get(key))])
 
 
+def oldest_age_s(snapshot: Mapping[str, Any]) -> float | None:
+    """For how many seconds the oldest point waits that has a time; None where none waits."""
+    oldest, at = (snapshot.get("buffer") or {}).get("oldest_ns"), snapshot.get("at")
+    return None if oldest is None or at is None else max(0.0, at - oldest / 1e9)
+
+
 def equation(ledger: Mapping[str, Any]) -> str:
     """Where the points are that were measured."""
     parts = " + ".join(f"{ledger.get(key, 0):,} {key}" for key in ("delivered", "pending", "rejected", "dropped"))

@@ -10,11 +10,11 @@ from urllib.parse import urlencode
 
 from flask import flash, redirect, render_template, request, url_for
 
-from agent.config.units import parse_duration
+from agent.config.units import parse_duration, rough_duration
 from center.context import current_center
 from center.pages import live
 from center.pages.blueprint import administrators_only, is_part, live_page, pages
-from center.pages.presentation import span
+from center.pages.presentation import number, span
 from center.pages.roster import SORTS, Entry, Wanted, called, roster, suggestions
 from center.pages.states import newest, shown, stale_after_s, state_of, temperature_sparks
 from center.profiles import Profile, ProfileError, forget, keep_profile, profiles
@@ -24,6 +24,7 @@ from center.times import now_ns
 PER_PAGE = 50
 WORST = 8
 UNSURE_S = 0.5
+WAITS_S = 60.0  # a point that is not that old is on its way
 AT_ONCE = 1000  # devices that are changed in one request
 
 
@@ -121,6 +122,15 @@ def fleet() -> str:
         told = [(i, [said.get(field, 0) for field in fields]) for i, said in healths.items() if i in known]
         return sorted((one for one in told if sum(one[1]) > 0), key=lambda one: -sum(one[1]))[:WORST]
 
+    backlogs = [
+        (
+            i,
+            said["oldest_age"],
+            f"{number(int(said.get('pending', 0)))} points, for {rough_duration(said['oldest_age'])}",
+        )
+        for i, said in healths.items()
+        if i in known and said.get("oldest_age", 0) >= WAITS_S
+    ]
     clocks = [
         (i, said.get("clock_good") == 0, said.get("clock_error_s", 0))
         for i, said in healths.items()
@@ -131,7 +141,7 @@ def fleet() -> str:
         total=len(entries),
         counts=Counter(entry.state.name for entry in entries),
         versions=sorted(Counter(entry.version for entry in entries).items(), reverse=True),
-        backlogs=most("pending"),
+        backlogs=sorted(backlogs, key=lambda backlog: -backlog[1])[:WORST],
         lost=most("rejected", "dropped"),
         clocks=sorted(clocks, key=lambda clock: (not clock[1], -clock[2]))[:WORST],
         silent_after=current_center().settings.devices.silent_after,

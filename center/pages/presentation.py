@@ -26,6 +26,7 @@ _HEALTH = {
     "measured": ("Measured", "points"),
     "delivered": ("Delivered", "points"),
     "pending": ("Waiting to be delivered", "points"),
+    "oldest_age": ("Oldest that waits", "seconds"),
     "rejected": ("Refused by the server", "points"),
     "dropped": ("Dropped", "points"),
     "unaccounted": ("Unaccounted for", "points"),

@@ -47,6 +47,17 @@ def test_what_the_board_does_not_have_is_left_out():
     assert "throttled" not in point()["fields"]
 
 
+def test_the_oldest_point_that_waits_has_an_age_and_none_has_none():
+    def told(**changes):
+        taken = snapshot(**changes)
+        return parse_line(replace(health_line("d", taken, Board(), 5), time_ns=1).encode().decode())["fields"]
+
+    buffer = snapshot()["buffer"]
+    assert told(at=1000.0, buffer=buffer | {"oldest_ns": 400 * 10**9})["oldest_age"] == 600
+    assert told(at=1000.0, buffer=buffer | {"oldest_ns": None})["oldest_age"] == 0  # else the last one would stay
+    assert told(at=1000.0, buffer=buffer | {"oldest_ns": 1001 * 10**9})["oldest_age"] == 0
+
+
 def test_the_point_is_dated_later_by_its_boot_clock():
     line = health_line("d", snapshot(), Board(), 77)
     assert (line.boot_ns, line.time_ns) == (77, None)

@@ -157,16 +157,21 @@ def test_the_fleet_page_counts_and_names_those_that_need_a_look_first(client, fl
 
     fleet.telemetry.write(
         [
-            health("gh-2", pending=5, rejected=2, dropped=0, clock_good=1, clock_error_s=0.01),
-            health("gh-10", pending=700, rejected=0, dropped=40, clock_good=0, clock_error_s=3600.0),
-            health("cellar", pending=0, rejected=0, dropped=0, clock_good=1, clock_error_s=0.75),
-            health("stranger", pending=9000, clock_good=0, clock_error_s=9.0),
+            health("gh-2", pending=900, oldest_age=3_700.0, rejected=2, dropped=0, clock_good=1, clock_error_s=0.01),
+            health(
+                "gh-10", pending=700, oldest_age=86_400.0, rejected=0, dropped=40, clock_good=0, clock_error_s=3600.0
+            ),
+            health("cellar", pending=5, oldest_age=59.9, rejected=0, dropped=0, clock_good=1, clock_error_s=0.75),
+            health("stranger", pending=9000, oldest_age=1e6, clock_good=0, clock_error_s=9.0),
         ]
     )
     page = text_of(client.get("/fleet"))
     assert re.search(r"Devices 4 registered Live 1 heard .* Silent 1 nothing .* Waiting 2 no", page)
     assert "Versions of the agent 0.2.0 2 0.10.0 1 not told 1" in page
-    assert "Most points waiting Greenhouse 10 gh-10 700 points Greenhouse 2 gh-2 5 points" in page
+    assert (
+        "Oldest backlog Greenhouse 10 gh-10 700 points, for 24 h Greenhouse 2 gh-2 900 points, for 62 min Refused"
+        in page
+    )
     assert "Refused and dropped Greenhouse 10 gh-10 0 refused, 40 dropped Greenhouse 2 gh-2 2 refused" in page
     assert "Greenhouse 10 gh-10 not synchronised ±3" in page
     assert "cellar ±0.75 s" in page
