@@ -1,5 +1,5 @@
 """Pictures of every page, for the documents and for the test that compares with them: `python -m bench.screens` writes
-docs/screens/, at 1440 and 390 pixels, light and dark, of a center that stands still at one moment.
+docs/screens/ (with names: those of it), at 1440 and 390 pixels, light and dark, of a center that stands still.
 """
 
 from __future__ import annotations
@@ -8,11 +8,14 @@ import base64
 import contextlib
 import sys
 import tempfile
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from center.alerts import kept
 from center.app import serve
 from center.context import EXTENSION
+from center.pages.alerts import EXAMPLES
 from center.pages.virtual import point_at
 from center.profiles import DeviceSettings, Profile, keep_profile, keep_told
 from center.settings import EmbeddedSettings, ServerSettings, Settings
@@ -35,6 +38,8 @@ PAGES = {
     "sensors": "/devices/balcony",
     "dashboard": "/dashboards/greenhouse",
     "compare": "/dashboards/balcony?range=7d&with=greenhouse&field=Temperature&field=Humidity&line=Temperature:0",
+    "alerts": "/alerts",
+    "rule": "/alerts/rules/frost",
     "query": "/query?device=greenhouse&field=Temperature&range=7d&window=1h&fn=mean",
     "write": "/write",
     "buckets": "/buckets",
@@ -82,6 +87,12 @@ def furnish(center: Any) -> None:
     sensor |= {"offset": {"Temperature": -0.8}, "quantities": quantities}
     told = {"version": "0.2.0", "address": "192.168.1.20", "remote": "local", "refresh": 300, "sensors": [sensor]}
     keep_told(center.registry, "greenhouse", told)
+    frost = EXAMPLES["frost"]
+    kept.keep_rule(center.registry, "frost", asdict(replace(frost, scope="group", of="Garden")))
+    words = f"{frost.words}\nGreenhouse (greenhouse):"
+    for number, event, hours, value in ((1, "begins", 8, "1.4 °C"), (2, "ends", 4, "3.1 °C, after 4 h")):
+        title, at_ns = frost.name if number == 1 else f"Over: {frost.name}", (MOMENT_S - 3600 * hours) * SECOND
+        kept.keep_event(center.registry, kept.Told(number, at_ns, "frost", event, title, f"{words} {value}", {}))
     center.registry.make_enrollment_key(note="Greenhouses", uses=5, expires_ns=(MOMENT_S + 7 * DAY_S) * SECOND)
 
 
@@ -135,8 +146,8 @@ def main() -> None:
         for width in WIDTHS:
             for theme in ("light", "dark"):
                 page = open_page(browser, width, theme)
-                for name, path in PAGES.items():
-                    go(page, url + path)
+                for name in sys.argv[1:] or PAGES:
+                    go(page, url + PAGES[name])
                     (SCREENS / f"{name}-{width}-{theme}.webp").write_bytes(picture(page))
                 page.context.close()
         browser.close()
