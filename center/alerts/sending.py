@@ -6,6 +6,7 @@ import logging
 import re
 from functools import cache
 from typing import Any
+from urllib.parse import unquote
 
 from agent.util.secret import Secret
 from center.errors import RefusedError
@@ -29,6 +30,7 @@ def _apprise() -> tuple[Any, Any]:
         image_url_mask="",
         service_timeout=TIMEOUT_S,
         allow_templates=False,
+        http_redirects=False,  # they make a GET of a POST: what answers that has not got the message
         storage_mode="memory",
     )
     return apprise, asset
@@ -53,7 +55,7 @@ def check(url: Secret) -> str:
         raise RefusedError(
             f"{scheme}:// acts on the machine that the center runs on: take one that goes over the network"
         )
-    if files := _FILES & {name.lower() for name in re.findall(r"[?&]([\w-]+)=", url.reveal())}:
+    if files := _FILES & {name.lower() for name in re.findall(r"[?&]([\w-]+)=", unquote(url.reveal()))}:
         raise RefusedError(f"{', '.join(sorted(files))}: an address names no file of the center's machine")
     host = service.host if all("{host}" in template for template in templates) else None
     return f"{scheme}://{host or '…'}"
@@ -64,12 +66,12 @@ def send(url: Secret, title: str, text: str, *, good: bool) -> str:
     try:
         service = _service(url)
         apprise, asset = _apprise()
-        service.socket_connect_timeout = min(service.socket_connect_timeout, TIMEOUT_S / 2)
-        service.socket_read_timeout = min(service.socket_read_timeout, TIMEOUT_S / 2)
+        service.socket_connect_timeout = service.socket_read_timeout = TIMEOUT_S / 2
         service.overflow_mode = apprise.OverflowMode.SPLIT
         sender = apprise.Apprise(asset=asset)
         sender.add(service)
-        result = sender.notify(text, title, apprise.NotifyType.SUCCESS if good else apprise.NotifyType.WARNING)
+        kind = apprise.NotifyType.SUCCESS if good else apprise.NotifyType.WARNING
+        result = sender.notify(text, title, kind, body_format=apprise.NotifyFormat.TEXT)
         if result:
             return ""
         said = [entry.message for one in result.results for entry in one.logs()]
@@ -83,7 +85,8 @@ def send(url: Secret, title: str, text: str, *, good: bool) -> str:
 def hidden(url: Secret, text: str) -> str:
     """The text without what the address holds, in at most 200 characters."""
     host = check(url).partition("://")[2]
-    for part in sorted(set(re.split(r"[:/?&=@,+#\s]+", url.reveal())[1:]), key=len, reverse=True):
+    parts = re.split(r"[:/?&=@,+#\s]+", url.reveal())[1:]
+    for part in sorted({*parts, *map(unquote, parts)}, key=len, reverse=True):
         if len(part) > 3 and part != host:
             text = text.replace(part, "…")
     return text[:200].rstrip(".")

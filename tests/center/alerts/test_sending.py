@@ -3,6 +3,7 @@
 import logging
 import re
 import socket
+from email import message_from_bytes
 
 import pytest
 from aiosmtpd.controller import Controller
@@ -42,7 +43,7 @@ def test_what_acts_on_the_centers_own_machine_is_refused_and_nothing_else_is():
 
 
 @pytest.mark.parametrize(
-    "address", ["", "hello", "http://", "file:///etc/passwd", "nosuch://host", "json://host?template=/etc/passwd"]
+    "address", ["", "hello", "http://", "file:///etc/passwd", "nosuch://host", "json://host?template=/etc/passwd", "json://host?t%65mplate=/etc/passwd"]
 )
 def test_what_is_no_address_is_refused_without_repeating_it(address):
     with pytest.raises(RefusedError) as refused:
@@ -77,11 +78,26 @@ def test_a_message_arrives_at_a_mail_server():
     server.start()
     try:
         url = Secret(f"mailto://127.0.0.1:{port}?from=center@example.org&to=me@example.org&mode=insecure")
-        assert sending.send(url, "Over: Frost", "attic: 3 °C", good=True) == ""
+        assert sending.send(url, "Over: Frost", "Frost <2 & *x*\nattic: 3 °C", good=True) == ""
     finally:
         server.stop()
     assert mails.got[0].rcpt_tos == ["me@example.org"]
-    assert b"Subject: Over: Frost" in mails.got[0].content
+    mail = message_from_bytes(mails.got[0].content)
+    assert mail["subject"] == "Over: Frost"
+    assert mail.get_content_type() == "text/plain"
+    assert mail.get_payload(decode=True).decode().splitlines() == ["Frost <2 & *x*", "attic: 3 °C"]
+
+
+def test_a_redirect_is_no_arrival_and_a_slow_answer_is_one(httpserver, monkeypatch):
+    """A POST that is redirected comes as a GET, without the message; one that was given up comes again."""
+    httpserver.expect_request("/moved").respond_with_response(Response(status=302, headers={"Location": "/login"}))
+    httpserver.expect_request("/login").respond_with_data("log in")
+    assert "302" in sending.send(Secret(f"json://127.0.0.1:{httpserver.port}/moved"), "t", "b", good=True)
+    service = sending._service(Secret("json://127.0.0.1/?rto=1"))
+    service.send = lambda *_, **__: True
+    monkeypatch.setattr(sending, "_service", lambda url: service)
+    assert sending.send(Secret("json://127.0.0.1"), "t", "b", good=True) == ""
+    assert service.socket_read_timeout == sending.TIMEOUT_S / 2
 
 
 @pytest.fixture
@@ -97,13 +113,14 @@ def logged():
     root.setLevel(level)
 
 
-def test_why_it_did_not_arrive_is_said_and_the_address_is_in_no_log(httpserver, logged):
+def test_why_it_did_not_arrive_is_said_and_the_address_is_in_no_log(httpserver, logged, monkeypatch):
+    monkeypatch.setattr(sending, "TIMEOUT_S", 0.4)
     httpserver.expect_request("/hook/SECRETpath").respond_with_handler(
         lambda request: Response(f"no such hook SECRETpath {request.authorization}", 403)
     )
     with socket.create_server(("127.0.0.1", 0)) as mute:
         for port in (httpserver.port, 1, mute.getsockname()[1]):
-            url = f"json://user:PASSword1@127.0.0.1:{port}/hook/SECRETpath?+X-Key=SECRETkey&rto=0.2&cto=0.2"
+            url = f"json://user:PASSword1@127.0.0.1:{port}/hook/SECRETpath?+X-Key=SECRETkey"
             why = sending.send(Secret(url), "t", "b", good=True)
             assert len(why) > 10
             assert not re.search("SECRET|PASSword1|dXNlcj", "".join([why, *logged]))
@@ -119,6 +136,7 @@ def test_of_what_a_service_says_nothing_of_the_address_is_left():
     )
     url = Secret("json://user:PASSword1@10.0.0.7/hook")
     assert sending.hidden(url, "POST http://user:PASSword1@10.0.0.7/hook") == "POST http://…:…@10.0.0.7/…"
+    assert sending.hidden(Secret("mailtos://me:p%40ssWORD@example.org"), "no p@ssWORD") == "no …"
 
 
 def test_a_server_that_never_ends_its_answer_is_left(httpserver, monkeypatch):
