@@ -28,7 +28,8 @@ RETRY_AFTER_S = 2
 
 
 def answer(status: int, message: str) -> Response:
-    response = jsonify(code=CODES.get(status, "error"), message=message)
+    said = message.encode(errors="backslashreplace").decode()  # JSON can hold half a character, UTF-8 not
+    response = jsonify(code=CODES.get(status, "error"), message=said)
     response.status_code = status
     response.headers["X-Platform-Error-Code"] = CODES.get(status, "error")
     if status in {429, 503}:

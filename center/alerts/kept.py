@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from agent.config.records import VALIDATION
 from agent.util.secret import Secret
-from center.alerts.rules import Event, Rule, RuleError, State, checked
+from center.alerts.rules import MOST_NAME, Event, Rule, RuleError, State, checked
+from center.errors import RefusedError
 from center.stores.registry import Registry
 
 RULE, RECEIVER, ALERT, EVENT, SEEN = "rule", "receiver", "alert", "event", "seen"
@@ -29,8 +30,8 @@ class Key(NamedTuple):
 
     @property
     def whose(self) -> str:
-        """What people call the sensor; "" where it has no name."""
-        return self.sensor.partition("(")[0].strip()
+        """What people call the sensor, whose name may be of any length; "" where it has none."""
+        return self.sensor.partition("(")[0].strip()[:MOST_NAME]
 
     @property
     def part(self) -> int:
@@ -117,13 +118,19 @@ def alerts(registry: Registry) -> dict[str, dict[Key, State]]:
 
 
 def keep_alerts(registry: Registry, rule_id: str, states: States, parts: Iterable[int]) -> None:
-    """Write those parts of a rule's alerts."""
+    """Write those parts of a rule's alerts, also where one has no place: RefusedError says so at the end."""
     rows: dict[int, list[list[Any]]] = {part: [] for part in parts}
     for key, state in states.items():
         if key.part in rows:
             rows[key.part].append([*key, state.since_ns, state.value, state.fired_ns])
+    refused = None
     for part, held in rows.items():
-        registry.keep_document(ALERT, f"{rule_id}.{part}", _json(held) if held else None)
+        try:
+            registry.keep_document(ALERT, f"{rule_id}.{part}", _json(held) if held else None)
+        except RefusedError as error:
+            refused = error
+    if refused:
+        raise refused
 
 
 def events(registry: Registry) -> list[Told]:

@@ -26,6 +26,8 @@ WORDS: Mapping[What, str] = {
 MEASURED = ("above", "below", "changes")
 OVER = ("changes", "rejected")  # what is told over a window
 MOST_MIN = 7 * 24 * 60
+MOST_NAME = 64
+MOST_TOLD = 20  # receivers: what became of each stands beside a message
 Event = Literal["begins", "ends"]
 
 
@@ -129,7 +131,7 @@ def checked(given: Any) -> Rule:
 
 
 def _wrong(rule: Rule) -> Iterator[tuple[str, str]]:
-    for name, most in (("name", 80), ("field", 64), ("sensor", 64), ("of", 64)):
+    for name, most in (("name", 80), ("field", MOST_NAME), ("sensor", MOST_NAME), ("of", MOST_NAME)):
         if len(text := getattr(rule, name)) > most or not text.isprintable():
             yield name, f"a text of at most {most} characters that can be shown"
     if not rule.name.strip():
@@ -144,6 +146,8 @@ def _wrong(rule: Rule) -> Iterator[tuple[str, str]]:
         yield "duration_min", "0 to 10080 minutes"
     if not 1 / 60 <= rule.window_min <= MOST_MIN:
         yield "window_min", "1 to 10080 minutes"
+    if len(rule.receivers) > MOST_TOLD:
+        yield "receivers", f"{MOST_TOLD} at most"
     if rule.scope != "all" and not rule.of:
         yield "of", f"name the {rule.scope}"
 

@@ -328,3 +328,15 @@ def test_the_history_is_bounded(world, monkeypatch):
 def test_addresses_are_not_seen_where_receivers_are(world):
     assert "localhost/x" not in repr(kept.receivers(world.registry))
     assert json.loads(world.registry.documents("receiver")["mail"])["url"] == "json://localhost/x"
+
+
+def test_a_sensor_with_a_name_of_any_length_stops_no_other_alert(world):
+    world.rule()
+    for sensor in ("", "s" * 20_000):
+        world.point("attic", 1, sensor=sensor)
+    world.point("barn", 1)
+    assert world.look() == ["Frost"]
+    assert len(world.got[0][2]) < 300
+    assert {key.device for key in kept.alerts(world.registry)["r1"]} == {"barn"}  # the others had no place
+    world.point("barn", 7)
+    assert world.look() == ["Over: Frost"]
