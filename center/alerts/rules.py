@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from agent.config.records import VALIDATION, converter, problems
@@ -25,6 +25,13 @@ WORDS: Mapping[What, str] = {
 }
 MEASURED = ("above", "below", "changes")
 OVER = ("changes", "rejected")  # what is told over a window
+UNUSED: Mapping[What, Sequence[str]] = {  # what has no use for which fields: app.css hides them, and they are sent
+    "silent": ("field", "sensor", "hysteresis", "duration_min"),
+    "failing": ("field", "hysteresis"),
+    "backlog": ("field", "sensor", "hysteresis"),
+    "rejected": ("field", "sensor", "hysteresis"),
+    "clock": ("field", "sensor", "hysteresis", "threshold"),
+}
 MOST_MIN = 7 * 24 * 60
 MOST_NAME = 64
 MOST_TOLD = 20  # receivers: what became of each stands beside a message
@@ -127,7 +134,7 @@ def checked(given: Any) -> Rule:
         raise RuleError({"rule": "a JSON object with name, what, threshold … is needed: see docs/alerts.md"}) from None
     if wrong := dict(_wrong(rule)):
         raise RuleError(wrong)
-    return rule
+    return replace(rule, **{name: _PLAIN[name] for name in UNUSED.get(rule.what, ())})
 
 
 def _wrong(rule: Rule) -> Iterator[tuple[str, str]]:
@@ -142,6 +149,8 @@ def _wrong(rule: Rule) -> Iterator[tuple[str, str]]:
         yield "threshold", "a number; of silence, or of change, one above 0"
     if not 0 <= rule.hysteresis < 1e12:
         yield "hysteresis", "0 or more: how far back a value has to come before the alert ends"
+    if rule.what == "changes" and rule.hysteresis >= rule.threshold:
+        yield "hysteresis", "less than the threshold: else the alert would never end"
     if not 0 <= rule.duration_min <= MOST_MIN:
         yield "duration_min", "0 to 10080 minutes"
     if not 1 / 60 <= rule.window_min <= MOST_MIN:
@@ -153,3 +162,4 @@ def _wrong(rule: Rule) -> Iterator[tuple[str, str]]:
 
 
 _CONVERTER = converter()
+_PLAIN: Mapping[str, Any] = asdict(Rule("", "clock"))

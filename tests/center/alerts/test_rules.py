@@ -90,6 +90,8 @@ def test_a_clock_that_is_put_back_starts_the_duration_anew():
         ({"name": "x", "what": "clock", "hysteresis": -1}, "hysteresis"),
         ({"name": "x", "what": "clock", "duration_min": math.inf}, "duration_min"),
         ({"name": "x", "what": "rejected", "window_min": 0}, "window_min"),
+        ({"name": "x", "what": "changes", "field": "T", "threshold": 3, "hysteresis": 3}, "hysteresis"),
+        ({"name": "x", "what": "clock", "receivers": ["me"] * 21}, "receivers"),
         ({"name": "x", "what": "clock", "scope": "group"}, "of"),
         ({"name": "x", "what": "clock", "receivers": "me"}, "receivers"),
         ({"name": "x", "what": "clock", "colour": "red"}, "colour"),
@@ -102,6 +104,15 @@ def test_what_is_no_rule_is_refused_with_the_field_and_what_is_right(given, name
         checked(given)
     assert list(refused.value.each) == [name] or name in refused.value.each
     assert refused.value.each[name]
+
+
+def test_what_a_kind_of_rule_has_no_use_for_keeps_no_alert_from_beginning_or_ending():
+    """A form that began as another kind sends also what it hides."""
+    left = {"name": "x", "threshold": 2, "hysteresis": 20, "field": "Temperature", "sensor": "bench"}
+    clock = checked(left | {"what": "clock"})
+    assert walk(clock, (0, 0.0), (1, 1.0), (2, 0.0)) == [None, "begins", "ends"]
+    for what in ("silent", "failing", "backlog", "rejected"):
+        assert walk(checked(left | {"what": what}), (0, 0.0), (1, 9.0), (2, 0.0)) == [None, "begins", "ends"]
 
 
 def test_rules_and_values_are_said_in_the_words_and_units_of_the_pages():
