@@ -6,10 +6,9 @@ import logging
 import secrets
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from queue import SimpleQueue
 
 from agent.config.units import rough_duration
 from center.alerts import kept, sending
@@ -26,6 +25,7 @@ from center.times import now_ns
 log = logging.getLogger(__name__)
 EVERY_S, WAITING_S = 15.0, 5.0  # between looks; between tries to get the lease
 SHARE = 10  # the next look begins after so many times what the last one took
+FINISH_S = 3.0  # a stop waits as long for what is being sent
 NAMED = 20  # devices in a message
 RETRY_S, RETRY_MOST_S = 15.0, 600.0
 LATE_S = 300.0  # a message says how old it is
@@ -48,7 +48,7 @@ class Watch:
         self._number = 0
         self._busy: set[str] = set()
         self._fails: dict[str, tuple[int, float]] = {}  # of a receiver: how often in a row, and when it is tried again
-        self._done: SimpleQueue[tuple[str, Sequence[int], str]] = SimpleQueue()
+        self._done: deque[tuple[str, Sequence[int], str]] = deque()
         self._next_s = self._asked_s = 0.0
 
     def step(self) -> float:
@@ -71,6 +71,12 @@ class Watch:
 
     def finish(self) -> None:
         try:
+            for _ in range(round(FINISH_S / 0.1)):
+                if not self._busy:
+                    break
+                self.wakeup.clear()
+                self.wakeup.wait(0.1)
+                self._settle()  # or who comes next sends it again
             self._registry.end_lease(self._me)
         except StoreError as error:
             log.debug("%s", error)  # it ends by itself
@@ -89,10 +95,14 @@ class Watch:
                 self._number = max((told.number for told in events), default=0)
         return self._states is not None
 
+    def _left(self) -> bool:
+        """Whether somebody is still to be told of something."""
+        return any(told.waiting for told in kept.events(self._registry))
+
     def _look(self, now: int, started: float) -> bool:
         """False where another replica holds the lease, or nothing is to be done."""
         rules = {rule_id: rule for rule_id, rule in kept.rules(self._registry).items() if rule.enabled}
-        if not rules and not self._states and not self._told and not kept.alerts(self._registry):
+        if not (rules or self._states or self._told or kept.alerts(self._registry) or self._left()):
             self._states = None  # nor is the lease asked for
             return True
         if not self._renew():
@@ -200,14 +210,13 @@ class Watch:
                 log.warning("an alert did not reach %s, and is sent again: %s", receiver.name, why)
             elif not why and receiver_id in self._fails:
                 log.info("alerts reach %s again", receiver.name)
-        self._done.put((receiver_id, [told.number for told in several], why))
+        self._done.append((receiver_id, [told.number for told in several], why))
         self.wakeup.set()
 
     def _settle(self) -> None:
         """Write down what came of what was sent."""
-        while not self._done.empty():
-            receiver_id, numbers, why = self._done.get()
-            self._busy.discard(receiver_id)
+        while self._done:
+            receiver_id, numbers, why = self._done[0]
             fails = self._fails.pop(receiver_id, (0, 0.0))[0] + 1
             if why:
                 self._fails[receiver_id] = fails, time.monotonic() + min(RETRY_S * 2.0 ** min(fails, 9), RETRY_MOST_S)
@@ -216,11 +225,13 @@ class Watch:
                     late = now_ns() - told.at_ns > KEPT_UP_NS and not why.startswith(GIVEN_UP)
                     how = (f"{GIVEN_UP}: {why}" if late else why) if why else SENT
                     changed = replace(told, receivers={**told.receivers, receiver_id: how})
-                    if changed != told:
+                    if changed != told and number > self._number - kept.EVENTS:  # else a newer one has its place
                         kept.keep_event(self._registry, changed)
                     self._told[number] = changed
                     if not changed.waiting:
                         del self._told[number]
+            self._done.popleft()  # and not before it was written
+            self._busy.discard(receiver_id)
 
 
 def message(several: Sequence[Told], now: int) -> tuple[str, str]:

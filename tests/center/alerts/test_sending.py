@@ -43,7 +43,16 @@ def test_what_acts_on_the_centers_own_machine_is_refused_and_nothing_else_is():
 
 
 @pytest.mark.parametrize(
-    "address", ["", "hello", "http://", "file:///etc/passwd", "nosuch://host", "json://host?template=/etc/passwd", "json://host?t%65mplate=/etc/passwd"]
+    "address",
+    [
+        "",
+        "hello",
+        "http://",
+        "file:///etc/passwd",
+        "nosuch://host",
+        "json://host?template=/etc/passwd",
+        "json://host?t%65mplate=/etc/passwd",
+    ],
 )
 def test_what_is_no_address_is_refused_without_repeating_it(address):
     with pytest.raises(RefusedError) as refused:

@@ -340,3 +340,69 @@ def test_a_sensor_with_a_name_of_any_length_stops_no_other_alert(world):
     assert {key.device for key in kept.alerts(world.registry)["r1"]} == {"barn"}  # the others had no place
     world.point("barn", 7)
     assert world.look() == ["Over: Frost"]
+
+
+def test_what_was_sent_while_the_store_was_away_is_not_sent_again(world, monkeypatch):
+    world.rule()
+    world.point("attic", 1)
+    world.pass_by(1)
+    world.watch.step()
+    assert len(world.got) == 1
+    keep = world.registry.keep_document
+    away = lambda *_: (_ for _ in ()).throw(StoreError("away"))  # noqa: E731
+    monkeypatch.setattr(world.registry, "keep_document", away)
+    assert world.look() == []
+    monkeypatch.setattr(world.registry, "keep_document", keep)
+    assert world.look() == world.look() == []
+    assert world.history() == [("begins", "sent")]
+
+
+def test_a_stop_waits_for_what_is_being_sent(world, monkeypatch):
+    later = []
+    monkeypatch.setattr(
+        Inline,
+        "__init__",
+        lambda self, target, args, daemon: setattr(self, "start", lambda: later.append((target, args))),
+    )
+
+    def wait(_seconds):
+        for target, args in later:
+            target(*args)
+        later.clear()
+
+    monkeypatch.setattr(world.watch.wakeup, "wait", wait)
+    world.rule()
+    world.point("attic", 1)
+    assert world.look() == []
+    world.restart()
+    assert len(world.got) == 1
+    assert world.look() == []
+    assert world.history() == [("begins", "sent")]
+
+
+def test_what_waits_is_sent_also_after_its_rule_is_gone_and_a_restart(world):
+    world.rule()
+    world.reach = False
+    world.point("attic", 1)
+    assert world.look() == []
+    kept.forget_rule(world.registry, "r1")
+    world.look()
+    world.restart()
+    world.reach = True
+    assert world.look() == ["Frost"]
+
+
+def test_what_came_of_an_old_message_takes_the_place_of_no_new_one(world, monkeypatch):
+    monkeypatch.setattr(kept, "EVENTS", 2)
+    world.rule()
+    world.reach = False
+    for n in range(3):
+        world.point("attic", 1 if n % 2 == 0 else 7)
+        world.look(EVERY_S / 60)
+    assert [told.number for told in kept.events(world.registry)] == [3, 2]
+    monkeypatch.setattr(world.watch, "_fails", {})
+    monkeypatch.setattr(watch.sending, "send", lambda *_, **__: "another reason")
+    world.watch._send(world.steady)
+    world.watch._done[0] = (world.watch._done[0][0], [1], "another reason")
+    world.watch.step()
+    assert [told.number for told in kept.events(world.registry)] == [3, 2]
