@@ -134,7 +134,8 @@ def checked(given: Any) -> Rule:
         raise RuleError({"rule": "a JSON object with name, what, threshold … is needed: see docs/alerts.md"}) from None
     if wrong := dict(_wrong(rule)):
         raise RuleError(wrong)
-    return replace(rule, **{name: _PLAIN[name] for name in UNUSED.get(rule.what, ())})
+    unused = [*UNUSED.get(rule.what, ()), *(["of"] if rule.scope == "all" else [])]
+    return replace(rule, **{name: _PLAIN[name] for name in unused})
 
 
 def _wrong(rule: Rule) -> Iterator[tuple[str, str]]:

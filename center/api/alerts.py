@@ -43,7 +43,8 @@ def rule(rule_id: str) -> Response:
 
 @blueprint.put("/rules/<rule_id>")
 def put_rule(rule_id: str) -> Response:
-    check_device_id(rule_id)
+    if check_device_id(rule_id) == "new":
+        abort(400, "new is the page of a new rule: take another id")
     return jsonify(asdict(kept.keep_rule(current_center().registry, rule_id, sent_json())))
 
 

@@ -11,7 +11,7 @@ from flask import abort, flash, redirect, render_template, request, url_for
 from flask_wtf import FlaskForm
 from wtforms import FloatField, SelectField, SelectMultipleField, StringField
 from wtforms.fields.choices import SelectChoice
-from wtforms.validators import InputRequired, Length, Optional
+from wtforms.validators import InputRequired, Length, Optional, ValidationError
 from wtforms.widgets import CheckboxInput, ListWidget
 
 from agent.util.secret import Secret
@@ -59,14 +59,27 @@ class RuleForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF has no types
     of = StringField("Which one", [Optional()])
     receivers = SelectMultipleField("Tell", option_widget=CheckboxInput(), widget=ListWidget(prefix_label=False))
 
+    def validate_of(self, of: StringField) -> None:
+        """A rule for a name that nothing has would be silent for ever."""
+        if self.scope.data == "device" and current_center().registry.device(of.data) is None:
+            raise ValidationError(f"There is no device with the id {of.data}.")
+        if self.scope.data == "group" and of.data not in _groups():
+            raise ValidationError(f"There is no device in a group {of.data}.")
+
 
 class ReceiverForm(FlaskForm):  # type: ignore[misc]
     name = StringField("Name", [InputRequired("Give the receiver a name."), Length(max=64)])
     url = StringField(
         "Address",
         [InputRequired("Paste an address of Apprise's."), Length(max=2000)],
-        description="As Apprise writes it, like ntfys://host/topic. It is shown this once.",
+        description="Mail: mailtos://user:password@example.org?to=me@example.org (with user and password of your mail "
+        "provider, at its domain). A push on your phone: install the app ntfy, subscribe there to a topic that nobody "
+        "guesses, and write ntfy://topic. In a password @ is %40, / is %2F, # is %23. It is shown this once.",
     )
+
+
+def _groups() -> list[str]:
+    return sorted({profile.group for profile in profiles(current_center().registry).values() if profile.group})
 
 
 @pages.get("/alerts")
@@ -104,25 +117,23 @@ def rule(rule_id: str) -> Any:
     """A rule to be edited; `new`, of an example or a copy of another."""
     registry = current_center().registry
     rules, new = kept.rules(registry), rule_id == "new"
-    shown = rules.get(request.args.get("copy", "") if new else rule_id, EXAMPLES.get(request.args.get("example", "")))
-    if shown is None and not new:
-        abort(404)
+    example = EXAMPLES.get(request.args.get("example", ""))
+    shown = rules.get(request.args.get("copy", ""), example) if new else rules.get(rule_id) or abort(404)
     form = RuleForm(obj=shown)
     form.receivers.choices = [SelectChoice(i, receiver.name) for i, receiver in kept.receivers(registry).items()]
+    form.of.description = f"The id of a device, or a group: {', '.join(_groups()[:SHOWN]) or 'there is none yet'}."
     if form.validate_on_submit():
         given = {f.short_name: f.data for f in form if f.short_name != "csrf_token" and f.data is not None}
         try:
             made = secrets.token_hex(4) if new else rule_id
-            kept.keep_rule(registry, made, given | {"enabled": new or shown is None or shown.enabled})
+            kept.keep_rule(registry, made, given | {"enabled": shown is None or new or shown.enabled})
         except RuleError as error:
             for name, why in error.each.items():
                 form._fields.get(name, form.name).errors = [f"{why[:1].upper()}{why[1:]}."]
         else:
             flash(f"The rule {form.name.data} is kept.", "success")
             return redirect(url_for("pages.alerts"))
-    groups = sorted({profile.group for profile in profiles(registry).values() if profile.group})
-    devices = [device.id for device in registry.devices(limit=100).devices]
-    page = render_template("rule.html", form=form, new=new, choices=groups + devices, quantities=QUANTITIES)
+    page = render_template("rule.html", form=form, new=new, quantities=QUANTITIES)
     return page, 400 if form.errors else 200
 
 

@@ -109,7 +109,8 @@ def test_what_is_no_rule_is_refused_with_the_field_and_what_is_right(given, name
 def test_what_a_kind_of_rule_has_no_use_for_keeps_no_alert_from_beginning_or_ending():
     """A form that began as another kind sends also what it hides."""
     left = {"name": "x", "threshold": 2, "hysteresis": 20, "field": "Temperature", "sensor": "bench"}
-    clock = checked(left | {"what": "clock"})
+    clock = checked(left | {"what": "clock", "of": "attic"})
+    assert clock.of == ""  # it is for all
     assert walk(clock, (0, 0.0), (1, 1.0), (2, 0.0)) == [None, "begins", "ends"]
     for what in ("silent", "failing", "backlog", "rejected"):
         assert walk(checked(left | {"what": what}), (0, 0.0), (1, 9.0), (2, 0.0)) == [None, "begins", "ends"]

@@ -46,6 +46,7 @@ def test_what_is_wrong_is_said_with_its_field(client):
     assert code(client.put("/api/alerts/rules/a b", json=FROST)) == (400, "invalid")
     answer = client.put("/api/alerts/rules/frost", json={**FROST, "receivers": ["nobody"]})
     assert "there is no receiver nobody" in answer.json["message"]
+    assert code(client.put("/api/alerts/rules/new", json=FROST)) == (400, "invalid")
     half = b'{"name": "a", "what": "clock", "receivers": ["\\ud800"]}'
     assert code(client.put("/api/alerts/rules/frost", data=half)) == (400, "invalid")
 

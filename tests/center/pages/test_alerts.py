@@ -50,6 +50,7 @@ def test_a_rule_is_kept_changed_switched_copied_and_deleted(client, center):
     assert kept.rules(center.registry) == {}
     assert client.post(f"/alerts/rules/{rule_id}/switch").status_code == 404
     assert client.get(f"/alerts/rules/{rule_id}").status_code == 404
+    assert client.get(f"/alerts/rules/{rule_id}?example=frost").status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,8 @@ def test_a_rule_is_kept_changed_switched_copied_and_deleted(client, center):
         ({"threshold": "cold"}, "Not a valid float value"),
         ({"field": ""}, "Name what is measured"),
         ({"scope": "device"}, "Name the device"),
+        ({"scope": "device", "of": "Attic 1"}, "There is no device with the id Attic 1"),
+        ({"scope": "group", "of": "attics"}, "There is no device in a group attics"),
         ({"what": "silent", "threshold": "0"}, "one above 0"),
         ({"name": ""}, "Give the rule a name"),
         ({"receivers": ["nobody"]}, "valid choice"),
