@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,7 @@ from center.alerts.rules import MOST_NAME, Event, Rule, RuleError, State, checke
 from center.errors import RefusedError
 from center.stores.registry import Registry
 
+log = logging.getLogger(__name__)
 RULE, RECEIVER, ALERT, EVENT, SEEN = "rule", "receiver", "alert", "event", "seen"
 EVENTS = 200  # that are kept
 PARTS = 256  # documents that the alerts of a rule are spread over
@@ -118,19 +120,18 @@ def alerts(registry: Registry) -> dict[str, dict[Key, State]]:
 
 
 def keep_alerts(registry: Registry, rule_id: str, states: States, parts: Iterable[int]) -> None:
-    """Write those parts of a rule's alerts, also where one has no place: RefusedError says so at the end."""
+    """Write those parts of a rule's alerts. One that has no place (very many sensors of very long names) is known to
+    who asks this, and begun anew after a restart.
+    """
     rows: dict[int, list[list[Any]]] = {part: [] for part in parts}
     for key, state in states.items():
         if key.part in rows:
             rows[key.part].append([*key, state.since_ns, state.value, state.fired_ns])
-    refused = None
     for part, held in rows.items():
         try:
             registry.keep_document(ALERT, f"{rule_id}.{part}", _json(held) if held else None)
         except RefusedError as error:
-            refused = error
-    if refused:
-        raise refused
+            log.warning("not all alerts of %s outlast this process: %s", rule_id, error)
 
 
 def events(registry: Registry) -> list[Told]:

@@ -16,7 +16,7 @@ from center.alerts.kept import GIVEN_UP, SENT, WAITING, Key, Receiver, Told
 from center.alerts.rules import Event, Rule, State, said, step
 from center.alerts.values import Memory, Newest, newest
 from center.context import Center
-from center.errors import RefusedError, StoreError
+from center.errors import StoreError
 from center.faults import log_once
 from center.profiles import Profile, profiles
 from center.stores.registry import LEASE_S
@@ -152,10 +152,7 @@ class Watch:
         assert self._states is not None
         before = self._states.get(rule_id, {})
         parts = {key.part for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
-        try:
-            kept.keep_alerts(self._registry, rule_id, after, parts)
-        except RefusedError as error:  # very many of very long names: known here, and begun anew after a restart
-            log.warning("not all alerts of %s outlast this process: %s", rule_id, error)
+        kept.keep_alerts(self._registry, rule_id, after, parts)
         self._states[rule_id] = after
         if not after:
             del self._states[rule_id]

@@ -11,7 +11,7 @@ from flask import abort, flash, redirect, render_template, request, url_for
 from flask_wtf import FlaskForm
 from wtforms import FloatField, SelectField, SelectMultipleField, StringField
 from wtforms.fields.choices import SelectChoice
-from wtforms.validators import InputRequired, Length, Optional, ValidationError
+from wtforms.validators import DataRequired, InputRequired, Length, Optional, ValidationError
 from wtforms.widgets import CheckboxInput, ListWidget
 
 from agent.util.secret import Secret
@@ -68,7 +68,7 @@ class RuleForm(FlaskForm):  # type: ignore[misc]  # Flask-WTF has no types
 
 
 class ReceiverForm(FlaskForm):  # type: ignore[misc]
-    name = StringField("Name", [InputRequired("Give the receiver a name."), Length(max=64)])
+    name = StringField("Name", [DataRequired("Give the receiver a name."), Length(max=64)])
     url = StringField(
         "Address",
         [InputRequired("Paste an address of Apprise's."), Length(max=2000)],
