@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from typing import Any
@@ -189,11 +190,15 @@ def sent_secret(header: str) -> Secret | None:
 
 
 def sent_json() -> Any:
-    """The body, whatever content type it claims; None for one that is no JSON, or nested too deep to be read."""
+    """The body, whatever content type it claims; None for one that is no JSON, nested too deep to be read, or with half
+    of a surrogate pair in it, which is no text and could neither be kept nor repeated.
+    """
     try:
-        return request.get_json(force=True, silent=True)
-    except RecursionError:
+        given = request.get_json(force=True, silent=True)
+        json.dumps(given, ensure_ascii=False).encode()
+    except (RecursionError, UnicodeEncodeError):
         return None
+    return given
 
 
 def administrators_only() -> None:
