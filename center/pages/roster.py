@@ -39,7 +39,8 @@ class Entry:
 @lru_cache(20_000)
 def natural(text: str) -> tuple[str | int, ...]:
     """To sort by: Board 9 comes before Board 10."""
-    return tuple(int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", text.casefold()))
+    parts = re.split(r"([0-9]+)", text.casefold())  # every second one is a number
+    return tuple(int(part) if place % 2 else part for place, part in enumerate(parts))
 
 
 def _release(entry: Entry) -> list[int]:
