@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
 from flask import flash, redirect, render_template, request, url_for
 
-from agent.config.units import parse_duration, rough_duration
+from agent.config.units import rough_duration
 from center.context import current_center
 from center.pages import live
 from center.pages.blueprint import administrators_only, is_part, live_page, pages
 from center.pages.presentation import number, span
 from center.pages.roster import SORTS, Entry, Wanted, called, roster, suggestions
+from center.pages.settings_form import sent
 from center.pages.states import newest, shown, stale_after_s, state_of, temperature_sparks
-from center.profiles import Profile, ProfileError, forget, keep_profile, profiles
+from center.profiles import Profile, ProfileError, checked, forget, keep_profile, profiles
 from center.stores.telemetry import DAY_NS, HEALTH, LOOK_BACK_NS
 from center.times import now_ns
 
@@ -107,7 +107,7 @@ def several() -> Any:
     elif do not in {"group", "interval"}:
         flash("Choose what to do with them.", "info")
     else:
-        _set(ids, do, form.get("group", "").strip(), form.get("interval", "").strip())
+        _set(ids, do, form.get(do, ""))
     return redirect(f"{url_for('pages.devices')}?{urlencode(wanted.said)}")
 
 
@@ -152,24 +152,22 @@ def _counted(ids: list[str]) -> str:
     return f"{called(ids[0])} is" if len(ids) == 1 else f"{len(ids)} devices are"
 
 
-def _set(ids: list[str], what: str, group: str, interval: str) -> None:
+def _set(ids: list[str], what: str, typed: str) -> None:
     """The group, or the interval, of these devices; "" takes it away."""
     registry = current_center().registry
-    change: Callable[[Profile], Profile]
     try:
-        if what == "group":
-            said = f"in the group {group}" if group else "in no group"
-            change = lambda profile: replace(profile, group=group)  # noqa: E731 - one of two
-        else:
-            seconds = parse_duration(f"{interval}s" if interval.isdecimal() else interval) if interval else None
-            said = f"asked to report every {span(seconds)}" if seconds else "asked for no interval of their own"
-            change = lambda profile: replace(profile, settings=replace(profile.settings, interval=seconds))  # noqa: E731
-        known = profiles(registry)
+        wanted = checked(sent({"group" if what == "group" else "settings.interval": typed}))
+        interval, known = wanted.settings.interval, profiles(registry)
         for device_id in ids:
-            keep_profile(registry, device_id, change(known.get(device_id, Profile())))
+            old = known.get(device_id, Profile())
+            settings = replace(old.settings, interval=interval)
+            new = replace(old, group=wanted.group) if what == "group" else replace(old, settings=settings)
+            keep_profile(registry, device_id, new)
     except ProfileError as error:
         flash(f"Not set: {error}.", "danger")
-    except ValueError as error:
-        flash(f"Not set: the interval is {error}.", "danger")
     else:
+        if what == "group":
+            said = f"in the group {wanted.group}" if wanted.group else "in no group"
+        else:
+            said = f"asked to report every {span(interval)}" if interval else "asked for no interval of their own"
         flash(f"{_counted(ids)} {said}.", "success")

@@ -96,6 +96,8 @@ def test_the_group_and_the_interval_of_several_are_set_at_once_and_the_rest_of_t
         ("gh-10", "Greenhouses", None, "notes"),
         ("attic", "", None, "notes"),
     }
+    client.post("/devices/several", data={"id": "gh-2", "do": "interval", "interval": " 1.5 "})
+    assert profiles(fleet.registry)["gh-2"].settings.interval == 1.5
     client.post("/devices/several", data={"id": "gh-2", "do": "interval", "interval": ""})
     assert profiles(fleet.registry)["gh-2"].settings.interval is None
     client.post("/devices/several?search=greenhouse", data={"all": "1", "do": "group", "group": "All"})
@@ -106,7 +108,7 @@ def test_the_group_and_the_interval_of_several_are_set_at_once_and_the_rest_of_t
     ("data", "said"),
     [
         ({"do": "group", "group": "x"}, "Choose 1 to 1000 devices first"),
-        ({"id": "gh-2", "do": "interval", "interval": "soon"}, "Not set: the interval is"),
+        ({"id": "gh-2", "do": "interval", "interval": "soon"}, "Not set: settings.interval: 'soon': must be a number"),
         ({"id": "gh-2", "do": "interval", "interval": "1ms"}, "Not set: settings.interval"),
         ({"id": "gh-2", "do": "group", "group": "x" * 65}, "Not set: group: 65 characters"),
         ({"id": "gh-2"}, "Choose what to do"),
