@@ -9,7 +9,7 @@ from typing import Any
 from flask_wtf import FlaskForm
 from wtforms import FloatField, IntegerField, PasswordField, SelectField, StringField, TextAreaField
 from wtforms.fields.choices import SelectChoice
-from wtforms.validators import InputRequired, Length, NumberRange, Optional, ValidationError
+from wtforms.validators import DataRequired, InputRequired, Length, NumberRange, Optional, ValidationError
 
 from center.pages.presentation import look
 from center.stores.registry import check_device_id
@@ -94,7 +94,7 @@ class CreateDevice(FlaskForm):  # type: ignore[misc]
 class AddDevice(FlaskForm):  # type: ignore[misc]
     name = StringField(
         "Name",
-        [InputRequired("Give the device a name.")],
+        [DataRequired("Give the device a name.")],
         description="As you call it: Greenhouse 3.",
         filters=[_stripped],
     )

@@ -126,7 +126,7 @@ def test_on_open_loopback_no_key_is_made(client, center):
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        ({"name": ""}, "Give the device a name"),
+        ({"name": "  "}, "Give the device a name"),
         ({"name": "x", "device_id": "a b"}, "Use 1 to 64 letters"),
         ({"name": "x", "device_id": "pi-7"}, "pi-7 is registered already"),
         ({"name": "Pi 7"}, "pi-7 is registered already"),
