@@ -155,11 +155,12 @@ def checked(given: Any) -> Profile:
 
 
 def _wrong(profile: Profile) -> Iterator[tuple[str, str]]:
+    """The joiners, which are not printable, hold many an emoji and words of some scripts together."""
     for name, most in LONGEST.items():
         text = getattr(profile, name)
         if len(text) > most:
             yield name, f"{len(text)} characters, more than {most}"
-        elif not (text.replace("\r\n", "").replace("\n", "") if name == "notes" else text).isprintable():
+        elif not re.sub("[\u200c\u200d\n\r\t]" if name == "notes" else "[\u200c\u200d]", "", text).isprintable():
             yield name, "holds characters that cannot be shown"
     for name, why in sifted(profile.settings.answer())[1].items():
         yield _API_NAMES.get(name, f"settings.{name}"), why

@@ -115,6 +115,11 @@ def test_all_that_is_wrong_with_a_profile_is_said_at_once():
     assert set(found.value.each) == {"nam", "group", "settings.report", "settings.location.lon"}
 
 
+def test_a_name_may_be_written_in_any_script_and_notes_may_be_a_table():
+    profile = {"name": "👩‍🌾 می‌خواهم", "group": "Süd", "notes": "bed\tpH\r\n1\t6.5"}
+    assert checked(profile) == Profile(**profile)
+
+
 @pytest.mark.parametrize("given", [None, [], "x", 3, True])
 def test_what_is_no_profile_at_all_is_said(given):
     with pytest.raises(ProfileError, match="a JSON object"):
