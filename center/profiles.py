@@ -170,15 +170,16 @@ def heard(given: Any) -> Told:
     """What a device tells of itself: untrusted, so what is wrong or too much in it is left out."""
     given = given if isinstance(given, dict) else {}
     sensors = [_sensor(found) for found in _list(given.get("sensors")) if isinstance(found, dict)]
-    place = _numbers(given.get("location"), ("lat", "lon"))
-    there = len(place) == 2 and abs(place["lat"]) <= 90 and abs(place["lon"]) <= 180
+    place = found if isinstance(found := given.get("location"), dict) else {}
+    asked = {"configuration_refresh": given.get("refresh")}
+    right, _ = sifted(asked | {f"default_{name}": place.get(name) for name in ("lat", "lon")})
     return Told(
         version=_word(given.get("version")),
         address=_word(given.get("address")),
         remote=_word(given.get("remote")),
-        location=Location(**place) if there else None,
+        location=right.get("location"),
         located=given.get("located") is True,
-        refresh=_numbers(given, ("refresh",)).get("refresh"),
+        refresh=right.get("configuration_refresh"),
         sensors=tuple(sensors),
     )
 

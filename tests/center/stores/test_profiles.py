@@ -140,6 +140,7 @@ def test_what_a_device_tells_wrongly_is_left_out():
         ],
     }
     told = heard(odd)
+    assert heard({"refresh": 9e11}).refresh is None  # a moment that no calendar has
     assert told.version == "1" * 64
     assert (told.address, told.remote, told.location, told.located, told.refresh) == ("", "", None, False, None)
     (sensor,) = told.sensors
