@@ -84,11 +84,14 @@ def _offered(device_id: str, sensor: str) -> tuple[str, int]:
     registry, now = current_center().registry, now_ns()
     if is_open():
         return _page(device_id, sensor, offered=True), 201
-    for old in _keys(registry, device_id):
+    before = _keys(registry, device_id)
+    for old in before:
         if old.valid(now):
             registry.revoke_enrollment_key(old.id)
     key, secret = registry.make_enrollment_key(note=_note(device_id), expires_ns=now + KEY_NS, device_id=device_id)
-    return _page(device_id, sensor, offered=True, key=secret.reveal(), expires_ns=key.expires_ns), 201
+    return _page(
+        device_id, sensor, offered=True, key=secret.reveal(), expires_ns=key.expires_ns, again=bool(before)
+    ), 201
 
 
 def _page(
@@ -99,12 +102,15 @@ def _page(
     key: str = "",
     expires_ns: int | None = None,
     registered: bool = False,
+    again: bool = False,
 ) -> str:
     center = current_center()
     url = (center.settings.server.public_url or request.url_root).rstrip("/")
     command = f"sudo iot-agent init --center {shlex.quote(url)} --device-id {device_id}"
     if sensor:
         command += f" --sensor {shlex.quote(sensor)}"
+    if again:  # in the place of what the command with the key before wrote
+        command += " --force"
     if key:  # by a command of the shell's own, so in no list of processes
         command = f"echo {key} | {command} --key-file -"
     file = render_template("boot.toml.txt", device_id=device_id, sensor=sensor or "bme280", url=url, key=key)
