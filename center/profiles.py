@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -124,6 +125,11 @@ def profile_of(registry: Registry, device_id: str) -> Profile:
 def told_of(registry: Registry, device_id: str) -> Told | None:
     text = registry.document(TOLD, device_id)
     return _told(text) if text else None
+
+
+def stamp(profile: Profile) -> str:
+    """Whether it is still the same one that a page showed."""
+    return f"{zlib.crc32(_text(profile).encode()):08x}"
 
 
 def keep_profile(registry: Registry, device_id: str, profile: Profile) -> None:

@@ -78,6 +78,7 @@ def device(device_id: str, wrong: Mapping[str, str] | None = None) -> Any:
         health=presentation.health(said),
         told=told,
         profile=profile,
+        stamp=profiles.stamp(profile),
         entries=entries(profile, told, center.settings.devices, {v.field for v in lasts}),
         reports=REPORTS,
         wrong=wrong or {},
@@ -96,7 +97,12 @@ def keep_settings(device_id: str) -> Any:
     if center.registry.device(device_id) is None:
         abort(404)
     try:
-        profiles.keep_profile(center.registry, device_id, profiles.checked(sent(request.form)))
+        wanted, kept = profiles.checked(sent(request.form)), profiles.profile_of(center.registry, device_id)
+        if wanted != kept and request.form.get("stamp", "") not in ("", profiles.stamp(kept)):
+            why = "Somebody else changed these settings meanwhile. Open the page anew to see them, or keep yours again."
+            flash(why, "warning")
+            return device(device_id, {"": why}), 409
+        profiles.keep_profile(center.registry, device_id, wanted)
     except ProfileError as error:
         return device(device_id, error.each), 400
     told = profiles.told_of(center.registry, device_id)

@@ -153,6 +153,22 @@ def test_settings_that_cannot_be_are_shown_again_with_what_is_wrong_with_each(cl
     assert client.post("/devices/nobody/settings", data={}).status_code == 404
 
 
+def test_who_keeps_settings_over_what_somebody_else_kept_meanwhile_is_asked_first(client, center, pi_7):
+    def stamp(answer):
+        return re.search('name="stamp" value="([^"]+)"', answer.text)[1]
+
+    opened = stamp(client.get("/devices/pi-7"))
+    first = {"name": "Attic", "stamp": opened}
+    for _ in "double click":
+        assert client.post("/devices/pi-7/settings", data=first).status_code == 302
+    second = client.post("/devices/pi-7/settings", data={"name": "Loft", "stamp": opened})
+    assert (second.status_code, profiles.profile_of(center.registry, "pi-7").name) == (409, "Attic")
+    assert "Somebody else changed these settings meanwhile" in second.text
+    assert 'value="Loft"' in second.text
+    again = client.post("/devices/pi-7/settings", data={"name": "Loft", "stamp": stamp(second)})
+    assert (again.status_code, profiles.profile_of(center.registry, "pi-7").name) == (302, "Loft")
+
+
 def test_what_a_device_tells_is_escaped_and_whoever_is_not_logged_in_gets_no_form(center, guarded, pi_7):
     profiles.keep_told(center.registry, "pi-7", TOLD | {"version": "<script>x", "sensors": [{"name": "<i>s"}]})
     profiles.keep_profile(center.registry, "pi-7", Profile(name="<u>n", notes="<s>t"))
