@@ -73,9 +73,10 @@ def entries(profile: Profile, told: Told | None, defaults: DeviceDefaults, deliv
         for key in dict.fromkeys([*_keys(sensors, known, delivered), *values]):
             whose, _, quantity = key.rpartition(".")
             shape, name = presentation.look(quantity), f"{table}.{quantity}"
-            having = [s for s in sensors if quantity in s.quantities and whose in ("", s.name)]
+            own = {name.removesuffix(f".{quantity}") for name in values if name.endswith(f".{quantity}")} - {whose}
+            having = [s for s in sensors if quantity in s.quantities and whose in ("", s.name) and s.name not in own]
             used = [(s.name, getattr(s, table).get(quantity), name in s.file) for s in having]
-            note = _note(values.get(key), used, partial(_with_unit, quantity))
+            note = _note(values.get(key, values.get(quantity)), used, partial(_with_unit, quantity))
             label = f"{whose} {shape.label} ({shape.unit})".strip()
             found.append(Entry(f"settings.{table}.{key}", label, _text(values.get(key)), note))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -58,8 +59,6 @@ def notes(settings, *sensors, location=None, located=False):
     ],
 )
 def test_beside_each_setting_stands_what_is_in_use_and_why_it_is_not_what_is_asked(settings, sensor, name, note):
-    from dataclasses import replace
-
     found = notes(DeviceSettings(**settings), replace(BENCH, **sensor))
     assert found[name] == note
 
@@ -84,6 +83,10 @@ def test_sensors_that_differ_are_told_apart_and_a_quantity_of_both_has_an_entry_
         "settings.offset.Humidity",
         "settings.offset.Temperature",  # asked for all: it is there to be changed, too
     ]
+    assert found["offset.roof.Temperature"] == "In use: 0.10 °C"  # what is asked for all is asked for this one
+    own = notes(replace(settings, offset={"Temperature": 0.1, "bench.Temperature": 2.0}), BENCH, roof)
+    assert own["offset.Temperature"] == "In use: 0.10 °C"
+    assert own["offset.bench.Temperature"] == "In use: none, until it asks again"
 
 
 def test_the_location_in_use_is_the_file_s_the_device_s_own_or_the_center_s():
