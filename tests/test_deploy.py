@@ -173,6 +173,19 @@ class TestBootPartition:
         assert self.take(tmp_path).returncode == 0
         assert key.read_text() == "mine"
 
+    def test_another_key_for_the_configuration_that_was_taken_is_taken_at_the_next_start(self, tmp_path):
+        (tmp_path / "boot").mkdir()
+        file, key, taken = (tmp_path / name for name in ("boot/iot-agent.toml", "etc/enrollment.key", "etc/agent.toml"))
+        for given in ("first", "second"):
+            file.write_text(f'# enrollment key: {given}\r\n[center]\r\nurl = "http://c"\r\n', newline="")
+            assert self.take(tmp_path).returncode == 0
+            assert (key.read_text(), given in taken.read_text()) == (f"{given}\n", True)
+        assert "taken" not in self.take(tmp_path).stdout
+        taken.write_text(f"{taken.read_text()}# mine\n")
+        file.write_text('# enrollment key: third\n[center]\nurl = "http://c"\n')
+        assert "taken" not in self.take(tmp_path).stdout
+        assert key.read_text() == "second\n"
+
     def test_a_configuration_that_is_there_is_never_replaced(self, tmp_path):
         for folder in ("boot", "etc"):
             (tmp_path / folder).mkdir()
