@@ -23,6 +23,7 @@ from agent.util.secret import Secret
 from center.app import serve
 from center.context import EXTENSION
 from center.pages.virtual import point_at
+from center.profiles import DeviceSettings, Profile, forget, keep_profile, keep_told
 from center.security import hash_password
 from center.stores.telemetry import Point
 from center.times import now_ns
@@ -334,6 +335,18 @@ def test_every_page_is_for_everyone(chromium, open_center, viewport):
                 found.append(f"{path} is wider than {viewport['width']} px")
         assert not found, "\n".join(found)
         assert seen.noted == []
+
+
+def test_the_longest_words_that_a_person_or_a_device_says_are_no_wider_than_a_phone(chromium, open_center):
+    registry, word = open_center.app.extensions[EXTENSION].registry, "W" * 64
+    keep_profile(registry, "balcony", Profile(word, word, word, DeviceSettings(offset={f"{word}.Temperature": 1.0})))
+    keep_told(registry, "balcony", {"version": word, "address": word, "sensors": [{"name": word, "kind": word}]})
+    try:
+        with watching(chromium, open_center, viewport=PHONE) as seen:
+            for path in ("/devices", "/devices/balcony", "/fleet"):
+                assert seen.go(path).evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path
+    finally:
+        forget(registry, "balcony")
 
 
 def test_a_keyboard_reaches_the_content_the_menu_and_the_questions(chromium, open_center):
