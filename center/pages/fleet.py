@@ -14,7 +14,7 @@ from center.context import current_center
 from center.pages import live
 from center.pages.blueprint import administrators_only, is_part, live_page, pages
 from center.pages.presentation import number, span
-from center.pages.roster import SORTS, Entry, Wanted, called, roster, suggestions
+from center.pages.roster import SORTS, Entry, Wanted, called, natural, roster, suggestions
 from center.pages.settings_form import sent
 from center.pages.states import newest, shown, stale_after_s, state_of, temperature_sparks
 from center.profiles import Profile, ProfileError, checked, forget, keep_profile, profiles
@@ -114,12 +114,13 @@ def several() -> Any:
 @pages.get("/fleet")
 def fleet() -> str:
     """How many devices are well, which versions there are, and which agents have most to complain of."""
-    entries, healths = roster(now_ns()), live.healths()
+    entries = roster(now_ns())
     known = {entry.id for entry in entries}
+    healths = {i: said for i, said in live.healths().items() if i in known}
 
     def most(*fields: str) -> list[tuple[str, list[float]]]:
         """The devices with the most of these, and how much of each."""
-        told = [(i, [said.get(field, 0) for field in fields]) for i, said in healths.items() if i in known]
+        told = [(i, [said.get(field, 0) for field in fields]) for i, said in healths.items()]
         return sorted((one for one in told if sum(one[1]) > 0), key=lambda one: -sum(one[1]))[:WORST]
 
     backlogs = [
@@ -129,18 +130,19 @@ def fleet() -> str:
             f"{number(int(said.get('pending', 0)))} points, for {rough_duration(said['oldest_age'])}",
         )
         for i, said in healths.items()
-        if i in known and said.get("oldest_age", 0) >= WAITS_S
+        if said.get("oldest_age", 0) >= WAITS_S
     ]
     clocks = [
         (i, said.get("clock_good") == 0, said.get("clock_error_s", 0))
         for i, said in healths.items()
-        if i in known and (said.get("clock_good") == 0 or said.get("clock_error_s", 0) >= UNSURE_S)
+        if said.get("clock_good") == 0 or said.get("clock_error_s", 0) >= UNSURE_S
     ]
     return live_page(
         "fleet.html",
         total=len(entries),
         counts=Counter(entry.state.name for entry in entries),
-        versions=sorted(Counter(entry.version for entry in entries).items(), reverse=True),
+        versions=sorted(Counter(entry.version for entry in entries).items(), key=lambda v: natural(v[0]), reverse=True),
+        told=bool(healths),
         backlogs=sorted(backlogs, key=lambda backlog: -backlog[1])[:WORST],
         lost=most("rejected", "dropped"),
         clocks=sorted(clocks, key=lambda clock: (not clock[1], -clock[2]))[:WORST],

@@ -154,6 +154,10 @@ def test_a_device_is_called_by_its_name_wherever_it_is_named(client, fleet):
 
 
 def test_the_fleet_page_counts_and_names_those_that_need_a_look_first(client, fleet):
+    page = text_of(client.get("/fleet"))
+    assert page.count("No agent told of itself within a day") == 3
+    assert "Each is synchronised" not in page
+
     def health(device, **fields):
         return Point("agent", {"clientId": device, "device": device}, fields, now_ns())
 
@@ -169,7 +173,7 @@ def test_the_fleet_page_counts_and_names_those_that_need_a_look_first(client, fl
     )
     page = text_of(client.get("/fleet"))
     assert re.search(r"Devices 4 registered Live 1 heard .* Silent 1 nothing .* Waiting 2 no", page)
-    assert "Versions of the agent 0.2.0 2 0.10.0 1 not told 1" in page
+    assert "Versions of the agent 0.10.0 1 0.2.0 2 not told 1" in page
     assert (
         "Oldest backlog Greenhouse 10 gh-10 700 points, for 24 h Greenhouse 2 gh-2 900 points, for 62 min Refused"
         in page
