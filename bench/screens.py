@@ -45,7 +45,6 @@ PAGES = {
     "buckets": "/buckets",
     "virtual": "/virtual",
     "add": "/add",
-    "create": "/create?id=greenhouse-4",
     "keys": "/enrollment-keys",
     "help": "/help",
     "problem": "/devices/nobody",

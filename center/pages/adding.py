@@ -14,9 +14,10 @@ from flask import redirect, render_template, request, url_for
 from markupsafe import Markup
 
 from center.context import current_center
+from center.errors import ConflictError
 from center.guard import LOOPBACK_HOSTS, host_trusted
-from center.pages.blueprint import administrators_only, pages
-from center.pages.forms import AddDevice
+from center.pages.blueprint import administrators_only, pages, shown_once
+from center.pages.forms import BY_HAND, AddDevice
 from center.profiles import Profile, ProfileError, keep_profile, profiles
 from center.security import is_open
 from center.stores.registry import EnrollmentKey, Registry
@@ -35,7 +36,7 @@ def suggested_id(name: str) -> str:
 @pages.route("/add", methods=["GET", "POST"])
 @administrators_only
 def add() -> Any:
-    """Name a device; the answer shows its key once."""
+    """Name a device; the answer shows once its key, or the token of what is no agent of ours."""
     registry, form = current_center().registry, AddDevice()
     known = profiles(registry)
     if form.validate_on_submit():
@@ -46,9 +47,13 @@ def add() -> Any:
         else:
             try:
                 keep_profile(registry, wanted, profile)
+                if form.sensor.data == BY_HAND:
+                    return shown_once(registry.register(wanted, administrator=True))
             except ProfileError as error:
                 for field, why in error.each.items():
                     form[field].errors = [f"{why}."]
+            except ConflictError as error:
+                form.device_id.errors = [str(error)]
             else:
                 return _offered(wanted, form.sensor.data)
     groups = sorted({profile.group for profile in known.values()} - {""})

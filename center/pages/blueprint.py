@@ -12,13 +12,14 @@ from flask_wtf.csrf import CSRFError, CSRFProtect, generate_csrf
 from werkzeug.exceptions import HTTPException
 
 from center import answers
+from center.api.registration import configuration
 from center.context import current_center
 from center.errors import StoreError
 from center.faults import log_once
 from center.pages import presentation, roster
 from center.pages.assets import asset_url, icon
 from center.security import is_administrator, is_open, store_down
-from center.stores.registry import check_device_id
+from center.stores.registry import Registered, check_device_id
 from center.tables import ordered
 from center.times import now_ns
 from center.transfer import lighter
@@ -170,3 +171,12 @@ def _shared() -> dict[str, Any]:
         "exact": lambda ns: presentation.exact(ns / 1e9),
         "moment": lambda ns, **how: presentation.moment(ns / 1e9 if ns is not None else None, now / 1e9, **how),
     }
+
+
+def shown_once(registered: Registered) -> tuple[str, int]:
+    """The page with the token of a registration."""
+    token = registered.token.reveal()
+    device_id = registered.device.id
+    config = render_template("agent.toml.txt", device_id=device_id, token=token, **configuration(device_id))
+    page = render_template("token.html", device=registered.device, new=registered.new, token=token, config=config)
+    return page, 201 if registered.new else 200

@@ -1,8 +1,7 @@
-"""One device: its page, registering it by hand, giving it a new token, removing it."""
+"""One device: its page, giving it a new token, removing it."""
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -11,12 +10,10 @@ from flask import abort, flash, redirect, render_template, request, url_for
 from markupsafe import Markup
 
 from center import profiles
-from center.api.registration import configuration
 from center.context import current_center
 from center.errors import ConflictError
 from center.pages import presentation
-from center.pages.blueprint import administrators_only, pages, problem
-from center.pages.forms import CreateDevice
+from center.pages.blueprint import administrators_only, pages, problem, shown_once
 from center.pages.settings_form import REPORTS, entries, sent
 from center.pages.states import (
     health_alerts,
@@ -28,7 +25,6 @@ from center.pages.states import (
     state_of,
 )
 from center.profiles import ProfileError
-from center.stores.registry import Registered
 from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, LOOK_BACK_NS, Sensor, SeriesQuery, labels, several
 from center.tables import ordered
 from center.times import now_ns
@@ -114,23 +110,6 @@ def keep_settings(device_id: str) -> Any:
     return redirect(url_for("pages.device", device_id=device_id))
 
 
-@pages.route("/create", methods=["GET", "POST"])
-@administrators_only
-def create() -> str | tuple[str, int] | tuple[str, int, dict[str, str]]:
-    """Register a device by hand; the answer shows its token once."""
-    form = CreateDevice(device_id=request.args.get("id") or f"device-{secrets.token_hex(3)}")
-    if form.validate_on_submit():
-        device_id = form.device_id.data
-        if current_center().registry.device(device_id) is not None:
-            form.device_id.errors = [f"{device_id} is registered already. Open its page to give it a new token."]
-        else:
-            try:
-                return _shown_once(current_center().registry.register(device_id, administrator=True))
-            except ConflictError as error:
-                form.device_id.errors = [str(error)]
-    return render_template("create.html", form=form), 400 if form.errors else 200
-
-
 @pages.post("/devices/<device_id>/token")
 @administrators_only
 def new_token(device_id: str) -> Any:
@@ -139,18 +118,10 @@ def new_token(device_id: str) -> Any:
     if registry.device(device_id) is None:
         abort(404)
     try:
-        return _shown_once(registry.register(device_id, administrator=True))
+        return shown_once(registry.register(device_id, administrator=True))
     except ConflictError as error:
         flash(f"{error} Try again in a moment.", "warning")
         return redirect(url_for("pages.device", device_id=device_id))
-
-
-def _shown_once(registered: Registered) -> tuple[str, int]:
-    token = registered.token.reveal()
-    device_id = registered.device.id
-    config = render_template("agent.toml.txt", device_id=device_id, token=token, **configuration(device_id))
-    page = render_template("token.html", device=registered.device, new=registered.new, token=token, config=config)
-    return page, 201 if registered.new else 200
 
 
 @pages.post("/devices/<device_id>/remove")

@@ -30,6 +30,7 @@ RANGES = {
 MAX_DEVICES = 8  # in one question
 SENSORS = [name for name in available() if name not in {"adafruit", "emulated"}]  # those need options
 MEASURED = [name for name, quantity in QUANTITIES.items() if not quantity.derived]
+BY_HAND = "by hand"  # what is chosen for a sensor where no agent of ours runs
 WINDOWS = {
     "auto": "Automatic",
     "none": "None: every point",
@@ -82,15 +83,6 @@ class Login(FlaskForm):  # type: ignore[misc]  # Flask-WTF has no types
     password = PasswordField("Password", [InputRequired("Type the administrator's password.")])
 
 
-class CreateDevice(FlaskForm):  # type: ignore[misc]
-    device_id = StringField(
-        "Device id",
-        [InputRequired("Give the device an id."), a_device_id],
-        description="1 to 64 letters, digits, dots, hyphens or underscores, for example greenhouse-3.",
-        filters=[_stripped],
-    )
-
-
 class AddDevice(FlaskForm):  # type: ignore[misc]
     name = StringField(
         "Name",
@@ -109,7 +101,11 @@ class AddDevice(FlaskForm):  # type: ignore[misc]
     )
     sensor = SelectField(
         "Sensor",
-        choices=[SelectChoice("", "What is found on the board"), *(SelectChoice(name, name) for name in SENSORS)],
+        choices=[
+            SelectChoice("", "What is found on the board"),
+            *(SelectChoice(name, name) for name in SENSORS),
+            SelectChoice(BY_HAND, "No agent of ours: a token to write with"),
+        ],
         description="virtual measures made-up weather, to try things out.",
     )
 

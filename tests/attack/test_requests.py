@@ -116,7 +116,7 @@ def test_no_body_is_answered_with_a_500(app):
     paths = [
         ("/api/v2/write?org=iot-center&bucket=iot_center", write), ("/api/v2/write?precision=s&org=&bucket=%00", write),
         ("/api/devices", admin), ("/api/devices/pi-1/measurements", admin), ("/api/devices/%0a", admin), ("/login", {}),
-        ("/create", admin), ("/add", admin), ("/add/pi-9", admin), ("/devices/several", admin),
+        ("/add", admin), ("/add/pi-9", admin), ("/devices/several", admin),
         ("/write", admin), ("/enrollment-keys", admin), ("/query/flux", admin),
         ("/virtual/fill", admin),
     ]  # fmt: skip

@@ -210,12 +210,12 @@ def test_a_copy_of_a_cookie_is_worth_nothing_after_the_logout(tmp_path):
         def form(path, **fields):
             token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', session.get(center.url + path, timeout=10).text)
             sent = fields | {"csrf_token": token[1]}
-            return session.post(f"{center.url}{'/logout' if path == '/create' else path}", sent, timeout=10)
+            return session.post(f"{center.url}{'/logout' if path == '/add' else path}", sent, timeout=10)
 
         form("/login", password=PASSWORD)
         copy = dict(session.cookies)
-        assert requests.get(f"{center.url}/create", cookies=copy, timeout=10, allow_redirects=False).status_code == 200
-        form("/create")
-        after = requests.get(f"{center.url}/create", cookies=copy, timeout=10, allow_redirects=False).status_code
+        assert requests.get(f"{center.url}/add", cookies=copy, timeout=10, allow_redirects=False).status_code == 200
+        form("/add")
+        after = requests.get(f"{center.url}/add", cookies=copy, timeout=10, allow_redirects=False).status_code
         center.told("a cookie after the logout", status=after)
         assert after == 302

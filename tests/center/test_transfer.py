@@ -45,7 +45,7 @@ def test_pages_and_data_are_gzipped_for_whoever_takes_that(client, path):
 
 
 def test_what_shows_a_secret_is_not(client):
-    answer = client.post("/create", data={"device_id": "pi-8"}, headers=PACKED)
+    answer = client.post("/add", data={"name": "Pi 8", "sensor": "by hand"}, headers=PACKED)
     assert (answer.status_code, answer.headers.get("Content-Encoding")) == (201, None)
     answer = client.post("/devices/pi-8/token", headers=PACKED)
     assert (answer.status_code, answer.headers.get("Content-Encoding")) == (200, None)

@@ -174,7 +174,7 @@ def measuring(config):
 
 def test_a_user_walks_from_login_to_removal(chromium, guarded_center, tmp_path):
     with watching(chromium, guarded_center) as seen:
-        page = seen.go("/create")  # leads to the login, and back
+        page = seen.go("/add")  # leads to the login, and back
         assert page.title().startswith("Log in")
         page.get_by_label("Password").fill(PASSWORD)
         page.get_by_role("button", name="Log in").click()
@@ -304,7 +304,6 @@ PAGES = [
     "/buckets",
     "/add",
     "/add/balcony",
-    "/create",
     "/enrollment-keys",
     "/alerts",
     "/alerts/rules/new?example=frost",
@@ -577,7 +576,7 @@ def test_without_a_network_a_page_says_so_and_nothing_measured_is_kept(chromium,
 FOREIGN = """<!doctype html><title>foreign</title>
 <iframe src="CENTER/devices"></iframe><iframe name="a"></iframe><iframe name="b"></iframe>
 <form id="a" method="post" action="CENTER/api/devices/evil-1" target="a"></form>
-<form id="b" method="post" action="CENTER/create" target="b"><input name="device_id" value="evil-2"></form>
+<form id="b" method="post" action="CENTER/add" target="b"><input name="device_id" value="evil-2"></form>
 <img id="img" src="CENTER/api/env/evil-3" alt="">
 <script>
 window.read = [];
@@ -646,5 +645,5 @@ def test_a_foreign_page_can_neither_register_a_device_nor_read_anything(chromium
     assert [d.id for d in center.registry.devices().devices] == before
     assert all(line.endswith(("blocked", ":opaque:")) for line in read), read
     asked = {path for path, _, _ in reached}
-    assert {"/api/devices/evil-1", "/create", "/api/env/evil-3", "/api/devices/evil-5", "/api/devices"} <= asked
+    assert {"/api/devices/evil-1", "/add", "/api/env/evil-3", "/api/devices/evil-5", "/api/devices"} <= asked
     assert all(status in {400, 403} for _, _, status in reached), reached

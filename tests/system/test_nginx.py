@@ -88,7 +88,7 @@ def test_tls_secure_cookies_and_forwarded_addresses_behind_nginx(tmp_path, caplo
         answer = log_in(alice, url, PASSWORD)
         assert answer.status_code == 302
         assert re.search(r"Secure.*HttpOnly.*SameSite=Strict", answer.headers["Set-Cookie"])
-        assert alice.get(f"{url}/create").status_code == 200
+        assert alice.get(f"{url}/add").status_code == 200
         key = registry.make_enrollment_key()[1].reveal()
         sent = {"X-Enrollment-Key": key, "X-Device-Secret": "s" * 32}
         told = alice.post(f"{url}/api/devices/pi-1", headers=sent).json()

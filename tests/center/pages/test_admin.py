@@ -17,7 +17,7 @@ from center.times import now_ns
 from tests.center_helpers import PASSWORD, text_of
 
 
-@pytest.mark.parametrize("path", ["/create", "/write", "/enrollment-keys"])
+@pytest.mark.parametrize("path", ["/add", "/write", "/enrollment-keys"])
 def test_changing_things_needs_a_login_and_comes_back_afterwards(guarded, path):
     answer = guarded.get(path)
     assert answer.status_code == 302
@@ -28,7 +28,7 @@ def test_changing_things_needs_a_login_and_comes_back_afterwards(guarded, path):
 
 
 @pytest.mark.parametrize(
-    "path", ["/create", "/write", "/virtual/fill", "/devices/pi-7/remove", "/devices/pi-7/token", "/query/flux"]
+    "path", ["/add", "/write", "/virtual/fill", "/devices/pi-7/remove", "/devices/pi-7/token", "/query/flux"]
 )
 def test_nothing_is_changed_without_a_login(guarded, center, pi_7, path):
     assert guarded.post(path, data={"device_id": "x"}).location == "/login"
@@ -77,7 +77,7 @@ def test_logging_out_ends_the_session(guarded):
     guarded.post("/login", data={"password": PASSWORD})
     assert "Log out" in text_of(guarded.get("/"))
     guarded.post("/logout")
-    assert guarded.get("/create").status_code == 302
+    assert guarded.get("/add").status_code == 302
 
 
 def test_logging_out_ends_the_session_for_every_copy_of_its_cookie_and_no_other(app, guarded):
@@ -88,8 +88,8 @@ def test_logging_out_ends_the_session_for_every_copy_of_its_cookie_and_no_other(
     guarded.post("/logout")
     stolen = app.test_client()
     stolen.set_cookie("iot_center", copy)
-    assert stolen.get("/create").status_code == 302
-    assert other.get("/create").status_code == 200
+    assert stolen.get("/add").status_code == 302
+    assert other.get("/add").status_code == 200
 
 
 def test_a_session_lasts_31_days_however_much_it_is_used(guarded, monkeypatch):
@@ -99,7 +99,7 @@ def test_a_session_lasts_31_days_however_much_it_is_used(guarded, monkeypatch):
         monkeypatch.setattr(security.time, "time", lambda days=days: now + days * 86_400)
         with guarded.session_transaction() as session:  # signed anew
             session["used"] = days
-        assert guarded.get("/create").status_code == status
+        assert guarded.get("/add").status_code == status
 
 
 def test_wrong_passwords_are_refused_and_then_have_to_wait(guarded):
@@ -114,7 +114,7 @@ def test_wrong_passwords_are_refused_and_then_have_to_wait(guarded):
 def test_a_new_password_ends_the_sessions_of_the_old_one(guarded, center):
     guarded.post("/login", data={"password": PASSWORD})
     center.registry.set_password_hash(hash_password(Secret("another long password")))
-    assert guarded.get("/create").status_code == 302
+    assert guarded.get("/add").status_code == 302
 
 
 @pytest.mark.parametrize("target", ["//evil.example", "https://evil.example", "/\\evil.example", "/a\tb", "", None])
@@ -124,7 +124,7 @@ def test_a_login_leads_nowhere_but_back(target):
 
 
 @pytest.mark.parametrize(
-    "path", ["/create", "/write", "/enrollment-keys", "/devices/pi-7/remove", "/virtual/fill", "/logout"]
+    "path", ["/add", "/write", "/enrollment-keys", "/devices/pi-7/remove", "/virtual/fill", "/logout"]
 )
 def test_a_form_that_this_site_did_not_send_is_refused(app, client, center, pi_7, path):
     app.config["WTF_CSRF_ENABLED"] = True

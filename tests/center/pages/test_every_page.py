@@ -22,7 +22,6 @@ PAGES = [
     "/write",
     "/buckets",
     "/add",
-    "/create",
     "/enrollment-keys",
     "/help",
     "/alerts",
