@@ -43,17 +43,13 @@ def natural(text: str) -> tuple[str | int, ...]:
     return tuple(int(part) if place % 2 else part for place, part in enumerate(parts))
 
 
-def _release(entry: Entry) -> list[int]:
-    return [int(part) if part.isdecimal() else 0 for part in entry.version.split(".")]
-
-
 SORTS: Mapping[str, tuple[str, Callable[[Entry], Any]]] = {
     "name": ("By name", lambda e: natural(e.called)),
     "seen": ("Newest point first", lambda e: -(e.seen or 0)),
     "silence": ("Longest silent first", lambda e: e.seen or 0),
     "state": ("By state", lambda e: e.state.label),
     "group": ("By group", lambda e: natural(e.group)),
-    "version": ("Oldest version first", _release),
+    "version": ("Oldest version first", lambda e: natural(e.version)),
 }
 
 
