@@ -2,6 +2,7 @@
 
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import tomllib
@@ -246,3 +247,54 @@ class TestBootPartition:
         result = self.take(tmp_path)
         assert result.returncode == 0
         assert "no iot-agent.toml on the boot partition" in result.stdout
+
+
+class Board:
+    """A folder in the place of /, in which the package's scripts run: what asks or changes the machine is only noted."""
+
+    NOTED = "groupadd useradd usermod chgrp install udevadm modprobe raspi-config journalctl sleep systemctl getent"
+
+    def __init__(self, folder):
+        self.root, self.programs = folder / "root", folder / "programs"
+        self.programs.mkdir()
+        for name in self.NOTED.split():
+            self.program(name)
+        self.program("timeout", 'shift; exec "$@"')
+        self.write("opt/iot-agent/bin/python", "exit 1")
+        self.write("opt/iot-agent/lib/python3.11/site-packages/agent/__init__.py", '__version__ = "2.0"')
+        self.write("etc/default/iot-agent", "")
+
+    def program(self, name, text=""):
+        path = self.programs / name
+        path.write_text(f'#!/bin/sh\necho "${{0##*/}} $*" >>{self.programs}/log\n{text}\n')
+        path.chmod(0o755)
+
+    def write(self, name, text):
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def run(self, script, *arguments):
+        text = (DEPLOY / "debian" / script).read_text().replace("@NAME@", "iot-agent").replace("@VERSION@", "2.0")
+        text = re.sub(r"(?<![\w$}])/(opt|etc|boot|var/lib|usr/local|run/systemd)\b", rf"{self.root}/\1", text)
+        (self.programs / "log").write_text("")
+        path = f"{self.programs}:{os.environ['PATH']}"
+        return sh("sh", "-c", text, script, *arguments, env={**os.environ, "PATH": path})
+
+    def noted(self):
+        return (self.programs / "log").read_text().splitlines()
+
+
+class TestThePackagesScripts:
+    @pytest.fixture
+    def board(self, tmp_path):
+        return Board(tmp_path)
+
+    def test_a_user_without_a_group_of_its_name_and_a_deleted_environment_are_no_failure(self, board):
+        (board.root / "etc/default/iot-agent").unlink()
+        board.program("getent", '[ "$2" != iot-agent ] || [ "$1" = passwd ]')
+        result = board.run("postinst", "configure", "1.0")
+        assert result.returncode == 0, result.stderr
+        assert "groupadd --system iot-agent" in board.noted()
+        assert "chgrp" not in " ".join(board.noted())
