@@ -250,7 +250,7 @@ class TestBootPartition:
 
 
 class Board:
-    """A folder in the place of /, in which the package's scripts run: what asks or changes the machine is only noted."""
+    """A folder in the place of /, for the package's scripts: what asks or changes the machine is only noted."""
 
     NOTED = "groupadd useradd usermod chgrp install udevadm modprobe raspi-config journalctl sleep systemctl getent"
 
@@ -298,3 +298,53 @@ class TestThePackagesScripts:
         assert result.returncode == 0, result.stderr
         assert "groupadd --system iot-agent" in board.noted()
         assert "chgrp" not in " ".join(board.noted())
+
+    def test_the_copy_of_what_ran_is_whole_and_stays_when_the_power_was_cut_in_an_upgrade(self, board):
+        before = board.root / "opt/iot-agent.before"
+        board.program("cp", "mkdir $3; exit 1")
+        assert board.run("preinst", "upgrade", "1.0").returncode == 1
+        assert not before.exists()
+        (board.programs / "cp").unlink()
+        assert board.run("preinst", "upgrade", "1.0").returncode == 0
+        assert (before / "bin/python").stat().st_ino == (board.root / "opt/iot-agent/bin/python").stat().st_ino
+        (board.root / "opt/iot-agent/bin/python").unlink()  # as far as dpkg came
+        assert board.run("preinst", "upgrade", "1.0").returncode == 0
+        assert (before / "bin/python").exists()
+        assert board.run("postrm", "remove").returncode == 0
+        assert [path.name for path in (board.root / "opt").iterdir()] == ["iot-agent"]
+
+    def upgrade_that_does_not_start(self, board, restarts):
+        """`restarts`: how systemctl restart ends, in shell."""
+        (board.root / "run/systemd/system").mkdir(parents=True)
+        board.write("etc/iot-agent/agent.toml", "")
+        board.write("opt/iot-agent.before/lib/python3.11/site-packages/agent/__init__.py", '__version__ = "1.0"')
+        answers = f"restart*) {restarts} ;; *ActiveState*) echo active ;; *NRestarts*) echo 0 ;;"
+        board.program("systemctl", f"case $* in {answers} esac")
+        return board.run("postinst", "configure", "1.0")
+
+    def version(self, board):
+        return (board.root / "opt/iot-agent/lib/python3.11/site-packages/agent/__init__.py").read_text()
+
+    def test_what_runs_after_an_upgrade_that_does_not_start_is_said_as_it_is(self, board):
+        result = self.upgrade_that_does_not_start(board, f"grep -q 1.0 {board.root}/opt/iot-agent/lib/*/*/agent/*.py")
+        assert result.returncode == 1
+        assert result.stderr.endswith("(its last lines are above): the one before runs again\n")
+        assert "1.0" in self.version(board)
+        assert [path.name for path in (board.root / "opt").iterdir()] == ["iot-agent"]
+        again = board.run("postinst", "configure", "1.0")  # by apt, whatever it installs next
+        assert again.returncode == 1
+        assert "2.0 did not start and the version before was put back" in again.stderr
+        assert board.noted() == []
+
+    def test_a_version_before_that_does_not_start_either_is_not_said_to_run(self, board):
+        result = self.upgrade_that_does_not_start(board, "exit 1")
+        assert result.returncode == 1
+        assert result.stderr.endswith("the one before is back, and does not start either: sudo iot-agent doctor\n")
+
+    @pytest.mark.parametrize("at", ["opt/iot-agent", "opt/iot-agent.before"])
+    def test_a_power_cut_while_the_version_before_is_put_back_leaves_no_board_without_a_program(self, board, at):
+        board.program("mv", f'[ "$1" = {board.root}/{at} ] && kill -9 $PPID || exec /bin/mv "$@"')
+        assert self.upgrade_that_does_not_start(board, "exit 1").returncode == -9
+        (board.programs / "mv").unlink()
+        assert board.run("postinst", "configure", "1.0").returncode == 1
+        assert "1.0" in self.version(board)
