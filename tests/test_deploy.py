@@ -348,3 +348,32 @@ class TestThePackagesScripts:
         (board.programs / "mv").unlink()
         assert board.run("postinst", "configure", "1.0").returncode == 1
         assert "1.0" in self.version(board)
+
+    @pytest.mark.parametrize("last", ["", "1.0"])
+    def test_who_switched_service_and_i2c_off_finds_them_off_after_an_upgrade(self, board, last):
+        (board.root / "run/systemd/system").mkdir(parents=True)
+        board.write("etc/iot-agent/agent.toml", "")
+        if last:
+            (board.root / "opt/iot-agent.before").mkdir()
+        enabled = f"grep -q '^systemctl enable' {board.programs}/log"
+        answers = (
+            f"is-enabled*) {enabled} ;; is-active*) exit 3 ;; *ActiveState*) echo active ;; *NRestarts*) echo 0 ;;"
+        )
+        board.program("systemctl", f"case ${{*#--quiet }} in {answers} esac")
+        board.program("raspi-config", '[ "$2" != get_i2c ] || echo 1')
+        result = board.run("postinst", "configure", last)
+        assert result.returncode == 0, result.stderr
+        for done in ("systemctl enable", "systemctl restart", "raspi-config nonint do_i2c"):
+            assert any(line.startswith(done) for line in board.noted()) == (not last)
+        assert ("iot-agent is disabled, and stays so" in result.stdout) == bool(last)
+        assert not (board.root / "opt/iot-agent.before").exists()
+
+    def test_a_spare_configuration_is_none(self, board):
+        (board.root / "run/systemd/system").mkdir(parents=True)
+        board.write("etc/iot-agent/other.toml", "")
+        assert "Next: sudo iot-agent init" in board.run("postinst", "configure", "").stdout
+
+    def test_a_unit_that_hides_the_packages_is_named(self, board):
+        board.write("etc/systemd/system/iot-agent.service", "[Service]\nExecStart=/opt/iot/bin/iot-agent run\n")
+        said = board.run("postinst", "configure", "").stderr
+        assert "starts another program than this package's; to change over: sudo rm " in said
