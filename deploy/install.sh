@@ -36,6 +36,8 @@ command -v dpkg-deb >/dev/null ||
 [ -n "$wheelhouse" ] || [ ! -d "$source_dir/wheelhouse" ] || wheelhouse=$source_dir/wheelhouse
 [ -z "$wheelhouse" ] || compgen -G "$wheelhouse/iot_edge_agent-*.whl" >/dev/null ||
   fail "no iot_edge_agent wheel in $wheelhouse: make wheelhouse"
+[ -z "$wheelhouse" ] || cmp -s "$wheelhouse/constraints.txt" "$source_dir/constraints.txt" ||
+  fail "$wheelhouse is of another version than this checkout, which may need more: make wheelhouse again, or remove it"
 [ -x /usr/bin/python3 ] || fail "no /usr/bin/python3: apt-get install python3 python3-venv"
 /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
   fail "$(/usr/bin/python3 --version) is too old: 3.11 or newer is needed (Raspberry Pi OS Bookworm or later)"
@@ -63,7 +65,7 @@ else # from a copy: pip would leave files of root in the checkout
   pip+=("$work/source[sensors]")
 fi
 "${pip[@]}" --constraint "$source_dir/constraints.txt" ||
-  fail "pip could not get what it depends on: without a network, give --wheelhouse; on 32 bit, sysv_ipc needs: apt-get install gcc libc6-dev python3-dev"
+  fail "pip could not get what it depends on: without a network, give a --wheelhouse made with the same Python and processor; on 32 bit, sysv_ipc needs: apt-get install gcc libc6-dev python3-dev"
 rm -rf "${target:?}/bin" # pip's commands; the package has its own
 "$source_dir/deploy/debian/package" iot-agent "$(dpkg --print-architecture)" "$work/stage" "$work" -Znone
 dpkg --install --force-confold "$work"/iot-edge-agent_*.deb

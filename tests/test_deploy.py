@@ -106,6 +106,17 @@ def test_install_refuses_what_cannot_work_with_a_reason(tmp_path, arguments, scr
     assert said in result.stderr
 
 
+@tool("dpkg-deb", "dpkg")
+@pytest.mark.parametrize("fits", [True, False])
+def test_install_refuses_a_wheelhouse_of_another_version(tmp_path, fits):
+    constraints = (ROOT / "constraints.txt").read_text()
+    (tmp_path / "iot_edge_agent-0-py3-none-any.whl").touch()
+    (tmp_path / "constraints.txt").write_text(constraints if fits else constraints.replace("==", "==1"))
+    result = sh(DEPLOY / "install.sh", "--dry-run", "--wheelhouse", tmp_path)
+    assert result.returncode == (not fits)
+    assert ("is of another version than this checkout" in result.stderr) == (not fits)
+
+
 def test_the_package_brings_the_libraries_of_all_sensors():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     ours = set(extras) - {"center", "test", "mutants", "check", "release", "sensors"}
@@ -118,8 +129,8 @@ def test_the_package_brings_the_libraries_of_all_sensors():
 @pytest.mark.parametrize(
     ("minors", "wanted"),
     [
-        ((11, 13), "python3 (>= 3.11~), python3 (<< 3.14~), python3 (<< 3.12~) | python3 (>= 3.13~), passwd"),
-        ((13,), "python3 (>= 3.13~), python3 (<< 3.14~), passwd"),
+        ((11, 13), "python3 (>= 3.11~), python3 (<< 3.14~), python3 (<< 3.12~) | python3 (>= 3.13~)"),
+        ((13,), "python3 (>= 3.13~), python3 (<< 3.14~)"),
     ],
 )
 def test_a_package_asks_for_the_pythons_whose_libraries_it_has_and_whatever_the_umask_others_may_read_it(
@@ -132,9 +143,12 @@ def test_a_package_asks_for_the_pythons_whose_libraries_it_has_and_whatever_the_
     made = sh(DEPLOY / "debian/package", "iot-agent", "all", stage, tmp_path, "-Znone", umask=0o077)
     assert made.returncode == 0, made.stderr
     (deb,) = tmp_path.glob("iot-edge-agent_*_all.deb")
-    assert sh("dpkg-deb", "--field", deb, "Depends").stdout.strip() == wanted
+    assert sh("dpkg-deb", "--field", deb, "Pre-Depends").stdout.strip() == wanted  # dpkg looks before it unpacks
     listed = sh("dpkg-deb", "--contents", deb).stdout.splitlines()
     assert {line[1:10] for line in listed} <= {"rwxr-xr-x", "rw-r--r--", "rwxrwxrwx"}
+    scripts = tmp_path / "scripts"
+    assert sh("dpkg-deb", "--control", deb, scripts).returncode == 0
+    assert "@" not in (scripts / "postinst").read_text()
     files = {line.split()[5] for line in listed}
     assert {"./opt/iot-agent/bin/iot-agent", "./usr/lib/systemd/system/iot-agent.service"} <= files
     assert {f"./opt/iot-agent/lib/python3.{minor}/site-packages/agent/__init__.py" for minor in minors} <= files

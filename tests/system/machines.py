@@ -71,6 +71,7 @@ def wheelhouse():
             pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
             call(*pip, "--constraint", constraints, "--wheel-dir", new, f"{REPOSITORY}[sensors]")
             new.rename(path)
+        shutil.copy(constraints, path)  # as make wheelhouse does
         return path
 
 
