@@ -95,7 +95,6 @@ def install_service_command(*, show: bool) -> None:
         click.echo(service.fit(unit, NAME), nl=False)
         return
     click.echo(service.install(unit, NAME))
-    click.echo("next: sudo iot-center init, which starts it")
 
 
 def _read(file: Path) -> str:

@@ -177,9 +177,12 @@ def _say_what_is_next(config: Path, target: Target, *, start: bool) -> None:
     ours = config.absolute() == SYSTEM_CONFIG and service.is_installed("iot-agent")
     if ours and start and service.runs() and os.geteuid() == 0:
         service.restart("iot-agent")
+        packaged = "STATE_DIRECTORY" in os.environ  # by its command, which knows the service's folder
+        command = "iot-agent" if packaged else str(service.program("iot-agent"))
+        folder = "" if packaged else " --state-dir /var/lib/iot-agent"
         click.echo(f"\nThe service iot-agent runs, and sends to {target.url}. Look at it with:")
-        click.echo("  sudo iot-agent status    # what it does")
-        click.echo("  sudo iot-agent doctor    # is all well, from the sensor to the bucket?")
+        click.echo(f"  sudo {command} status{folder}    # what it does")
+        click.echo(f"  sudo {command} doctor{folder}    # is all well, from the sensor to the bucket?")
         return
     option = "" if config.absolute() in {SYSTEM_CONFIG, Path("agent.toml").absolute()} else f" --config {config}"
     click.echo("\nNext:")

@@ -23,4 +23,3 @@ def install_service(_: Context, *, show: bool) -> None:
         click.echo(service.fit(unit, "iot-agent"), nl=False)
         return
     click.echo(service.install(unit, "iot-agent", ("i2c",)))
-    click.echo("next: sudo iot-agent init, which starts it")

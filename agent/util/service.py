@@ -21,14 +21,18 @@ HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"))
 """What ProtectHome=yes of the units hides from them."""
 
 
+def program(name: str) -> Path:
+    """The command of this Python."""
+    return Path(sys.executable).with_name(name)
+
+
 def fit(unit: str, name: str) -> str:
     """A unit for the program that runs here: the paths of the Debian package become those of this Python."""
-    programs = Path(sys.executable).parent
     lines = []
     for line in unit.splitlines():
         if line.startswith("ExecStartPre=") and not Path(line.partition("+")[2].split()[0]).exists():
             continue  # what only the Debian package brings
-        lines.append(line.replace(f"/opt/{name}/bin/", f"{programs}/"))
+        lines.append(line.replace(f"/opt/{name}/bin/{name}", str(program(name))))
     return "\n".join(lines) + "\n"
 
 
@@ -46,13 +50,14 @@ def install(unit: str, name: str, groups: tuple[str, ...] = ()) -> str:
     if (PACKAGED / f"{name}.service").exists():
         raise AgentError(f"the Debian package brings {name}.service: systemctl enable --now {name}")
     if os.geteuid() != 0:
-        raise AgentError(f"needs root: sudo {Path(sys.executable).with_name(name)} install-service")
+        raise AgentError(f"needs root: sudo {program(name)} install-service")
     for group in groups:
         _call("groupadd", "--system", "--force", group)
     if user_of(name) is None:
         others = ("--groups", ",".join(groups)) if groups else ()
         home_options = ("--home-dir", f"/var/lib/{name}", "--no-create-home", "--shell", "/usr/sbin/nologin")
         _call("useradd", "--system", "--user-group", *others, *home_options, name)
+    _call("install", "-d", f"/etc/{name}")  # where init looks for it
     _call("install", "-d", "-m", "700", "-o", name, "-g", name, f"/var/lib/{name}")
     file = UNITS / f"{name}.service"
     try:
@@ -62,7 +67,10 @@ def install(unit: str, name: str, groups: tuple[str, ...] = ()) -> str:
     if runs():
         _call("systemctl", "daemon-reload")
     _call("systemctl", "enable", "--quiet", f"{name}.service")
-    return f"{file} is written and enabled: it starts at boot, as the user {name}"
+    return (
+        f"{file} is written and enabled: it starts at boot, as the user {name}\n"
+        f"next: sudo {program(name)} init, which starts it"
+    )
 
 
 def runs() -> bool:

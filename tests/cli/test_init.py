@@ -165,6 +165,20 @@ def test_a_service_in_a_home_is_refused_because_its_sandbox_hides_homes(monkeypa
     assert "lies below /home, which the service's sandbox hides" in said.stderr
 
 
+def test_install_service_makes_the_folder_that_init_writes_into_and_says_how_to_call_it(monkeypatch, tmp_path):
+    called = []
+    monkeypatch.setattr(service, "_call", lambda *command: called.append(" ".join(command)))
+    monkeypatch.setattr(service, "UNITS", tmp_path)
+    monkeypatch.setattr(service, "PACKAGED", tmp_path / "none")
+    monkeypatch.setattr(service.sys, "executable", "/opt/iot/bin/python")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    said = CliRunner().invoke(main, ["install-service"])
+    assert said.exit_code == 0, said.stderr
+    assert "next: sudo /opt/iot/bin/iot-agent init, which starts it" in said.stdout
+    assert called.index("install -d /etc/iot-agent") < called.index("systemctl enable --quiet iot-agent.service")
+    assert "ExecStart=/opt/iot/bin/iot-agent run" in (tmp_path / "iot-agent.service").read_text()
+
+
 def test_no_bus_says_what_to_do_and_asks_for_a_driver(config, monkeypatch):
     def none():
         raise SensorError("no I2C bus on this machine: enable I2C")
