@@ -37,7 +37,7 @@ command -v dpkg-deb >/dev/null ||
 [ -z "$wheelhouse" ] || compgen -G "$wheelhouse/iot_edge_agent-*.whl" >/dev/null ||
   fail "no iot_edge_agent wheel in $wheelhouse: make wheelhouse"
 [ -z "$wheelhouse" ] || cmp -s "$wheelhouse/constraints.txt" "$source_dir/constraints.txt" ||
-  fail "$wheelhouse is of another version than this checkout, which may need more: make wheelhouse again, or remove it"
+  fail "$wheelhouse is of another version than this checkout (its constraints.txt is not the same): make wheelhouse again"
 [ -x /usr/bin/python3 ] || fail "no /usr/bin/python3: apt-get install python3 python3-venv"
 /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
   fail "$(/usr/bin/python3 --version) is too old: 3.11 or newer is needed (Raspberry Pi OS Bookworm or later)"

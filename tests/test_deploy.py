@@ -274,6 +274,7 @@ class Board:
         for name in self.NOTED.split():
             self.program(name)
         self.program("timeout", 'shift; exec "$@"')
+        self.program("dpkg-query", "echo 2.0")
         self.write("opt/iot-agent/bin/python", "exit 1")
         self.write("opt/iot-agent/lib/python3.11/site-packages/agent/__init__.py", '__version__ = "2.0"')
         self.write("etc/default/iot-agent", "")
@@ -290,11 +291,12 @@ class Board:
         path.chmod(0o755)
 
     def run(self, script, *arguments):
-        text = (DEPLOY / "debian" / script).read_text().replace("@NAME@", "iot-agent").replace("@VERSION@", "2.0")
+        text = (DEPLOY / "debian" / script).read_text().replace("@NAME@", "iot-agent")
         text = re.sub(r"(?<![\w$}])/(opt|etc|boot|var/lib|usr/local|run/systemd)\b", rf"{self.root}/\1", text)
         (self.programs / "log").write_text("")
         path = f"{self.programs}:{os.environ['PATH']}"
-        return sh("sh", "-c", text, script, *arguments, env={**os.environ, "PATH": path})
+        environment = {**os.environ, "PATH": path, "DPKG_MAINTSCRIPT_PACKAGE": "iot-edge-agent"}
+        return sh("sh", "-c", text, script, *arguments, env=environment)
 
     def noted(self):
         return (self.programs / "log").read_text().splitlines()
@@ -348,7 +350,7 @@ class TestThePackagesScripts:
         again = board.run("postinst", "configure", "1.0")  # by apt, whatever it installs next
         assert again.returncode == 1
         assert "2.0 did not start and the version before was put back" in again.stderr
-        assert board.noted() == []
+        assert [line.split()[0] for line in board.noted()] == ["dpkg-query"]
 
     def test_a_version_before_that_does_not_start_either_is_not_said_to_run(self, board):
         result = self.upgrade_that_does_not_start(board, "exit 1")
