@@ -51,12 +51,12 @@ def install(unit: str, name: str, groups: tuple[str, ...] = ()) -> str:
         raise AgentError(f"the Debian package brings {name}.service: systemctl enable --now {name}")
     if os.geteuid() != 0:
         raise AgentError(f"needs root: sudo {program(name)} install-service")
-    for group in groups:
+    for group in (name, *groups):
         _call("groupadd", "--system", "--force", group)
     if user_of(name) is None:
         others = ("--groups", ",".join(groups)) if groups else ()
         home_options = ("--home-dir", f"/var/lib/{name}", "--no-create-home", "--shell", "/usr/sbin/nologin")
-        _call("useradd", "--system", "--user-group", *others, *home_options, name)
+        _call("useradd", "--system", "--gid", name, *others, *home_options, name)
     _call("install", "-d", f"/etc/{name}")  # where init looks for it
     _call("install", "-d", "-m", "700", "-o", name, "-g", name, f"/var/lib/{name}")
     file = UNITS / f"{name}.service"

@@ -175,6 +175,7 @@ def test_install_service_makes_the_folder_that_init_writes_into_and_says_how_to_
     said = CliRunner().invoke(main, ["install-service"])
     assert said.exit_code == 0, said.stderr
     assert "next: sudo /opt/iot/bin/iot-agent init, which starts it" in said.stdout
+    assert called[0] == "groupadd --system --force iot-agent"  # also where the user is there already
     assert called.index("install -d /etc/iot-agent") < called.index("systemctl enable --quiet iot-agent.service")
     assert "ExecStart=/opt/iot/bin/iot-agent run" in (tmp_path / "iot-agent.service").read_text()
 
