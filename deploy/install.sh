@@ -62,7 +62,7 @@ if [ -n "$wheelhouse" ]; then
 else # from a copy: pip would leave files of root in the checkout
   mkdir "$work/source"
   cp -R "$source_dir"/{agent,drivers,center,app.py,iot_edge_agent.py,pyproject.toml,README.md,LICENSE} "$work/source"
-  pip+=("$work/source[sensors]")
+  pip+=(--use-pep517 "$work/source[sensors]") # Debian 12's pip builds by `wheel` otherwise, which is not there
 fi
 "${pip[@]}" --constraint "$source_dir/constraints.txt" ||
   fail "pip could not get what it depends on: without a network, give a --wheelhouse made with the same Python and processor; on 32 bit, sysv_ipc needs: apt-get install gcc libc6-dev python3-dev"

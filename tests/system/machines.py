@@ -68,7 +68,7 @@ def wheelhouse():
         if not path.exists():
             new = path.with_name(f"{key}.new")
             shutil.rmtree(new, ignore_errors=True)
-            pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
+            pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--use-pep517"]
             call(*pip, "--constraint", constraints, "--wheel-dir", new, f"{REPOSITORY}[sensors]")
             new.rename(path)
         shutil.copy(constraints, path)  # as make wheelhouse does
