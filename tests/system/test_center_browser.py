@@ -179,8 +179,9 @@ def test_a_user_walks_from_login_to_removal(chromium, guarded_center, tmp_path):
         page.get_by_label("Password").fill(PASSWORD)
         page.get_by_role("button", name="Log in").click()
 
-        page.get_by_label("Device id").fill("greenhouse-3")
-        page.get_by_role("button", name="Register device").click()
+        page.get_by_label("Name", exact=True).fill("greenhouse-3")
+        page.get_by_label("Sensor").select_option(label="No agent of ours: a token to write with")
+        page.get_by_role("button", name="Add device").click()
         token = page.get_by_label("Token of greenhouse-3").input_value()
         page.get_by_role("button", name="Copy").first.click()
         page.get_by_role("button", name="Copied").wait_for()
