@@ -50,6 +50,13 @@ def measure(buffer, clock: HandClock, count: int, step_s: float = 1.0, device: s
         clock.pass_s(step_s)
 
 
+def write_rows(buffer, clock, number, points=2):
+    """Rows on the disk, each of some points."""
+    for _ in range(number):
+        measure(buffer, clock, points, 0.01)
+        assert buffer.commit_all()
+
+
 def store(buffer, lines) -> None:
     """Put points of any age on disk, as `iot-agent buffer import` does beside the running agent."""
     encoded = [line.encode() for line in lines]

@@ -8,11 +8,6 @@ from tests.buffers import SECOND, UNIX_NS, HandClock, accounted, drain, line, me
 
 
 @pytest.fixture
-def clock():
-    return HandClock()
-
-
-@pytest.fixture
 def folder(tmp_path):
     return tmp_path / "buffer"
 

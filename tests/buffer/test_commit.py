@@ -21,11 +21,6 @@ from tests.disks import fill, small_disk
 
 
 @pytest.fixture
-def clock():
-    return HandClock()
-
-
-@pytest.fixture
 def folder(tmp_path):
     return tmp_path / "buffer"
 

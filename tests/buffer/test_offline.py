@@ -19,11 +19,6 @@ from tests.buffers import BOOT, UNIX_NS, HandClock, accounted, checkpoint, drain
 
 
 @pytest.fixture
-def clock():
-    return HandClock()
-
-
-@pytest.fixture
 def folder(tmp_path):
     return tmp_path / "buffer"
 

@@ -6,25 +6,19 @@ from agent.buffer.batch import DeadLetter, Part
 from agent.buffer.disk_error import DiskError
 from agent.buffer.rows import Kind
 from agent.points.schema import Line
-from tests.buffers import BOOT, OTHER_BOOT, UNIX_NS, HandClock, accounted, drain, line, measure, open_at, store_of
-
-
-@pytest.fixture
-def clock():
-    return HandClock()
-
-
-@pytest.fixture
-def buffer(tmp_path, clock):
-    buffer = open_at(tmp_path / "buffer", clock)
-    yield buffer
-    buffer.close()
-
-
-def rows(buffer, clock, number, points):
-    for _ in range(number):
-        measure(buffer, clock, points, 0.01)
-        assert buffer.commit_all()
+from tests.buffers import (
+    BOOT,
+    OTHER_BOOT,
+    UNIX_NS,
+    HandClock,
+    accounted,
+    drain,
+    line,
+    measure,
+    open_at,
+    store_of,
+    write_rows,
+)
 
 
 def failing_read(buffer, monkeypatch, number):
@@ -49,8 +43,8 @@ def test_promise_2_a_read_error_in_any_of_several_runs_that_are_merged_leaves_no
     """Rows of the first run stayed pinned until a restart once, and their points waited, when the second failed."""
     with monkeypatch.context() as patch:
         patch.setattr(type(buffer._queue), "mergeable", lambda _: [])
-        rows(buffer, clock, 4, 1100)
-        rows(buffer, clock, 36, 10)
+        write_rows(buffer, clock, 4, 1100)
+        write_rows(buffer, clock, 36, 10)
     assert len([len(run) for run in buffer._queue.mergeable()]) == 2
     reads = failing_read(buffer, monkeypatch, number)
     measure(buffer, clock, 1)
@@ -65,7 +59,7 @@ def test_promise_2_a_read_error_in_any_of_several_runs_that_are_merged_leaves_no
 
 @pytest.mark.parametrize("error", [DiskError("io", "a bad sector"), MemoryError(), KeyboardInterrupt()])
 def test_an_error_while_a_batch_is_read_leaves_its_rows_free(buffer, clock, monkeypatch, error):
-    rows(buffer, clock, 3, 10)
+    write_rows(buffer, clock, 3, 10)
     store = store_of(buffer)
 
     def read(_):
@@ -98,7 +92,7 @@ def test_where_there_is_no_memory_for_a_batch_its_points_can_be_taken_later(buff
 
 
 def test_a_row_is_held_by_one_at_a_time_and_free_after(buffer, clock):
-    rows(buffer, clock, 2, 10)
+    write_rows(buffer, clock, 2, 10)
     queue = buffer._queue
     with queue.hold_next((Kind.PENDING,), 10) as (_, keys), queue.hold(keys) as twice:
         assert len(keys) == 1
@@ -129,9 +123,9 @@ def test_a_plan_that_is_not_written_leaves_the_points_as_they_were(buffer, clock
 def test_a_boot_is_given_up_in_memory_and_on_disk_and_no_other_is(tmp_path):
     clock = HandClock(offset_ns=None)
     buffer = open_at(tmp_path / "b", clock)
-    rows(buffer, clock, 2, 3)
+    write_rows(buffer, clock, 2, 3)
     clock.boot_id = OTHER_BOOT
-    rows(buffer, clock, 1, 5)
+    write_rows(buffer, clock, 1, 5)
     measure(buffer, clock, 1)
     clock.boot_id = BOOT
     measure(buffer, clock, 4)
@@ -162,10 +156,10 @@ def test_of_dead_letters_the_last_row_stays_however_large_it_is(tmp_path, clock)
 
 
 def test_rows_whose_stamps_stay_are_not_merged_with_others(buffer, clock):
-    rows(buffer, clock, 1, 10)
+    write_rows(buffer, clock, 1, 10)
     batch = buffer.take_backlog(10)
     buffer.keep(batch, sent=True)
-    rows(buffer, clock, 40, 10)
+    write_rows(buffer, clock, 40, 10)
     assert buffer.take_backlog(10).lines() == batch.lines()
 
 
@@ -222,7 +216,7 @@ def test_the_agents_own_points_are_counted_apart_whatever_becomes_of_them(buffer
 def test_what_was_dated_is_remembered_for_a_boot_until_all_of_its_points_have_their_time(tmp_path):
     clock = HandClock(offset_ns=None, boot_id=OTHER_BOOT)
     buffer = open_at(tmp_path / "b", clock)
-    rows(buffer, clock, 2, 3)
+    write_rows(buffer, clock, 2, 3)
     buffer.close()
     clock = HandClock(now_s=5)
     buffer = open_at(tmp_path / "b", clock)

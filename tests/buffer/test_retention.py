@@ -19,11 +19,6 @@ from tests.buffers import OTHER_BOOT, SECOND, UNIX_NS, HandClock, accounted, dra
 
 
 @pytest.fixture
-def clock():
-    return HandClock()
-
-
-@pytest.fixture
 def folder(tmp_path):
     return tmp_path / "buffer"
 

@@ -14,22 +14,10 @@ from agent.buffer.offline import OfflineBuffer
 from agent.buffer.rows import DamagedRow, Kind, compress, pack
 from agent.buffer.tail import Stamps
 from agent.config.settings import BufferSettings
-from tests.buffers import SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at, store_of
+from tests.buffers import SECOND, UNIX_NS, accounted, drain, line, measure, open_at, store_of
 
 MS = 1_000_000
 OLD_LINE = b"environment,clientId=x Temperature=1 %d" % UNIX_NS
-
-
-@pytest.fixture
-def clock():
-    return HandClock()
-
-
-@pytest.fixture
-def buffer(tmp_path, clock):
-    buffer = open_at(tmp_path / "buffer", clock)
-    yield buffer
-    buffer.close()
 
 
 def test_a_buffer_that_is_not_open_yet_has_nothing_and_says_so(tmp_path, clock):

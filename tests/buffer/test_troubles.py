@@ -30,25 +30,8 @@ from tests.buffers import (
     salvaged,
     store,
     store_of,
+    write_rows,
 )
-
-
-@pytest.fixture
-def clock():
-    return HandClock()
-
-
-@pytest.fixture
-def buffer(tmp_path, clock):
-    buffer = open_at(tmp_path / "buffer", clock)
-    yield buffer
-    buffer.close()
-
-
-def rows(buffer, clock, number, points=2):
-    for _ in range(number):
-        measure(buffer, clock, points, 0.01)
-        assert buffer.commit_all()
 
 
 def change(buffer, statement, *values):
@@ -58,9 +41,9 @@ def change(buffer, statement, *values):
 
 
 def test_a_damaged_row_among_many_that_are_merged_costs_itself_alone(buffer, clock):
-    rows(buffer, clock, 36)
+    write_rows(buffer, clock, 36)
     change(buffer, "UPDATE Cache SET value = x'00' WHERE key = 20")
-    rows(buffer, clock, 2)
+    write_rows(buffer, clock, 2)
     status = buffer.snapshot()
     assert status.counters.points.dropped == {"damaged": 2}
     assert len(drain(buffer)) == 37 * 2
@@ -69,7 +52,7 @@ def test_a_damaged_row_among_many_that_are_merged_costs_itself_alone(buffer, clo
 
 
 def test_where_rows_that_are_merged_stand_under_each_others_keys_the_database_is_replaced(buffer, clock, monkeypatch):
-    rows(buffer, clock, 36)
+    write_rows(buffer, clock, 36)
     read = store_of(buffer).read
     monkeypatch.setattr(store_of(buffer), "read", lambda key: read({7: 8, 8: 7}.get(key, key)))
     measure(buffer, clock, 1)
@@ -82,7 +65,7 @@ def test_where_rows_that_are_merged_stand_under_each_others_keys_the_database_is
 
 
 def test_a_backlog_of_nothing_but_a_damaged_row_gives_nothing_and_wakes_who_sets_it_aside(buffer, clock):
-    rows(buffer, clock, 1)
+    write_rows(buffer, clock, 1)
     change(buffer, "UPDATE Cache SET value = x'00'  WHERE key = 1")
     buffer.wake.clear()
     assert buffer.take_backlog(10) is None
@@ -97,7 +80,7 @@ def test_what_is_dated_in_one_go_has_an_end_and_the_rest_its_turn_after_the_next
     buffer = open_at(tmp_path / "b", clock)
     for boot in (BOOT, OTHER_BOOT):
         clock.boot_id = boot
-        rows(buffer, clock, 1)
+        write_rows(buffer, clock, 1)
     monkeypatch.setattr(commit, "DATING_S", -1.0)
     for boot in (BOOT, OTHER_BOOT):
         buffer.date_boot(boot, UNIX_NS, estimated=False)
@@ -117,7 +100,7 @@ def limited(monkeypatch, size, reserve=2_000_000):
 @pytest.mark.parametrize("policy", ["thin", "drop_oldest"])
 def test_what_is_given_out_makes_no_room_whatever_is_too_much(tmp_path, clock, monkeypatch, policy):
     buffer = open_at(tmp_path / "b", clock, when_full=policy)
-    rows(buffer, clock, 3, 50)
+    write_rows(buffer, clock, 3, 50)
     batch = buffer.take_backlog(5000)
     assert batch.count == 150
     limited(monkeypatch, 0, reserve=0)
@@ -135,7 +118,7 @@ def test_an_excess_beyond_the_reserve_goes_before_the_newest_points_are_written(
     tmp_path, clock, monkeypatch, reserve, before
 ):
     buffer = open_at(tmp_path / "b", clock, when_full="drop_oldest")
-    rows(buffer, clock, 30, 50)
+    write_rows(buffer, clock, 30, 50)
     used = buffer.snapshot().disk_bytes
     limited(monkeypatch, used - 6000, reserve)
     order = []
@@ -180,7 +163,7 @@ def line_at(number):
 
 def test_a_disk_that_fails_while_damaged_files_are_read_is_tried_again_and_all_comes_back(tmp_path, clock, monkeypatch):
     buffer = open_at(tmp_path / "b", clock)
-    rows(buffer, clock, 3)
+    write_rows(buffer, clock, 3)
     batch = buffer.take_backlog(2)
     letters = [DeadLetter(text, "parse", "no", 1) for text in batch.lines()]
     buffer.replace(batch, [], letters)
@@ -212,7 +195,7 @@ def test_a_disk_that_fails_while_damaged_files_are_read_is_tried_again_and_all_c
 
 
 def test_a_disk_that_fails_when_others_changes_are_looked_for_is_a_trouble_like_any_other(buffer, clock, monkeypatch):
-    rows(buffer, clock, 1)
+    write_rows(buffer, clock, 1)
 
     def refuse(*_):
         raise DiskError("io", "no answer")
@@ -228,11 +211,11 @@ def test_a_disk_that_fails_when_others_changes_are_looked_for_is_a_trouble_like_
 
 
 def test_where_another_process_left_no_ledger_that_can_be_read_the_agents_own_counts(buffer, clock):
-    rows(buffer, clock, 2)
+    write_rows(buffer, clock, 2)
     change(buffer, "UPDATE Cache SET value = x'00' WHERE key = ?", LEDGER)
     assert buffer.notice()
     assert buffer.snapshot().counters.points.measured == 4
-    rows(buffer, clock, 1)
+    write_rows(buffer, clock, 1)
     assert len(drain(buffer)) == 6
     accounted(buffer)
 
@@ -245,7 +228,7 @@ def test_where_a_file_system_knows_no_locks_the_agent_starts_without(tmp_path, c
     monkeypatch.setattr(fcntl, "flock", unknown)
     assert folders.lock(tmp_path / "b") is None
     buffer = open_at(tmp_path / "b", clock)
-    rows(buffer, clock, 1)
+    write_rows(buffer, clock, 1)
     buffer.close()
     monkeypatch.undo()
     buffer = open_at(tmp_path / "b", clock)
