@@ -8,7 +8,7 @@ import base64
 import contextlib
 import sys
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +87,7 @@ def furnish(center: Any) -> None:
     told = {"version": "0.2.0", "address": "192.168.1.20", "remote": "local", "refresh": 300, "sensors": [sensor]}
     keep_told(center.registry, "greenhouse", told)
     frost = EXAMPLES["frost"]
-    kept.keep_rule(center.registry, "frost", asdict(replace(frost, scope="group", of="Garden")))
+    kept.keep_rule(center.registry, "frost", replace(frost, scope="group", of="Garden"))
     words = f"{frost.words}\nGreenhouse (greenhouse):"
     for number, event, hours, value in ((1, "begins", 8, "1.4 °C"), (2, "ends", 4, "3.1 °C, after 4 h")):
         title, at_ns = frost.name if number == 1 else f"Over: {frost.name}", (MOMENT_S - 3600 * hours) * SECOND

@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from agent.config.records import VALIDATION, converter, problems
 from agent.config.settings import Location
 from agent.registration.remote_config import Report, is_number, sifted
-from center.errors import RefusedError
+from center.documents import FieldsError, structured, written
 from center.stores.registry import MAX_DOCUMENT, Registry
 from center.times import now_ns
 from drivers.base import QUANTITIES
@@ -31,14 +30,6 @@ _API_NAMES = {  # of what the agent knows by the names of the first centers
     "default_lat": "settings.location.lat",
     "default_lon": "settings.location.lon",
 }
-
-
-class ProfileError(RefusedError):
-    """A profile that cannot be: why not, by field (`settings.offset.Temperature`)."""
-
-    def __init__(self, each: Mapping[str, str]) -> None:
-        super().__init__("; ".join(f"{name}: {why}" for name, why in each.items()))
-        self.each = each
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +120,13 @@ def told_of(registry: Registry, device_id: str) -> Told | None:
 
 def stamp(profile: Profile) -> str:
     """Whether it is still the same one that a page showed."""
-    return f"{zlib.crc32(_text(profile).encode()):08x}"
+    return f"{zlib.crc32(written(profile).encode()):08x}"
 
 
 def keep_profile(registry: Registry, device_id: str, profile: Profile) -> None:
-    """In the place of the one before. ProfileError, with all that is wrong."""
+    """In the place of the one before. FieldsError, with all that is wrong."""
     profile = checked(asdict(profile))
-    registry.keep_document(PROFILE, device_id, None if profile == Profile() else _text(profile))
+    registry.keep_document(PROFILE, device_id, None if profile == Profile() else written(profile))
 
 
 def forget(registry: Registry, device_id: str) -> None:
@@ -146,17 +137,11 @@ def forget(registry: Registry, device_id: str) -> None:
 
 
 def checked(given: Any) -> Profile:
-    """The profile that this JSON is. ProfileError, with all that is wrong."""
-    try:
-        profile: Profile = _CONVERTER.structure(given, Profile)
-    except VALIDATION as error:
-        lines = (_LINE.fullmatch(line[:300]) for line in problems(error))
-        raise ProfileError({re.sub(r"\[(.+)\]", r".\1", found[1]): found[2] for found in lines if found}) from None
-    except ValueError:
-        raise ProfileError({"profile": "a JSON object with name, group, notes and settings is needed"}) from None
+    """The profile that this JSON is. FieldsError, with all that is wrong."""
+    profile = structured(given, Profile, "a JSON object with name, group, notes and settings is needed")
     profile = replace(profile, **{name: getattr(profile, name).strip() for name in LONGEST})
     if wrong := dict(_wrong(profile)):
-        raise ProfileError(wrong)
+        raise FieldsError(wrong)
     return profile
 
 
@@ -196,7 +181,7 @@ def keep_told(registry: Registry, device_id: str, given: Any) -> None:
     """
     now, old = now_ns(), told_of(registry, device_id) or Told()
     new = replace(heard(given), told_ns=now)
-    while len(found := _text(new)) > MAX_DOCUMENT:
+    while len(found := written(new)) > MAX_DOCUMENT:
         new = replace(new, sensors=new.sensors[:-1])
     if replace(new, told_ns=old.told_ns) != old and not 0 <= now - old.told_ns < TOLD_NS:
         registry.keep_document(TOLD, device_id, found)
@@ -234,15 +219,11 @@ def _numbers(value: object, known: Collection[str]) -> dict[str, float]:
     return {name: float(table[name]) for name in known if is_number(table.get(name))}
 
 
-def _text(record: Profile | Told) -> str:
-    return json.dumps(asdict(record), ensure_ascii=False, separators=(",", ":"))
-
-
 @lru_cache(_KEPT)
 def _profile(text: str) -> Profile:
     try:
-        return _CONVERTER.structure(json.loads(text), Profile)
-    except (*VALIDATION, ValueError):  # of a later version
+        return structured(json.loads(text), Profile, "")
+    except ValueError:  # of a later version
         return Profile()
 
 
@@ -250,7 +231,3 @@ def _profile(text: str) -> Profile:
 def _told(text: str) -> Told:
     given = json.loads(text)
     return replace(heard(given), told_ns=given["told_ns"])
-
-
-_CONVERTER = converter()
-_LINE = re.compile(r"(.+?)(?:: | = )(.*)", re.DOTALL)

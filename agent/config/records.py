@@ -16,7 +16,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from agent.config.units import Bytes, Seconds, parse_duration, parse_size
 
 VALIDATION = (ClassValidationError, IterableValidationError)
-"""What a converter raises; problems() says it in words."""
+"""What a converter raises; problems() and by_field() say it in words."""
 
 
 def converter() -> Converter:
@@ -46,36 +46,45 @@ def converter() -> Converter:
     return made
 
 
-def problems(error: Exception, path: tuple[str, ...] = ()) -> Iterator[str]:
+def problems(error: Exception) -> Iterator[str]:
     """The lines of a validation error, depth first."""
+    for path, sign, why in _walk(error, ()):
+        yield f"{'.'.join(path).replace('.[', '[')}{sign}{why}"
+
+
+def by_field(error: Exception) -> dict[str, str]:
+    """As problems(): what is wrong, by the field's name (`settings.offset.Temperature`). Both are cut where a stranger
+    sent very much.
+    """
+    return {".".join(step.strip("[]") for step in path)[:150]: why[:200] for path, _, why in _walk(error, ())}
+
+
+def _walk(error: Exception, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """Where, the sign to be put between, and what is wrong there."""
     if isinstance(error, VALIDATION):
         known, rest = error.group_exceptions()
         for sub, note in known:
             step = f"[{note.index}]" if isinstance(note, IterableValidationNote) else str(note.name)
-            yield from problems(sub, (*path, step))
+            yield from _walk(sub, (*path, step))
         for sub in rest:
-            yield from problems(sub, path)
+            yield from _walk(sub, path)
     elif isinstance(error, ForbiddenExtraKeysError):
         for key in sorted(error.extra_fields):
             names = [f.name for f in fields(error.cl) if not f.metadata]
-            yield f"{_dotted((*path, key))}: no such {'key' if path else 'section'}{nearest(key, names)}"
+            yield (*path, key), ": ", f"no such {'key' if path else 'section'}{nearest(key, names)}"
     elif isinstance(error, KeyError):
-        yield f"{_dotted(path)}: missing; it has no default"
+        yield path, ": ", "missing; it has no default"
     elif isinstance(error, AttributeError):  # cattrs asks for the items of what is no table
-        yield f"{_dotted(path)}: must be a table, with a value for each name in it"
+        yield path, ": ", "must be a table, with a value for each name in it"
     elif isinstance(error, OverflowError):
-        yield f"{_dotted(path)}: must be a smaller number"
+        yield path, ": ", "must be a smaller number"
     else:
-        yield f"{_dotted(path)} = {error}"
+        yield path, " = ", str(error)
 
 
 def nearest(key: str, known: Mapping[str, Any] | list[str]) -> str:
     near = get_close_matches(key, list(known), 1, 0.5)
     return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
-
-
-def _dotted(path: tuple[str, ...]) -> str:
-    return ".".join(path).replace(".[", "[")
 
 
 def _strict(into: Callable[[Any], Any], what: str, *kinds: type) -> Callable[[Any, Any], Any]:

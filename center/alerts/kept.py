@@ -7,12 +7,12 @@ import logging
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from agent.config.records import VALIDATION
 from agent.util.secret import Secret
-from center.alerts.rules import MOST_NAME, Event, Rule, RuleError, State, checked
+from center.alerts.rules import MOST_NAME, Event, Rule, State, checked
+from center.documents import FieldsError, written
 from center.errors import RefusedError
 from center.stores.registry import Registry
 
@@ -77,19 +77,17 @@ def rules(registry: Registry) -> dict[str, Rule]:
     for rule_id, text in registry.documents(RULE).items():
         try:
             found[rule_id] = checked(json.loads(text))
-        except (*VALIDATION, ValueError):
+        except ValueError:
             continue
     return dict(sorted(found.items(), key=lambda item: (item[1].name, item[0])))
 
 
 def keep_rule(registry: Registry, rule_id: str, given: Any) -> Rule:
-    """Of a rule's fields, as JSON or as asdict() gives them. RuleError for what is no rule, or names a receiver that is
-    none.
-    """
-    rule, known = checked(json.loads(_json(given))), receivers(registry)
+    """A rule, or what may be the JSON of one. FieldsError for what is none, or names a receiver that is none."""
+    rule, known = checked(json.loads(written(given))), receivers(registry)
     if unknown := [one for one in rule.receivers if one not in known]:
-        raise RuleError({"receivers": f"there is no receiver {', '.join(unknown)}"})
-    registry.keep_document(RULE, rule_id, _json(asdict(rule)))
+        raise FieldsError({"receivers": f"there is no receiver {', '.join(unknown)}"})
+    registry.keep_document(RULE, rule_id, written(rule))
     return rule
 
 
@@ -106,7 +104,7 @@ def receivers(registry: Registry) -> dict[str, Receiver]:
 
 
 def keep_receiver(registry: Registry, receiver_id: str, receiver: Receiver) -> None:
-    text = _json({"name": receiver.name, "url": receiver.url.reveal(), "shown": receiver.shown})
+    text = written({"name": receiver.name, "url": receiver.url.reveal(), "shown": receiver.shown})
     registry.keep_document(RECEIVER, receiver_id, text)
 
 
@@ -129,7 +127,7 @@ def keep_alerts(registry: Registry, rule_id: str, states: States, parts: Iterabl
             rows[key.part].append([*key, state.since_ns, state.value, state.fired_ns])
     for part, held in rows.items():
         try:
-            registry.keep_document(ALERT, f"{rule_id}.{part}", _json(held) if held else None)
+            registry.keep_document(ALERT, f"{rule_id}.{part}", written(held) if held else None)
         except RefusedError as error:
             log.warning("not all alerts of %s outlast this process: %s", rule_id, error)
 
@@ -142,7 +140,7 @@ def events(registry: Registry) -> list[Told]:
 
 def keep_event(registry: Registry, told: Told) -> None:
     """In the place of the one that is EVENTS older."""
-    registry.keep_document(EVENT, str(told.number % EVENTS), _json(asdict(told)))
+    registry.keep_document(EVENT, str(told.number % EVENTS), written(told))
 
 
 def unseen(registry: Registry) -> dict[str, States]:
@@ -151,7 +149,3 @@ def unseen(registry: Registry) -> dict[str, States]:
     seen = registry.documents(SEEN) if known else {}
     found = {i: {k: s for k, s in of.items() if s.fired_ns > int(seen.get(i, 0))} for i, of in known.items()}
     return {rule_id: states for rule_id, states in found.items() if states}
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

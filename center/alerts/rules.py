@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from agent.config.records import VALIDATION, converter, problems
 from agent.config.units import rough_duration
-from center.errors import RefusedError
+from center.documents import FieldsError, structured
 from drivers.quantities import QUANTITIES, label
 
 What = Literal["silent", "above", "below", "changes", "failing", "backlog", "rejected", "clock"]
@@ -36,14 +35,6 @@ MOST_MIN = 7 * 24 * 60
 MOST_NAME = 64
 MOST_TOLD = 20  # receivers: what became of each stands beside a message
 Event = Literal["begins", "ends"]
-
-
-class RuleError(RefusedError):
-    """A rule that cannot be: why not, by field."""
-
-    def __init__(self, each: Mapping[str, str]) -> None:
-        super().__init__("; ".join(f"{name}: {why}" for name, why in each.items()))
-        self.each = each
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +115,10 @@ def said(rule: Rule, value: float) -> str:
 
 
 def checked(given: Any) -> Rule:
-    """The rule that this JSON is. RuleError, with all that is wrong."""
-    try:
-        rule: Rule = _CONVERTER.structure(given, Rule)
-    except VALIDATION as error:
-        lines = [line.partition(" = " if " = " in line else ": ") for line in problems(error)]
-        raise RuleError({name: why for name, _, why in lines}) from None
-    except ValueError:
-        raise RuleError({"rule": "a JSON object with name, what, threshold … is needed: see docs/alerts.md"}) from None
+    """The rule that this JSON is. FieldsError, with all that is wrong."""
+    rule = structured(given, Rule, "a JSON object with name, what, threshold … is needed: see docs/alerts.md")
     if wrong := dict(_wrong(rule)):
-        raise RuleError(wrong)
+        raise FieldsError(wrong)
     unused = [*UNUSED.get(rule.what, ()), *(["of"] if rule.scope == "all" else [])]
     return replace(rule, **{name: _PLAIN[name] for name in unused})
 
@@ -162,5 +147,4 @@ def _wrong(rule: Rule) -> Iterator[tuple[str, str]]:
         yield "of", f"name the {rule.scope}"
 
 
-_CONVERTER = converter()
 _PLAIN: Mapping[str, Any] = asdict(Rule("", "clock"))

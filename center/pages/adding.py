@@ -14,11 +14,12 @@ from flask import redirect, render_template, request, url_for
 from markupsafe import Markup
 
 from center.context import current_center
+from center.documents import FieldsError
 from center.errors import ConflictError
 from center.guard import LOOPBACK_HOSTS, host_trusted
 from center.pages.blueprint import administrators_only, pages, shown_once
 from center.pages.forms import BY_HAND, AddDevice
-from center.profiles import Profile, ProfileError, keep_profile, profiles
+from center.profiles import Profile, keep_profile, profiles
 from center.security import is_open
 from center.stores.registry import EnrollmentKey, Registry
 from center.stores.telemetry import HOUR_NS, LOOK_BACK_NS
@@ -49,7 +50,7 @@ def add() -> Any:
                 keep_profile(registry, wanted, profile)
                 if form.sensor.data == BY_HAND:
                     return shown_once(registry.register(wanted, administrator=True))
-            except ProfileError as error:
+            except FieldsError as error:
                 for field, why in error.each.items():
                     form[field].errors = [f"{why}."]
             except ConflictError as error:

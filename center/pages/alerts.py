@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from flask import abort, flash, redirect, render_template, request, url_for
@@ -17,8 +17,9 @@ from wtforms.widgets import CheckboxInput, ListWidget
 from agent.util.secret import Secret
 from center.alerts import kept, sending
 from center.alerts.kept import GIVEN_UP, RECEIVER, SEEN, SENT, Receiver
-from center.alerts.rules import Rule, RuleError, said
+from center.alerts.rules import Rule, said
 from center.context import current_center
+from center.documents import FieldsError
 from center.errors import RefusedError
 from center.pages.blueprint import administrators_only, live_page, pages
 from center.profiles import profiles
@@ -127,7 +128,7 @@ def rule(rule_id: str) -> Any:
         try:
             made = secrets.token_hex(4) if new else rule_id
             kept.keep_rule(registry, made, given | {"enabled": shown is None or new or shown.enabled})
-        except RuleError as error:
+        except FieldsError as error:
             for name, why in error.each.items():
                 form._fields.get(name, form.name).errors = [f"{why[:1].upper()}{why[1:]}."]
         else:
@@ -145,7 +146,7 @@ def change_rule(rule_id: str, what: str) -> Any:
     if what == "seen":  # no more than was shown
         registry.keep_document(SEEN, rule_id, str(request.form.get("until", 0, type=int)))
     elif what == "switch":
-        kept.keep_rule(registry, rule_id, asdict(replace(known, enabled=not known.enabled)))
+        kept.keep_rule(registry, rule_id, replace(known, enabled=not known.enabled))
     else:
         kept.forget_rule(registry, rule_id)
         flash(f"The rule {known.name} is deleted, and its alerts with it.", "success")
@@ -179,7 +180,7 @@ def change_receiver(receiver_id: str, what: str) -> Any:
         for rule_id, rule in kept.rules(registry).items():
             if receiver_id in rule.receivers:
                 others = tuple(one for one in rule.receivers if one != receiver_id)
-                kept.keep_rule(registry, rule_id, asdict(replace(rule, receivers=others)))
+                kept.keep_rule(registry, rule_id, replace(rule, receivers=others))
         registry.keep_document(RECEIVER, receiver_id, None)
         flash(f"{receiver.name} is deleted.", "success")
     elif why := sending.send(receiver.url, "A test", "This is how an alert of the IoT Center arrives.", good=True):

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from center import profiles
 from center.context import current_center
+from center.documents import FieldsError
 from center.errors import ConflictError
 from center.pages import presentation
 from center.pages.blueprint import administrators_only, pages, problem, shown_once
@@ -24,7 +25,6 @@ from center.pages.states import (
     stale_after_s,
     state_of,
 )
-from center.profiles import ProfileError
 from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, LOOK_BACK_NS, Sensor, SeriesQuery, labels, several
 from center.tables import ordered
 from center.times import now_ns
@@ -99,7 +99,7 @@ def keep_settings(device_id: str) -> Any:
             flash(why, "warning")
             return device(device_id, {"": why}), 409
         profiles.keep_profile(center.registry, device_id, wanted)
-    except ProfileError as error:
+    except FieldsError as error:
         return device(device_id, error.each), 400
     told = profiles.told_of(center.registry, device_id)
     if told and told.refresh:

@@ -11,13 +11,14 @@ from flask import flash, redirect, render_template, request, url_for
 
 from agent.config.units import rough_duration
 from center.context import current_center
+from center.documents import FieldsError
 from center.pages import live
 from center.pages.blueprint import administrators_only, is_part, live_page, pages
 from center.pages.presentation import number, span
 from center.pages.roster import SORTS, Entry, Wanted, called, natural, roster, suggestions
 from center.pages.settings_form import sent
 from center.pages.states import newest, shown, stale_after_s, state_of, temperature_sparks
-from center.profiles import Profile, ProfileError, checked, forget, keep_profile, profiles
+from center.profiles import Profile, checked, forget, keep_profile, profiles
 from center.stores.telemetry import DAY_NS, HEALTH, LOOK_BACK_NS
 from center.times import now_ns
 
@@ -165,7 +166,7 @@ def _set(ids: list[str], what: str, typed: str) -> None:
             settings = replace(old.settings, interval=interval)
             new = replace(old, group=wanted.group) if what == "group" else replace(old, settings=settings)
             keep_profile(registry, device_id, new)
-    except ProfileError as error:
+    except FieldsError as error:
         flash(f"Not set: {error}.", "danger")
     else:
         if what == "group":

@@ -21,7 +21,7 @@ _NAMES = re.compile(r"name|group|notes|settings\.(?:interval|report|location\.(?
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One of the form, by the name that ProfileError has for it. `note`: what the device uses, as far as it says so."""
+    """One of the form, by the name that FieldsError has for it. `note`: what the device uses, as far as it says so."""
 
     name: str
     label: str

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from center.alerts.rules import Rule, RuleError, State, checked, said, step
+from center.alerts.rules import Rule, State, checked, said, step
+from center.documents import FieldsError
 
 MINUTE = 60_000_000_000
 FROST = Rule("Frost", "below", 2.0, 1.0, 10.0, field="Temperature")
@@ -100,7 +101,7 @@ def test_a_clock_that_is_put_back_starts_the_duration_anew():
     ],
 )
 def test_what_is_no_rule_is_refused_with_the_field_and_what_is_right(given, name):
-    with pytest.raises(RuleError) as refused:
+    with pytest.raises(FieldsError) as refused:
         checked(given)
     assert list(refused.value.each) == [name] or name in refused.value.each
     assert refused.value.each[name]

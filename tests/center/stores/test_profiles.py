@@ -7,7 +7,8 @@ import pytest
 
 from agent.config.settings import Location
 from center import profiles as p
-from center.profiles import DeviceSettings, Profile, ProfileError, checked, heard, profile_of
+from center.documents import FieldsError, written
+from center.profiles import DeviceSettings, Profile, checked, heard, profile_of
 from center.stores.registry import MAX_DOCUMENT
 
 FULL = {
@@ -63,18 +64,18 @@ def test_a_profile_is_kept_read_replaced_and_forgotten(registry, device):
 
 
 def test_what_is_told_is_written_only_where_it_changed_and_not_all_the_time(registry, device, monkeypatch):
-    written = []
+    kept = []
     keep = registry.keep_document
-    monkeypatch.setattr(registry, "keep_document", lambda *given: (written.append(given), keep(*given)))
+    monkeypatch.setattr(registry, "keep_document", lambda *given: (kept.append(given), keep(*given)))
     for _ in range(3):
         p.keep_told(registry, device, TOLD)
     p.keep_told(registry, device, TOLD | {"version": "1.2.4"})
-    assert len(written) == 1
+    assert len(kept) == 1
     assert p.told(registry)[device].version == "1.2.3"
     monkeypatch.setattr(p, "now_ns", lambda: time.time_ns() + p.TOLD_NS)
     p.keep_told(registry, device, TOLD | {"version": "1.2.4"})
     told = p.told(registry)[device]
-    assert (len(written), told.version, told.remote, told.refresh) == (2, "1.2.4", "local", 300.0)
+    assert (len(kept), told.version, told.remote, told.refresh) == (2, "1.2.4", "local", 300.0)
     (sensor,) = told.sensors
     assert (sensor.offset, sensor.file, sensor.quantities) == (
         {"Temperature": -0.8},
@@ -95,7 +96,7 @@ def test_all_that_is_wrong_with_a_profile_is_said_at_once():
             "location": {"lat": 91, "lon": 0},
         },
     }
-    with pytest.raises(ProfileError) as found:
+    with pytest.raises(FieldsError) as found:
         checked(wrong)
     assert set(found.value.each) == {
         "name",
@@ -109,7 +110,7 @@ def test_all_that_is_wrong_with_a_profile_is_said_at_once():
         "settings.location.lat",
     }
     assert found.value.each["settings.interval"] == "0.1 should be a number from 0.2 to 86400 s"
-    with pytest.raises(ProfileError) as found:
+    with pytest.raises(FieldsError) as found:
         checked({"nam": 1, "group": 3, "settings": {"report": "median", "location": {"lat": 3}}})
     assert "did you mean name?" in found.value.each["nam"]
     assert set(found.value.each) == {"nam", "group", "settings.report", "settings.location.lon"}
@@ -122,7 +123,7 @@ def test_a_name_may_be_written_in_any_script_and_notes_may_be_a_table():
 
 @pytest.mark.parametrize("given", [None, [], "x", 3, True])
 def test_what_is_no_profile_at_all_is_said(given):
-    with pytest.raises(ProfileError, match="a JSON object"):
+    with pytest.raises(FieldsError, match="a JSON object"):
         checked(given)
 
 
@@ -181,4 +182,12 @@ def test_the_longest_profile_fits_a_document():
     most = {f"{'s' * 60}{n:04}.Temperature": -179.123456789 for n in range(50)}
     settings = FULL["settings"] | {"offset": most, "deadband": dict.fromkeys(most, 1e-09)}
     full = {"name": '"' * 64, "group": '"' * 64, "notes": '"' * 2000, "settings": settings}
-    assert len(p._text(checked(full))) < MAX_DOCUMENT
+    assert len(written(checked(full))) < MAX_DOCUMENT
+
+
+@pytest.mark.parametrize("given", [{"n" * 400: 1}, {"settings": {"offset": {"k" * 400: "x"}}}, {"notes": ["x" * 9000]}])
+def test_what_is_wrong_is_named_however_long_it_is(given):
+    with pytest.raises(FieldsError) as found:
+        checked(given)
+    assert found.value.each
+    assert all(name and why and len(name) <= 150 and len(why) <= 200 for name, why in found.value.each.items())
