@@ -125,6 +125,7 @@ def trial(used, folder, name, offset, bit):
     return set(old), len(old) - len(set(old))
 
 
+@pytest.mark.timeout(600)  # some thousand syncs of a disk that others may be using
 def test_promise_3_one_flipped_bit_anywhere_refuses_nothing_and_costs_the_rows_it_hit(used, tmp_path):
     rows = rows_of(used)
     points = sum(map(len, rows))

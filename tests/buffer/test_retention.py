@@ -421,6 +421,7 @@ def test_promise_6_whatever_waits_the_older_half_gets_evenly_coarse_and_nothing_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # as long as five million points take on a machine that others use
 def test_promise_6_60_days_at_1_hz_over_five_boots_in_4_mb(tmp_path):
     """No gap is longer than the coarsest step anywhere."""
     folder, clock = tmp_path / "buffer", HandClock(now_s=0)
