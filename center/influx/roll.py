@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
@@ -33,7 +34,7 @@ def since(time_ns: int | None) -> str:
     return ALL_TIME if time_ns is None else f"range(start: time(v: {time_ns}), stop: 2262-04-11T00:00:00Z)"
 
 
-class Known:
+class Known(ABC):
     """What was read of one bucket. take() is called by one thread at a time, and replaces what others may be reading;
     it sets `since_ns` to the time of the newest point.
     """
@@ -43,8 +44,8 @@ class Known:
         self.read_at = time.monotonic()
         self.since_ns: int | None = None
 
-    def take(self, rows: Iterable[Row]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def take(self, rows: Iterable[Row]) -> None: ...
 
 
 class Claims(Known):
