@@ -29,7 +29,7 @@ KEY_NS = HOUR_NS
 
 
 def suggested_id(name: str) -> str:
-    """An id that looks like the name: `Gewächshaus 3` → `gewachshaus-3`. As static/app.js."""
+    """An id that looks like the name: `Gewächshaus 3` → `gewachshaus-3`."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9._-]+", "-", plain).strip("-._")[:64]
 

@@ -102,14 +102,6 @@
   }
   for (const form of document.querySelectorAll("form[data-filters]")) form.addEventListener("change", () => form.requestSubmit());
 
-  // ---- an id that looks like the name, until somebody types another (center/pages/adding.py)
-  for (const name of document.querySelectorAll("[data-suggest]")) {
-    const id = document.getElementById(name.dataset.suggest);
-    const like = (text) => text.normalize("NFKD").replace(/[^\x00-\x7f]/g, "").toLowerCase().replace(/[^a-z0-9._-]+/g, "-").replace(/^[-._]+|[-._]+$/g, "").slice(0, 64);
-    let suggested = id.value;
-    name.addEventListener("input", () => { if (id.value === suggested) id.value = suggested = like(name.value); });
-  }
-
   // ---- empty pages: there is something to see as soon as there is something
   const waiting = document.querySelector("[data-await]");
   if (waiting) setInterval(async () => {
