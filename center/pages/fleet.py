@@ -56,22 +56,28 @@ def devices() -> str:
         last_page=max((len(found) + PER_PAGE - 1) // PER_PAGE, 1),
         wanted=wanted,
         choices=_choices(everybody),
+        groups=sorted({entry.group for entry in everybody} - {""}),
         sorts={key: label for key, (label, _) in SORTS.items()},
         at_once=AT_ONCE,
     )
 
 
 def _choices(entries: list[Entry]) -> dict[str, dict[str, str]]:
-    """What the list can be narrowed to: values and their labels, by the name of the filter. None where there is no
-    choice.
+    """What the list can be narrowed to: values and their labels, by the name of the filter. None where all devices have
+    one and the same.
     """
     found = {
-        "state": {e.state.name: e.state.label for e in entries},
-        "group": {e.group: e.group for e in entries if e.group},
-        "sensor": {kind: kind for e in entries for kind in e.kinds},
-        "version": {e.version: e.version for e in entries if e.version},
+        "state": {(e.state.name, e.state.label) for e in entries},
+        "group": {(e.group, e.group) for e in entries},
+        "sensor": {(kind, kind) for e in entries for kind in e.kinds or [""]},
+        "version": {(e.version, e.version) for e in entries},
     }
-    return {name: dict(sorted(values.items())) for name, values in found.items()}
+    return {
+        name: dict(sorted((pair for pair in pairs if pair[0]), key=lambda pair: natural(pair[1])))
+        if len(pairs) > 1
+        else {}
+        for name, pairs in found.items()
+    }
 
 
 @pages.get("/devices.json")

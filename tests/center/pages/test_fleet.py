@@ -72,8 +72,22 @@ def test_the_list_says_how_many_of_all_are_found_and_offers_what_there_is(client
     assert "2 of 4 devices" in text_of(page)
     assert re.search(r"Greenhouse 2 gh-2 · Greenhouses Live", text_of(page))
     options = re.search(r'id="by-version".*?</select>', page.text, re.DOTALL)[0]
-    assert re.findall(r'value="([^"]*)"', options) == ["", "0.10.0", "0.2.0"]
+    assert re.findall(r'value="([^"]*)"', options) == ["", "0.2.0", "0.10.0"]
     assert "is all that is chosen above" in text_of(client.get("/devices?group=Greenhouses&search=attic"))
+
+
+def test_a_filter_is_offered_where_it_leaves_something_out(client, fleet):
+    def offered():
+        return re.findall(r'<select [^>]*id="by-(\w+)"', client.get("/devices").text)
+
+    assert offered() == ["state", "group", "sensor", "version"]
+    fleet.registry.remove("gh-10")
+    for device_id, group in (("gh-2", "Greenhouses"), ("cellar", ""), ("attic", "")):
+        keep_profile(fleet.registry, device_id, Profile("", group))
+    assert "group" in offered()  # one group, and devices that are in none
+    for device_id in ("cellar", "attic"):
+        keep_profile(fleet.registry, device_id, Profile("", "Greenhouses"))
+    assert "group" not in offered()
 
 
 def test_natural_order_and_a_filter_that_nobody_has():
