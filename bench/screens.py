@@ -91,7 +91,7 @@ def furnish(center: Any) -> None:
     words = f"{frost.words}\nGreenhouse (greenhouse):"
     for number, event, hours, value in ((1, "begins", 8, "1.4 °C"), (2, "ends", 4, "3.1 °C, after 4 h")):
         title, at_ns = frost.name if number == 1 else f"Over: {frost.name}", (MOMENT_S - 3600 * hours) * SECOND
-        kept.keep_event(center.registry, kept.Told(number, at_ns, "frost", event, title, f"{words} {value}", {}))
+        kept.keep_event(center.registry, kept.Message(number, at_ns, "frost", event, title, f"{words} {value}", {}))
     center.registry.make_enrollment_key(note="Greenhouses", uses=5, expires_ns=(MOMENT_S + 7 * DAY_S) * SECOND)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.status.health_rules import CAUSES, WORDS, Trouble
-from center.stores.telemetry import LastValue, Sensor
+from center.stores.telemetry import LastValue, Sensor, is_number
 
 
 def troubles(health: Sequence[LastValue]) -> list[Trouble]:
@@ -18,12 +18,12 @@ def troubles(health: Sequence[LastValue]) -> list[Trouble]:
     why = {
         last.sensor: causes.get(int(last.value), "")
         for last in current
-        if last.field == "cause" and not isinstance(last.value, (str, bool))
+        if last.field == "cause" and is_number(last.value)
     }
     found = []
     for last in current:
         kind, _, quantity = last.field.partition("_")
-        if kind in WORDS and not isinstance(last.value, (str, bool)):
+        if kind in WORDS and is_number(last.value):
             known = why.get(last.sensor, "") if kind == "failing" else ""
             found.append(Trouble(last.sensor.name, kind, last.value, quantity, known))
     return found

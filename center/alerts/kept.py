@@ -53,7 +53,7 @@ class Receiver:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Message:
     """A beginning or an end, of all devices of one look, and how far each receiver was told of it: WAITING, SENT, or
     why not (yet). `number` counts them.
     """
@@ -132,13 +132,13 @@ def keep_alerts(registry: Registry, rule_id: str, states: States, parts: Iterabl
             log.warning("not all alerts of %s outlast this process: %s", rule_id, error)
 
 
-def events(registry: Registry) -> list[Told]:
+def events(registry: Registry) -> list[Message]:
     """The newest first."""
-    found = [Told(**json.loads(text)) for text in registry.documents(EVENT).values()]
+    found = [Message(**json.loads(text)) for text in registry.documents(EVENT).values()]
     return sorted(found, key=lambda told: -told.number)
 
 
-def keep_event(registry: Registry, told: Told) -> None:
+def keep_event(registry: Registry, told: Message) -> None:
     """In the place of the one that is EVENTS older."""
     registry.keep_document(EVENT, str(told.number % EVENTS), written(told))
 

@@ -6,16 +6,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import linear_regression
+from typing import TypeGuard
 
-from agent.registration.remote_config import is_number
 from center.alerts.rules import MEASURED, OVER, Rule
 from center.health import troubles
-from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, LastValue, Sensor, Telemetry
+from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, LastValue, Sensor, Telemetry, Value, is_number
 
 FRESH_NS = HOUR_NS  # an older value says nothing about now
 SEEN_NS = 30 * DAY_NS
 STEPS = 12  # of a window, that its course is known by
 MIN_NS = 60_000_000_000
+MOST = 1e12  # as of a threshold: what is further off is nobody's measurement
 
 Lasts = Mapping[str, Sequence[LastValue]]
 Values = Mapping[str, tuple[float | None, int]]
@@ -105,7 +106,7 @@ class Memory:
             found = {
                 last.sensor.in_full: (float(last.value), last.time_ns)
                 for last in there.measured.get(device, ())
-                if last.field == rule.field and is_number(last.value) and rule.sensor in {"", last.sensor.label}
+                if last.field == rule.field and _counts(last.value) and rule.sensor in {"", last.sensor.label}
             }
         else:
             found = _told(rule, there.told.get(device, ()), firing)
@@ -126,7 +127,11 @@ def _told(rule: Rule, health: Sequence[LastValue], firing: Collection[str]) -> d
         fails = [t for t in troubles(health) if t.kind in {"failing", "silent"} and rule.sensor in {"", t.sensor}]
         return dict.fromkeys(firing, (0.0, at)) | {t.sensor: (t.seconds / 60, at) for t in fails}
     field_ = {"backlog": "pending", "rejected": "rejected", "clock": "clock_good"}[rule.what]
-    if field_ not in said or not is_number(said[field_].value):
+    if field_ not in said or not _counts(said[field_].value):
         return {}
     value = float(said[field_].value)
     return {"": (float(not value) if rule.what == "clock" else value, said[field_].time_ns)}
+
+
+def _counts(value: Value) -> TypeGuard[float]:
+    return is_number(value) and abs(value) < MOST

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from agent.config.units import rough_duration
 from center.alerts import kept, sending
-from center.alerts.kept import GIVEN_UP, SENT, WAITING, Key, Receiver, Told
+from center.alerts.kept import GIVEN_UP, SENT, WAITING, Key, Message, Receiver
 from center.alerts.rules import Event, Rule, State, said, step
 from center.alerts.values import Memory, Newest, newest
 from center.context import Center
@@ -44,7 +44,7 @@ class Watch:
         self._me = secrets.token_hex(8)
         self._memory = Memory()
         self._states: dict[str, dict[Key, State]] | None = None  # None: another replica holds the lease, or none does
-        self._told: dict[int, Told] = {}  # those that somebody is still to be told of
+        self._told: dict[int, Message] = {}  # those that somebody is still to be told of
         self._number = 0
         self._busy: set[str] = set()
         self._fails: dict[str, tuple[int, float]] = {}  # of a receiver: how often in a row, and when it is tried again
@@ -118,10 +118,9 @@ class Watch:
         for rule_id, (_, events_of) in judged.items():
             for event, begun in events_of.items():
                 self._tell(rule_id, rules[rule_id], event, begun, people=people, now=now)
-        for rule_id in (
-            rules.keys() | (self._states or {}).keys()
-        ):  # of a rule that is gone, or off, they end without a word
-            self._keep(rule_id, judged[rule_id][0] if rule_id in judged else {})
+        for rule_id in judged.keys() | (self._states or {}).keys():
+            after, _ = judged.get(rule_id, ({}, {}))  # of a rule that is gone, or off, they end without a word
+            self._keep(rule_id, after)
         return True
 
     def _judge(
@@ -172,7 +171,7 @@ class Watch:
         if url := self._center.settings.server.public_url:
             lines.append(f"{url.rstrip('/')}/alerts")
         self._number += 1
-        told = Told(
+        told = Message(
             number=self._number,
             at_ns=now,
             rule=rule_id,
@@ -187,7 +186,7 @@ class Watch:
 
     def _send(self, steady_s: float) -> None:
         """To each receiver all that it is still to be told, in one message."""
-        waiting: dict[str, list[Told]] = defaultdict(list)
+        waiting: dict[str, list[Message]] = defaultdict(list)
         for _, told in sorted(self._told.items()):
             for receiver_id in told.waiting:
                 if receiver_id not in self._busy and steady_s >= self._fails.get(receiver_id, (0, 0.0))[1]:
@@ -199,10 +198,10 @@ class Watch:
             job = threading.Thread(target=self._deliver, args=(receiver_id, receiver, several), daemon=True)
             job.start()
 
-    def _deliver(self, receiver_id: str, receiver: Receiver | None, several: Sequence[Told]) -> None:
+    def _deliver(self, receiver_id: str, receiver: Receiver | None, several: Sequence[Message]) -> None:
         why = f"{GIVEN_UP}: the receiver was removed"
         if receiver:
-            why = sending.send(receiver.url, *message(several, now_ns()), good=all(t.event == "ends" for t in several))
+            why = sending.send(receiver.url, *combined(several, now_ns()), good=all(t.event == "ends" for t in several))
             if why and receiver_id not in self._fails:  # said when it begins and when it is over
                 log.warning("an alert did not reach %s, and is sent again: %s", receiver.name, why)
             elif not why and receiver_id in self._fails:
@@ -231,10 +230,10 @@ class Watch:
             self._busy.discard(receiver_id)
 
 
-def message(several: Sequence[Told], now: int) -> tuple[str, str]:
+def combined(several: Sequence[Message], now: int) -> tuple[str, str]:
     """Title and text; of several at once the newest NAMED."""
 
-    def text(told: Told) -> str:
+    def text(told: Message) -> str:
         late = (now - told.at_ns) / 1e9
         return told.text + (f"\nThis was {rough_duration(late)} ago." if late > LATE_S else "")
 

@@ -13,8 +13,8 @@ from center.pages import computed, live, presentation, series
 from center.pages.blueprint import pages
 from center.pages.forms import MAX_DEVICES, RANGES
 from center.pages.roster import suggestions
-from center.pages.states import is_number, newest, shown, stale_after_s, state_of
-from center.stores.telemetry import DAY_NS, HEALTH, LOOK_BACK_NS
+from center.pages.states import newest, shown, stale_after_s, state_of
+from center.stores.telemetry import DAY_NS, HEALTH, LOOK_BACK_NS, is_number
 from center.tables import ordered
 from center.times import now_ns
 

@@ -19,8 +19,7 @@ from center.pages.flux import pipeline
 from center.pages.forms import MEASURED, RANGES, Query, RawFlux, Write, WriteLines
 from center.pages.roster import suggestions
 from center.pages.series import Found, bounded, drawn, window_s
-from center.pages.states import is_number
-from center.stores.telemetry import ENVIRONMENT, SECOND_NS, Point, SeriesQuery, Value
+from center.stores.telemetry import ENVIRONMENT, SECOND_NS, Point, SeriesQuery, Value, is_number
 from center.tables import Curves, columns_of, csv_answer, ordered, rows_of
 from center.times import now_ns, parse_every, parse_time
 from drivers.base import QUANTITIES

@@ -17,15 +17,24 @@ from center.pages import presentation
 from center.pages.blueprint import administrators_only, pages, problem, shown_once
 from center.pages.settings_form import REPORTS, entries, sent
 from center.pages.states import (
-    health_alerts,
-    is_number,
+    health_notices,
     newest,
     shown,
     spark,
     stale_after_s,
     state_of,
 )
-from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, LOOK_BACK_NS, Sensor, SeriesQuery, labels, several
+from center.stores.telemetry import (
+    DAY_NS,
+    HEALTH,
+    HOUR_NS,
+    LOOK_BACK_NS,
+    Sensor,
+    SeriesQuery,
+    is_number,
+    labels,
+    several,
+)
 from center.tables import ordered
 from center.times import now_ns
 
@@ -79,7 +88,7 @@ def device(device_id: str, wrong: Mapping[str, str] | None = None) -> Any:
         reports=REPORTS,
         wrong=wrong or {},
         health_at=newest(health.get(device_id)),
-        alerts=health_alerts(health),
+        notices=health_notices(health),
         settings=center.settings,
         bucket=center.telemetry.bucket,
     )

@@ -11,7 +11,7 @@ from center.alerts.rules import said
 from center.context import Center, current_center
 from center.pages import live
 from center.pages.blueprint import is_part, live_page, pages
-from center.pages.states import Alert, health_alerts, shown, stale_after_s, state_of, temperature_sparks
+from center.pages.states import Notice, health_notices, shown, stale_after_s, state_of, temperature_sparks
 from center.stores.telemetry import DAY_NS, HEALTH
 from center.times import now_ns
 from drivers.base import QUANTITIES
@@ -29,7 +29,7 @@ def home() -> str:
     states = {i: state_of(seen.get(i), now) for i in registered}
     strangers = {i: at for i, at in seen.items() if i not in registered}
     recent = sorted(sorted((i for i in registered if i in seen), key=lambda i: -seen[i])[:RECENT])  # in a lasting order
-    silent = [Alert(i, "Silent", "warning", seen.get(i)) for i, state in states.items() if state.name == "silent"]
+    silent = [Notice(i, "Silent", "warning", seen.get(i)) for i, state in states.items() if state.name == "silent"]
     talking = sorted((i for i in registered if seen.get(i, 0) > now - DAY_NS), key=lambda i: -seen[i])[:ASKED]
     health = center.telemetry.last_values(talking, measurement=HEALTH, since_ns=now - DAY_NS)
     values = center.telemetry.last_values(recent, since_ns=now - 30 * DAY_NS)
@@ -37,7 +37,7 @@ def home() -> str:
         "home.html",
         total=len(registered),
         counts={name: sum(s.name == name for s in states.values()) for name in ("live", "silent", "waiting")},
-        alerts=_fired(center) + health_alerts(health) + sorted(silent, key=lambda a: -(a.since_ns or 0)),
+        notices=_fired(center) + health_notices(health) + sorted(silent, key=lambda a: -(a.since_ns or 0)),
         recent=[(i, states[i], seen[i]) for i in recent],
         values={i: shown(v, now, stale_after_s(health.get(i, ()))) for i, v in values.items()},
         stale_after={i: stale_after_s(health.get(i, ())) for i in recent},
@@ -47,17 +47,17 @@ def home() -> str:
     )
 
 
-def _fired(center: Center) -> list[Alert]:
+def _fired(center: Center) -> list[Notice]:
     """What rules say, until somebody has seen it; the newest first."""
     unseen = kept.unseen(center.registry)
     rules = kept.rules(center.registry) if unseen else {}
     found = [
-        Alert(key.device, f"{rules[i].name}: {said(rules[i], state.value)}", "alert", state.since_ns)
+        Notice(key.device, f"{rules[i].name}: {said(rules[i], state.value)}", "alert", state.since_ns)
         for i, states in unseen.items()
         for key, state in states.items()
         if i in rules
     ]
-    return sorted(found, key=lambda alert: -(alert.since_ns or 0))
+    return sorted(found, key=lambda notice: -(notice.since_ns or 0))
 
 
 @pages.get("/live.json")

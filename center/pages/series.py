@@ -42,9 +42,8 @@ from center.errors import RefusedError
 from center.pages import computed, presentation
 from center.pages.blueprint import pages
 from center.pages.forms import MAX_DEVICES, RANGES
-from center.pages.states import is_number
 from center.stores.registry import check_device_id
-from center.stores.telemetry import DAY_NS, SECOND_NS, Curve, Function, SeriesQuery, Value, finite, labels
+from center.stores.telemetry import DAY_NS, SECOND_NS, Curve, Function, SeriesQuery, Value, finite, is_number, labels
 from center.tables import csv_answer
 from center.times import now_ns
 

@@ -5,14 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
 
 from markupsafe import Markup
 
 from center.context import current_center
 from center.health import troubles
 from center.pages import presentation
-from center.stores.telemetry import DAY_NS, HOUR_NS, SECOND_NS, Curve, LastValue, Sensor, Value, labels, several
+from center.stores.telemetry import (
+    DAY_NS,
+    HOUR_NS,
+    SECOND_NS,
+    Curve,
+    LastValue,
+    Sensor,
+    Value,
+    is_number,
+    labels,
+    several,
+)
 from center.tables import ordered
 
 STALE_INTERVALS = 3
@@ -29,7 +39,7 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class Alert:
+class Notice:
     """Something that a person should look at: `kind` is warning for a silent device, alert where a rule says so, danger
     where the agent does. `since_ns` where a time says more than words.
     """
@@ -73,11 +83,6 @@ def state_of(last_ns: int | None, now: int, *, registered: bool = True) -> State
     return judge(last_ns, now, current_center().settings.devices.silent_after, registered=registered)
 
 
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether this can be drawn; a boolean is none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def newest(values: Sequence[LastValue] | None) -> int | None:
     """The time of the newest of these values."""
     return max((v.time_ns for v in values or ()), default=None)
@@ -112,24 +117,24 @@ def stale_after_s(health: Sequence[LastValue] = ()) -> float:
     return current_center().settings.devices.silent_after
 
 
-def health_alerts(health: Mapping[str, Sequence[LastValue]]) -> list[Alert]:
+def health_notices(health: Mapping[str, Sequence[LastValue]]) -> list[Notice]:
     """What the agents' own health points say is wrong, for each device."""
     words = {
         "rejected": "{} points refused by the server and kept as dead letters: iot-agent rejected lists them",
         "dropped": "{} points dropped for want of room",
         "unaccounted": "{} points unaccounted for",
     }
-    alerts = []
+    notices = []
     for device_id, lasts in health.items():
-        alerts += [Alert(device_id, trouble.words, "danger") for trouble in troubles(lasts)]
+        notices += [Notice(device_id, trouble.words, "danger") for trouble in troubles(lasts)]
         values = {last.field: last for last in lasts if last.sensor == Sensor()}
         for field, text in words.items():
             value: Value | None = values[field].value if field in values else None
             if is_number(value) and value > 0:
-                alerts.append(Alert(device_id, text.format(presentation.number(int(value))), "danger"))
+                notices.append(Notice(device_id, text.format(presentation.number(int(value))), "danger"))
         if "clock_good" in values and values["clock_good"].value == 0:
-            alerts.append(Alert(device_id, "The clock is not synchronised: points wait for their time", "danger"))
-    return alerts
+            notices.append(Notice(device_id, "The clock is not synchronised: points wait for their time", "danger"))
+    return notices
 
 
 def temperature_sparks(device_ids: list[str], now: int) -> dict[str, Markup]:

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, TypeGuard, get_args
 
 from center.errors import RefusedError
 from center.times import MAX_TIME
@@ -140,6 +140,11 @@ class Bucket:
     name: str
     retention_s: int
     role: Literal["telemetry", "auth", "other"]
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether this can be drawn and compared; a boolean is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def finite(values: Sequence[Value | None]) -> list[Value | None]:

@@ -1,7 +1,7 @@
 """The alerts API."""
 
 from center.alerts import kept
-from center.alerts.kept import Key, Told
+from center.alerts.kept import Key, Message
 from center.alerts.rules import State
 from tests.center_helpers import PASSWORD, code
 
@@ -24,7 +24,7 @@ def test_a_rule_is_put_read_and_deleted(client, center):
     assert client.put("/api/alerts/rules/frost", json={**put.json, "threshold": 1}).json["threshold"] == 1
     key = Key("pi-7", "", "below Temperature")
     kept.keep_alerts(center.registry, "frost", {key: State(10**9, 0.5, 2 * 10**9)}, [key.part])
-    kept.keep_event(center.registry, Told(1, 0, "frost", "begins", "Frost", "pi-7: 0.5 °C", {}))
+    kept.keep_event(center.registry, Message(1, 0, "frost", "begins", "Frost", "pi-7: 0.5 °C", {}))
     told = client.get("/api/alerts").json
     assert told["firing"] == [
         {"rule": "frost", "device": "pi-7", "sensor": None, "value": 0.5}

@@ -9,7 +9,7 @@ import pytest
 
 from agent.util.secret import Secret
 from center.alerts import kept, sending
-from center.alerts.kept import Key, Receiver, Told
+from center.alerts.kept import Key, Message, Receiver
 from center.alerts.rules import State
 from center.context import EXTENSION
 from center.pages.alerts import EXAMPLES
@@ -125,7 +125,9 @@ def test_home_shows_what_fires_until_it_is_seen_and_again_when_it_begins_anew(cl
 def test_what_happened_is_told_with_whom_it_did_not_reach(client, center):
     kept.keep_receiver(center.registry, "p", Receiver("Phone", Secret("ntfy://x"), "ntfy://…"))
     for number, how in enumerate(("sent", "", "no route", "given up: no route"), 1):
-        kept.keep_event(center.registry, Told(number, 0, "r", "begins", f"Frost {number}", "attic: 1 °C", {"p": how}))
+        kept.keep_event(
+            center.registry, Message(number, 0, "r", "begins", f"Frost {number}", "attic: 1 °C", {"p": how})
+        )
     text = text_of(client.get("/alerts"))
     assert "Phone: given up: no route Began" not in text  # the newest first
     assert text.index("Frost 4") < text.index("Phone: given up: no route") < text.index("Frost 3")
@@ -145,7 +147,7 @@ def test_who_is_no_administrator_changes_nothing_and_sees_no_receiver(guarded, a
     guarded.post("/logout")
     public = replace(center.settings, server=replace(center.settings.server, public_view=True))
     app.extensions[EXTENSION] = replace(center, settings=public)
-    kept.keep_event(center.registry, Told(1, 0, "r", "begins", "Frost", "attic: 1 °C", {"p": "no route"}))
+    kept.keep_event(center.registry, Message(1, 0, "r", "begins", "Frost", "attic: 1 °C", {"p": "no route"}))
     page = guarded.get("/alerts")
     assert "Frost attic: 1 °C" in text_of(page)
     assert not re.search("Phone|ntfy|no route|<form[^>]*alerts", page.text)
