@@ -35,7 +35,8 @@ from center.embedded.telemetry import EmbeddedTelemetry
 from center.errors import SettingsError, StoreError
 from center.faults import log_once
 from center.server import OWING, OWING_EACH, Server
-from center.settings import Settings, check, load
+from center.settings import Settings, check
+from center.settings_files import load
 from center.stores.registry import Registry
 from center.stores.telemetry import Telemetry
 from center.victoria.client import Victoria

@@ -15,7 +15,8 @@ from agent.util import service
 from agent.util.errors import AgentError
 from agent.util.questions import ask, place
 from center.errors import SettingsError
-from center.settings import LOOPBACK, check, load
+from center.settings import LOOPBACK, check
+from center.settings_files import load
 
 NAME = "iot-center"
 SYSTEM_CONFIG = Path("/etc/iot-center/center.toml")

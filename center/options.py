@@ -15,7 +15,8 @@ import click
 from agent.config.units import parse_duration
 from agent.util.errors import AgentError
 from center.errors import SettingsError, StoreError
-from center.settings import Settings, load
+from center.settings import Settings
+from center.settings_files import load
 
 if TYPE_CHECKING:  # Flask and influxdb-client may not be installed, and take their time
     from center.context import Center

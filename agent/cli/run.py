@@ -54,7 +54,7 @@ def check(context: Context) -> None:
 
 def _refused(settings: Settings) -> Iterator[str]:
     """What `run` could not use although each key is right. A file that is not there may yet come."""
-    from agent.registration.credentials import CredentialsError, read_secret_file  # noqa: PLC0415 - not needed by run
+    from agent.registration.secret_files import CredentialsError, read_secret_file  # noqa: PLC0415 - not needed by run
     from drivers.base import load, options_for  # noqa: PLC0415
 
     secrets = {

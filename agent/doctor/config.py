@@ -13,16 +13,10 @@ from agent.config.parse import load_settings
 from agent.config.settings import CenterSettings, InfluxSettings
 from agent.doctor.finding import Finding, Patient, failed, failed_by, ok, skipped, warning
 from agent.registration.answers import RegistrationError
-from agent.registration.credentials import (
-    CREDENTIALS_FILE,
-    SECRET_FILE,
-    Credentials,
-    CredentialsError,
-    read_private,
-    read_secret_file,
-)
+from agent.registration.credentials import CREDENTIALS_FILE, SECRET_FILE, Credentials
 from agent.registration.device_id import ID_FILE, derive, state_folder_warning
 from agent.registration.policy import target_of
+from agent.registration.secret_files import CredentialsError, read_private, read_secret_file
 from agent.registration.static_token import CREDENTIAL, target_by_hand
 from agent.registration.target import client_cert
 from agent.status.socket import ask

@@ -12,8 +12,9 @@ from agent.doctor.finding import Finding, Patient, failed, failed_by, ok, skippe
 from agent.doctor.network import host_and_port
 from agent.registration.answers import UNKNOWN_HERE, IndistinctError, NotRegisteredError, RegistrationError
 from agent.registration.client import CenterClient
-from agent.registration.credentials import SECRET_FILE, CredentialsError, read_private
+from agent.registration.credentials import SECRET_FILE
 from agent.registration.dialects import rehearse
+from agent.registration.secret_files import CredentialsError, read_private
 from agent.registration.target import client_cert
 from agent.util.secret import Secret
 

@@ -13,7 +13,8 @@ from requests.adapters import HTTPAdapter
 from agent import __version__
 from agent.config.settings import CenterSettings
 from agent.registration.answers import RegistrationError, Reply
-from agent.registration.credentials import CredentialsError, CredentialStore, read_secret_file
+from agent.registration.credentials import CredentialStore
+from agent.registration.secret_files import CredentialsError, read_secret_file
 from agent.registration.target import client_cert, origin, trust_store
 from agent.util.http import Answer, Bounds
 from agent.util.proxy import place, proxy_for, refusal

@@ -17,7 +17,7 @@ from typing import Any
 from agent.config.settings import CenterSettings
 from agent.registration.answers import NotRegisteredError, RegistrationError
 from agent.registration.client import Observe, connect
-from agent.registration.credentials import Credentials, CredentialsError, CredentialStore
+from agent.registration.credentials import Credentials, CredentialStore
 from agent.registration.dialects import DIALECTS, register
 from agent.registration.policy import (
     LASTED_S,
@@ -31,6 +31,7 @@ from agent.registration.policy import (
     warnings_of,
 )
 from agent.registration.remote_config import RemoteConfiguration
+from agent.registration.secret_files import CredentialsError
 from agent.registration.target import Target
 from agent.util.backoff import BASE_S, CAP_S, full_jitter
 from agent.util.loops import Loop

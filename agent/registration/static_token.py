@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 
 from agent.config.settings import InfluxSettings
-from agent.registration.credentials import CredentialsError, read_secret_file
 from agent.registration.policy import RegistrationState, RegistrationStatus
 from agent.registration.remote_config import RemoteConfiguration
+from agent.registration.secret_files import CredentialsError, read_secret_file
 from agent.registration.target import Target, client_cert, plain_http_warning
 from agent.util.loops import Loop
 from agent.util.secret import Secret

@@ -10,7 +10,8 @@ from agent.config.limits import may_deliver
 from agent.config.settings import Settings
 from agent.points.schema import Line, line_for
 from agent.registration.remote_config import RemoteConfiguration, applied, ruled
-from agent.sensing.sampler import Sampler, SensorStatus
+from agent.sensing.sampler import Sampler
+from agent.sensing.sensor_status import SensorStatus
 from agent.util.errors import AgentError
 from drivers.base import Driver, Reading, make
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from agent.clock.clock import Clock
     from agent.delivery.delivery import DeliveryStatus
     from agent.registration.policy import RegistrationStatus
-    from agent.sensing.sampler import SensorStatus
+    from agent.sensing.sensor_status import SensorStatus
 
 
 LEDGER = ("measured", "delivered", "pending", "rejected", "dropped", "unaccounted")
@@ -104,13 +104,9 @@ def from_disk(state_dir: Path) -> dict[str, Any]:
     """
     from agent.buffer.offline import look  # noqa: PLC0415 - the running agent's status needs no database
     from agent.points.line_protocol import value_of  # noqa: PLC0415
-    from agent.registration.credentials import (  # noqa: PLC0415
-        CREDENTIALS_FILE,
-        Credentials,
-        CredentialsError,
-        read_private,
-    )
+    from agent.registration.credentials import CREDENTIALS_FILE, Credentials  # noqa: PLC0415
     from agent.registration.device_id import ID_FILE  # noqa: PLC0415
+    from agent.registration.secret_files import CredentialsError, read_private  # noqa: PLC0415
 
     try:
         if not os.access(state_dir, os.R_OK | os.X_OK) and state_dir.exists():

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from center.cli import main
-from center.settings import load
+from center.settings_files import load
 
 PASSWORD = "correct horse battery"
 

@@ -21,7 +21,7 @@ import requests
 from click.testing import CliRunner
 from pytest_httpserver import HTTPServer
 
-from agent.registration.credentials import read_secret_file
+from agent.registration.secret_files import read_secret_file
 from agent.util.secret import Secret
 from center.app import FILE, create_app, serve
 from center.cli import LogLine, main

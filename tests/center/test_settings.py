@@ -8,7 +8,8 @@ import pytest
 
 from agent.config.units import format_duration
 from center.errors import SettingsError
-from center.settings import Settings, check, load
+from center.settings import Settings, check
+from center.settings_files import load
 
 EXAMPLE = Path(__file__).parents[2] / "center" / "center.toml.example"
 INI = "[APP]\nINFLUX_URL = http://ini:8086\nINFLUX_TOKEN = t%1\nINFLUX_ORG = my-org\nINFLUX_BUCKET = readings\n"

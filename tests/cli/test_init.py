@@ -16,7 +16,7 @@ from agent.cli import main
 from agent.cli.options import SYSTEM_CONFIG, default_config
 from agent.config.parse import load_settings
 from agent.util import service
-from center.settings import load
+from center.settings_files import load
 from drivers.base import SensorError
 from drivers.scan import Bus, FoundChip, Sensor
 

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config.settings import Location
-from agent.registration.credentials import Credentials, CredentialsError, CredentialStore, read_secret_file
+from agent.registration.credentials import Credentials, CredentialStore
 from agent.registration.remote_config import RemoteConfiguration
+from agent.registration.secret_files import CredentialsError, read_secret_file
 from agent.util import atomic
 from agent.util.atomic import sweep_temporaries, write_atomic
 from agent.util.secret import Secret

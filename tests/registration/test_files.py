@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from agent.registration.credentials import CredentialsError, CredentialStore
+from agent.registration.credentials import CredentialStore
+from agent.registration.secret_files import CredentialsError
 from agent.util import atomic
 from agent.util.secret import Secret
 from tests.fake_center import FakeCenter
