@@ -258,6 +258,23 @@ def test_the_lease_is_held_through_a_long_look_and_a_long_pause(world, monkeypat
     assert len(world.history()) >= 1
 
 
+def test_a_look_that_takes_long_is_followed_by_a_pause_ten_times_as_long(world, monkeypatch):
+    world.rule()
+    asked = []
+
+    def slow(*_, **__):
+        asked.append(world.steady)
+        world.steady += 8.0
+        return {}
+
+    monkeypatch.setattr(world.telemetry, "last_values", slow)
+    for _ in range(100):
+        world.watch.step()
+        world.pass_by(1 / 30)
+    assert len(asked) == 3
+    assert min(later - earlier for earlier, later in pairwise(asked)) >= 80.0
+
+
 def test_without_rules_nobody_is_asked_for_anything(world):
     world.telemetry.last_values = world.telemetry.last_seen = lambda *_, **__: pytest.fail("asked")
     world.registry.devices = lambda: pytest.fail("asked")
