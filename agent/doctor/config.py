@@ -57,6 +57,10 @@ def state_folder(patient: Patient) -> Iterator[Finding]:
         patient.hidden = f"{folder} may not be looked into by {_user(os.geteuid())}"
         yield warning(name, patient.hidden, SUDO)
         return
+    if not stat.S_ISDIR(found.st_mode):
+        patient.hidden = f"{folder} is not a folder"
+        yield failed(name, patient.hidden, "name a folder: --state-dir")
+        return
     owner = _user(found.st_uid)
     if not os.access(folder, os.R_OK | os.X_OK):
         patient.hidden = f"{folder} belongs to {owner}, and this is {_user(os.geteuid())}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,8 @@ from agent.config.settings import Settings
 from agent.registration.target import Target
 
 Verdict = Literal["ok", "warning", "failed", "skipped"]
+_REFUSAL = re.compile(r"[A-Z]+ \S+: (?:\d{3} (?P<quote>['\"]).*(?P=quote)|(?:(?!: ).)*)", re.DOTALL)
+"""A request and how it ended, in the server's words: nothing of it is what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,9 @@ def failed(check: str, seen: str, remedy: str) -> Finding:
 
 def failed_by(check: str, error: Exception, otherwise: str) -> Finding:
     """Of an error whose text ends with a colon and what to do; `otherwise` is to be done where it does not."""
-    seen, _, remedy = str(error).rpartition(": ")
-    return failed(check, seen, remedy) if seen else failed(check, remedy, otherwise)
+    text = str(error)
+    seen, _, remedy = text.rpartition(": ")
+    return failed(check, text, otherwise) if not seen or _REFUSAL.fullmatch(text) else failed(check, seen, remedy)
 
 
 def skipped(check: str, why: str) -> Finding:

@@ -10,7 +10,13 @@ from agent.delivery.trial import try_out
 from agent.doctor.config import device_id
 from agent.doctor.finding import Finding, Patient, failed, failed_by, ok, skipped, warning
 from agent.doctor.network import host_and_port
-from agent.registration.answers import UNKNOWN_HERE, IndistinctError, NotRegisteredError, RegistrationError
+from agent.registration.answers import (
+    UNKNOWN_HERE,
+    IndistinctError,
+    NotRegisteredError,
+    RegistrationError,
+    SecretWantedError,
+)
 from agent.registration.client import CenterClient
 from agent.registration.credentials import SECRET_FILE
 from agent.registration.dialects import rehearse
@@ -43,10 +49,13 @@ def registration(patient: Patient) -> Iterator[Finding]:
         with contextlib.closing(_client(patient, settings.center)) as center:
             known = rehearse(center, device, settings.center.api, patient.dialect)
     except NotRegisteredError:
-        remedy = "start the agent, or: iot-agent register"
-        if settings.center.enrollment_key_file is None:
-            remedy += "; where the center asks for an enrollment key, set [center] enrollment_key_file"
-        yield warning(name, f"{settings.center.url} does not know {device} yet", remedy)
+        yield warning(name, f"{settings.center.url} does not know {device} yet", _how_to_register(settings.center))
+    except SecretWantedError as error:
+        if has_token:
+            yield failed(name, str(error), UNKNOWN_HERE.format(id=device))
+        else:
+            seen = f"{device} has not registered from here, and {settings.center.url} tells nobody else of it"
+            yield warning(name, seen, _how_to_register(settings.center))
     except IndistinctError as error:
         seen, remedy = str(error).rsplit(". ", 1)
         if has_token:
@@ -57,6 +66,13 @@ def registration(patient: Patient) -> Iterator[Finding]:
         yield failed_by(name, error, "is this the address of the center?")
     else:
         yield _answered(patient, settings.center.url, device, known=known)
+
+
+def _how_to_register(settings: CenterSettings) -> str:
+    remedy = "start the agent, or: iot-agent register"
+    if settings.enrollment_key_file is None:
+        remedy += "; where the center asks for an enrollment key, set [center] enrollment_key_file"
+    return remedy
 
 
 def _answered(patient: Patient, url: str, device: str, *, known: bool) -> Finding:

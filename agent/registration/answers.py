@@ -48,6 +48,10 @@ class NotRegisteredError(RegistrationError):
     """The center answers that it has no registration of this device."""
 
 
+class SecretWantedError(RegistrationError):
+    """The center speaks of a device to that device alone, and there is no secret yet to show that by."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A center's whole answer to one request, which `what` names. `hidden` is what no message may show; `tell_time`

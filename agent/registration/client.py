@@ -74,7 +74,7 @@ class CenterClient:
     ) -> None:
         self.url = url
         self._secret, self._key = secret, enrollment_key
-        self._hidden = (secret, enrollment_key) if enrollment_key else (secret,)
+        self._hidden = tuple(hidden for hidden in (secret, enrollment_key) if hidden)
         self._observe, self._key_problem = observe, key_problem
         self._bounds = Bounds(timeout_s, MAX_ANSWER)
         self._session = bounded_session(self._bounds)
@@ -86,6 +86,10 @@ class CenterClient:
         self._session.headers["Accept"] = "application/json"
         self._session.headers["Accept-Encoding"] = "identity"  # bounded means bounded: nothing to unpack
         self.sent_ns = self.received_ns = 0
+
+    @property
+    def has_secret(self) -> bool:
+        return bool(self._secret)
 
     def close(self) -> None:
         self._session.close()

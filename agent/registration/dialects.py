@@ -13,6 +13,7 @@ from agent.registration.answers import (
     NotThisApiError,
     Registration,
     RegistrationError,
+    SecretWantedError,
     TokenWithheldError,
     Told,
     check_status,
@@ -66,7 +67,8 @@ class Dialect:
 
     def refresh(self, center: CenterClient, device_id: str, telling: Mapping[str, Any] | None = None) -> Told | None:
         """The remote configuration, None where there is none; `telling` is what the device tells of itself to a center
-        that hears it. NotRegisteredError when the center forgot the device.
+        that hears it. NotRegisteredError when the center forgot the device, SecretWantedError where it is asked without
+        a secret and wants one.
         """
         reply, id_name = None, "id"
         if self.hears and telling is not None:
@@ -78,6 +80,8 @@ class Dialect:
             return None
         if reply.status == 403 and b'"registered"' in reply.answer.body:
             raise NotRegisteredError(f"{reply.what}: the center does not know {device_id} any more")
+        if reply.status == 401 and not center.has_secret:
+            raise SecretWantedError(f"{reply.what}: 401: it tells nothing of {device_id} without its device secret")
         if reply.status != 200:
             raise reply.refused(UNKNOWN_HERE.format(id=device_id) if reply.status in (401, 403, 409) else "")
         return told_by(reply, reply.own(id_name, device_id))

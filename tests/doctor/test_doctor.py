@@ -25,7 +25,7 @@ from drivers.base import Reading, boot_ns
 from drivers.chip import Chip, Image
 from tests.buffers import store
 from tests.certificates import make_certificate, server_context
-from tests.fake_center import FakeCenter
+from tests.fake_center import FakeCenter, answer
 from tests.fake_i2c_bus import FakeI2C, environment
 from tests.servers import InfluxServer
 from tests.wallclock import WallClock
@@ -301,6 +301,12 @@ class TestConfiguration:
         setup.state.chmod(0o755)
         assert setup.only_failure()["remedy"] == f"chmod 700 {setup.state}"
 
+    def test_a_state_folder_that_is_a_file_is_not_told_to_be_opened(self, setup, influx):
+        setup.write(influx.url)
+        setup.state.rmdir()
+        setup.state.write_text("")
+        assert setup.only_failure()["seen"] == f"{setup.state} is not a folder"
+
     def test_a_token_file_open_to_others_is_failed(self, setup, influx):
         setup.write(influx.url)
         setup.token.chmod(0o644)
@@ -334,6 +340,21 @@ class TestCenter:
         assert "iot-agent register" in found["registration"]["remedy"]
         assert center.secrets == {}
         assert list(setup.state.iterdir()) == []  # no secret is made by looking
+
+    def test_a_center_that_tells_of_a_device_to_that_device_alone_does_not_know_this_one_yet(self, setup, center):
+        center.scripted = [None, answer(401, {"message": "for the device, with its secret, and for administrators"})]
+        self.point_to(setup, center)
+        found = {finding["check"]: finding for finding in setup.doctor()}["registration"]
+        assert found["verdict"] == "warning", found
+        assert "pi-7 has not registered from here" in found["seen"]
+        assert "iot-agent register" in found["remedy"]
+
+    def test_a_refusal_is_shown_in_the_centers_words_where_there_is_no_secret_to_hide(self, setup, center):
+        center.scripted = [None, answer(500, {"message": "the disk: it is full"})]
+        self.point_to(setup, center)
+        found = {finding["check"]: finding for finding in setup.doctor()}["registration"]
+        assert "500 'the disk: it is full'" in found["seen"]
+        assert found["remedy"] == "is this the address of the center?"
 
     def test_a_registered_device_is_known_and_its_token_tried(self, setup, center, influx):
         center.place["influx_url"] = influx.url
