@@ -95,6 +95,8 @@ class Dialect:
         reply = center.ask("DELETE", f"/api/devices/{device_id}")
         if reply.status == 404:
             return False
+        if reply.status == 403:
+            raise reply.refused(f"{device_id} is not registered there, or by another device secret")
         if reply.status == 409:
             raise reply.refused(UNKNOWN_HERE.format(id=device_id))
         if not 200 <= reply.status < 300:

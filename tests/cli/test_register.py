@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli.register import register, unregister
-from tests.fake_center import FakeCenter
+from tests.fake_center import FakeCenter, answer
 from tests.registering import APIS
 from tests.servers import InfluxServer
 
@@ -125,6 +125,15 @@ def test_unregister_leaves_no_authorization_and_says_what_stays(httpserver, run,
     again = run(center, unregister)
     assert again.exit_code == 0
     assert "had no registration" in again.output
+
+
+def test_unregister_says_what_a_center_may_mean_that_does_not_tell_strangers_who_is_registered(httpserver, run):
+    center = FakeCenter(httpserver)
+    run(center, register)
+    center.scripted = [answer(403, {"message": "this is not the device secret that the device registered with"})]
+    result = run(center, unregister)
+    assert result.exit_code == 1
+    assert "pi-7 is not registered there, or by another device secret" in result.output
 
 
 def test_unregister_refuses_while_the_agent_runs(httpserver, run, tmp_path, monkeypatch):
