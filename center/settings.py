@@ -160,9 +160,9 @@ def check(settings: Settings) -> None:
         missing = [n for n, key in INI_KEYS.items() if not getattr(influx, key)]
         if missing:
             mistakes.append(
-                f"no InfluxDB to store in: {', '.join(missing)} not set; set them in center.toml, config.ini or the "
-                "environment, or take the embedded store (--embedded, or with flask IOT_CENTER_EMBEDDED=1) for a "
-                "laptop, a demo or a test"
+                f"no InfluxDB to store in: {', '.join(missing)} not set; iot-center init asks for them, or set them in "
+                "center.toml, config.ini or the environment, or take the embedded store (--embedded, or with flask "
+                "IOT_CENTER_EMBEDDED=1) for a laptop, a demo or a test"
             )
         elif settings.series_on == "influxdb" and influx.bucket == influx.bucket_auth:
             mistakes.append(

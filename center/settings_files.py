@@ -19,6 +19,7 @@ from typing import Any
 
 from agent.config.records import VALIDATION, converter, problems
 from agent.util.secret import Secret
+from agent.util.text import read_text
 from center.errors import SettingsError
 from center.settings import INI_KEYS, InfluxSettings, Settings, VictoriaSettings
 
@@ -44,9 +45,17 @@ def _warn_if_exposed(path: Path, what: str) -> None:
 
 def _ini(path: Path) -> dict[str, str]:
     parser = configparser.ConfigParser(interpolation=None)
+    if not os.path.isfile(path):  # noqa: PTH113 - as in load()
+        return {}
     try:
-        parser.read(path, encoding="utf-8")
-    except configparser.Error as error:
+        parser.read_string(read_text(path))
+    except configparser.MissingSectionHeaderError as error:  # none of these is repeated: a line may hold the token
+        raise SettingsError(f"{path}:{error.lineno}: the line [APP] is missing above this one") from None
+    except configparser.ParsingError as error:
+        raise SettingsError(f"{path}:{error.errors[0][0]}: this line is no NAME = value") from None
+    except (configparser.DuplicateOptionError, configparser.DuplicateSectionError) as error:
+        raise SettingsError(f"{path}:{error.lineno}: this name is there twice") from None
+    except ValueError as error:
         raise SettingsError(f"{path}: {error}") from error
     section = parser["APP"] if parser.has_section("APP") else {}
     return {INI_KEYS[key.upper()]: value for key, value in section.items() if key.upper() in INI_KEYS}
@@ -76,10 +85,8 @@ def load(path: Path | None = None, *, environ: Mapping[str, str] | None = None, 
     where = str(path) if path else "center settings"
     if path is not None:
         try:
-            given = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SettingsError(f"{path}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            given = tomllib.loads(read_text(path))
+        except ValueError as error:  # TOMLDecodeError among them
             raise SettingsError(f"{path}: {error}") from error
     if isinstance(given.get("embedded"), dict):  # [embedded] configures the store; `embedded = true` chooses it
         given["store"] = given.pop("embedded")

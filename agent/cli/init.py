@@ -18,7 +18,8 @@ from agent.cli.options import SYSTEM_CONFIG, Context, Duration, common_options
 from agent.config.units import format_duration
 from agent.util import service
 from agent.util.errors import AgentError
-from agent.util.questions import ask, place
+from agent.util.questions import Checked, ask, place
+from agent.util.text import read_text
 
 HEAD = "# Made by iot-agent init. Every key, its default and what it is for: iot-agent config\n"
 MAX_KEY = 65_536  # characters
@@ -90,11 +91,14 @@ def _quoted(text: str) -> str:
 
 
 def _target(config: Path, given: dict[str, Any]) -> Target:
+    from agent.config.limits import check_url  # noqa: PLC0415 - cattrs
+
     kind = "center" if given["center"] else "influxdb" if given["influxdb"] else ""
     if not kind:
-        kind = ask("--center or --influxdb", "Send to", "center", click.Choice(["center", "influxdb"]))
+        kinds = click.Choice(["center", "influxdb"])
+        kind = ask("--center or --influxdb", "Send to", "center", kinds, guessed=True)
         default = "http://center.local:5000" if kind == "center" else "http://localhost:8086"
-        given[kind] = ask(f"--{kind}", "Its address", default)
+        given[kind] = ask(f"--{kind}", "Its address", default, Checked(check_url), guessed=True)
     url = given[kind]
     if kind == "center":
         file = config.absolute().with_name("enrollment.key")
@@ -116,8 +120,8 @@ def _secret(file: Path | None, prompt: str, default: str | None) -> str:
     if file is None or (file == Path("-") and not piped):
         return str(ask("--key-file", prompt, default, hidden=True)).strip() if prompt else ""
     try:
-        secret = (sys.stdin.read(MAX_KEY) if piped else file.read_text(encoding="utf-8-sig")).strip()
-    except (OSError, UnicodeDecodeError) as error:
+        secret = (sys.stdin.read(MAX_KEY) if piped else read_text(file)).strip()
+    except ValueError as error:
         raise AgentError(f"--key-file {file} cannot be read: {error}") from error
     if not secret:
         raise AgentError(f"--key-file {file} holds no key")
@@ -126,7 +130,7 @@ def _secret(file: Path | None, prompt: str, default: str | None) -> str:
 
 def _sensors(drivers: Sequence[str]) -> list[str]:
     """[[sensor]] tables of the drivers that are named, or of what is found on this machine."""
-    from drivers.base import SensorError  # noqa: PLC0415 - with the drivers
+    from drivers.base import SensorError, available  # noqa: PLC0415 - with the drivers
     from drivers.scan import known, one_wire, scan_buses  # noqa: PLC0415 - Blinka
 
     if not drivers:
@@ -140,8 +144,8 @@ def _sensors(drivers: Sequence[str]) -> list[str]:
             names = _names([sensor.driver for sensor in found])
             click.echo(f"Found: {', '.join(names)}", err=True)
             return [sensor.table(name) for sensor, name in zip(found, names, strict=True)]
-        text = "Sensor (its driver; virtual measures made-up weather, for trying things out)"
-        drivers = [str(ask("--sensor", text, None)).strip()]
+        text = f"Sensor (one of {', '.join(available())}; virtual measures made-up weather, for trying things out)"
+        drivers = [ask("--sensor", text, None, Checked(_driver))]
     if len(drivers) == 1:
         return [f"[[sensor]]\ndriver = {_quoted(drivers[0])}\n"]
     names = _names(drivers)
@@ -149,6 +153,17 @@ def _sensors(drivers: Sequence[str]) -> list[str]:
         f"[[sensor]]\nname = {_quoted(name)}\ndriver = {_quoted(driver)}\n"
         for name, driver in zip(names, drivers, strict=True)
     ]
+
+
+def _driver(name: str) -> str:
+    """The name of a driver. ValueError for another."""
+    from drivers.base import OptionError, load  # noqa: PLC0415 - with the drivers
+
+    try:
+        load(name)
+    except OptionError as error:
+        raise ValueError(error) from None
+    return name
 
 
 def _names(drivers: Sequence[str]) -> list[str]:

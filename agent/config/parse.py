@@ -18,6 +18,7 @@ from agent.config.limits import check_url, contradictions, out_of_limits, sensor
 from agent.config.records import VALIDATION, converter, problems
 from agent.util.errors import ConfigError, short
 from agent.util.secret import TOKEN, Secret
+from agent.util.text import decoded
 
 _Section = TypeVar("_Section", s.CenterSettings | None, s.InfluxSettings | None)
 _NAMED = re.compile(r"(?P<section>\w+)(?:\[(?P<index>\d+)\])?(?:\.(?P<key>\w+)|: (?:no )?option '(?P<option>\w+))?")
@@ -44,17 +45,19 @@ def load_settings(path: Path, environ: Mapping[str, str] = os.environ) -> s.Sett
         raise ConfigError(f"{path}: cannot be read ({error.strerror}): {hint}, or name another by --config") from error
     if len(text) > MAX_FILE:
         raise ConfigError(f"{path}: larger than {MAX_FILE} bytes: is it a configuration? Name another by --config")
-    if text.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ConfigError(f"{path}: it is UTF-16: save it as UTF-8 (in Notepad: Save as, Encoding: UTF-8)")
     try:
-        data = tomllib.loads(text.decode("utf-8-sig"))  # Windows' Notepad begins a file with a byte order mark
-    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, and a number of thousands of digits
+        written = decoded(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    try:
+        data = tomllib.loads(written)
+    except ValueError as error:  # TOMLDecodeError, and a number of thousands of digits
         hint = ": texts stand in quotes" if "Invalid value" in str(error) else ""
         raise ConfigError(f"{path}: not valid TOML: {error}{hint}") from error
     except RecursionError as error:
         raise ConfigError(f"{path}: not valid TOML: brackets within brackets without end") from error
     readable = bool(mode & 0o004)  # its group may be the agent's: root:iot-agent 0640
-    return parse_settings(data, str(path), environ, readable_by_others=readable, text=text.decode("utf-8-sig"))
+    return parse_settings(data, str(path), environ, readable_by_others=readable, text=written)
 
 
 def parse_settings(

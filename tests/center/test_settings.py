@@ -31,6 +31,34 @@ def test_the_tutorials_config_ini_is_enough(tmp_path):
     assert (influx.bucket, influx.bucket_auth) == ("readings", "devices")
 
 
+@pytest.mark.parametrize(
+    ("ini", "words"),
+    [
+        ("INFLUX_TOKEN = top-secret\n", "config.ini:1: the line [APP] is missing above this one"),
+        ("[APP]\nINFLUX_URL = http://i\nINFLUX_TOKEN top-secret\n", "config.ini:3: this line is no NAME = value"),
+        ("[APP]\nINFLUX_TOKEN = top-secret\nINFLUX_TOKEN = top-secret\n", "config.ini:3: this name is there twice"),
+    ],
+)
+def test_promise_7_what_is_wrong_in_config_ini_is_said_in_one_line_without_what_it_holds(tmp_path, ini, words):
+    with pytest.raises(SettingsError) as refused:
+        loaded(tmp_path, ini=ini)
+    assert str(refused.value) == f"{tmp_path}/{words}"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words"), [("utf-16", "it is UTF-16: save it"), ("latin-1", "line 3 is not UTF-8")]
+)
+def test_files_that_an_editor_saved_in_another_encoding_say_so(tmp_path, encoding, words):
+    for name, text in (("center.toml", "[server]\nport = 1\n# 20 °C\n"), ("config.ini", f"{INI}# 20 °C\n")):
+        file = tmp_path / name
+        file.write_text(text, encoding="utf-8-sig")
+        load(environ={}, folder=tmp_path)
+        file.write_text(text, encoding=encoding)
+        with pytest.raises(SettingsError, match=rf"{name}: {words if name == 'center.toml' else ''}"):
+            load(environ={}, folder=tmp_path)
+        file.unlink()
+
+
 def test_center_toml_wins_over_config_ini_and_the_environment_over_both(tmp_path):
     toml = '[influxdb]\nurl = "http://toml:8086"\norg = "toml-org"\n'
     influx = loaded(tmp_path, toml, INI, INFLUX_ORG="env-org").influxdb

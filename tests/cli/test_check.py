@@ -70,7 +70,7 @@ def test_a_driver_may_be_written_as_it_stands_on_the_chip(check):
     assert check(f'{CENTER}[[sensor]]\ndriver = "BME280"\n').exit_code == 0
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-16-le"])
 def test_a_file_in_utf_16_says_what_to_do(tmp_path, encoding):
     path = tmp_path / "agent.toml"
     path.write_bytes(f"\ufeff{CENTER}".encode(encoding) if encoding.endswith("be") else CENTER.encode(encoding))

@@ -72,6 +72,19 @@ def test_promise_7_a_key_comes_by_standard_input_and_an_empty_one_is_said(config
     assert "SECRET-KEY" not in said.output + config.read_text()
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "Is a directory"), ("key\n".encode("utf-16"), "it is UTF-16: save it as UTF-8")],
+)
+def test_why_a_key_file_cannot_be_read_is_said_in_words(config, tmp_path, content, words):
+    key = tmp_path / "key.txt"
+    key.mkdir() if content is None else key.write_bytes(content)
+    said = init("--config", str(config), "--center", "http://c:5000", "--key-file", str(key), "--sensor", "virtual")
+    assert said.exit_code == 1
+    assert f"--key-file {key} cannot be read: {words}" in said.stderr
+    assert "Errno" not in said.stderr
+
+
 def test_an_influxdb_and_two_sensors(config, tmp_path):
     (tmp_path / "token").write_text("TOKEN")
     options = ("--influxdb", "http://i:8086", "--org", "o", "--key-file", str(tmp_path / "token"))
@@ -87,6 +100,7 @@ def test_an_influxdb_and_two_sensors(config, tmp_path):
     ("options", "words"),
     [
         (("--center", "http://127.0.0.1:5000"), "--sensor is missing"),
+        (("--sensor", "virtual"), "--center or --influxdb is missing"),
         (("--influxdb", "http://i"), "--org is missing"),
         (("--influxdb", "http://i", "--org", "o"), "--key-file is missing"),
         (("--influxdb", "http://i", "--center", "http://c"), "not both"),
@@ -122,15 +136,12 @@ def test_what_the_scan_finds_is_taken_and_a_sensor_that_does_not_answer_is_said(
     assert "starts all the same" in said.stdout
 
 
-def test_at_a_terminal_it_asks_four_questions(tmp_path):
-    """Center or InfluxDB, address, key, sensor; the key is not echoed, and the interval is the center's to say."""
-    answers = ["center", "http://center.lan:5000", "SECRET-KEY", "virtual"]
+def answered(folder, answers):
+    """What `init` says at a terminal where these are typed, and its exit code."""
     terminal, theirs = pty.openpty()
     command = [sys.executable, "-m", "agent.cli", "init", "--config", "agent.toml"]
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "TERM": "dumb"}
-    with subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, env=environment
-    ) as process:
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder, env=environment) as process:
         os.close(theirs)
         said, asked = b"", 0
         while select.select([terminal], [], [], 60)[0]:
@@ -142,12 +153,28 @@ def test_at_a_terminal_it_asks_four_questions(tmp_path):
                 os.write(terminal, answers[asked].encode() + b"\n")
                 said, asked = said + b" ", asked + 1
     os.close(terminal)
-    assert process.returncode == 0, said.decode()
-    assert b"SECRET-KEY" not in said
+    return said.decode(), process.returncode
+
+
+def test_at_a_terminal_it_asks_four_questions(tmp_path):
+    """Center or InfluxDB, address, key, sensor; the key is not echoed, and the interval is the center's to say."""
+    said, code = answered(tmp_path, ["center", "http://center.lan:5000", "SECRET-KEY", "virtual"])
+    assert code == 0, said
+    assert "SECRET-KEY" not in said
     assert (tmp_path / "enrollment.key").read_text() == "SECRET-KEY\n"
     settings = load_settings(tmp_path / "agent.toml", {})
     assert settings.center.url == "http://center.lan:5000"
     assert settings.named.isdisjoint({"sensor[0].interval"})
+
+
+def test_a_wrong_answer_is_asked_for_again_and_keeps_the_others(tmp_path):
+    answers = ["centre", "center", "center.lan", "http://center.lan:5000", "", "", "vitual", "virtual"]
+    said, code = answered(tmp_path, answers)
+    assert code == 0, said
+    assert "'center.lan' is not a URL" in said
+    assert "did you mean 'virtual'?" in said
+    settings = load_settings(tmp_path / "agent.toml", {})
+    assert (settings.center.url, settings.sensor[0].driver) == ("http://center.lan:5000", "virtual")
 
 
 def test_the_unit_of_a_wheel_starts_the_python_it_is_installed_in_and_nothing_that_only_debian_brings():

@@ -285,8 +285,8 @@ def test_a_missing_file_and_one_that_is_not_toml_say_so(tmp_path):
     (tmp_path / "agent.toml").write_text("[device\n")
     with pytest.raises(ConfigError, match="not valid TOML"):
         load_settings(tmp_path / "agent.toml", {})
-    (tmp_path / "agent.toml").write_bytes(b"\xff\xff")
-    with pytest.raises(ConfigError, match="not valid TOML"):
+    (tmp_path / "agent.toml").write_bytes(b"\n# \xb0C\n")
+    with pytest.raises(ConfigError, match="line 2 is not UTF-8: save it as UTF-8"):
         load_settings(tmp_path / "agent.toml", {})
 
 
