@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import logging
 import os
 import resource
@@ -76,7 +77,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         password_hash = center.registry.password_hash()
         security.check_bind(settings, password_hash)
     except StoreError as error:  # it starts all the same: pages say what is wrong, until the store is there
-        log.error("%s. Until it does, every page says so.", error)  # noqa: TRY400 - what is wrong, not where
+        log.error("%s; every page says so until then", error)  # noqa: TRY400 - what is wrong, not where
         app.before_request(_check_later(settings))
     except Exception:
         center.close()
@@ -180,9 +181,13 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
-        raise OSError(
-            error.errno, f"cannot listen on {host} port {port}: {error.strerror}; is one running already?"
-        ) from error
+        hint = ""
+        if error.errno == errno.EADDRINUSE:
+            hint = "; is one running already?"
+        elif error.errno in {errno.EADDRNOTAVAIL, socket.EAI_NONAME}:
+            hint = "; server.host is an address of this machine, 127.0.0.1 for it alone, 0.0.0.0 for the network"
+        what = f"cannot listen on {host} port {port}: {str(error.strerror).partition(' (while')[0]}{hint}"
+        raise OSError(error.errno, what) from error
 
 
 CONNECTIONS = 6000  # devices keep theirs open between flushes

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
+from agent.config.limits import check_url
 from agent.util import service
 from agent.util.errors import AgentError
-from agent.util.questions import ask, place
+from agent.util.questions import Checked, ask, place
+from agent.util.text import read_text
 from center.errors import SettingsError
 from center.settings import LOOPBACK, check
 from center.settings_files import load
@@ -22,6 +26,18 @@ NAME = "iot-center"
 SYSTEM_CONFIG = Path("/etc/iot-center/center.toml")
 SYSTEM_DATA = "/var/lib/iot-center"
 HEAD = "# Made by iot-center init. Every key, its default and what it is for: iot-center config\n"
+
+
+def _address(host: str) -> str:
+    """What can be listened on. ValueError for a name that is none."""
+    try:
+        socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError):
+        raise ValueError(f"{host!r} is no address: 127.0.0.1 for this machine only, 0.0.0.0 for the network") from None
+    return host
+
+
+HOST = Checked(_address)
 
 
 @click.command("config")
@@ -36,7 +52,9 @@ def config_command() -> None:
 @click.option("--influxdb", metavar="URL", help="Store in this InfluxDB 2.")
 @click.option("--org", help="Organization in InfluxDB.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="Holds InfluxDB's token for the center.")
-@click.option("--host", help="Address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for the network.")
+@click.option(
+    "--host", type=HOST, help="Address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for the network."
+)
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @click.option("--force", is_flag=True, help="Replace a configuration that is there.")
 @click.option("--no-start", is_flag=True, help="Leave the service as it is.")
@@ -62,21 +80,23 @@ def init_command(
     config = config or place(SYSTEM_CONFIG)
     if config.exists() and not force:
         raise SettingsError(f"{config} is there already: change it with an editor, or replace it by --force")
+    if embedded and influxdb:
+        raise click.UsageError("--embedded or --influxdb, not both")
     if not embedded and influxdb is None:
         kind = ask("--embedded or --influxdb", "Store in", "embedded", click.Choice(["embedded", "influxdb"]))
         embedded = kind == "embedded"
-    lines, token = ["[embedded]", "enabled = true"], ""
+    token, tables = "", ["[embedded]", "enabled = true"]
     if not embedded:
-        influxdb = influxdb or ask("--influxdb", "Its address", "http://localhost:8086")
+        influxdb = influxdb or ask("--influxdb", "Its address", "http://localhost:8086", Checked(check_url))
         org = org or ask("--org", "Organization")
-        token = _read(token_file) if token_file else ask("--token-file", "Token for the center", hidden=True)
-        kept = config.absolute().with_name("influxdb.token")
-        lines = ["[influxdb]", *_keys(url=influxdb, org=org, token_file=str(kept))]
-        service.write_private(kept, f"{token.strip()}\n", NAME)
-    host = host or ask("--host", "Listen on (0.0.0.0 for the whole network)", "127.0.0.1")
-    text = "\n".join([HEAD, *lines, "", "[server]", *_keys(host=host), f"port = {port}", ""])
-    service.write_private(config, text, NAME)
-    check(load(config))
+        token = _read(token_file) if token_file else ask("--token-file", "Token for the center", hidden=True).strip()
+        tables = ["[influxdb]", *_keys(url=influxdb, org=org)]
+    host = host or ask("--host", "Listen on (0.0.0.0 for the whole network)", "127.0.0.1", HOST)
+    server = ["", "[server]", *_keys(host=host), f"port = {port}", ""]
+    with TemporaryDirectory() as folder:  # nothing is kept that no center could run with
+        check(load(_write(Path(folder, config.name), tables, server, token)))
+    _write(config, tables, server, token)
+    text = config.read_text(encoding="utf-8")
     click.echo(f"{config} is written:\n\n{text}")
     _run(config, "check" if embedded and host in LOOPBACK else "password" if embedded else "setup")
     if not embedded and host not in LOOPBACK:
@@ -100,9 +120,22 @@ def install_service_command(*, show: bool) -> None:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        token = read_text(file).strip()
+    except ValueError as error:
         raise SettingsError(f"--token-file {file} cannot be read: {error}") from error
+    if not token:
+        raise SettingsError(f"--token-file {file} holds no token")
+    return token
+
+
+def _write(config: Path, tables: list[str], server: list[str], token: str) -> Path:
+    """The configuration, and beside it the token where there is one."""
+    if token:
+        kept = config.absolute().with_name("influxdb.token")
+        tables = [*tables, *_keys(token_file=str(kept))]
+        service.write_private(kept, f"{token}\n", NAME)
+    service.write_private(config, "\n".join([HEAD, *tables, *server]), NAME)
+    return config
 
 
 def _keys(**texts: str) -> list[str]:

@@ -58,13 +58,23 @@ def test_on_the_network_it_sets_the_password_and_says_how_a_device_gets_its_key(
     [
         (("--influxdb", "http://i:8086"), "--org is missing"),
         (("--influxdb", "i", "--org", "o"), "--token-file is missing"),
+        (("--influxdb", "http://i:8086", "--embedded"), "--embedded or --influxdb, not both"),
+        (("--influxdb", "i", "--org", "o", "--token-file", "token"), "influxdb.url: 'i' is not a URL"),
+        (("--influxdb", "http://i", "--org", "o", "--token-file", "empty"), "--token-file empty holds no token"),
+        (
+            ("--influxdb", "http://i", "--org", "o", "--token-file", "no"),
+            "--token-file no cannot be read: No such file",
+        ),
+        (("--embedded", "--host", "no such host"), "'no such host' is no address"),
     ],
 )
-def test_what_is_missing_is_named_and_nothing_is_written(tmp_path, options, words):
+def test_what_is_missing_or_wrong_is_named_and_nothing_is_written(tmp_path, options, words):
+    (tmp_path / "token").write_text("TOKEN\n")
+    (tmp_path / "empty").write_text("\n")
     said = init(tmp_path, "--config", "center.toml", *options)
-    assert said.returncode == 2
+    assert said.returncode in (2, 78)
     assert words in said.stderr
-    assert not list(tmp_path.iterdir())
+    assert {file.name for file in tmp_path.iterdir()} == {"token", "empty"}
 
 
 def test_the_unit_of_a_wheel_starts_the_python_it_is_installed_in():

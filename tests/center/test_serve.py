@@ -113,6 +113,16 @@ def test_a_taken_port_is_one_line(tmp_path):
     assert re.fullmatch(rf"iot-center: cannot listen on 127.0.0.1 port {center.port}: .*in use.*\n", answer.stderr)
 
 
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "198.51.100.7"])
+def test_an_address_of_no_interface_here_is_not_taken_for_a_port_in_use(tmp_path, host):
+    common = ["--embedded", "--data", str(tmp_path)]
+    assert run(tmp_path, "password", *common, text="correct horse battery\n").returncode == 0
+    answer = run(tmp_path, "serve", *common, "--host", host, "--port", "5000")
+    assert answer.returncode == 69
+    assert "server.host is an address of this machine" in answer.stderr
+    assert "running already" not in answer.stderr
+
+
 def test_flask_run_works_too(tmp_path):
     flask = [str(Path(sys.executable).with_name("flask")), "--app", "center.app", "routes"]
     env = environment(IOT_CENTER_EMBEDDED="1", STATE_DIRECTORY=str(tmp_path))
