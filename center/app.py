@@ -77,7 +77,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         password_hash = center.registry.password_hash()
         security.check_bind(settings, password_hash)
     except StoreError as error:  # it starts all the same: pages say what is wrong, until the store is there
-        log.error("%s; every page says so until then", error)  # noqa: TRY400 - what is wrong, not where
+        log.error("%s (every page says so meanwhile)", error)  # noqa: TRY400 - what is wrong, not where
         app.before_request(_check_later(settings))
     except Exception:
         center.close()

@@ -159,7 +159,13 @@ def _run(config: Path, command: str) -> None:
         check=False,
     )
     if done.returncode:
-        raise SettingsError(f"{config} is written, but iot-center {command} failed: mend it, and call that again")
+        call = f"iot-center {command}{_option(config)}"
+        raise SettingsError(f"{config} is written, but {call} failed: mend it, and call that again")
+
+
+def _option(config: Path) -> str:
+    """What names the configuration to a command that would not find it."""
+    return "" if config.absolute() in {SYSTEM_CONFIG, Path("center.toml").absolute()} else f" --config {config}"
 
 
 def _say_what_is_next(config: Path, host: str, port: int, *, start: bool) -> None:
@@ -171,8 +177,7 @@ def _say_what_is_next(config: Path, host: str, port: int, *, start: bool) -> Non
             raise SettingsError(f"{config} is written, but {error}: journalctl -u iot-center says why") from error
         click.echo(f"\nThe service iot-center runs, on {url}")
     else:
-        option = "" if config.absolute() in {SYSTEM_CONFIG, Path("center.toml").absolute()} else f" --config {config}"
-        click.echo(f"\nNext: iot-center serve{option}    # then it is on {url}")
+        click.echo(f"\nNext: iot-center serve{_option(config)}    # then it is on {url}")
     if host in LOOPBACK:
         click.echo(f"A device on this machine: iot-agent init --center {url}")
     else:

@@ -34,6 +34,8 @@ def configuration(patient: Patient) -> Iterator[Finding]:
     except AgentError as error:
         if isinstance(error.__cause__, PermissionError):
             yield warning(name, f"{patient.config} may not be read by {_user(os.geteuid())}", SUDO)
+        elif isinstance(error.__cause__, FileNotFoundError):
+            yield failed(name, f"there is no {patient.config}", "make one: iot-agent init; or name another: --config")
         else:
             yield failed(name, str(error), f"mend {patient.config}, then: iot-agent check --config {patient.config}")
         return

@@ -77,6 +77,15 @@ def test_what_is_missing_or_wrong_is_named_and_nothing_is_written(tmp_path, opti
     assert {file.name for file in tmp_path.iterdir()} == {"token", "empty"}
 
 
+def test_a_step_that_failed_is_named_so_that_it_can_be_called_again(tmp_path):
+    (tmp_path / "token").write_text("TOKEN\n")
+    said = init(
+        tmp_path, "--influxdb", "http://127.0.0.1:1", "--org", "o", "--token-file", "token", "--config", "c.toml"
+    )
+    assert said.returncode == 78
+    assert "c.toml is written, but iot-center setup --config c.toml failed" in said.stderr
+
+
 def test_the_unit_of_a_wheel_starts_the_python_it_is_installed_in():
     said = CliRunner().invoke(main, ["install-service", "--print"]).stdout
     assert f"ExecStart={Path(sys.executable).parent}/iot-center serve --config /etc/iot-center/center.toml" in said

@@ -296,6 +296,11 @@ class TestConfiguration:
         assert {"disk", "clock", "service"} <= {finding["check"] for finding in found}
         assert setup.code == 1
 
+    def test_one_that_is_not_there_is_to_be_made_and_not_mended(self, setup):
+        found = setup.doctor()[0]
+        assert (found["verdict"], found["seen"]) == ("failed", f"there is no {setup.config}")
+        assert found["remedy"].startswith("make one: iot-agent init")
+
     def test_a_state_folder_open_to_others_is_failed(self, setup, influx):
         setup.write(influx.url)
         setup.state.chmod(0o755)
