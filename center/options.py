@@ -67,8 +67,8 @@ class Group(click.Group):
             text = str(error)
             if isinstance(error, ModuleNotFoundError):  # the agent is installed without what only the center needs
                 text = f"{error.name} is not installed: pip install 'iot-edge-agent[center]'"
-            elif isinstance(error, OSError) and error.filename is None:
-                text = error.strerror or text
+            elif isinstance(error, OSError) and error.strerror:
+                text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
             click.echo(f"iot-center: {text}", err=True)
             sys.exit(EX_CONFIG if isinstance(error, SettingsError | AgentError) else EX_UNAVAILABLE)
 

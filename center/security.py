@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import logging
 import secrets
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -106,6 +107,8 @@ def check_bind(settings: Settings, password_hash: str | None) -> None:
     """Raises SettingsError for an address other than loopback while no password is set."""
     if not settings.loopback and not password_hash:
         command = "iot-center password" + (" --embedded" if settings.embedded else "")
+        if settings.embedded and settings.store.data:
+            command += f" --data {shlex.quote(settings.store.data)}"
         raise SettingsError(
             f"it would listen on {settings.server.host} without a login: set the administrator's password with "
             f"`{command}`, or listen on 127.0.0.1"

@@ -42,7 +42,12 @@ class Database:
 
     def __init__(self, path: Path, schema: str, gone: Callable[[], bool] = lambda: False) -> None:
         self.path = path
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise StoreError(
+                f"{path.parent} cannot be a folder, a file is in its place: name another by --data"
+            ) from None
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         self._gone = gone

@@ -123,6 +123,22 @@ def test_an_address_of_no_interface_here_is_not_taken_for_a_port_in_use(tmp_path
     assert "running already" not in answer.stderr
 
 
+def test_a_store_that_cannot_be_opened_is_said_in_words(tmp_path):
+    (tmp_path / "file").write_text("")
+    for data in ("file", "file/below"):
+        answer = run(tmp_path, "serve", "--embedded", "--data", data)
+        words = f"iot-center: {data} cannot be a folder, a file is in its place: name another by --data\n"
+        assert (answer.returncode, answer.stderr) == (69, words)
+    answer = run(tmp_path, "check", "--embedded", "--data", "/proc/none")
+    assert answer.stderr == "iot-center: /proc/none: No such file or directory\n"
+
+
+def test_the_command_that_sets_the_password_is_for_the_store_that_would_be_served(tmp_path):
+    answer = run(tmp_path, "serve", "--embedded", "--data", "my data", "--host", "0.0.0.0")
+    assert answer.returncode == 78
+    assert "`iot-center password --embedded --data 'my data'`" in answer.stderr
+
+
 def test_flask_run_works_too(tmp_path):
     flask = [str(Path(sys.executable).with_name("flask")), "--app", "center.app", "routes"]
     env = environment(IOT_CENTER_EMBEDDED="1", STATE_DIRECTORY=str(tmp_path))
