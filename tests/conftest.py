@@ -6,7 +6,9 @@ import shutil
 import subprocess
 
 import pytest
+from flask import Flask
 from hypothesis import HealthCheck, settings
+from jinja2 import BytecodeCache
 
 from tests.amounts import MARKED
 
@@ -15,6 +17,23 @@ UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("a few", max_examples=25, **UNTIMED)
 settings.register_profile("all", **UNTIMED)
 settings.load_profile("all" if MARKED else "a few")
+
+
+class Compiled(BytecodeCache):
+    """Templates, compiled once for all the centers of a run: each would compile its own."""
+
+    def __init__(self):
+        self._compiled = {}
+
+    def load_bytecode(self, bucket):
+        if code := self._compiled.get((bucket.key, bucket.checksum)):
+            bucket.code = code
+
+    def dump_bytecode(self, bucket):
+        self._compiled[bucket.key, bucket.checksum] = bucket.code
+
+
+Flask.jinja_options = {"bytecode_cache": Compiled()}
 
 
 @functools.cache

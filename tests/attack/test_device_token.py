@@ -266,8 +266,8 @@ def test_keys_as_long_as_they_may_be(center):
 def test_a_line_without_an_end_and_quotes_without_one(center):
     tags = b"m," + b",".join(b"t%d=1" % n for n in range(9000)) + b" f=1"
     bodies = {
-        "one line": b"m f=1,a=" + b"x" * (48_000_000 if FULL else 3_000_000),
-        "a quote left open": b'm f="' + b'x\\"\n' * (12_000_000 if FULL else 800_000),
+        "one line": b"m f=1,a=" + b"x" * (48_000_000 if FULL else 1_000_000),
+        "a quote left open": b'm f="' + b'x\\"\n' * (12_000_000 if FULL else 300_000),
         "tags without number": tags,
         "the same many times": b"\n".join([tags] * (500 if FULL else 2)),
         "nothing": b" \n" * (24_000_000 if FULL else 100_000),

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.util.secret import Secret
 from center.app import serve
 from center.context import EXTENSION
 from center.profiles import profiles
-from center.security import hash_password
-from tests.center_helpers import PASSWORD, embedded_settings, environment
+from tests.center_helpers import HASH, PASSWORD, embedded_settings, environment
 from tests.system.test_center_browser import DRAWN, EVERYTHING, PHONE, chromium, watching  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.chromium, pytest.mark.timeout(300)]
@@ -24,7 +22,7 @@ pytestmark = [pytest.mark.chromium, pytest.mark.timeout(300)]
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
     with serve(embedded_settings(tmp_path_factory.mktemp("center"))) as running:
-        running.app.extensions[EXTENSION].registry.set_password_hash(hash_password(Secret(PASSWORD)))
+        running.app.extensions[EXTENSION].registry.set_password_hash(HASH)
         yield running
 
 

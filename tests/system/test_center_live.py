@@ -7,14 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from agent.util.secret import Secret
 from center.app import serve
 from center.context import EXTENSION
 from center.errors import StoreError
 from center.pages import live
-from center.security import hash_password
 from center.times import now_ns
-from tests.center_helpers import PASSWORD, embedded_settings, environment
+from tests.center_helpers import HASH, PASSWORD, embedded_settings, environment
 
 pytestmark = [pytest.mark.chromium, pytest.mark.timeout(180)]
 
@@ -132,7 +130,7 @@ def test_writing_missing_data_renews_what_stands_above(page, running, center):
 
 
 def test_an_ended_session_says_so_and_leads_back(page, running, center):
-    center.registry.set_password_hash(hash_password(Secret(PASSWORD)))
+    center.registry.set_password_hash(HASH)
     page.goto(running.url + "/devices?search=pi")
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Log in").click()

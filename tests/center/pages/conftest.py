@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 
 import pytest
 
-from agent.util.secret import Secret
 from center.app import create_app
 from center.context import EXTENSION
-from center.security import hash_password
-from tests.center_helpers import PASSWORD, embedded_settings, influx_settings, measured
+from tests.center_helpers import HASH, embedded_settings, influx_settings, measured
 
 # Without an InfluxDB there is nothing to skip here: tests/center/stores says how to name one.
 STORES = ["embedded", pytest.param("influxdb", marks=pytest.mark.influxdb)]
@@ -28,12 +25,6 @@ def app(request, tmp_path):
         app.config["WTF_CSRF_ENABLED"] = False  # its own test switches it on
         yield app
         app.extensions[EXTENSION].close()
-
-
-@functools.cache
-def password_hash():
-    """Which takes its time on purpose."""
-    return hash_password(Secret(PASSWORD))
 
 
 @pytest.fixture
@@ -56,5 +47,5 @@ def pi_7(center):
 
 @pytest.fixture
 def guarded(app, center):
-    center.registry.set_password_hash(password_hash())
+    center.registry.set_password_hash(HASH)
     return app.test_client()
