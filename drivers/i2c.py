@@ -57,14 +57,14 @@ def generic_board() -> None:
     os.environ["BLINKA_FORCECHIP"] = "GENERIC_X86"
 
 
-def _bus_library() -> Any:
+def bus_library() -> Any:
     generic_board()
     from adafruit_extended_bus import ExtendedI2C  # noqa: PLC0415 - 5 MB that only a real sensor needs
 
     return ExtendedI2C
 
 
-def _registers_library() -> Any:
+def registers_library() -> Any:
     generic_board()
     from adafruit_bme280.protocol import I2C_Impl  # noqa: PLC0415 - after the environment is set
 
@@ -133,7 +133,7 @@ class I2CChip:
         self._lock = ChipLock(bus, address)
         try:
             # None: Linux has no frequency to set, and the library warns of any other value.
-            self.i2c = _bus_library()(bus, None)
+            self.i2c = bus_library()(bus, None)
             with self._lock.held():
                 self._connect(address)
         except (OSError, ValueError, RuntimeError) as error:
@@ -183,7 +183,7 @@ class I2CRegisters(I2CChip):
 
     def _connect(self, address: int) -> None:
         try:
-            self._device = _registers_library()(self.i2c, address)
+            self._device = registers_library()(self.i2c, address)
         except (OSError, ValueError, IndexError, TypeError) as error:
             raise chip_error(self.place, error, probing=True) from error
 

@@ -105,5 +105,5 @@ def connect(monkeypatch, bus):
     drivers.i2c.generic_board()
     from adafruit_bme280.protocol import I2C_Impl
 
-    monkeypatch.setattr(drivers.i2c, "_bus_library", lambda: bus.open)
-    monkeypatch.setattr(drivers.i2c, "_registers_library", lambda: I2C_Impl)
+    monkeypatch.setattr(drivers.i2c, "bus_library", lambda: bus.open)
+    monkeypatch.setattr(drivers.i2c, "registers_library", lambda: I2C_Impl)

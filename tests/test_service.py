@@ -11,11 +11,10 @@ import pytest
 from agent import runner
 from agent.buffer import recovery
 from agent.config.parse import parse_settings
-from agent.points.schema import Line
 from agent.service import Service
 from agent.status.socket import ask
 from agent.util.errors import AgentError
-from drivers.base import boot_ns
+from drivers.base import Reading, boot_ns
 from drivers.virtual import Virtual
 from tests.servers import InfluxServer
 
@@ -119,11 +118,15 @@ def test_promise_1_the_last_points_need_no_disk_soon_after_a_reload_either(tmp_p
             wait_for(agent.registered)
             agent.stop_measuring()
             assert agent.drain(5)
-            monkeypatch.setattr(Virtual, "read", lambda self: 1 / 0)  # so that the new delivery begins with nothing
+            last, once = iter([Reading({"Temperature": 7.25}, boot_ns())]), threading.Event()
+            # The new delivery begins with nothing.
+            monkeypatch.setattr(Virtual, "read", lambda self: next(last) if once.is_set() else 1 / 0)
             agent.reload(here)
             began = boot_ns()
             wait_for(lambda: agent.alive_boot_ns()["delivery"] > began)
-            agent._core.buffer.put([Line(b"environment,clientId=pi-1 Temperature=7.25", boot_ns())])
+            before = agent.ledger()["measured"]
+            once.set()
+            wait_for(lambda: agent.ledger()["measured"] > before)
         finally:
             agent.stop()
         assert agent.ledger()["pending"] == 0
@@ -132,11 +135,10 @@ def test_promise_1_the_last_points_need_no_disk_soon_after_a_reload_either(tmp_p
 
 def test_who_asks_an_agent_that_cannot_answer_is_told_so_and_the_next_one_is_answered(service, tmp_path, monkeypatch):
     service.start()
-    good = service._control._snapshot
-    monkeypatch.setattr(service._control, "_snapshot", lambda: 1 / 0)
-    with pytest.raises(AgentError, match="broke off"):
-        ask(tmp_path)
-    monkeypatch.setattr(service._control, "_snapshot", good)
+    with monkeypatch.context() as patched:
+        patched.setattr("agent.service.build", lambda **_: 1 / 0)
+        with pytest.raises(AgentError, match="broke off"):
+            ask(tmp_path)
     assert ask(tmp_path)["device_id"] == "pi-1"
 
 

@@ -141,14 +141,14 @@ def _sensor(settings: SensorSettings, name: str) -> Iterator[Finding]:
         return
     try:
         yield ok(f"chip of {name}", driver.describe())
-        yield _judged(f"reading of {name}", Treatment(settings).of(driver.read()))
+        yield judged(f"reading of {name}", Treatment(settings).of(driver.read()))
     except SensorError as error:
         yield failed(f"reading of {name}", *_split(str(error), error.remedy))
     finally:
         driver.close()
 
 
-def _judged(name: str, reading: Reading) -> Finding:
+def judged(name: str, reading: Reading) -> Finding:
     if reading.refused:
         problem = "; ".join(f"{quantity}: {why}" for quantity, why in reading.refused.items())
         return failed(name, problem, "check power and wires; the sensor may be broken")

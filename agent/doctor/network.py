@@ -99,7 +99,7 @@ def _offset(patient: Patient, server: Server) -> float | None:
     bounds = Bounds(min(patient.timeout_s, 5.0), 0)
     if (server.host, server.port) in patient.unreachable:
         return None
-    if isinstance(_resolved(server.next_hop[0], bounds.seconds), str):
+    if isinstance(resolved(server.next_hop[0], bounds.seconds), str):
         return None
     session, root, headers = bounded_session(bounds), urljoin(server.url, "/"), {"User-Agent": "iot-agent doctor"}
     session.trust_env = server.proxy is not None
@@ -146,7 +146,7 @@ def names(patient: Patient) -> Iterator[Finding]:
     known = [server for server in found if (server.host, server.port) not in patient.unreachable]
     for host in dict.fromkeys(server.next_hop[0] for server in known):
         name = f"name {host}"
-        answer = _resolved(host, patient.timeout_s)
+        answer = resolved(host, patient.timeout_s)
         if isinstance(answer, list):
             yield ok(name, ", ".join(answer))
             continue
@@ -159,7 +159,7 @@ def names(patient: Patient) -> Iterator[Finding]:
         yield failed(name, answer, hint)
 
 
-def _resolved(host: str, timeout_s: float) -> list[str] | str:
+def resolved(host: str, timeout_s: float) -> list[str] | str:
     """Addresses, or why there are none. The resolver has no timeout of its own: it gets a thread."""
     answer: list[list[str] | str] = []
 

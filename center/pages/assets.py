@@ -31,7 +31,7 @@ def _bootstrap(path: str) -> Traversable:
     return files("flask_bootstrap").joinpath("static", "bootstrap5", *path.split("/"))
 
 
-def _uplot(name: str) -> Traversable:
+def uplot(name: str) -> Traversable:
     """A file of uPlot 1.6.31 as the package youplot carries it; the package itself is not imported."""
     spec = find_spec("youplot")
     if spec is None or not spec.submodule_search_locations:
@@ -45,12 +45,12 @@ def _own(*names: str) -> list[Traversable]:
 
 # The whole of what can be asked for, each joined from its parts: a name never reaches the file system.
 _SOURCES: dict[str, tuple[list[Traversable], str]] = {
-    "app.css": ([_bootstrap("css/bootstrap.min.css"), _uplot("uplot.min.css"), *_own("app.css", "charts.css")], _CSS),
+    "app.css": ([_bootstrap("css/bootstrap.min.css"), uplot("uplot.min.css"), *_own("app.css", "charts.css")], _CSS),
     "theme.js": (_own("theme.js"), _JS),
     "app.js": (_own("prefs.js", "app.js", "gauges.js"), _JS),
     "charts.js": (
         [
-            _uplot("uplot.iife.min.js"),
+            uplot("uplot.iife.min.js"),
             *_own("sun.js", "touch.js", "reading.js", "chart.js", "view.js", "controls.js", "board.js"),
         ],
         _JS,

@@ -542,7 +542,7 @@ class TestPieces:
         from agent.doctor import device
 
         def verdict(values):
-            return device._judged("reading of roof", Treatment(SensorSettings()).of(Reading(values, 0))).verdict
+            return device.judged("reading of roof", Treatment(SensorSettings()).of(Reading(values, 0))).verdict
 
         assert verdict(values) == "failed"
         assert verdict({"Temperature": 20.0}) == "ok"
@@ -550,7 +550,7 @@ class TestPieces:
     def test_a_resolver_that_hangs_is_not_waited_for(self, monkeypatch):
         hold = threading.Event()
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: hold.wait(20) and [])
-        assert network._resolved("x", 0.05) == "x cannot be resolved: no answer within 0.05 s"
+        assert network.resolved("x", 0.05) == "x cannot be resolved: no answer within 0.05 s"
         hold.set()
 
     @pytest.mark.parametrize(

@@ -114,8 +114,8 @@ def test_each_failure_says_where_and_what_to_do(bus, change, option, said):
 AS_NOBODY = """
 import os
 from drivers.base import SensorError, load
-from drivers.i2c import _bus_library, _registers_library
-_bus_library(), _registers_library()
+from drivers.i2c import bus_library, registers_library
+bus_library(), registers_library()
 driver = load("bme280")()
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 try:

@@ -44,7 +44,8 @@ class World:
                 pass
 
         settings = {k: Seconds(v) if k in {"interval", "sample_every"} else v for k, v in settings.items()}
-        self.sampler = Sampler(SensorSettings(**settings), Scripted(), self.take, now=lambda: self.now)
+        self.settings = SensorSettings(**settings)
+        self.sampler = Sampler(self.settings, Scripted(), self.take, now=lambda: self.now)
 
     def take(self, reading):
         self.emitted.append(reading)
@@ -53,7 +54,8 @@ class World:
         self.configure(interval=Seconds(seconds))
 
     def configure(self, **settings):
-        self.sampler.configure(replace(self.sampler._settings, **settings))
+        self.settings = replace(self.settings, **settings)
+        self.sampler.configure(self.settings)
 
     @property
     def second(self):
