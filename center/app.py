@@ -120,7 +120,7 @@ def _check_later(settings: Settings) -> Callable[[], None]:
 
 
 def _health() -> tuple[Response, int]:
-    """For balancers: whether this replica reaches its stores."""
+    """For balancers: whether this replica reaches its stores. Others may do what it fails at besides."""
     center = current_center()
     try:
         center.registry.password_hash()
@@ -129,7 +129,7 @@ def _health() -> tuple[Response, int]:
     except StoreError as error:
         log_once(error)
         return jsonify(name="iot-center", status="fail", message=str(error)), 503
-    return jsonify(name="iot-center", status="pass", message="ready"), 200
+    return jsonify(name="iot-center", status="pass", message="; ".join(center.failing.values()) or "ready"), 200
 
 
 def _read_ahead(center: Center) -> None:
@@ -231,7 +231,8 @@ class Running:
         center = app.extensions[EXTENSION]
         self._ahead = threading.Thread(target=_read_ahead, args=(center,), name="center-ahead", daemon=True)
         self._ahead.start()
-        self._alerts = LoopThread("center-alerts", Watch(center))
+        self._alerts = LoopThread("judging alerts", Watch(center))
+        center.loops.append(self._alerts)
 
     @property
     def url(self) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from flask import current_app, has_request_context, request
 
+from agent.util.loops import Running
 from center.settings import Settings
 from center.stores.registry import Registry
 from center.stores.telemetry import Telemetry
@@ -24,6 +25,13 @@ class Center:
     registry: Registry
     telemetry: Telemetry
     close: Callable[[], None]
+    loops: list[Running] = field(default_factory=list)
+
+    @property
+    def failing(self) -> dict[str, str]:
+        """What is not done although requests are answered: a sentence each, by its name."""
+        jobs = {name: f"{name} fails: {why}" for name, why in self.telemetry.failing.items()}
+        return jobs | {loop.name: loop.problem for loop in self.loops if loop.problem}
 
 
 def current_center() -> Center:

@@ -157,7 +157,7 @@ def _shared() -> dict[str, Any]:
         "csrf_token": generate_csrf,
         "store": center.settings.series_on,
         "bucket": center.telemetry.bucket,
-        "failing": center.telemetry.failing,
+        "failing": center.failing,
         "login_offered": not is_open(),
         "is_admin": is_administrator(),
         "ordered": ordered,

@@ -107,6 +107,17 @@ def test_what_was_asked_before_the_stop_is_answered(tmp_path):
     assert [answer.status_code for answer in answers] == [201]
 
 
+def test_alerts_that_nobody_judges_are_said_on_every_page_and_to_who_watches(tmp_path, monkeypatch):
+    monkeypatch.setattr("center.alerts.watch.Watch.step", lambda _: 1 / 0)
+    with serve(embedded_settings(tmp_path), port=0) as center:
+        until = time.monotonic() + TIMEOUT
+        while (health := requests.get(f"{center.url}/health", timeout=5)).status_code == 200:
+            assert time.monotonic() < until
+        words = "judging alerts fails in a way that was not foreseen (ZeroDivisionError): see the log"
+        assert health.json()["message"] == words
+        assert words in requests.get(f"{center.url}/help", timeout=5).text
+
+
 def test_a_taken_port_is_one_line(tmp_path):
     with serve(embedded_settings(tmp_path), port=0) as center:
         answer = run(tmp_path, "serve", "--embedded", "--data", str(tmp_path / "b"), "--port", str(center.port))
