@@ -11,6 +11,7 @@
   const DASHES = [[], [7, 4], [2, 3], [10, 3, 2, 3]];
   const SHADES = [["--bs-body-color", 0], ["--bs-body-color", 0.45], ["--surface", 0.2], ["--bs-body-color", 0.75]];
   const DAY = 86400000;
+  const ROOM = 10; // pixels to the right of what is drawn
   const REACH = 24; // pixels: what is further from the crosshair is not under it
   const channels = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
   const mixed = (a, b, share) => `#${channels(a).map((v, i) => Math.round(v + (channels(b)[i] - v) * share).toString(16).padStart(2, "0")).join("")}`;
@@ -22,14 +23,21 @@
     return { stroke: mixed(css(`--c-${quantity}`), css(towards), share), dash: DASHES[(n + Math.floor(n / SHADES.length)) % DASHES.length] };
   };
 
-  // One name for each moment of the axis: the clock, with the date where it changes; days; months.
-  const ticks = (u, splits, _axis, _space, step) => splits.map((ms, i) => {
+  // One name for each moment of the axis: the clock, with the date where it changes; days; months. The last one is left
+  // out where it would be cut.
+  const named = (splits, step) => splits.map((ms, i) => {
     if (step >= 28 * DAY) return iot.month(ms);
     const year = (at) => iot.date(at).slice(0, 4);
     if (step >= DAY) return iot.day(ms, i ? year(ms) !== year(splits[i - 1]) : undefined);
     const turned = i === 0 || iot.date(ms) !== iot.date(splits[i - 1]);
     return iot.clock(ms, step < 60000) + (turned ? `\n${iot.day(ms)}` : "");
   });
+  const ticks = (u, splits, _axis, _space, step) => {
+    const names = named(splits, step), wide = 6 * Math.max(...(names.at(-1) ?? "").split("\n").map((line) => line.length));
+    const room = u.bbox.width / devicePixelRatio - u.valToPos(splits.at(-1), "x") + ROOM;
+    if (room < wide / 2) names[names.length - 1] = "";
+    return names;
+  };
 
   iot.Chart = class {
     // `board` knows the range, the sensors' numbers, the lines, the nights, and is told of zooming.
@@ -128,7 +136,7 @@
       const axis = { stroke: css("--bs-secondary-color"), font: `11px ${css("--bs-font-sans-serif")}`, grid: { stroke: css("--grid"), width: 1 }, ticks: { show: false } };
       const digits = (step) => [0, 1, 2, 3, 4, 5, 6].find((n) => Math.abs(step * 10 ** n - Math.round(step * 10 ** n)) < 1e-6) ?? 6;
       return {
-        width: Math.max(this.plot.clientWidth, 100), height: this.plot.clientHeight, ms: 1, padding: [10, 10, 0, 0],
+        width: Math.max(this.plot.clientWidth, 100), height: this.plot.clientHeight, ms: 1, padding: [10, ROOM, 0, 0],
         tzDate: (ms) => (iot.prefs.zone === "utc" ? uPlot.tzDate(new Date(ms), "Etc/UTC") : new Date(ms)),
         legend: { show: false },
         scales: { x: { range: () => this.board.range() }, y: { range: (_, low, high) => this.room(low, high) } },
