@@ -23,6 +23,7 @@ from agent.config.limits import missing_files
 from agent.config.settings import Settings
 from agent.delivery.delivery import Delivery
 from agent.delivery.writer import Writer  # with influxdb_client, before any thread: points/schema.py says why
+from agent.mqtt.publisher import Publisher
 from agent.registration.credentials import stored_remote
 from agent.registration.device_id import device_id, state_folder_warning
 from agent.registration.registrar import Registrar
@@ -66,6 +67,7 @@ class Parts:
     sensors: Sensors | None = None
     registrar: Registrar | StaticToken | None = None
     delivery: Delivery | None = None
+    mqtt: Publisher | None = None
     measuring: list[Running] = field(default_factory=list)
     others: list[Running] = field(default_factory=list)
 
@@ -177,6 +179,8 @@ class Service:
         before, self.settings, self._parts = self.settings, settings, Parts()
         self.device_id = device_id(settings.device.id, self.state_dir)
         sensors = self._measure(core, drivers)  # first of all: what follows may wait for network and disk
+        if old.mqtt and (settings.mqtt is None or settings.mqtt.place != old.mqtt.settings.place):
+            old.mqtt.leaves = True
         _end(old.others)
         core.buffer.configure(settings.buffer)
         core.clock.configure(settings.clock.trust, round(settings.clock.max_error * 1e9))
@@ -201,6 +205,7 @@ class Service:
             registration=parts.registrar.snapshot() if parts.registrar else None,
             warnings=self._warnings(core),
             wrong=core.dating.wrong,
+            mqtt=parts.mqtt.snapshot() if parts.mqtt else None,
         )
 
     def _warnings(self, core: Core) -> list[str]:
@@ -236,6 +241,17 @@ class Service:
         parts = self._parts
         remote = stored_remote(self.settings.center, self.device_id, self.state_dir)  # no reading without its offset
         parts.sensors = sensors = Sensors(self.settings, self.device_id, drivers, core.buffer.put, remote)
+        if self.settings.mqtt:
+            parts.mqtt = Publisher(
+                self.settings,
+                self.device_id,
+                self.state_dir,
+                told=sensors.told,
+                sensors=sensors.snapshot,
+                snapshot=self.snapshot,
+                date=core.clock.date,
+            )
+            sensors.also = parts.mqtt.take
         parts.measuring += [self._spawn(name, sampler) for name, sampler in sensors.loops()]
         return sensors
 
@@ -268,6 +284,8 @@ class Service:
         if settings.health.enabled:
             health = Health(settings.health, self.snapshot, buffer.put, self.device_id, self.state_dir)
             parts.others.append(self._spawn("health", health))
+        if parts.mqtt:
+            parts.others.append(self._spawn("mqtt", parts.mqtt))
 
     def _show(self) -> None:
         """The status page, as it is set now."""

@@ -18,7 +18,8 @@ class Quantity:
     means the limit. A `derived` quantity is computed from others.
 
     How it is shown: `label` on a page (without one, the field's name); `gauge`, the range that people live in, None
-    where a gauge says nothing; `metric`, its name for Prometheus, none if empty.
+    where a gauge says nothing; `metric`, its name for Prometheus, and `device_class`, its kind for Home Assistant, none
+    if empty.
     """
 
     field: str
@@ -34,6 +35,7 @@ class Quantity:
     label: str = ""
     gauge: tuple[float, float] | None = None
     metric: str = ""
+    device_class: str = ""
     derived: bool = False
 
     def clamped(self, value: float) -> float:
@@ -56,32 +58,37 @@ class Quantity:
 # fmt: off
 _TABLE = (
     Quantity("Temperature", "°C", -55.0, 125.0, "float", 2, "TemperatureSensor", 5.0, max_step=20.0,
-             gauge=(-10.0, 40.0), metric="temperature_celsius"),
+             gauge=(-10.0, 40.0), metric="temperature_celsius", device_class="temperature"),
     Quantity("Humidity", "%RH", 0.0, 100.0, "float", 2, "HumiditySensor", 50.0, max_step=60.0, overshoot=10.0,
-             gauge=(0.0, 100.0), metric="humidity_percent"),
+             gauge=(0.0, 100.0), metric="humidity_percent", device_class="humidity"),
     Quantity("Pressure", "hPa", 300.0, 1100.0, "float", 2, "PressureSensor", 5.0, max_step=30.0,
-             gauge=(960.0, 1050.0), metric="pressure_hectopascals"),
+             gauge=(960.0, 1050.0), metric="pressure_hectopascals", device_class="atmospheric_pressure"),
     Quantity("CO2", "ppm", 0, 40_000, "integer", 0, "CO2Sensor",
-             label="CO₂", gauge=(400.0, 2000.0), metric="co2_ppm"),
+             label="CO₂", gauge=(400.0, 2000.0), metric="co2_ppm", device_class="carbon_dioxide"),
     Quantity("TVOC", "ppb", 0, 60_000, "integer", 0, "TVOCSensor",
-             gauge=(0.0, 1000.0), metric="tvoc_ppb"),
+             gauge=(0.0, 1000.0), metric="tvoc_ppb", device_class="volatile_organic_compounds_parts"),
     Quantity("GasResistance", "Ω", 0, 102_400_000, "integer", 0, "GasResistanceSensor",
              label="Gas resistance", metric="gas_resistance_ohms"),
     Quantity("Illuminance", "lx", 0.0, 140_000.0, "float", 2, "IlluminanceSensor",
-             gauge=(0.0, 1000.0), metric="illuminance_lux"),
-    Quantity("Voltage", "V", 0.0, 36.0, "float", 3, "VoltageSensor", metric="voltage_volts"),
-    Quantity("Current", "mA", -15_000.0, 15_000.0, "float", 2, "CurrentSensor", metric="current_milliamperes"),
-    Quantity("Distance", "cm", 0.0, 400.0, "float", 1, "DistanceSensor", metric="distance_centimeters"),
+             gauge=(0.0, 1000.0), metric="illuminance_lux", device_class="illuminance"),
+    Quantity("Voltage", "V", 0.0, 36.0, "float", 3, "VoltageSensor", metric="voltage_volts", device_class="voltage"),
+    Quantity("Current", "mA", -15_000.0, 15_000.0, "float", 2, "CurrentSensor",
+             metric="current_milliamperes", device_class="current"),
+    Quantity("Distance", "cm", 0.0, 400.0, "float", 1, "DistanceSensor",
+             metric="distance_centimeters", device_class="distance"),
     Quantity("PressureSeaLevel", "hPa", 800.0, 1100.0, "float", 2, "PressureSensor",
-             label="Sea-level pressure", gauge=(960.0, 1050.0), metric="sea_level_pressure_hectopascals", derived=True),
+             label="Sea-level pressure", gauge=(960.0, 1050.0),
+             metric="sea_level_pressure_hectopascals", device_class="atmospheric_pressure", derived=True),
     Quantity("DewPoint", "°C", -80.0, 85.0, "float", 2, "HumiditySensor",
-             label="Dew point", gauge=(-20.0, 30.0), metric="dew_point_celsius", derived=True),
+             label="Dew point", gauge=(-20.0, 30.0),
+             metric="dew_point_celsius", device_class="temperature", derived=True),
     Quantity("AbsoluteHumidity", "g/m³", 0.0, 400.0, "float", 2, "HumiditySensor", label="Absolute humidity",
              gauge=(0.0, 30.0), metric="absolute_humidity_grams_per_cubic_metre", derived=True),
     Quantity("HeatIndex", "°C", 0.0, 60.0, "float", 1, "HumiditySensor",
-             label="Heat index", gauge=(0.0, 50.0), metric="heat_index_celsius", derived=True),
+             label="Heat index", gauge=(0.0, 50.0),
+             metric="heat_index_celsius", device_class="temperature", derived=True),
     Quantity("VPD", "kPa", 0.0, 60.0, "float", 3, "HumiditySensor", label="Vapour pressure deficit",
-             gauge=(0.0, 3.0), metric="vapour_pressure_deficit_kilopascals", derived=True),
+             gauge=(0.0, 3.0), metric="vapour_pressure_deficit_kilopascals", device_class="pressure", derived=True),
     Quantity("Lat", "°", -90.0, 90.0, "float", 6, "GPSSensor", label="Latitude"),
     Quantity("Lon", "°", -180.0, 180.0, "float", 6, "GPSSensor", label="Longitude"),
 )

@@ -59,6 +59,10 @@ NEEDS = {
         lambda: shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin"),
         "install Debian's package nginx",
     ),
+    "mosquitto": (
+        lambda: shutil.which("mosquitto", path="/usr/sbin:/usr/bin") and shutil.which("mosquitto_sub"),
+        "install Debian's packages mosquitto and mosquitto-clients",
+    ),
     "root": (lambda: os.geteuid() == 0, "run as root"),
     "nspawn": (
         lambda: shutil.which("mmdebstrap") and shutil.which("systemd-nspawn") and namespaces(),

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import click
 
 from agent.cli.options import Context, common_options
-from agent.config.settings import CenterSettings
+from agent.config.settings import CenterSettings, Settings
 from agent.registration.credentials import CredentialStore
 from agent.status.socket import ask
-from agent.util.errors import AgentError, ConfigError
+from agent.util.errors import EXIT_FAILED, AgentError, ConfigError
 
 
 @click.command()
@@ -57,16 +57,45 @@ def register(context: Context, force: bool) -> None:
 @click.command()
 @common_options
 def unregister(context: Context) -> None:
-    """Remove this device's registration at the center, and the token here. What was measured stays."""
-    from agent.registration.client import connect  # noqa: PLC0415 - an HTTP client and TLS come with it; --help does not need them
-    from agent.registration.dialects import DIALECTS  # noqa: PLC0415 - see above
-
-    settings, device_id, store = _center(context)
+    """Remove this device's registration at the center, and the token here; with [mqtt] also what is published, and what
+    Home Assistant shows of it. What was measured stays.
+    """
+    whole = context.settings()
     if (running := ask(context.state_dir)) is not None:
         raise AgentError(
             f"the agent runs (process {running.get('pid')}) and would register again: stop it first, by systemctl stop "
             "iot-agent, or by Ctrl-C where it was started by hand"
         )
+    withdrawn = _withdraw(whole, context) if whole.mqtt else True
+    if whole.center or not whole.mqtt:
+        _leave(context)
+    if not withdrawn:
+        raise click.exceptions.Exit(EXIT_FAILED)
+
+
+def _withdraw(settings: Settings, context: Context) -> bool:
+    """Whether nothing of it stays at the MQTT broker, which may be away: the center is no less left for that."""
+    from agent.mqtt.kept import withdraw  # noqa: PLC0415 - not for --help
+    from agent.registration.device_id import device_id  # noqa: PLC0415
+    from agent.util.state_folder import prepare  # noqa: PLC0415
+
+    prepare(context.state_dir)
+    name = device_id(settings.device.id, context.state_dir)
+    try:
+        broker = withdraw(settings, name, context.state_dir)
+    except AgentError as error:
+        click.echo(f"warning: {name} stays at the MQTT broker, and in Home Assistant: {error}", err=True)
+        click.echo("warning: then call unregister again, while [mqtt] is in the configuration", err=True)
+        return False
+    click.echo(f"removed {name} at the MQTT broker {broker}, and with that from Home Assistant")
+    return True
+
+
+def _leave(context: Context) -> None:
+    from agent.registration.client import connect  # noqa: PLC0415 - an HTTP client and TLS come with it; --help does not need them
+    from agent.registration.dialects import DIALECTS  # noqa: PLC0415 - see above
+
+    settings, device_id, store = _center(context)
     with _alone(store):
         old = store.load()
         name = settings.api if settings.api != "auto" else old.dialect if old else "iot-center-v2"

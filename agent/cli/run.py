@@ -60,6 +60,7 @@ def _refused(settings: Settings) -> Iterator[str]:
     secrets = {
         "center.enrollment_key_file": settings.center.enrollment_key_file if settings.center else None,
         "influxdb.token_file": settings.influxdb.token_file if settings.influxdb else None,
+        "mqtt.password_file": settings.mqtt.password_file if settings.mqtt else None,
     }
     for key, file in secrets.items():
         if not file or not Path(file).exists():

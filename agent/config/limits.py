@@ -15,6 +15,7 @@ from agent.config.records import nearest
 from drivers.base import QUANTITIES, OptionError, options_for
 from drivers.base import load as load_driver
 
+NO_PAHO = "paho-mqtt is not installed: pip install 'iot-edge-agent[mqtt]' where the agent is installed"
 ID_RULE = "1 to 64 of the characters A-Z a-z 0-9 . _ -, and not . or .."
 _DAY = 86_400
 # Limits, in the unit of the setting. What lies outside has no sensible meaning, or would break a promise.
@@ -27,6 +28,7 @@ LIMITS: Mapping[str, tuple[float, float, str]] = {
     "sensor.altitude": (-500, 9000, "metres from -500 to 9000"),
     "sensor.stuck_after": (0, 1_000_000, "0 (never) to 1000000 readings"),
     "center.timeout": (0.1, 300, 'from "100ms" to "5m"'),
+    "mqtt.port": (1, 65_535, "1 to 65535"),
     "buffer.loss_window": (0, 3600, 'from "0s" to "1h"'),
     "buffer.max_size": (1_000_000, 10**12, 'from "1MB" to "1000GB"'),
     "buffer.max_age": (60, 3660 * _DAY, 'from "1m" to "3660d"'),
@@ -47,6 +49,7 @@ MEASURED = tuple(name for name, found in QUANTITIES.items() if not found.derived
 _INDEX = re.compile(r"\[\d+\]")
 _API = re.compile(r"(https?://[^/]+.*?)/api/(?:v[23](?:/.*)?|devices(?:/.*)?|env(?:/.*)?)")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HOST = re.compile(r"[A-Za-z0-9._:%-]{1,253}")
 
 
 def check_id(text: str) -> str:
@@ -72,6 +75,15 @@ def check_url(text: str) -> str:
     text = text.rstrip("/")
     if api := _API.fullmatch(text):  # a path in front of it is a reverse proxy's
         raise ValueError(f"{text[:200]!r} goes on to the API itself, which is added: write {api[1][:200]!r}")
+    return text
+
+
+def check_topic(text: str) -> str:
+    """What MQTT topics may begin with, and Home Assistant takes: MQTT 5.0, 4.7. Else ValueError."""
+    if not text.isprintable() or len(text) > 100:
+        raise ValueError(f"{text[:80]!r}: must be printable, and not longer than 100 characters")
+    if {"+", "#"} & set(text) or text.startswith("$") or not all(text.split("/")):
+        raise ValueError(f"{text[:80]!r}: must be levels like house/garden, without + and #, none empty, no $ in front")
     return text
 
 
@@ -125,6 +137,8 @@ def contradictions(settings: s.Settings) -> Iterator[str]:
         yield f"center.influx_url: {why}"
     if (influx := settings.influxdb) and influx.token and influx.token_file:
         yield "influxdb.token and influxdb.token_file are both there: keep one"
+    if settings.mqtt:
+        yield from _mqtt_contradictions(settings.mqtt, settings.sensor)
     if settings.status.listen:
         host, _, port = settings.status.listen.rpartition(":")
         if not host or not port.isdecimal() or not 0 <= int(port) <= 65535:
@@ -132,6 +146,22 @@ def contradictions(settings: s.Settings) -> Iterator[str]:
         elif host not in {"127.0.0.1", "localhost", "[::1]"} and not settings.status.public:
             yield f"status.listen = {settings.status.listen!r}: set status.public = true to show it beyond this machine"
     yield from _sensor_contradictions(settings.sensor)
+
+
+def _mqtt_contradictions(mqtt: s.MqttSettings, sensors: tuple[s.SensorSettings, ...]) -> Iterator[str]:
+    if not _HOST.fullmatch(mqtt.host):
+        yield f"mqtt.host = {mqtt.host[:80]!r}: must be a name or an address alone, like homeassistant.local"
+    if why := wrong(check_topic, mqtt.topic):
+        yield f"mqtt.topic = {why}"
+    if mqtt.username == "":
+        yield 'mqtt.username = "": leave it out for a broker that asks for no login'
+    if mqtt.password_file and not mqtt.username:
+        yield "mqtt.password_file is there without mqtt.username: name the user as well"
+    if mqtt.ca_file and not mqtt.tls:
+        yield "mqtt.ca_file is there without mqtt.tls = true: without TLS no certificate is asked for"
+    for index, sensor in enumerate(sensors):
+        if (name := sensor.name or sensor.driver) in ("agent", "status"):
+            yield f"sensor[{index}].name = {name!r}: [mqtt] has a topic of this name, so a sensor needs another"
 
 
 def _sensor_contradictions(sensors: tuple[s.SensorSettings, ...]) -> Iterator[str]:
@@ -255,8 +285,8 @@ def _calibration_contradictions(sensor: s.SensorSettings, where: str) -> Iterato
 
 def missing_files(settings: s.Settings) -> Iterator[str]:
     """Files that are named and not there. The agent waits for them: they may come with a mount or another package."""
-    for name, section in (("center", settings.center), ("influxdb", settings.influxdb)):
-        for key in ("token_file", "ca_file", "client_cert", "client_key"):
+    for name, section in (("center", settings.center), ("influxdb", settings.influxdb), ("mqtt", settings.mqtt)):
+        for key in ("token_file", "password_file", "ca_file", "client_cert", "client_key"):
             file = getattr(section, key, None)
             if file and not Path(file).exists():
                 yield f"{name}.{key} = {file!r}: there is no such file (yet)"

@@ -8,13 +8,14 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cattrs.gen import make_dict_structure_fn
 
 from agent.config import settings as s
-from agent.config.limits import check_url, contradictions, out_of_limits, sensor_problems
+from agent.config.limits import NO_PAHO, check_url, contradictions, out_of_limits, sensor_problems
 from agent.config.records import VALIDATION, converter, problems
 from agent.util.errors import ConfigError, short
 from agent.util.secret import TOKEN, Secret
@@ -77,6 +78,8 @@ def parse_settings(
     warnings = []
     if readable_by_others and settings.influxdb and settings.influxdb.token:
         warnings.append(f"{name} holds a token and others can read it: chmod 600 {name}, or use token_file")
+    if settings.mqtt and find_spec("paho") is None:
+        warnings.append(f"[mqtt] publishes nothing: {NO_PAHO}")
     return replace(
         settings,
         center=_without_slash(settings.center),

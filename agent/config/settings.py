@@ -82,6 +82,23 @@ class InfluxSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MqttSettings:
+    host: str
+    port: int | None = None
+    username: str | None = None
+    password_file: str | None = None
+    tls: bool = False
+    ca_file: str | None = None
+    topic: str = "iot"
+    discovery: bool = True
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Host and port."""
+        return self.host, self.port or (8883 if self.tls else 1883)
+
+
+@dataclass(frozen=True, slots=True)
 class BufferSettings:
     loss_window: Seconds = Seconds(10)
     max_size: Bytes = Bytes(256_000_000)
@@ -136,6 +153,7 @@ class Settings:
     sensor: tuple[SensorSettings, ...] = (SensorSettings(),)
     center: CenterSettings | None = None
     influxdb: InfluxSettings | None = None
+    mqtt: MqttSettings | None = None
     buffer: BufferSettings = field(default_factory=BufferSettings)
     delivery: DeliverySettings = field(default_factory=DeliverySettings)
     clock: ClockSettings = field(default_factory=ClockSettings)

@@ -24,6 +24,7 @@ CHECKS: tuple[tuple[str, Callable[[Patient], Iterator[Finding]]], ...] = (
     ("TLS", network.tls),
     ("registration", server.registration),
     ("token and bucket", server.token),
+    ("MQTT", server.mqtt),
     ("buffer", device.buffer),
     ("service", device.service),
 )

@@ -10,6 +10,7 @@ from agent.delivery.trial import try_out
 from agent.doctor.config import device_id
 from agent.doctor.finding import Finding, Patient, failed, failed_by, ok, skipped, warning
 from agent.doctor.network import host_and_port
+from agent.mqtt.kept import attempt
 from agent.registration.answers import (
     UNKNOWN_HERE,
     IndistinctError,
@@ -22,6 +23,7 @@ from agent.registration.credentials import SECRET_FILE
 from agent.registration.dialects import rehearse
 from agent.registration.secret_files import CredentialsError, read_private
 from agent.registration.target import client_cert
+from agent.util.errors import AgentError
 from agent.util.secret import Secret
 
 
@@ -122,3 +124,20 @@ def token(patient: Patient) -> Iterator[Finding]:
         again = f"make a token that may write there and put it into {influx.token_file or 'agent.toml'}"
     trial = try_out(target, patient.timeout_s, again)
     yield ok(name, trial.seen) if trial.good else failed(name, trial.seen, trial.remedy)
+
+
+def mqtt(patient: Patient) -> Iterator[Finding]:
+    """A connection and login of its own, short, beside the running agent's."""
+    name, settings = "MQTT", patient.settings and patient.settings.mqtt
+    device = device_id(patient)
+    if not settings or device is None:
+        return
+    host, port = settings.place
+    said = ((patient.running or {}).get("mqtt") or {}).get("error")
+    login = f" and the login of {settings.username}" if settings.username else ""
+    try:
+        with attempt(settings, device):
+            seen = f"{host}:{port} takes the connection{login}"
+            yield warning(name, f"{seen}; the running agent says: {said}") if said else ok(name, seen)
+    except AgentError as error:
+        yield failed_by(name, error, "mend [mqtt]")

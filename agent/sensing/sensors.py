@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from agent.config.limits import may_deliver
-from agent.config.settings import Settings
-from agent.points.schema import Line, line_for
+from agent.config.settings import SensorSettings, Settings
+from agent.points.schema import Line, line_for, resolved
 from agent.registration.remote_config import RemoteConfiguration, applied, ruled
 from agent.sensing.sampler import Sampler
 from agent.sensing.sensor_status import SensorStatus
@@ -40,8 +40,10 @@ class Sensors:
     ) -> None:
         self._settings, self._device_id, self._put = settings, device_id, put
         self._in_use = settings
+        self.also: Callable[[str, Mapping[str, float | int], int], None] | None = None
+        """Gets, of what is reported, the sensor's name, the values and their moment (boot clock); must not block."""
         self._sensors = [
-            Sensor(table.name or table.driver, Sampler(table, driver, self._emit(driver, table.name)))
+            Sensor(table.name or table.driver, Sampler(table, driver, self._emit(driver, table)))
             for table, driver in zip(settings.sensor, drivers, strict=True)
         ]
         self.configure(remote or RemoteConfiguration())
@@ -92,17 +94,20 @@ class Sensors:
         location = self._in_use.device.location
         return (location.lat, location.lon) if location else None
 
-    def _emit(self, driver: Driver, name: str | None) -> Callable[[Reading], None]:
+    def _emit(self, driver: Driver, table: SensorSettings) -> Callable[[Reading], None]:
         def emit(reading: Reading) -> None:
             line = line_for(
                 self._device_id,
                 driver.sensor,  # a BMP280 is known as one only once it is open
                 reading.values,
                 boot_ns=reading.boot_ns,
-                sensor_name=name,
+                sensor_name=table.name,
                 location=self._place(reading.values),
             )
             self._put([line])
+            if self.also:
+                values = {field: resolved(field, value) for field, value in reading.values.items()}
+                self.also(table.name or table.driver, values, reading.boot_ns)
 
         return emit
 

@@ -71,6 +71,8 @@ def problems(snapshot: Mapping[str, Any]) -> list[str]:
         found.append(f"Delivery: {buffer.get('parked', 0):,} points are held back and tried again slowly: {held}")
     if buffer.get("problem"):
         found.append(f"Buffer: {buffer['problem']}")
+    if error := (snapshot.get("mqtt") or {}).get("error"):
+        found.append(f"MQTT: {error}")
     if (snapshot.get("clock") or {}).get("warning"):
         found.append(f"Clock: {snapshot['clock']['warning']}")
     return [*found, *snapshot.get("warnings", [])]

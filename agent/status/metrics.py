@@ -45,6 +45,9 @@ class _Snapshot(Collector):
         if registration:
             state = registration.get("state") == "registered"
             yield _gauge("registered", "1 while there is a token that the server has not refused", state)
+        if mqtt := snapshot.get("mqtt"):
+            yield _gauge("mqtt_connected", "1 while there is a connection to the broker", mqtt["state"] == "connected")
+            yield _counter("mqtt_published", "Messages that the broker has acknowledged", mqtt["published"])
         clock = snapshot.get("clock") or {}
         yield _gauge("clock_good", "1 once the clock is known to be right", clock.get("good"))
         yield _gauge("clock_error_seconds", "Bound of the clock's error", clock.get("clock_error_s"))

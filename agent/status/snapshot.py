@@ -18,7 +18,7 @@ from agent.util.atomic import read_regular
 from drivers.base import boot_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from agent.clock.clock import Clock
@@ -58,6 +58,7 @@ def build(
     registration: RegistrationStatus | None,
     warnings: Sequence[str],
     wrong: Wrong | None = None,
+    mqtt: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The snapshot as plain numbers, text, lists and tables: it can be written as JSON.
 
@@ -93,6 +94,7 @@ def build(
         "ledger": ledger_of(buffer),
         "delivery": asdict(delivery) if delivery else {"state": "stopped"},
         "registration": asdict(registration) if registration else None,
+        "mqtt": mqtt,
         "warnings": list(dict.fromkeys((*warnings, *(registration.warnings if registration else ())))),
     }
 

@@ -36,6 +36,8 @@ def rows(snapshot: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(("Registration", registration["state"]))
     if delivery:
         found.append(("Delivery", _delivery(delivery, snapshot.get("boot_ns", 0))))
+    if mqtt := snapshot.get("mqtt"):
+        found.append(("MQTT", _mqtt(mqtt, snapshot.get("boot_ns", 0))))
     found.append(("Buffer", _buffer(snapshot.get("buffer") or {})))
     found.append(("Ledger", equation(ledger)))
     if ledger.get("uncounted_s"):
@@ -54,6 +56,11 @@ def _delivery(delivery: Mapping[str, Any], now: int) -> str:
         if delivery.get("eta_s"):
             text += f" at {delivery['backlog_rate']:,.0f}/s: gone in {rough_duration(delivery['eta_s'])}"
     return text
+
+
+def _mqtt(mqtt: Mapping[str, Any], now: int) -> str:
+    since = rough_duration((now - mqtt["since_boot_ns"]) / 1e9)
+    return f"{mqtt['broker']}, {mqtt['state']} for {since}, {counted(mqtt['published'], 'message')} published"
 
 
 def _buffer(buffer: Mapping[str, Any]) -> str:

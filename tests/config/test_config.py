@@ -303,7 +303,8 @@ def test_promise_7_a_token_that_others_can_read_is_a_warning(tmp_path):
 
 
 def section_class(name):
-    return {"sensor": s.SensorSettings, "influxdb": s.InfluxSettings, "center": s.CenterSettings}.get(name) or next(
+    named = {"sensor": s.SensorSettings, "influxdb": s.InfluxSettings, "center": s.CenterSettings}
+    return {**named, "mqtt": s.MqttSettings}.get(name) or next(
         f.default_factory for f in fields(s.Settings) if f.name == name
     )
 
@@ -339,11 +340,13 @@ def test_the_defaults_that_the_example_shows_are_the_defaults():
         ("sensor", "calibrate"), ("sensor", "altitude"), ("center", "url"), ("center", "enrollment_key_file"),
         ("center", "ca_file"), ("center", "client_cert"), ("center", "client_key"), ("buffer", "max_age"),
         ("center", "influx_url"), ("center", "influx_org"), ("center", "influx_bucket"),
+        ("mqtt", "port"), ("mqtt", "username"), ("mqtt", "password_file"),
     }  # fmt: skip
     data = documented()
     del data["influxdb"]
+    del data["mqtt"]["ca_file"]  # for tls alone
     settings = parse_settings({**data, "sensor": [data["sensor"]]}, "example", {})
-    bare = parse_settings(CENTER, "bare", {})
+    bare = parse_settings({**CENTER, "mqtt": {"host": "homeassistant.local"}}, "bare", {})
     for name in data:
         shown, default = getattr(settings, name), getattr(bare, name)
         if name == "sensor":
