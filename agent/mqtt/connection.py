@@ -17,7 +17,7 @@ from typing import Any
 from agent.config.limits import NO_PAHO
 from agent.config.settings import MqttSettings
 from agent.mqtt.words import ending, failure, refusal
-from agent.registration.secret_files import read_secret_file
+from agent.registration.secret_files import CredentialsError, read_secret_file
 from agent.registration.target import trust_store
 from agent.util.errors import AgentError
 
@@ -86,6 +86,8 @@ class Connection:
                 store = trust_store(settings.ca_file)
                 client.tls_set_context(ssl.create_default_context(cafile=store if isinstance(store, str) else None))
             client.connect(*settings.place, KEEPALIVE_S, properties=limits)
+        except CredentialsError as error:
+            raise MqttError(str(error)) from error
         except (OSError, ValueError) as error:
             raise MqttError(failure(error, settings)) from error
         client.loop_start()

@@ -1,5 +1,6 @@
 """What is said over MQTT, by Home Assistant's own rules (tests/data/home-assistant.json names their source)."""
 
+import contextlib
 import itertools
 import json
 import re
@@ -52,7 +53,7 @@ def check(message, topics=TOPICS):
             assert course is None or course in RULES["state_classes"][kind]
         if unit is not None:
             assert unicodedata.normalize("NFC", unit) == unit
-            assert "μ" not in unit  # noqa: RUF001 - the Greek letter; Home Assistant has the micro sign
+            assert "μ" not in unit  # but the micro sign, as Home Assistant
         assert isinstance(entity.get("suggested_display_precision", 0), int)
     assert len(ids) == len(set(ids))
     return message["components"]
@@ -120,10 +121,8 @@ def test_ids_that_differ_stay_different():
 def rendered(template, payload):
     """As Home Assistant renders it: `value_json` where the payload is JSON."""
     variables = {"value": payload}
-    try:
+    with contextlib.suppress(ValueError):
         variables["value_json"] = json.loads(payload)
-    except ValueError:
-        pass
     return jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(template).render(variables)
 
 

@@ -1,4 +1,4 @@
-"""[mqtt] of agent.toml: what is wrong gets a clear error; without paho-mqtt a clear sentence, and nothing is imported."""
+"""[mqtt] of agent.toml: what is wrong gets a clear error; without paho-mqtt a clear sentence."""
 
 import importlib.util
 import subprocess
