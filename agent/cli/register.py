@@ -82,12 +82,12 @@ def _withdraw(settings: Settings, context: Context) -> bool:
     prepare(context.state_dir)
     name = device_id(settings.device.id, context.state_dir)
     try:
-        broker = withdraw(settings, name, context.state_dir)
+        withdraw(settings, name, context.state_dir)
     except AgentError as error:
         click.echo(f"warning: {name} stays at the MQTT broker, and in Home Assistant: {error}", err=True)
         click.echo("warning: then call unregister again, while [mqtt] is in the configuration", err=True)
         return False
-    click.echo(f"removed {name} at the MQTT broker {broker}, and with that from Home Assistant")
+    click.echo(f"removed {name} at the MQTT broker, and with that from Home Assistant")
     return True
 
 

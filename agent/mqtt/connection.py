@@ -34,6 +34,14 @@ class MqttError(AgentError):
     """No connection, and what to do."""
 
 
+def _trust(ca_file: str | None) -> ssl.SSLContext:
+    store = trust_store(ca_file)
+    try:
+        return ssl.create_default_context(cafile=store if isinstance(store, str) else None)
+    except OSError as error:
+        raise MqttError(f"{store} cannot be used ({error}): mqtt.ca_file must be a certificate in PEM") from error
+
+
 class Connection:
     """One thread makes it, which may take as long as the network does, and owns it; MqttError where it cannot be made.
 
@@ -83,8 +91,7 @@ class Connection:
                 password = read_secret_file(settings.password_file, "mqtt.password")
                 client.username_pw_set(settings.username, password.reveal() if password else None)
             if settings.tls:
-                store = trust_store(settings.ca_file)
-                client.tls_set_context(ssl.create_default_context(cafile=store if isinstance(store, str) else None))
+                client.tls_set_context(_trust(settings.ca_file))
             client.connect(*settings.place, KEEPALIVE_S, properties=limits)
         except CredentialsError as error:
             raise MqttError(str(error)) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from agent.config.settings import MqttSettings, Settings
 from agent.mqtt.connection import CONNECT_S, Connection, MqttError, client_id
 from agent.mqtt.discovery import Topics
-from agent.mqtt.words import SILENT
+from agent.mqtt.words import SILENT, UNACKNOWLEDGED
 from agent.util.atomic import read_regular, write_atomic
 from agent.util.checked import seal, unseal
 
@@ -21,21 +21,21 @@ FILE = "mqtt.json"
 
 @dataclass(slots=True)
 class Kept:
-    """Topics and keys of Home Assistant's entities at one broker, oldest first."""
+    """Topics and keys of Home Assistant's entities, oldest first. Which broker it was is not asked: the same one is
+    called by a name or an address, and at another there is nothing to remove.
+    """
 
     path: Path
-    broker: str
     topics: list[str] = field(default_factory=list)
     entities: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, folder: Path, settings: MqttSettings) -> Kept:
-        """As the file has it, if that is about this broker; what cannot be read is as good as none."""
-        kept = cls(folder / FILE, ":".join(map(str, settings.place)))
+    def of(cls, folder: Path) -> Kept:
+        """As the file has it; what cannot be read is as good as none."""
+        kept = cls(folder / FILE)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             found = unseal(read_regular(kept.path))
-            if found["broker"] == kept.broker:
-                kept.topics, kept.entities = list(found["topics"]), list(found["entities"])
+            kept.topics, kept.entities = list(found["topics"]), list(found["entities"])
         return kept
 
     def add(self, topics: Iterable[str], entities: Iterable[str]) -> None:
@@ -52,27 +52,26 @@ class Kept:
         self.topics, self.entities = topics, entities
         try:
             if topics:
-                write_atomic(self.path, seal({"broker": self.broker, "topics": topics, "entities": entities}))
+                write_atomic(self.path, seal({"topics": topics, "entities": entities}))
             else:
                 self.path.unlink(missing_ok=True)
         except OSError as error:
             log.debug("%s is not written: %s", self.path, error)
 
 
-def withdraw(settings: Settings, device_id: str, folder: Path) -> str:
+def withdraw(settings: Settings, device_id: str, folder: Path) -> None:
     """Remove all of a device from its broker, also what an earlier configuration left. Raises MqttError; then it stays
     kept.
     """
     assert settings.mqtt is not None
     topics = Topics(settings.mqtt.topic, device_id)
     names = [sensor.name or sensor.driver for sensor in settings.sensor]
-    kept = Kept.of(folder, settings.mqtt)
+    kept = Kept.of(folder)
     with attempt(settings.mqtt, device_id) as connection:
         empty = dict.fromkeys([topics.config, *kept.topics, *map(topics.of, (*names, "agent", "status"))], b"")
         if left := connection.publish_all(empty, 2 * CONNECT_S):
-            raise MqttError(connection.refused.get(left[0], f"{kept.broker} does not acknowledge: does it hang?"))
+            raise MqttError(connection.refused.get(left[0], UNACKNOWLEDGED.format(*settings.mqtt.place)))
         kept.remove(empty.keys())
-    return kept.broker
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from agent.mqtt import discovery
 from agent.mqtt.connection import CONNECT_S, Connection, MqttError, client_id
 from agent.mqtt.discovery import BIRTH, OFFLINE, ONLINE, Topics, rfc3339, written
 from agent.mqtt.kept import Kept
-from agent.mqtt.words import SILENT
+from agent.mqtt.words import SILENT, UNACKNOWLEDGED
 from agent.sensing.sensor_status import SensorStatus
 from agent.status.health_rules import troubles
 from agent.util.backoff import BASE_S, full_jitter
@@ -65,7 +65,7 @@ class Publisher(Loop):
         self._topics = Topics(settings.mqtt.topic, device_id)
         self._told, self._sensors, self._snapshot, self._date = told, sensors, snapshot, date
         self._names = [sensor.name or sensor.driver for sensor in settings.sensor]
-        self._kept = Kept.of(folder, settings.mqtt)
+        self._kept, self._broker = Kept.of(folder), ":".join(map(str, settings.mqtt.place))
         self._newest: dict[str, tuple[Mapping[str, float | int], int]] = {}
         self._fresh: set[str] = set()
         self._lock = threading.Lock()  # of the two above
@@ -88,7 +88,7 @@ class Publisher(Loop):
         """For the status; `since` of the boot clock."""
         connection = self._connection
         return {
-            "broker": self._kept.broker,
+            "broker": self._broker,
             "state": self._state,
             "since_boot_ns": self._since,
             "error": self._error,
@@ -106,7 +106,7 @@ class Publisher(Loop):
         if connection.ended is not None:
             self._lost(connection, now, connection.ended)
         elif connection.open and now - oldest > ACKNOWLEDGE_S:
-            self._lost(connection, now, f"{self._kept.broker} does not acknowledge what it is sent: does it hang?")
+            self._lost(connection, now, UNACKNOWLEDGED.format(*self.settings.place))
         elif connection.open:
             self._work(connection, now)
         elif now - self._began > 2 * CONNECT_S:
@@ -118,15 +118,13 @@ class Publisher(Loop):
         connection = self._connection
         if connection is not None and connection.open:
             leaving = self._kept.topics if self.leaves else []
-            left = connection.publish_all(dict.fromkeys(leaving, b"") or self._farewell(), FAREWELL_S)
+            last = dict.fromkeys(leaving, b"") or {self._topics.of("status"): OFFLINE}
+            left = connection.publish_all(last, FAREWELL_S)
             self._kept.remove(set(leaving) - set(left))
         if connection is not None:
             connection.close()
         if self.leaves and self._kept.topics:
-            log.warning("MQTT: what was published for %s stays at %s", self._topics.device, self._kept.broker)
-
-    def _farewell(self) -> dict[str, bytes]:
-        return {self._topics.of("status"): OFFLINE}
+            log.warning("MQTT: what was published for %s stays at %s", self._topics.device, self._broker)
 
     def _connect(self) -> None:
         try:
@@ -164,7 +162,7 @@ class Publisher(Loop):
         if error and error != self._error:
             log.warning("MQTT: %s", error)
         elif not error and (state, error) != (self._state, self._error):
-            log.info("MQTT: connected to %s", self._kept.broker)
+            log.info("MQTT: connected to %s", self._broker)
         if state != self._state:
             self._since = boot_ns()
         self._state, self._error = state, error
@@ -193,6 +191,9 @@ class Publisher(Loop):
         self._messages |= states
         if now - self._said >= TELL_S:
             self._said, self._messages = now, self._all(connection)
+            self._sent.pop(
+                self._topics.of("status"), None
+            )  # a will that the broker published late is not left to stand
         waiting = {topic for topic, _ in connection.on_the_way.values()}
         for topic, message in self._messages.items():
             if message != self._sent.get(topic) and topic not in waiting and len(connection.on_the_way) < AT_ONCE:

@@ -8,6 +8,7 @@ import ssl
 from agent.config.settings import MqttSettings
 
 SILENT = "{}:{} takes the connection and says nothing: is it a broker, and does it hang?"
+UNACKNOWLEDGED = "{}:{} does not acknowledge what it is sent: does it hang?"
 
 
 def failure(error: Exception, settings: MqttSettings) -> str:
@@ -25,13 +26,11 @@ def failure(error: Exception, settings: MqttSettings) -> str:
         elif error.verify_code in (9, 10):
             what = "is this board's clock right? Else renew it on the broker"
         return f"the certificate of {where} is refused ({error.verify_message}): {what}"
-    if isinstance(error, ssl.SSLError):
-        return f"{where} does not speak TLS ({error.reason or error}): 8883 is the usual port with TLS, 1883 without"
+    if settings.tls and isinstance(error, ssl.SSLError | ConnectionResetError):
+        return f"{where} does not speak TLS: 8883 is the usual port with TLS, 1883 without"
     if isinstance(error, TimeoutError):
         return f"{where} does not answer: is the broker on, is a firewall between?"
-    named = getattr(error, "filename", None)
-    text = getattr(error, "strerror", None) or str(error)
-    return f"{named}: {text}: mqtt.ca_file must be a certificate" if named else f"{where} is not reached: {text}"
+    return f"{where} is not reached ({getattr(error, 'strerror', None) or error}): is there a network?"
 
 
 def refusal(reason: str, settings: MqttSettings) -> str:

@@ -1,4 +1,4 @@
-"""Debian's mosquitto on a port of its own, and a broker of a few lines that hangs, forgets and refuses as it is told."""
+"""Debian's mosquitto on a port of its own, and a broker of a few lines that hangs and refuses as it is told."""
 
 import contextlib
 import shutil

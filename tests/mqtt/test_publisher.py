@@ -337,3 +337,29 @@ def test_the_longest_hang_of_a_handshake_is_that_of_the_loop_alone(world, broker
     broker.drop()
     one.thread.join(10)
     assert not one.thread.is_alive()
+
+
+def test_a_will_that_came_late_does_not_stand(world, broker, monkeypatch):
+    one = world()
+    wait_for(lambda: broker.of("iot/pi-1/status"))
+    monkeypatch.setattr(publishers, "TELL_S", 0.0)
+    wait_for(lambda: len(broker.of("iot/pi-1/status")) > 2)
+    monkeypatch.setattr(publishers, "TELL_S", 60.0)
+    assert len(broker.of("homeassistant/device/pi-1/config")) == 1
+    assert one.state() == "connected"
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\x00", b"\xff" * 100, b"\x40\x02\x00", b"\x20\x02\x00\x00", b"\xe0\x7f", b"\x30" * 5000]
+)
+def test_what_a_broker_should_not_say_ends_the_connection_at_most(world, broker, monkeypatch, garbage):
+    monkeypatch.setattr(publishers, "ACKNOWLEDGE_S", 0.5)
+    monkeypatch.setattr(publishers, "TELL_S", 0.2)
+    one = world()
+    wait_for(lambda: one.state() == "connected")
+    for connection in broker.open:
+        connection.sendall(garbage)
+    for number in range(5):
+        one.take(float(number))
+    broker.published.clear()
+    wait_for(lambda: broker.of("iot/pi-1/status") and temperatures(broker)[-1:] == [4.0])
