@@ -53,7 +53,7 @@ bench: $(VENV)/test.stamp
 # Everything that deploy/install.sh needs to install without a network, for machines like this one.
 wheelhouse: | $(BIN)/python
 	rm -rf wheelhouse
-	$(PIP) wheel --quiet --use-pep517 --constraint constraints.txt --wheel-dir wheelhouse '.[sensors]'
+	$(PIP) wheel --quiet --use-pep517 --constraint constraints.txt --wheel-dir wheelhouse '.[sensors,mqtt]'
 	cp constraints.txt wheelhouse/
 
 # Debian packages of agent and center for arm64, armhf and amd64, into dist/ (ARGS="arm64": that one). As root.

@@ -9,7 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench import drain, fleet, importing, phone, plot, resident, serving, stall, startup, table, waiting, wire, written
+from bench import (
+    drain,
+    fleet,
+    importing,
+    mqtt,
+    phone,
+    plot,
+    resident,
+    serving,
+    stall,
+    startup,
+    table,
+    waiting,
+    wire,
+    written,
+)
 from bench.measure import Figure, unmeasured
 
 if TYPE_CHECKING:
@@ -17,6 +32,7 @@ if TYPE_CHECKING:
 
 SCRIPTS: tuple[ModuleType, ...] = (
     resident,
+    mqtt,
     written,
     wire,
     importing,

@@ -102,9 +102,12 @@ def agent(
     device: str = "bench-1",
     listen: str = "",
     environment: dict[str, str] | None = None,
+    more: str = "",
 ) -> Iterator[Agent]:
-    """An agent on a virtual sensor; without a target its server is down."""
+    """An agent on a virtual sensor; without a target its server is down. `more` stands at the end of its file."""
     configure(folder, target, window=window, interval=interval, device=device, listen=listen)
+    with (folder / "agent.toml").open("a") as file:
+        file.write(more)
     where = ["--config", str(folder / "agent.toml"), "--state-dir", str(folder / "state")]
     with (folder / "log").open("ab") as log:
         started = time.time_ns()

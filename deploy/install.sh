@@ -58,11 +58,11 @@ mkdir -p "$target"
 /usr/bin/python3 -m venv "$work/venv"
 pip=("$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-compile --target "$target")
 if [ -n "$wheelhouse" ]; then
-  pip+=(--no-index --find-links "$wheelhouse" "iot-edge-agent[sensors]")
+  pip+=(--no-index --find-links "$wheelhouse" "iot-edge-agent[sensors,mqtt]")
 else # from a copy: pip would leave files of root in the checkout
   mkdir "$work/source"
   cp -R "$source_dir"/{agent,drivers,center,app.py,iot_edge_agent.py,pyproject.toml,README.md,LICENSE} "$work/source"
-  pip+=(--use-pep517 "$work/source[sensors]") # Debian 12's pip builds by `wheel` otherwise, which is not there
+  pip+=(--use-pep517 "$work/source[sensors,mqtt]") # Debian 12's pip builds by `wheel` otherwise, which is not there
 fi
 "${pip[@]}" --constraint "$source_dir/constraints.txt" ||
   fail "pip could not get what it depends on: without a network, give a --wheelhouse made with the same Python and processor; on 32 bit, sysv_ipc needs: apt-get install gcc libc6-dev python3-dev"

@@ -18,7 +18,7 @@ def without_a_database(monkeypatch):
         monkeypatch.delenv(f"INFLUXDB_V2_{name}", raising=False)
 
 
-LONG = {"fleet", "phone", "written", "serving", "waiting", "resident", "stall", "startup"}
+LONG = {"fleet", "phone", "written", "serving", "waiting", "resident", "mqtt", "stall", "startup"}
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from drivers.base import boot_ns
 
 log = logging.getLogger(__name__)
 
-LOOK_S, TELL_S = 1.0, 60.0
+LOOK_S, TELL_S = 1.0, 20.0
 """How often sensors are looked at for troubles, and discovery and the agent's own state are said again if changed."""
 REPEAT_S = 10.0
 """All is repeated for Home Assistant this often at most."""

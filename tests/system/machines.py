@@ -69,7 +69,7 @@ def wheelhouse():
             new = path.with_name(f"{key}.new")
             shutil.rmtree(new, ignore_errors=True)
             pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--use-pep517"]
-            call(*pip, "--constraint", constraints, "--wheel-dir", new, f"{REPOSITORY}[sensors]")
+            call(*pip, "--constraint", constraints, "--wheel-dir", new, f"{REPOSITORY}[sensors,mqtt]")
             new.rename(path)
         shutil.copy(constraints, path)  # as make wheelhouse does
         return path
@@ -94,7 +94,7 @@ def package(folder, source=REPOSITORY):
     stage = folder / "stage"
     site = stage / "opt/iot-agent/lib" / f"python3.{sys.version_info[1]}" / "site-packages"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-    call(*pip, "--no-index", "--find-links", wheelhouse(), "--target", site, "iot-edge-agent[sensors]")
+    call(*pip, "--no-index", "--find-links", wheelhouse(), "--target", site, "iot-edge-agent[sensors,mqtt]")
     shutil.rmtree(site / "bin")
     architecture = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True).stdout
     call(source / "deploy/debian/package", "iot-agent", architecture.strip(), stage, folder, "-Znone")
