@@ -68,8 +68,8 @@ class Connection:
             from paho.mqtt.properties import Properties  # noqa: PLC0415
         except ImportError as error:
             raise MqttError(NO_PAHO) from error
-        self._settings, self._client_id, self._listen, self._changed = settings, client_id, listen, changed
-        self.open, self.taken, self.too_old = False, False, False
+        self._settings, self._listen, self._changed = settings, listen, changed
+        self.open, self.was_open, self.too_old = False, False, False
         self.ended: str | None = None
         self.on_the_way: dict[int, tuple[str, float]] = {}
         self.refused: dict[str, str] = {}
@@ -151,15 +151,14 @@ class Connection:
         if reason.is_failure:
             self.too_old, self.ended = "protocol version" in str(reason), refusal(str(reason), self._settings)
         else:
-            self.open = True
+            self.open = self.was_open = True
             if self._listen:
                 client.subscribe(self._listen)
         self._changed()
 
     def _on_disconnect(self, _: Any, __: Any, ___: Any, reason: Any, *____: Any) -> None:
-        was, self.open = self.open, False
-        self.taken = "taken over" in str(reason)
-        self.ended = self.ended or ending(str(reason), self._settings, self._client_id, answered=was)
+        self.open = False
+        self.ended = self.ended or ending(str(reason), self._settings, answered=self.was_open)
         self._changed()
 
     def _on_publish(self, _: Any, __: Any, mid: int, reason: Any, *___: Any) -> None:

@@ -21,7 +21,7 @@ from agent.mqtt import discovery
 from agent.mqtt.connection import CONNECT_S, Connection, MqttError, client_id
 from agent.mqtt.discovery import BIRTH, OFFLINE, ONLINE, Topics, rfc3339, written
 from agent.mqtt.kept import Kept
-from agent.mqtt.words import SILENT, UNACKNOWLEDGED
+from agent.mqtt.words import SILENT, TAKEN, UNACKNOWLEDGED
 from agent.sensing.sensor_status import SensorStatus
 from agent.status.health_rules import troubles
 from agent.util.backoff import BASE_S, full_jitter
@@ -72,8 +72,8 @@ class Publisher(Loop):
         self._messages: dict[str, bytes] = {}
         self._sent: dict[str, bytes] = {}
         self._connection: Connection | None = None
-        self._old_protocol = self._taken = self._asked = False
-        self._attempts = self._published = 0
+        self._old_protocol = self._asked = False
+        self._attempts = self._brief = self._published = 0
         self._began = self._next = self._looked = self._said = self._repeated = -math.inf
         self._state, self._since, self._error = "connecting", boot_ns(), ""
 
@@ -145,9 +145,10 @@ class Publisher(Loop):
     def _lost(self, connection: Connection, now: float, why: str) -> None:
         connection.close(silently=True)
         self._published += connection.acknowledged
-        self._connection, self._taken = None, connection.taken
-        if now - self._began > STEADY_S:
-            self._attempts = 0
+        self._connection = None
+        if connection.was_open and now - self._began < STEADY_S:
+            self._brief += 1
+            why = TAKEN.format(*self.settings.place) if self._brief > 2 else why
         if connection.too_old and not self._old_protocol:
             self._old_protocol = True
         else:
@@ -174,8 +175,9 @@ class Publisher(Loop):
     def _work(self, connection: Connection, now: float) -> None:
         """Say what has changed, oldest topics first."""
         if now - self._began > STEADY_S:
-            self._taken = False
-        self._report("connected", self._error if self._taken else next(iter(connection.refused.values()), ""))
+            self._attempts = self._brief = 0
+        taken = TAKEN.format(*self.settings.place) if self._brief > 2 else ""
+        self._report("connected", next(iter(connection.refused.values()), taken))
         if self._asked and now - self._repeated > REPEAT_S:
             self._asked, self._repeated, self._sent = False, now, {}
         with self._lock:

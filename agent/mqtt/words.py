@@ -8,6 +8,7 @@ import ssl
 from agent.config.settings import MqttSettings
 
 SILENT = "{}:{} takes the connection and says nothing: is it a broker, and does it hang?"
+TAKEN = "{}:{} ends each connection soon after it is made: does another agent have this device id? Its log says more"
 UNACKNOWLEDGED = "{}:{} does not acknowledge what it is sent: does it hang?"
 
 
@@ -42,11 +43,9 @@ def refusal(reason: str, settings: MqttSettings) -> str:
     return f"the broker refuses the login of {settings.username}: are mqtt.username and the password in its file right?"
 
 
-def ending(reason: str, settings: MqttSettings, client_id: str, *, answered: bool) -> str:
+def ending(reason: str, settings: MqttSettings, *, answered: bool) -> str:
     """Of a connection that ended, and of one that the broker never answered."""
     host, port = settings.place
-    if "taken over" in reason:
-        return f"another client has the same id, {client_id}: do two agents have this device id? Give one another"
     if answered:
         return f"the connection to {host}:{port} ended ({reason}): it is made again"
     way = "with TLS" if settings.tls else "without TLS"
