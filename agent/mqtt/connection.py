@@ -100,13 +100,16 @@ class Connection:
         client.loop_start()
         self._client: paho.Client | None = client
 
-    def wait(self, done: Callable[[], bool], seconds: float) -> bool:
-        """Whether it came true while there is a connection, within so long."""
+    def opened(self, seconds: float) -> bool:
+        """Whether the broker takes it, within so long."""
+        self._wait(lambda: self.open, seconds)
+        return self.open
+
+    def _wait(self, done: Callable[[], bool], seconds: float) -> None:
         until = time.monotonic() + seconds
         while not done() and self.ended is None and time.monotonic() < until:
             time.sleep(0.01)
             self.settle()
-        return done()
 
     def publish(self, topic: str, payload: bytes) -> None:
         """Retained, QoS 1. Never waits; a second one for a topic that is on the way is the owner's to hold back."""
@@ -131,7 +134,7 @@ class Connection:
         """Those topics that the broker has not acknowledged within so long."""
         for topic, payload in messages.items():
             self.publish(topic, payload)
-        self.wait(lambda: not self.on_the_way, seconds)
+        self._wait(lambda: not self.on_the_way, seconds)
         waiting = {topic for topic, _ in self.on_the_way.values()}
         return [topic for topic in messages if topic in waiting or topic in self.refused]
 

@@ -77,10 +77,12 @@ def withdraw(settings: Settings, device_id: str, folder: Path) -> None:
 @contextlib.contextmanager
 def attempt(settings: MqttSettings, device_id: str) -> Iterator[Connection]:
     """A short connection beside a running agent's. Raises MqttError where the broker takes none."""
-    connection = Connection(settings, f"{client_id(device_id)}-once")
-    try:
-        if not connection.wait(lambda: connection.open, CONNECT_S):
-            raise MqttError(connection.ended or SILENT.format(*settings.place))
-        yield connection
-    finally:
-        connection.close()
+    for old_protocol in (False, True):
+        connection = Connection(settings, f"{client_id(device_id)}-once", old_protocol=old_protocol)
+        with contextlib.closing(connection):
+            if connection.opened(CONNECT_S):
+                yield connection
+                return
+            if not connection.too_old:
+                break
+    raise MqttError(connection.ended or SILENT.format(*settings.place))

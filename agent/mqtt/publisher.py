@@ -177,7 +177,7 @@ class Publisher(Loop):
         if now - self._began > STEADY_S:
             self._attempts = self._brief = 0
         taken = TAKEN.format(*self.settings.place) if self._brief > 2 else ""
-        self._report("connected", next(iter(connection.refused.values()), taken))
+        self._report("connected", min(connection.refused.values(), default=taken))
         if self._asked and now - self._repeated > REPEAT_S:
             self._asked, self._repeated, self._sent = False, now, {}
         with self._lock:

@@ -8,7 +8,7 @@ import ssl
 from agent.config.settings import MqttSettings
 
 SILENT = "{}:{} takes the connection and says nothing: is it a broker, and does it hang?"
-TAKEN = "{}:{} ends each connection soon after it is made: does another agent have this device id? Its log says more"
+TAKEN = "{}:{} ends each connection soon after it is made: does another agent have this device id?"
 UNACKNOWLEDGED = "{}:{} does not acknowledge what it is sent: does it hang?"
 
 
@@ -47,6 +47,7 @@ def ending(reason: str, settings: MqttSettings, *, answered: bool) -> str:
     """Of a connection that ended, and of one that the broker never answered."""
     host, port = settings.place
     if answered:
-        return f"the connection to {host}:{port} ended ({reason}): it is made again"
+        why = "" if reason == "Unspecified error" else f" ({reason})"
+        return f"the connection to {host}:{port} ended{why}: it is made again"
     way = "with TLS" if settings.tls else "without TLS"
     return f"{host}:{port} ended the connection without an answer: is it a broker's port {way}?"

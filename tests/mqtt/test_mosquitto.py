@@ -193,11 +193,18 @@ def test_promise_7_a_wrong_password_is_said_in_words_and_the_right_one_is_taken_
     assert PASSWORD not in json.dumps(agent.snapshot(), default=str)
 
 
-def test_what_the_access_list_forbids_is_said_and_the_rest_is_published(service, guarded, tmp_path):
+def test_what_the_access_list_forbids_is_said_and_the_rest_is_published(service, guarded, tmp_path, caplog):
     agent = service(guarded.port, username="iot", password_file=password(tmp_path, PASSWORD))
     wait_for(lambda: f"does not let iot write to {CONFIG}" in mqtt(agent)["error"])
     login = ("-u", "iot", "-P", PASSWORD)
     wait_for(lambda: any(line == f"{STATUS} online" for line in guarded.retained(*login)))
+    agent.reload(settings(guarded.port, topic="other", username="iot", password_file=str(tmp_path / "mqtt.password")))
+    wait_for(lambda: f"does not let iot write to {CONFIG}" in mqtt(agent)["error"])
+    published = mqtt(agent)["published"]  # of the emptied ones, as everything else is refused
+    before = agent.ledger()["measured"]
+    wait_for(lambda: agent.ledger()["measured"] > before + 20)
+    assert mqtt(agent)["published"] == published
+    assert caplog.text.count("does not let iot write") == 2  # once each, and not with each reading
 
 
 @pytest.mark.filterwarnings("ignore:.*SSLSocket")  # paho leaves it to the collector

@@ -9,6 +9,7 @@ import pytest
 
 from agent.config.parse import parse_settings
 from agent.mqtt import publisher as publishers
+from agent.mqtt.kept import attempt
 from agent.mqtt.publisher import Publisher
 from agent.sensing.sensor_status import Refusal, SensorStatus
 from agent.util.loops import LoopThread
@@ -210,6 +211,9 @@ def test_a_broker_without_mqtt_5_is_spoken_to_as_it_can(world, broker):
     wait_for(lambda: 20.0 in temperatures(broker))
     assert broker.connects == [5, 4]
     assert one.publisher.snapshot()["error"] == ""
+    with attempt(one.publisher.settings, "pi-1") as connection:  # the doctor's, and unregister's
+        assert connection.publish_all({TOPIC: b""}, 10) == []
+    assert broker.of(TOPIC)[-1] == b""
 
 
 @pytest.mark.parametrize(
