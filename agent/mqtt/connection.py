@@ -45,9 +45,9 @@ def _trust(ca_file: str | None) -> ssl.SSLContext:
 class Connection:
     """One thread makes it, which may take as long as the network does, and owns it; MqttError where it cannot be made.
 
-    `changed` is called in paho's thread when anything did, `heard` when a message of the topic `listen` came. `ended`
-    says why there is no connection any more. `on_the_way` are topics by message, and since when (monotonic); `refused`,
-    by topic, why the broker did not take what was last sent there.
+    `changed` is called in paho's thread when anything did. `heard`: a message of the topic `listen` came; `ended`: why
+    there is no connection any more; `on_the_way`: topics by message, and since when (monotonic); `refused`: by topic,
+    why the broker did not take what was last sent there.
     """
 
     def __init__(
@@ -58,7 +58,6 @@ class Connection:
         will: tuple[str, bytes] | None = None,
         listen: str = "",
         changed: Callable[[], None] = lambda: None,
-        heard: Callable[[], None] = lambda: None,
         old_protocol: bool = False,
     ) -> None:
         try:
@@ -69,7 +68,7 @@ class Connection:
         except ImportError as error:
             raise MqttError(NO_PAHO) from error
         self._settings, self._listen, self._changed = settings, listen, changed
-        self.open, self.was_open, self.too_old = False, False, False
+        self.open = self.was_open = self.too_old = self.heard = False
         self.ended: str | None = None
         self.on_the_way: dict[int, tuple[str, float]] = {}
         self.refused: dict[str, str] = {}
@@ -77,14 +76,12 @@ class Connection:
         self._answers: deque[tuple[int, Any]] = deque()  # paho's thread may not wait for a lock of ours
         protocol = paho.MQTTv311 if old_protocol else paho.MQTTv5
         client = paho.Client(CallbackAPIVersion.VERSION2, client_id, protocol=protocol, reconnect_on_failure=False)
-        limits = None
-        if not old_protocol:
-            limits = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            limits.MaximumPacketSize = _MOST
+        limits = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        limits.MaximumPacketSize = _MOST
         if will:
             client.will_set(*will, qos=1, retain=True)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
-        client.on_publish, client.on_message = self._on_publish, lambda *_: heard()
+        client.on_publish, client.on_message = self._on_publish, self._on_message
         client.connect_timeout = CONNECT_S
         try:
             if settings.username:
@@ -92,7 +89,7 @@ class Connection:
                 client.username_pw_set(settings.username, password.reveal() if password else None)
             if settings.tls:
                 client.tls_set_context(_trust(settings.ca_file))
-            client.connect(*settings.place, KEEPALIVE_S, properties=limits)
+            client.connect(*settings.place, KEEPALIVE_S, properties=None if old_protocol else limits)
         except CredentialsError as error:
             raise MqttError(str(error)) from error
         except (OSError, ValueError) as error:
@@ -125,8 +122,7 @@ class Connection:
             self.refused.pop(topic, None)
             if reason.is_failure:
                 who = self._settings.username or "a client without a login"
-                said = f"the broker does not let {who} write to {topic} ({reason}): see its access list"
-                self.refused[topic] = said
+                self.refused[topic] = f"the broker does not let {who} write to {topic} ({reason}): see its access list"
             else:
                 self.acknowledged += 1
 
@@ -162,6 +158,10 @@ class Connection:
     def _on_disconnect(self, _: Any, __: Any, ___: Any, reason: Any, *____: Any) -> None:
         self.open = False
         self.ended = self.ended or ending(str(reason), self._settings, answered=self.was_open)
+        self._changed()
+
+    def _on_message(self, *_: Any) -> None:
+        self.heard = True
         self._changed()
 
     def _on_publish(self, _: Any, __: Any, mid: int, reason: Any, *___: Any) -> None:

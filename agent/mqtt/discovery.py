@@ -8,13 +8,16 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from agent import __version__
 from agent.points.schema import STATISTICS, quantity_of
+from agent.sensing.sensor_status import SensorStatus
+from agent.status.health_rules import troubles
+from agent.util.errors import short
 from drivers.base import label
 
 BIRTH = "homeassistant/status"
@@ -53,13 +56,20 @@ def written(message: Mapping[str, Any]) -> bytes:
     return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def state(values: Mapping[str, float | int], time_ns: int | None, present: Collection[str]) -> dict[str, Any]:
-    """Of a sensor: the values that hold, by quantity, and when they were measured, if that is known; empty where none
-    does. What is not `present` in its readings any more is left out: it is not what it was.
+def state(
+    status: SensorStatus, values: Mapping[str, float | int], time_ns: int | None, now_boot_ns: int
+) -> dict[str, Any]:
+    """Of a sensor: of the `values` that it reported last those that hold, by quantity, and when they were measured, if
+    that is known; or the `problem` for which there are none. What its readings no longer have is not what it was.
     """
+    sensor = {**asdict(status), "name": ""}
+    for trouble in troubles({"boot_ns": now_boot_ns, "sensors": [sensor]}):
+        if not trouble.quantity:
+            return {"problem": short(trouble.why or "no reading any more")}
+    present = status.values.keys() - status.refused.keys()
     found = {name: value for name, value in values.items() if re.sub(_STATISTIC, "", name) in present}
     if all((quantity := quantity_of(name)) is not None and quantity.derived for name in found):
-        return {}
+        return {"problem": short(next((refusal.why for refusal in status.refused.values()), "no reading yet"))}
     return found if time_ns is None else {**found, "time": rfc3339(time_ns)}
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from agent.mqtt.words import SILENT, UNACKNOWLEDGED
 from agent.util.atomic import read_regular, write_atomic
 from agent.util.checked import seal, unseal
 
-log = logging.getLogger(__name__)
 FILE = "mqtt.json"
 
 
@@ -38,25 +36,13 @@ class Kept:
             kept.topics, kept.entities = list(found["topics"]), list(found["entities"])
         return kept
 
-    def add(self, topics: Iterable[str], entities: Iterable[str]) -> None:
-        self._change([*self.topics, *topics], [*self.entities, *entities])
-
-    def remove(self, topics: Collection[str]) -> None:
-        """They are gone from the broker."""
-        self._change([topic for topic in self.topics if topic not in topics], self.entities)
-
-    def _change(self, topics: list[str], entities: list[str]) -> None:
-        topics, entities = list(dict.fromkeys(topics)), list(dict.fromkeys(entities)) if topics else []
-        if (topics, entities) == (self.topics, self.entities):
-            return
-        self.topics, self.entities = topics, entities
-        try:
-            if topics:
-                write_atomic(self.path, seal({"topics": topics, "entities": entities}))
-            else:
-                self.path.unlink(missing_ok=True)
-        except OSError as error:
-            log.debug("%s is not written: %s", self.path, error)
+    def change(self, topics: Iterable[str], entities: Iterable[str]) -> None:
+        """To these, each once. A disk that refuses it keeps nothing from the broker."""
+        found = list(dict.fromkeys(topics)), list(dict.fromkeys(entities))
+        if found != (self.topics, self.entities):
+            self.topics, self.entities = found
+            with contextlib.suppress(OSError):
+                write_atomic(self.path, seal({"topics": found[0], "entities": found[1]}))
 
 
 def withdraw(settings: Settings, device_id: str, folder: Path) -> None:
@@ -71,7 +57,7 @@ def withdraw(settings: Settings, device_id: str, folder: Path) -> None:
         empty = dict.fromkeys([topics.config, *kept.topics, *map(topics.of, (*names, "agent", "status"))], b"")
         if left := connection.publish_all(empty, 2 * CONNECT_S):
             raise MqttError(connection.refused.get(left[0], UNACKNOWLEDGED.format(*settings.mqtt.place)))
-        kept.remove(empty.keys())
+        kept.change((), ())
 
 
 @contextlib.contextmanager

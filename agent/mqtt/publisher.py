@@ -11,21 +11,17 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from agent.config.settings import Settings
-from agent.mqtt import discovery
 from agent.mqtt.connection import CONNECT_S, Connection, MqttError, client_id
-from agent.mqtt.discovery import BIRTH, OFFLINE, ONLINE, Topics, rfc3339, written
+from agent.mqtt.discovery import BIRTH, OFFLINE, ONLINE, Topics, config, rfc3339, state, written
 from agent.mqtt.kept import Kept
 from agent.mqtt.words import SILENT, TAKEN, UNACKNOWLEDGED
 from agent.sensing.sensor_status import SensorStatus
-from agent.status.health_rules import troubles
 from agent.util.backoff import BASE_S, full_jitter
-from agent.util.errors import short
 from agent.util.loops import Loop
 from drivers.base import boot_ns
 
@@ -72,7 +68,7 @@ class Publisher(Loop):
         self._messages: dict[str, bytes] = {}
         self._sent: dict[str, bytes] = {}
         self._connection: Connection | None = None
-        self._old_protocol = self._asked = False
+        self._old_protocol = False
         self._attempts = self._brief = self._published = 0
         self._began = self._next = self._looked = self._said = self._repeated = -math.inf
         self._state, self._since, self._error = "connecting", boot_ns(), ""
@@ -117,10 +113,10 @@ class Publisher(Loop):
         """Say that it ends, or leave nothing, as far as there is a connection; a broker that has lost us says it."""
         connection = self._connection
         if connection is not None and connection.open:
-            leaving = self._kept.topics if self.leaves else []
-            last = dict.fromkeys(leaving, b"") or {self._topics.of("status"): OFFLINE}
-            left = connection.publish_all(last, FAREWELL_S)
-            self._kept.remove(set(leaving) - set(left))
+            leaving = dict.fromkeys(self._kept.topics, b"") if self.leaves else {}
+            left = connection.publish_all(leaving or {self._topics.of("status"): OFFLINE}, FAREWELL_S)
+            if leaving:
+                self._kept.change(left, ())
         if connection is not None:
             connection.close()
         if self.leaves and self._kept.topics:
@@ -134,7 +130,6 @@ class Publisher(Loop):
                 will=(self._topics.of("status"), OFFLINE),
                 listen=BIRTH if self.settings.discovery else "",
                 changed=self.wakeup.set,
-                heard=self._heard,
                 old_protocol=self._old_protocol,
             )
         except MqttError as error:
@@ -168,48 +163,32 @@ class Publisher(Loop):
             self._since = boot_ns()
         self._state, self._error = state, error
 
-    def _heard(self) -> None:
-        self._asked = True
-        self.wakeup.set()
-
     def _work(self, connection: Connection, now: float) -> None:
         """Say what has changed, oldest topics first."""
         if now - self._began > STEADY_S:
             self._attempts = self._brief = 0
         taken = TAKEN.format(*self.settings.place) if self._brief > 2 else ""
         self._report("connected", min(connection.refused.values(), default=taken))
-        if self._asked and now - self._repeated > REPEAT_S:
-            self._asked, self._repeated, self._sent = False, now, {}
+        if connection.heard and now - self._repeated > REPEAT_S:
+            connection.heard, self._repeated, self._sent = False, now, {}
         with self._lock:
             fresh, self._fresh = self._fresh, set()
             newest = dict(self._newest)
         if now - self._looked >= LOOK_S:
             self._looked, fresh = now, set(self._names)
-        states = {
-            self._topics.of(name): self._state_of(name, status, newest.get(name, ({}, 0)))
-            for name, status in zip(self._names, self._sensors(), strict=True)
-            if name in fresh
-        }
-        self._messages |= states
+        for name, status in zip(self._names, self._sensors(), strict=True):
+            if name in fresh:
+                values, moment = newest.get(name, ({}, None))
+                time_ns = None if moment is None else self._date(moment)
+                self._messages[self._topics.of(name)] = written(state(status, values, time_ns, boot_ns()))
         if now - self._said >= TELL_S:
             self._said, self._messages = now, self._all(connection)
-            self._sent.pop(
-                self._topics.of("status"), None
-            )  # a will that the broker published late is not left to stand
+            self._sent.pop(self._topics.of("status"), None)  # a will that came late does not stand
         waiting = {topic for topic, _ in connection.on_the_way.values()}
         for topic, message in self._messages.items():
             if message != self._sent.get(topic) and topic not in waiting and len(connection.on_the_way) < AT_ONCE:
                 connection.publish(topic, message)
                 self._sent[topic] = message
-
-    def _state_of(self, name: str, status: SensorStatus, newest: tuple[Mapping[str, float | int], int]) -> bytes:
-        sensor = {**asdict(status), "name": name}
-        wrong = next((t for t in troubles({"boot_ns": boot_ns(), "sensors": [sensor]}) if not t.quantity), None)
-        present = status.values.keys() - status.refused.keys()
-        found = {} if wrong else discovery.state(newest[0], self._date(newest[1]), present)
-        refused = next((refusal.why for refusal in status.refused.values()), "no reading yet")
-        problem = (wrong.why or "no reading any more") if wrong else refused
-        return written(found or {"problem": short(problem)})
 
     def _all(self, connection: Connection) -> dict[str, bytes]:
         """The messages of every topic; empty ones for those of an earlier configuration, until they are gone."""
@@ -221,14 +200,12 @@ class Publisher(Loop):
             "clock_good": bool((snapshot.get("clock") or {}).get("good")),
             "last_delivery": None if delivered_ns is None else rfc3339(delivered_ns),
         }
-        config = discovery.config(topics, self._told()["sensors"], self._kept.entities)
+        device = config(topics, self._told()["sensors"], self._kept.entities)
         states = {topic: self._messages[topic] for topic in map(topics.of, self._names)}
-        found = {topics.config: written(config)} if self.settings.discovery else {}
+        found = {topics.config: written(device)} if self.settings.discovery else {}
         found |= {**states, topics.of("agent"): written(agent), topics.of("status"): ONLINE}
-        waiting = {topic for topic, _ in connection.on_the_way.values()}
-        gone = {topic for topic in self._kept.topics if topic not in found}
-        self._kept.remove(
-            {t for t in gone if self._sent.get(t) == b"" and t not in waiting | connection.refused.keys()}
-        )
-        self._kept.add(found, config["components"] if self.settings.discovery else ())
-        return {**dict.fromkeys(gone, b""), **found}
+        undone = {topic for topic, _ in connection.on_the_way.values()} | connection.refused.keys()
+        gone = {topic for topic, message in self._sent.items() if message == b"" and topic not in undone}
+        kept = [topic for topic in self._kept.topics if topic not in gone]
+        self._kept.change([*kept, *found], [*self._kept.entities, *device["components"]])
+        return {**dict.fromkeys(self._kept.topics, b""), **found}

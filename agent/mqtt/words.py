@@ -10,28 +10,25 @@ from agent.config.settings import MqttSettings
 SILENT = "{}:{} takes the connection and says nothing: is it a broker, and does it hang?"
 TAKEN = "{}:{} ends each connection soon after it is made: does another agent have this device id?"
 UNACKNOWLEDGED = "{}:{} does not acknowledge what it is sent: does it hang?"
+_NAME = "{0} cannot be resolved: is it spelled right, is the network up? An address works too"
+_CERTIFICATE = (
+    "the certificate of {0}:{1} is refused ({2.verify_message}): mqtt.host must be the name that it was made for, "
+    "mqtt.ca_file the certificate of an authority of your own, and this board's clock right"
+)
+_FAILURES: tuple[tuple[type[Exception], str], ...] = (
+    (socket.gaierror, _NAME),
+    (UnicodeError, _NAME),
+    (ConnectionRefusedError, "{0}:{1} refuses connections: does the broker run, and not for its own machine alone?"),
+    (ssl.SSLCertVerificationError, _CERTIFICATE),
+    (ssl.SSLError, "{0}:{1} does not speak TLS: 8883 is the usual port with TLS, 1883 without"),
+    (TimeoutError, "{0}:{1} does not answer: is the broker on, is a firewall between?"),
+    (Exception, "{0}:{1} is not reached ({2}): is there a network, is TLS as the broker has it?"),
+)
 
 
 def failure(error: Exception, settings: MqttSettings) -> str:
     """Of an attempt to connect."""
-    host, port = settings.place
-    where = f"{host}:{port}"
-    if isinstance(error, socket.gaierror | UnicodeError):
-        return f"{host} cannot be resolved: is it spelled right, is the network up? An address works too"
-    if isinstance(error, ConnectionRefusedError):
-        return f"{where} refuses connections: does the broker run, on this port, and not for its own machine alone?"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        what = "set mqtt.ca_file to the certificate of its authority in PEM"
-        if error.verify_code in (62, 64):  # X509_V_ERR_HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH
-            what = "mqtt.host must be the name that it was made for"
-        elif error.verify_code in (9, 10):
-            what = "is this board's clock right? Else renew it on the broker"
-        return f"the certificate of {where} is refused ({error.verify_message}): {what}"
-    if settings.tls and isinstance(error, ssl.SSLError | ConnectionResetError):
-        return f"{where} does not speak TLS: 8883 is the usual port with TLS, 1883 without"
-    if isinstance(error, TimeoutError):
-        return f"{where} does not answer: is the broker on, is a firewall between?"
-    return f"{where} is not reached ({getattr(error, 'strerror', None) or error}): is there a network?"
+    return next(text for kind, text in _FAILURES if isinstance(error, kind)).format(*settings.place, error)
 
 
 def refusal(reason: str, settings: MqttSettings) -> str:
@@ -45,9 +42,8 @@ def refusal(reason: str, settings: MqttSettings) -> str:
 
 def ending(reason: str, settings: MqttSettings, *, answered: bool) -> str:
     """Of a connection that ended, and of one that the broker never answered."""
-    host, port = settings.place
+    where = ":".join(map(str, settings.place))
     if answered:
-        why = "" if reason == "Unspecified error" else f" ({reason})"
-        return f"the connection to {host}:{port} ended{why}: it is made again"
-    way = "with TLS" if settings.tls else "without TLS"
-    return f"{host}:{port} ended the connection without an answer: is it a broker's port {way}?"
+        return f"the connection to {where} ended ({reason}): it is made again"
+    way = "with" if settings.tls else "without"
+    return f"{where} ended the connection without an answer: is it a broker's port {way} TLS?"

@@ -11,6 +11,7 @@ import jinja2
 import pytest
 
 from agent.mqtt.discovery import Topics, config, plain, rfc3339, state, written
+from agent.sensing.sensor_status import Refusal, SensorStatus
 from drivers.base import QUANTITIES
 
 RULES = json.loads((Path(__file__).parents[1] / "data" / "home-assistant.json").read_text("utf-8"))
@@ -161,6 +162,13 @@ def test_the_agents_own_state_is_read_as_it_is_meant(key, payload, value):
 
 
 MEASURED = {"Temperature": 21.5, "Humidity": 44.0, "Humidity_min": 43.0, "DewPoint": 8.7}
+NOW = 5000 * 1_000_000_000
+
+
+def said(present, time_ns=None, values=MEASURED, **changed):
+    """Of a sensor whose last reading has these quantities."""
+    status = {"values": dict.fromkeys(present, 0.0), "boot_ns": NOW, **changed}
+    return state(SensorStatus("bench", "virtual", "a sensor", 10.0, **status), values, time_ns, NOW)
 
 
 @pytest.mark.parametrize(
@@ -168,16 +176,34 @@ MEASURED = {"Temperature": 21.5, "Humidity": 44.0, "Humidity_min": 43.0, "DewPoi
     [
         ({"Temperature", "Humidity", "DewPoint"}, {"Temperature", "Humidity", "Humidity_min", "DewPoint"}),
         ({"Temperature"}, {"Temperature"}),  # with humidity go its statistics, and what was derived from it
-        ({"DewPoint"}, set()),  # of an earlier reading: nothing is measured any more
-        (set(), set()),
+        ({"DewPoint"}, {"problem"}),  # of an earlier reading: nothing is measured any more
+        (set(), {"problem"}),
     ],
 )
 def test_promise_4_what_is_no_longer_measured_is_not_shown_as_it_was(present, left):
-    assert state(MEASURED, None, present).keys() == left
+    assert said(present).keys() == left
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"failing_since_boot_ns": NOW, "problem": "nothing at 0x76"}, "nothing at 0x76"),
+        ({"failing_since_boot_ns": NOW, "problem": "a\x1b[2J\n" + "b" * 1000}, "a\ufffd[2J " + "b" * 293 + "…"),
+        ({"boot_ns": NOW - 31_000_000_000}, "no reading any more"),
+        ({"refused": {name: Refusal("out of range", NOW) for name in ("Temperature", "Humidity")}}, "out of range"),
+        ({"refused": {"reading": Refusal("it is empty", NOW)}, "values": {}}, "it is empty"),
+    ],
+)
+def test_promise_4_where_no_value_holds_the_problem_is_said(changed, why):
+    assert said(MEASURED, **changed) == {"problem": why}
+
+
+def test_a_place_that_is_measured_is_a_value():
+    assert said({"Lat", "Lon"}, values={"Lat": 50.0, "Lon": 14.4}) == {"Lat": 50.0, "Lon": 14.4}
 
 
 def test_promise_5_without_a_right_clock_no_time_is_said():
-    assert "time" not in state(MEASURED, None, {"Temperature"})
-    found = state(MEASURED, 1_790_000_000_123_456_789, {"Temperature"})
+    assert "time" not in said({"Temperature"})
+    found = said({"Temperature"}, 1_790_000_000_123_456_789)
     assert found == {"Temperature": 21.5, "time": "2026-09-21T14:13:20.123Z"}
     assert rfc3339(1_790_000_000_999_999_999) == "2026-09-21T14:13:20.999Z"
