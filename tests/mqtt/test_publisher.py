@@ -4,14 +4,21 @@ import json
 import logging
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
 from agent.config.parse import parse_settings
+from agent.doctor.finding import Patient
+from agent.doctor.server import mqtt as examined
 from agent.mqtt import publisher as publishers
 from agent.mqtt.kept import attempt
 from agent.mqtt.publisher import Publisher
 from agent.sensing.sensor_status import Refusal, SensorStatus
+from agent.status.health_rules import failing, problems
+from agent.status.metrics import exposition
+from agent.status.page import render
+from agent.status.words import rows
 from agent.util.loops import LoopThread
 from drivers.base import boot_ns
 from tests.mqtt.brokers import FakeBroker, wait_for
@@ -370,3 +377,28 @@ def test_what_a_broker_should_not_say_ends_the_connection_at_most(world, broker,
         one.take(float(number))
     broker.published.clear()
     wait_for(lambda: broker.of("iot/pi-1/status") and temperatures(broker)[-1:] == [4.0])
+
+
+def test_status_metrics_and_page_say_how_it_is_and_healthz_does_not_fail_for_it():
+    now = boot_ns()
+    state = {"broker": "broker:1883", "state": "failing", "since_boot_ns": now - 90 * SECOND, "published": 1234}
+    found = snapshot(now, mqtt={**state, "error": "broker:1883 does not answer"})
+    assert ("MQTT", "broker:1883, failing for 90 s, 1,234 messages published") in rows(found)
+    assert "MQTT: broker:1883 does not answer" in problems(found)
+    assert failing(found, 0) == failing(snapshot(now), 0)
+    text = exposition(found).decode()
+    assert "\niot_agent_mqtt_connected 0.0\n" in text
+    assert "\niot_agent_mqtt_published_total 1234.0\n" in text
+    page = render(found, {}, 300)
+    assert "MQTT: broker:1883 does not answer" in page
+    without = snapshot(now, mqtt=None)
+    assert "mqtt" not in exposition(without).decode()
+    assert "MQTT" not in dict(rows(without))
+
+
+def test_the_doctor_repeats_what_the_running_agent_has_against_it(broker):
+    running = {"device_id": "pi-1", "mqtt": {"error": "the broker does not let iot write"}}
+    patient = Patient(Path("agent.toml"), Path("state"), settings=settings(broker.port), running=running)
+    (found,) = examined(patient)
+    assert (found.verdict, running["mqtt"]["error"] in found.seen) == ("warning", True)
+    assert list(examined(Patient(Path("agent.toml"), Path("state"), settings=None, running=running))) == []
