@@ -90,11 +90,11 @@ class Connection:
             if settings.tls:
                 client.tls_set_context(_trust(settings.ca_file))
             client.connect(*settings.place, KEEPALIVE_S, properties=None if old_protocol else limits)
+            client.loop_start()  # which needs loopback
         except CredentialsError as error:
             raise MqttError(str(error)) from error
         except (OSError, ValueError) as error:
             raise MqttError(failure(error, settings)) from error
-        client.loop_start()
         self._client: paho.Client | None = client
 
     def opened(self, seconds: float) -> bool:
