@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
+from agent.cli.run import check
 from agent.config.parse import parse_settings
 from agent.doctor.finding import Patient
 from agent.doctor.server import mqtt as examined
@@ -101,3 +103,28 @@ def test_without_paho_everybody_is_told_what_to_install(monkeypatch):
 def test_without_mqtt_paho_is_not_imported():
     program = "import sys, agent.service, agent.doctor.doctor, agent.cli.register; sys.exit('paho' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "said"),
+    [
+        ("s3same-open", 0o644, "mqtt.password_file: {} can be read by others: chmod o-rwx"),
+        ("", 0o640, "mqtt.password_file: {} does not hold a secret"),
+        (None, 0, "mqtt.password_file = '{}': there is no such file (yet)"),
+        ("s3same-open", 0o640, "is right"),
+    ],
+)
+def test_check_looks_at_the_passwords_file_and_shows_nothing_of_it(tmp_path, text, mode, said):
+    password, config = tmp_path / "mqtt.password", tmp_path / "agent.toml"
+    if text is not None:
+        password.write_text(text)
+        password.chmod(mode)
+    config.write_text(
+        '[[sensor]]\ndriver = "virtual"\n[influxdb]\nurl = "http://i"\norg = "o"\nbucket = "b"\ntoken = "t1"\n'
+        f'[mqtt]\nhost = "broker.local"\nusername = "iot"\npassword_file = "{password}"\n'
+    )
+    config.chmod(0o600)
+    done = CliRunner().invoke(check, ["--config", str(config)])
+    assert said.format(password) in done.output
+    assert done.exit_code == (78 if "password_file: " in said else 0)
+    assert "s3same-open" not in done.output
