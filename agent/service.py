@@ -179,8 +179,6 @@ class Service:
         before, self.settings, self._parts = self.settings, settings, Parts()
         self.device_id = device_id(settings.device.id, self.state_dir)
         sensors = self._measure(core, drivers)  # first of all: what follows may wait for network and disk
-        if old.mqtt and (settings.mqtt is None or settings.mqtt.place != old.mqtt.settings.place):
-            old.mqtt.leaves = True
         _end(old.others)
         core.buffer.configure(settings.buffer)
         core.clock.configure(settings.clock.trust, round(settings.clock.max_error * 1e9))

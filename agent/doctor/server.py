@@ -10,7 +10,7 @@ from agent.delivery.trial import try_out
 from agent.doctor.config import device_id
 from agent.doctor.finding import Finding, Patient, failed, failed_by, ok, skipped, warning
 from agent.doctor.network import host_and_port
-from agent.mqtt.kept import attempt
+from agent.mqtt.broker import attempt
 from agent.registration.answers import (
     UNKNOWN_HERE,
     IndistinctError,
@@ -136,8 +136,9 @@ def mqtt(patient: Patient) -> Iterator[Finding]:
     said = ((patient.running or {}).get("mqtt") or {}).get("error")
     login = f" and the login of {settings.username}" if settings.username else ""
     try:
-        with attempt(settings, device):
-            seen = f"{host}:{port} takes the connection{login}"
-            yield warning(name, f"{seen}; the running agent says: {said}") if said else ok(name, seen)
+        attempt(settings, device, {})
     except AgentError as error:
         yield failed_by(name, error, "mend [mqtt]")
+    else:
+        seen = f"{host}:{port} takes the connection{login}"
+        yield warning(name, f"{seen}; the running agent says: {said}") if said else ok(name, seen)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +26,16 @@ ONLINE, OFFLINE = b"online", b"offline"
 _UNITS = {"%RH": "%"}  # as Home Assistant spells them
 _STATISTIC = f"({'|'.join(STATISTICS)})$"
 _NAME = "iot-edge-agent"
+# fmt: off
+_DIAGNOSTICS: Mapping[str, Mapping[str, str]] = {  # of the message `agent`; null becomes None: unknown
+    "pending": {"platform": "sensor", "name": "Backlog", "unit_of_measurement": "points", "state_class": "measurement",
+                "value_template": "{{ value_json.pending }}"},
+    "last_delivery": {"platform": "sensor", "name": "Last delivery", "device_class": "timestamp",
+                      "value_template": "{{ value_json.last_delivery }}"},
+    "clock_good": {"platform": "binary_sensor", "name": "Clock is right",
+                   "value_template": "{{ 'ON' if value_json.clock_good else 'OFF' }}"},
+}
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,17 @@ def state(
     return found if time_ns is None else {**found, "time": rfc3339(time_ns)}
 
 
+def agent(snapshot: Mapping[str, Any], date: Callable[[int], int | None]) -> dict[str, Any]:
+    """Of the agent itself, from its own snapshot."""
+    last = (snapshot.get("delivery") or {}).get("last_success_boot_ns")
+    delivered_ns = None if last is None else date(last)
+    return {
+        "pending": (snapshot.get("ledger") or {}).get("pending", 0),
+        "clock_good": bool((snapshot.get("clock") or {}).get("good")),
+        "last_delivery": None if delivered_ns is None else rfc3339(delivered_ns),
+    }
+
+
 def rfc3339(time_ns: int) -> str:
     """Unix nanoseconds in UTC, to the millisecond."""
     return datetime.fromtimestamp(time_ns // 1_000_000 / 1000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
@@ -87,13 +108,12 @@ def config(topics: Topics, sensors: Iterable[Mapping[str, Any]], known: Iterable
     found: dict[str, Any] = {}
     for sensor in sensors:
         statistics = STATISTICS if sensor["report"] == "mean_min_max" else ()
-        names = [name + end for name in sensor["quantities"] for end in ("", *statistics)]
-        for field in names:
-            entity = _quantity(topics, sensor["name"], field)
-            entity["name"] = label(field) if len(sensors) == 1 else f"{sensor['name']} {label(field)}"
-            entity["availability"].insert(0, status)
-            found[f"{plain(sensor['name'])}_{field}"] = entity
-    found |= _diagnostics(topics)
+        for field in (name + end for name in sensor["quantities"] for end in ("", *statistics)):
+            name = label(field) if len(sensors) == 1 else f"{sensor['name']} {label(field)}"
+            found[f"{plain(sensor['name'])}_{field}"] = {"name": name, **_quantity(topics, sensor["name"], field)}
+    common = {"state_topic": topics.of("agent"), "entity_category": "diagnostic"}
+    for key, own in _DIAGNOSTICS.items():
+        found[f"agent_{key}"] = {**common, **own, "unique_id": f"{topics.device}//{key}"}
     device = {"identifiers": [f"{_NAME}/{topics.device}"], "name": topics.device, "model": _NAME}
     return {
         "device": {**device, "sw_version": __version__},
@@ -112,30 +132,13 @@ def _quantity(topics: Topics, sensor: str, field: str) -> dict[str, Any]:
         "unique_id": f"{topics.device}/{sensor}/{field}",
         "state_topic": topic,
         "value_template": f"{{{{ (value_json | default({{}})).{field} | default('None') }}}}",
-        "availability": [{"topic": topic, "value_template": there}],
+        "availability": [{"topic": topics.of("status")}, {"topic": topic, "value_template": there}],
         "availability_mode": "all",
+        "enabled_by_default": not field.endswith(STATISTICS),
     }
     if quantity is not None:
         entity["unit_of_measurement"] = _UNITS.get(quantity.unit, quantity.unit)
         entity["suggested_display_precision"] = quantity.decimals
-        if quantity.unit != "°":  # a mean of places is nowhere
-            entity["state_class"] = "measurement"
-        if quantity.device_class:
-            entity["device_class"] = quantity.device_class
-    if field.endswith(STATISTICS):
-        entity["enabled_by_default"] = False
+        entity |= {"state_class": "measurement"} if quantity.unit != "°" else {}  # a mean of places is nowhere
+        entity |= {"device_class": quantity.device_class} if quantity.device_class else {}
     return entity
-
-
-def _diagnostics(topics: Topics) -> dict[str, Any]:
-    """Of the message `agent`."""
-    common = {"state_topic": topics.of("agent"), "entity_category": "diagnostic"}
-    own = {
-        "pending": {"platform": "sensor", "name": "Backlog", "unit_of_measurement": "points"},
-        "last_delivery": {"platform": "sensor", "name": "Last delivery", "device_class": "timestamp"},
-        "clock_good": {"platform": "binary_sensor", "name": "Clock is right"},
-    }
-    own["pending"] |= {"state_class": "measurement", "value_template": "{{ value_json.pending }}"}
-    own["last_delivery"]["value_template"] = "{{ value_json.last_delivery }}"  # null becomes None: unknown
-    own["clock_good"]["value_template"] = "{{ 'ON' if value_json.clock_good else 'OFF' }}"
-    return {f"agent_{key}": {**common, **more, "unique_id": f"{topics.device}//{key}"} for key, more in own.items()}

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.config.settings import MqttSettings, Settings
-from agent.mqtt.connection import CONNECT_S, Connection, MqttError, client_id
+from agent.config.settings import Settings
+from agent.mqtt.broker import attempt
 from agent.mqtt.discovery import Topics
-from agent.mqtt.words import SILENT, UNACKNOWLEDGED
 from agent.util.atomic import read_regular, write_atomic
 from agent.util.checked import seal, unseal
-
-FILE = "mqtt.json"
 
 
 @dataclass(slots=True)
@@ -30,7 +27,7 @@ class Kept:
     @classmethod
     def of(cls, folder: Path) -> Kept:
         """As the file has it; what cannot be read is as good as none."""
-        kept = cls(folder / FILE)
+        kept = cls(folder / "mqtt.json")
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             found = unseal(read_regular(kept.path))
             kept.topics, kept.entities = list(found["topics"]), list(found["entities"])
@@ -50,25 +47,7 @@ def withdraw(settings: Settings, device_id: str, folder: Path) -> None:
     kept.
     """
     assert settings.mqtt is not None
-    topics = Topics(settings.mqtt.topic, device_id)
-    names = [sensor.name or sensor.driver for sensor in settings.sensor]
-    kept = Kept.of(folder)
-    with attempt(settings.mqtt, device_id) as connection:
-        empty = dict.fromkeys([topics.config, *kept.topics, *map(topics.of, (*names, "agent", "status"))], b"")
-        if left := connection.publish_all(empty, 2 * CONNECT_S):
-            raise MqttError(connection.refused.get(left[0], UNACKNOWLEDGED.format(*settings.mqtt.place)))
-        kept.change((), ())
-
-
-@contextlib.contextmanager
-def attempt(settings: MqttSettings, device_id: str) -> Iterator[Connection]:
-    """A short connection beside a running agent's. Raises MqttError where the broker takes none."""
-    for old_protocol in (False, True):
-        connection = Connection(settings, f"{client_id(device_id)}-once", old_protocol=old_protocol)
-        with contextlib.closing(connection):
-            if connection.opened(CONNECT_S):
-                yield connection
-                return
-            if not connection.too_old:
-                break
-    raise MqttError(connection.ended or SILENT.format(*settings.place))
+    topics, kept = Topics(settings.mqtt.topic, device_id), Kept.of(folder)
+    names = [*(sensor.name or sensor.driver for sensor in settings.sensor), "agent", "status"]
+    attempt(settings.mqtt, device_id, dict.fromkeys([topics.config, *kept.topics, *map(topics.of, names)], b""))
+    kept.change((), ())

@@ -247,6 +247,11 @@ def _late(causes: list[BaseException]) -> Literal["connection", "answer"] | None
     return "connection" if any(isinstance(cause, ConnectTimeoutError) for cause in causes) else "answer"
 
 
+def why(error: BaseException, seconds: float) -> str:
+    """Of an error of a connection that had so long."""
+    return _describe(list(_causes(error)), seconds)
+
+
 def _describe(causes: list[BaseException], seconds: float) -> str:
     """What went wrong in one line, in an administrator's words, the same for the same cause; and what to look at."""
     if any(isinstance(cause, ProxyError) for cause in causes):
@@ -259,6 +264,8 @@ def _describe(causes: list[BaseException], seconds: float) -> str:
     text = f"{type(last).__name__}: {_OBJECT.sub('', words)}".removesuffix(": ")
     if _ASKS.search(text):
         return short(f"TLS failed ({text}): if the server asks for a certificate, set client_cert and client_key")
+    if "WRONG_VERSION_NUMBER" in text or "RECORD_LAYER_FAILURE" in text:
+        return short(f"no TLS there ({text}): is the port right, and is it one with TLS?")
     if any(isinstance(cause, ssl.SSLError | SSLError) for cause in causes):
         return short(f"TLS failed ({text}): for a certificate authority of your own set ca_file")
     if isinstance(last, ConnectionRefusedError):

@@ -75,7 +75,8 @@ def listening(port):
 
 class FakeBroker:
     """Speaks as much of MQTT as a client that publishes needs. `acknowledges`, `knows_5`, `reads` (while it is set):
-    what it does; `published`: (topic, payload) as they came, over all connections; `answer`: the reason of a CONNACK.
+    what it does; `published`: (topic, payload) as they came, over all connections; `answer`: the reason of a CONNACK;
+    `farewells`: those of a DISCONNECT.
     """
 
     def __init__(self):
@@ -84,7 +85,7 @@ class FakeBroker:
         self.reads = threading.Event()
         self.reads.set()
         self.answer = 0
-        self.published, self.connects, self.open = [], [], []
+        self.published, self.farewells, self.connects, self.open = [], [], [], []
         self.server = socket.create_server(("127.0.0.1", 0))
         self.port = self.server.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -147,4 +148,5 @@ class FakeBroker:
                 elif kind == 12:
                     connection.sendall(b"\xd0\x00")
                 elif kind == 14:
+                    self.farewells.append(body[0] if body else 0)
                     return

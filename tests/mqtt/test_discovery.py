@@ -74,7 +74,7 @@ def test_every_quantity_and_statistic_of_the_table_keeps_home_assistants_rules(r
         entity = found[f"bench_{name}"]
         assert entity["name"] == quantity.shown
         assert entity.get("device_class", "") == quantity.device_class
-        assert "enabled_by_default" not in entity
+        assert entity["enabled_by_default"] is True
         if report == "mean_min_max":
             assert found[f"bench_{name}_min"]["enabled_by_default"] is False
 

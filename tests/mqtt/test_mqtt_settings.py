@@ -11,7 +11,7 @@ from agent.cli.run import check
 from agent.config.parse import parse_settings
 from agent.doctor.finding import Patient
 from agent.doctor.server import mqtt as examined
-from agent.mqtt.connection import Connection, MqttError
+from agent.mqtt.broker import Broker, MqttError
 from agent.util.errors import ConfigError
 
 TABLES = {"influxdb": {"url": "http://127.0.0.1:9", "org": "o", "bucket": "b", "token": "token-1"}}
@@ -95,7 +95,7 @@ def test_without_paho_everybody_is_told_what_to_install(monkeypatch):
     found = settings()
     assert any("pip install 'iot-edge-agent[mqtt]'" in text for text in found.warnings)  # check, doctor, status
     with pytest.raises(MqttError, match="pip install"):  # the log, and `status` again
-        Connection(found.mqtt, "id")
+        Broker(found.mqtt, "id")
     (finding,) = examined(Patient("agent.toml", "state", settings=found, running={"device_id": "pi-1"}))
     assert (finding.verdict, "pip install" in finding.remedy) == ("failed", True)
 
