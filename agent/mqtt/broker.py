@@ -41,8 +41,8 @@ class MqttError(AgentError):
 class Broker:
     """One thread makes it, which may take as long as the network does, and owns it; MqttError where it cannot be made.
 
-    `changed` is called in paho's thread when anything did. `heard`: a message of the topic `listen` came. `refused`: why
-    the broker did not take a message.
+    `changed` is called in paho's thread when anything did. `heard`: a message of the topic `listen` came; `refused`:
+    why the broker did not take a message.
     """
 
     def __init__(
@@ -146,7 +146,8 @@ class Broker:
         if reason.is_failure:
             topic = next((topic for topic, (message, _) in list(self._sent.items()) if message.mid == mid), "a topic")
             who = self._settings.username or "a client without a login"
-            self.refused = self.refused or f"the broker does not let {who} write to {topic} ({reason}): see its access list"
+            text = f"the broker does not let {who} write to {topic} ({reason}): see its access list"
+            self.refused = self.refused or text
         else:
             self.acknowledged += 1
         self._changed()

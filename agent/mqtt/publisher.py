@@ -105,9 +105,7 @@ class Publisher(Loop):
     def _connect(self) -> None:
         will, birth = (self._topics.of("status"), OFFLINE), BIRTH if self._settings.discovery else ""
         try:
-            self._broker = Broker(
-                self._settings, self._topics.device, will=will, listen=birth, changed=self.wakeup.set
-            )
+            self._broker = Broker(self._settings, self._topics.device, will=will, listen=birth, changed=self.wakeup.set)
         except MqttError as error:
             self._failed(str(error))
         self._said, self._sent = -math.inf, {}
@@ -155,7 +153,8 @@ class Publisher(Loop):
         config = discovery.config(topics, self._told()["sensors"], self._kept.entities)
         found = {topics.config: written(config)} if self._settings.discovery else {}
         found |= {topic: self._messages[topic] for topic in map(topics.of, self._names)}
-        found |= {topics.of("agent"): written(discovery.agent(self._snapshot(), self._date)), topics.of("status"): ONLINE}
+        found[topics.of("agent")] = written(discovery.agent(self._snapshot(), self._date))
+        found[topics.of("status")] = ONLINE
         gone = {topic for topic, message in self._sent.items() if message == b"" and topic not in waiting}
         kept = [topic for topic in self._kept.topics if topic not in gone]
         self._kept.change([*kept, *found], [*self._kept.entities, *config["components"]])
