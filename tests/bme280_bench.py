@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import drivers.i2c
 from drivers.base import options_for
 from drivers.bme280 import Bme280
 from drivers.chip import Chip, Image
@@ -34,7 +33,6 @@ class Bench:
         self.bus = FakeBus({0x77: self.chip} if chips is None else chips, self.time)
         connect(patch, self.bus)
         patch.setattr("adafruit_bme280.basic.sleep", lambda _: None)  # after a reset of the copy it works on
-        drivers.i2c._claimed.clear()  # an earlier bench may not have closed its driver
         kind_options = options_for(Bme280, options)
         self.driver = Bme280(kind_options, clock=self.time.clock, sleep=self.time.sleep)
 

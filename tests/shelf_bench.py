@@ -3,7 +3,6 @@
 import sys
 from types import SimpleNamespace
 
-import drivers.i2c
 from drivers.adafruit_row import imported
 from drivers.base import load, options_for
 from tests.fake_blinka import FakeBus, FakeTime, connect
@@ -29,7 +28,6 @@ class Shelf:
         self.chip = make(self.time.clock)
         self.bus = FakeBus({place: self.chip}, self.time)
         connect(patch, self.bus)
-        drivers.i2c._claimed.clear()  # an earlier bench may not have closed its driver
         kind = kind or load(name)
         self.driver = kind(options_for(kind, options), clock=self.time.clock, sleep=self.time.sleep)
         imported(self.driver.row)
