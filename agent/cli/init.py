@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,12 +20,13 @@ from agent.cli.options import SYSTEM_CONFIG, Context, Duration, common_options
 from agent.config.units import format_duration
 from agent.util import service
 from agent.util.errors import AgentError
+from agent.util.proxy import is_loopback
 from agent.util.questions import Checked, ask, place
+from agent.util.secret import Secret
 from agent.util.text import read_text
 
 HEAD = "# Made by iot-agent init. Every key, its default and what it is for: iot-agent config\n"
 MAX_KEY = 65_536  # characters
-LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 @click.command()
@@ -102,8 +105,8 @@ def _target(config: Path, given: dict[str, Any]) -> Target:
     url = given[kind]
     if kind == "center":
         file = config.absolute().with_name("enrollment.key")
-        asked = "" if urlsplit(url).hostname in LOOPBACK else "Enrollment key (Enter: it asks for none)"
-        secret = _secret(given["key_file"], asked, "")
+        asks = given["key_file"] is not None or not _lists_for_everybody(url)
+        secret = _secret(given["key_file"], "Enrollment key (Enter: it asks for none)" if asks else "", "")
         text = f"[center]\nurl = {_quoted(url)}\n"
         return Target(text + (f"enrollment_key_file = {_quoted(str(file))}\n" if secret else ""), url, file, secret)
     org = given["org"] or ask("--org", "Organization")
@@ -112,6 +115,20 @@ def _target(config: Path, given: dict[str, Any]) -> Target:
     secret = _secret(given["key_file"], "Token that may write to it", None)
     text = f"[influxdb]\nurl = {_quoted(url)}\norg = {_quoted(org)}\nbucket = {_quoted(bucket)}\n"
     return Target(f"{text}token_file = {_quoted(str(file))}\n", url, file, secret)
+
+
+def _lists_for_everybody(url: str) -> bool:
+    """Whether a center on this machine needs no key: one that has a password lists its devices for administrators."""
+    from agent.registration.answers import RegistrationError  # noqa: PLC0415 - requests
+    from agent.registration.client import CenterClient  # noqa: PLC0415 - requests
+
+    if not (sys.stdin.isatty() and is_loopback(urlsplit(url).hostname or "")):
+        return False
+    try:
+        with contextlib.closing(CenterClient(url, Secret(""))) as center:
+            return center.ask("GET", "/api/devices?limit=1").status == HTTPStatus.OK
+    except RegistrationError:
+        return False
 
 
 def _secret(file: Path | None, prompt: str, default: str | None) -> str:

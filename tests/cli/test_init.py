@@ -167,6 +167,14 @@ def test_at_a_terminal_it_asks_four_questions(tmp_path):
     assert settings.named.isdisjoint({"sensor[0].interval"})
 
 
+@pytest.mark.parametrize(("status", "typed"), [(401, ["SECRET-KEY", "virtual"]), (200, ["virtual"])])
+def test_of_a_center_on_this_machine_the_key_is_asked_where_it_wants_one(tmp_path, httpserver, status, typed):
+    httpserver.expect_request("/api/devices", method="GET").respond_with_json([], status)
+    said, code = answered(tmp_path, ["center", httpserver.url_for("").rstrip("/"), *typed])
+    assert code == 0, said
+    assert ("Enrollment key" in said) == (tmp_path / "enrollment.key").exists() == (status == 401)
+
+
 def test_a_wrong_answer_is_asked_for_again_and_keeps_the_others(tmp_path):
     answers = ["centre", "center", "center.lan", "http://center.lan:5000", "", "", "vitual", "virtual"]
     said, code = answered(tmp_path, answers)
