@@ -183,13 +183,20 @@ def _ask(prompt: str) -> str:
 @click.option("--clear", is_flag=True, help="No password any more: loopback only.")
 def password(settings: Settings, *, clear: bool) -> None:
     """Set the administrator's password, asked for or read from standard input."""
-    from center.security import hash_password  # noqa: PLC0415 - as above
-
     with opened(settings) as center:
-        try:
-            hashed = None if clear else hash_password(Secret(_ask("New password")))
-        except ValueError as error:
-            raise SettingsError(str(error)) from error
-        center.registry.set_password_hash(hashed)
+        center.registry.set_password_hash(None if clear else _hashed())
     cleared = "the password is cleared; a running center lets nobody in until it is started again"
     click.echo(cleared if clear else "the password is set; earlier logins have ended")
+
+
+def _hashed() -> str:
+    """Of a password that is long enough: at a terminal it is asked for again."""
+    from center.security import MIN_PASSWORD, hash_password  # noqa: PLC0415 - as above
+
+    while True:
+        try:
+            return hash_password(Secret(_ask(f"New password, of at least {MIN_PASSWORD} characters")))
+        except ValueError as error:
+            if not sys.stdin.isatty():
+                raise SettingsError(str(error)) from error
+            click.echo(f"Error: {error}", err=True)

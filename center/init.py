@@ -29,11 +29,13 @@ HEAD = "# Made by iot-center init. Every key, its default and what it is for: io
 
 
 def _address(host: str) -> str:
-    """What can be listened on. ValueError for a name that is none."""
+    """What can be listened on, as serve will. ValueError for what is none, or another machine's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.getaddrinfo(host, None)
+        socket.create_server((host, 0), family=family).close()
     except (OSError, UnicodeError):
-        raise ValueError(f"{host!r} is no address: 127.0.0.1 for this machine only, 0.0.0.0 for the network") from None
+        meant = "127.0.0.1 for it alone, 0.0.0.0 for the network"
+        raise ValueError(f"{host!r} is no address of this machine: {meant}") from None
     return host
 
 
@@ -150,15 +152,18 @@ def _run(config: Path, command: str) -> None:
     if user:
         environment["STATE_DIRECTORY"] = SYSTEM_DATA
     sys.stdout.flush()
-    done = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-m", "center", command, "--config", str(config)],
-        env=environment,
-        user=user.pw_uid if user else None,
-        group=user.pw_gid if user else None,
-        extra_groups=[] if user else None,
-        check=False,
-    )
-    if done.returncode:
+    try:
+        code = subprocess.run(  # noqa: S603 - our own program
+            [sys.executable, "-m", "center", command, "--config", str(config)],
+            env=environment,
+            user=user.pw_uid if user else None,
+            group=user.pw_gid if user else None,
+            extra_groups=[] if user else None,
+            check=False,
+        ).returncode
+    except KeyboardInterrupt:  # instead of a password, say: what is written needs it all the same
+        code = 1
+    if code:
         call = f"iot-center {command}{_option(config)}"
         raise SettingsError(f"{config} is written, but {call} failed: mend it, and call that again")
 

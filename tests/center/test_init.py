@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from center.cli import main
 from center.settings_files import load
+from tests.terminal import answered
 
 PASSWORD = "correct horse battery"
 
@@ -66,6 +67,7 @@ def test_on_the_network_it_sets_the_password_and_says_how_a_device_gets_its_key(
             "--token-file no cannot be read: No such file",
         ),
         (("--embedded", "--host", "no such host"), "'no such host' is no address"),
+        (("--embedded", "--host", "1"), "'1' is no address of this machine"),
     ],
 )
 def test_what_is_missing_or_wrong_is_named_and_nothing_is_written(tmp_path, options, words):
@@ -84,6 +86,26 @@ def test_a_step_that_failed_is_named_so_that_it_can_be_called_again(tmp_path):
     )
     assert said.returncode == 78
     assert "c.toml is written, but iot-center setup --config c.toml failed" in said.stderr
+
+
+def test_a_password_that_is_too_short_is_asked_for_again_at_a_terminal(tmp_path):
+    command = [sys.executable, "-m", "center", "init", "--embedded", "--host", "0.0.0.0", "--config", "center.toml"]
+    answers = ["short", "short", PASSWORD, PASSWORD]
+    said, code = answered(command, tmp_path, answers, XDG_STATE_HOME=str(tmp_path / "state"))
+    assert code == 0, said
+    assert "a password has at least 10 characters" in said
+    assert "the password is set" in said
+
+
+def test_who_breaks_off_is_told_what_is_written_and_what_it_needs(tmp_path, monkeypatch):
+    def broken_off(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "run", broken_off)
+    options = ["--embedded", "--host", "0.0.0.0", "--config", str(tmp_path / "center.toml")]
+    said = CliRunner().invoke(main, ["init", *options])
+    assert said.exit_code == 78
+    assert f"center.toml is written, but iot-center password --config {tmp_path}" in said.stderr
 
 
 def test_the_unit_of_a_wheel_starts_the_python_it_is_installed_in():

@@ -1,9 +1,6 @@
 """`iot-agent config`, `init` and `install-service`: from a wheel to a configuration that is right."""
 
 import os
-import pty
-import select
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -19,6 +16,7 @@ from agent.util import service
 from center.settings_files import load
 from drivers.base import SensorError
 from drivers.scan import Bus, FoundChip, Sensor
+from tests import terminal
 
 
 def init(*arguments):
@@ -137,23 +135,7 @@ def test_what_the_scan_finds_is_taken_and_a_sensor_that_does_not_answer_is_said(
 
 
 def answered(folder, answers):
-    """What `init` says at a terminal where these are typed, and its exit code."""
-    terminal, theirs = pty.openpty()
-    command = [sys.executable, "-m", "agent.cli", "init", "--config", "agent.toml"]
-    environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "TERM": "dumb"}
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder, env=environment) as process:
-        os.close(theirs)
-        said, asked = b"", 0
-        while select.select([terminal], [], [], 60)[0]:
-            try:
-                said += os.read(terminal, 4096)
-            except OSError:  # how a terminal tells that nobody has it open any more
-                break
-            if asked < len(answers) and said.rstrip(b" ").endswith(b":"):
-                os.write(terminal, answers[asked].encode() + b"\n")
-                said, asked = said + b" ", asked + 1
-    os.close(terminal)
-    return said.decode(), process.returncode
+    return terminal.answered([sys.executable, "-m", "agent.cli", "init", "--config", "agent.toml"], folder, answers)
 
 
 def test_at_a_terminal_it_asks_four_questions(tmp_path):
