@@ -40,6 +40,8 @@ def enroll(
 ) -> None:
     """Make an enrollment key: devices need one to register with a center that is not on their own machine."""
     lasts = duration("--expires", expires)
+    if lasts == 0:
+        raise SettingsError(f"--expires {expires}: that key would be over at once")
     with contextlib.ExitStack() as stack:
         file = None
         if output and not (show or revoke):

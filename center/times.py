@@ -55,7 +55,10 @@ def parse_time(text: str, now: int) -> int:
 def parse_every(text: str) -> int:
     """Nanoseconds of a duration like `10s`, `5m`, `1h`, `30d`, `1w`, `1y`, of 292 years at most. Else ValueError."""
     match = re.fullmatch(r"(\d{1,4})\s*y", text.strip())
-    seconds = int(match[1]) * YEAR_S if match else parse_duration(text)
+    try:
+        seconds = int(match[1]) * YEAR_S if match else parse_duration(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a duration: write 10s, 5m, 1h, 30d, 1w or 1y") from None
     if seconds * 1e9 > MAX_TIME:
         raise ValueError(f"{text!r} is too long: at most 292y")
     return round(seconds * 1_000_000_000)

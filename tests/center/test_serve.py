@@ -229,6 +229,7 @@ def test_password_and_enroll_make_a_center_for_others(tmp_path):
         assert key not in listed
         assert run(tmp_path, "enroll", *common, "--revoke", key.split(".")[0]).returncode == 0
         assert run(tmp_path, "enroll", *common, "--revoke", "none").returncode == 78
+        assert "over at once" in run(tmp_path, "enroll", *common, "--expires", "0d").stderr
     assert run(tmp_path, "check", *common).stdout.startswith("✓")
 
 
