@@ -40,6 +40,10 @@ def _service(url: Secret) -> Any:
     apprise, asset = _apprise()
     found = apprise.Apprise.instantiate(url.reveal(), asset=asset, suppress_exceptions=True)
     if found is None:
+        scheme, after, _ = url.reveal().partition("://")
+        meant = {"http": "json", "https": "jsons"}.get(scheme.lower()) if after else None
+        if meant:
+            raise RefusedError(f"for a webhook write {meant}:// in the place of {scheme}://")
         raise RefusedError("that is no address of Apprise's: see docs/alerts.md for mail, ntfy, Telegram and a webhook")
     return found
 

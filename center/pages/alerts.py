@@ -17,12 +17,15 @@ from wtforms.widgets import CheckboxInput, ListWidget
 from agent.util.secret import Secret
 from center.alerts import kept, sending
 from center.alerts.kept import GIVEN_UP, RECEIVER, SEEN, SENT, Receiver
-from center.alerts.rules import Rule, said
+from center.alerts.rules import MEASURED, Rule, said
+from center.alerts.watch import scope
 from center.context import current_center
 from center.documents import FieldsError
 from center.errors import RefusedError
 from center.pages.blueprint import administrators_only, live_page, pages
 from center.profiles import profiles
+from center.stores.telemetry import DAY_NS
+from center.times import now_ns
 from drivers.quantities import QUANTITIES
 
 WHATS = {
@@ -75,8 +78,13 @@ class ReceiverForm(FlaskForm):  # type: ignore[misc]
         [InputRequired("Paste an address of Apprise's."), Length(max=2000)],
         description="Mail: mailtos://user:password@example.org?to=me@example.org (with user and password of your mail "
         "provider, at its domain). A push on your phone: install the app ntfy, subscribe there to a topic that nobody "
-        "guesses, and write ntfy://topic. In a password @ is %40, / is %2F, # is %23. It is shown this once.",
+        "guesses, and write ntfy://topic. A webhook: jsons://example.org/path. In a password @ is %40, / is %2F, # is "
+        "%23. It is shown this once.",
     )
+
+    def validate_name(self, name: StringField) -> None:
+        if any(known.name == name.data.strip() for known in kept.receivers(current_center().registry).values()):
+            raise ValidationError(f"There is a receiver {name.data.strip()} already: give this one another name.")
 
 
 def _groups() -> list[str]:
@@ -133,9 +141,27 @@ def rule(rule_id: str) -> Any:
                 form._fields.get(name, form.name).errors = [f"{why[:1].upper()}{why[1:]}."]
         else:
             flash(f"The rule {form.name.data} is kept.", "success")
+            if why := _unmeasured(kept.rules(registry)[made]):
+                flash(why, "warning")
             return redirect(url_for("pages.alerts"))
     page = render_template("rule.html", form=form, new=new, quantities=QUANTITIES)
     return page, 400 if form.errors else 200
+
+
+def _unmeasured(rule: Rule) -> str:
+    """That a rule waits for a quantity, or a sensor, that none of its devices has: mistyped, it would for ever."""
+    center = current_center()
+    if rule.what not in MEASURED:
+        return ""
+    known = scope(rule, [device.id for device in center.registry.devices().devices], profiles(center.registry))
+    found = center.telemetry.last_values(sorted(known), since_ns=now_ns() - DAY_NS)
+    there = {(last.field, last.sensor.label) for lasts in found.values() for last in lasts}
+    if not there or any(field == rule.field and rule.sensor in {"", sensor} for field, sensor in there):
+        return ""
+    sensors = sorted({sensor for field, sensor in there if field == rule.field})
+    names = ", ".join((sensors or sorted({field for field, _ in there}))[:SHOWN])
+    what = f"{rule.field} by a sensor {rule.sensor}" if sensors else rule.field
+    return f"No device that it is about has measured {what} within a day, so it waits. Known are: {names}."
 
 
 @pages.post("/alerts/rules/<rule_id>/<any(seen,switch,delete):what>")
@@ -156,12 +182,12 @@ def change_rule(rule_id: str, what: str) -> Any:
 @pages.post("/alerts/receivers")
 @administrators_only
 def add_receiver() -> Any:
-    form = ReceiverForm()
+    registry, form = current_center().registry, ReceiverForm()
     if form.validate_on_submit():
         url = Secret(form.url.data.strip())
         try:
             receiver = Receiver(form.name.data.strip(), url, sending.check(url))
-            kept.keep_receiver(current_center().registry, secrets.token_hex(4), receiver)
+            kept.keep_receiver(registry, secrets.token_hex(4), receiver)
         except RefusedError as error:
             form.url.errors = [f"{str(error)[:1].upper()}{str(error)[1:]}."]
         else:

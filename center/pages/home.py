@@ -52,7 +52,12 @@ def _fired(center: Center) -> list[Notice]:
     unseen = kept.unseen(center.registry)
     rules = kept.rules(center.registry) if unseen else {}
     found = [
-        Notice(key.device, f"{rules[i].name}: {said(rules[i], state.value)}", "alert", state.since_ns)
+        Notice(
+            key.device,
+            " ".join(filter(None, (f"{rules[i].name}:", key.whose, said(rules[i], state.value)))),
+            "alert",
+            state.since_ns,
+        )
         for i, states in unseen.items()
         for key, state in states.items()
         if i in rules

@@ -104,6 +104,43 @@ def test_an_address_that_is_wrong_or_of_this_machine_is_refused_and_not_repeated
     assert kept.receivers(center.registry) == {}
 
 
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("https://example.org/SECRET", "For a webhook write jsons:// in the place of https://"),
+        ("me@example.org", "no address of Apprise"),
+    ],
+)
+def test_what_people_take_for_an_address_is_answered_with_what_is_one(client, url, words):
+    answer = client.post("/alerts/receivers", data={"name": "Hook", "url": url})
+    assert words in text_of(answer)
+    assert "SECRET" not in answer.text
+
+
+def test_a_second_receiver_of_a_name_is_refused_since_nobody_could_tell_them_apart(client, center):
+    for path in ("first", "second"):
+        answer = client.post("/alerts/receivers", data={"name": "Hook", "url": f"json://10.0.0.7/{path}"})
+    assert "There is a receiver Hook already" in text_of(answer)
+    assert len(kept.receivers(center.registry)) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({}, ""),
+        ({"field": "temperature"}, "has measured temperature within a day, so it waits. Known are: CO2, Humidity"),
+        ({"sensor": "bench"}, "has measured Temperature by a sensor bench within a day, so it waits."),
+        ({"what": "silent"}, ""),
+    ],
+)
+def test_a_rule_for_what_nothing_measures_is_kept_and_says_that_it_waits(client, center, pi_7, wrong, words):
+    client.post("/alerts/rules/new", data=FROST | {"threshold": "5"} | wrong)
+    text = text_of(client.get("/alerts"))
+    assert words in text
+    assert ("so it waits" in text) == bool(words)
+    assert len(kept.rules(center.registry)) == 1
+
+
 def fire(registry, device="attic", fired=1000):
     kept.keep_rule(registry, "r", {"name": "Frost", "what": "below", "field": "Temperature", "threshold": 2})
     key = Key(device, "bench (bme280)", "below Temperature")
@@ -112,7 +149,7 @@ def fire(registry, device="attic", fired=1000):
 
 def test_home_shows_what_fires_until_it_is_seen_and_again_when_it_begins_anew(client, center, pi_7):
     fire(center.registry)
-    assert "Alert attic Frost: 1.5 °C" in text_of(client.get("/"))
+    assert "Alert attic Frost: bench 1.5 °C" in text_of(client.get("/"))
     page = client.get("/alerts")
     assert "attic , bench: 1.5 °C" in text_of(page)
     client.post("/alerts/rules/r/seen", data={"until": shown(page, "until")})
