@@ -19,6 +19,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
+from agent.util.secret import Secret
+from center.alerts import kept
+from center.alerts.kept import RECEIVER, Receiver
 from center.app import serve
 from center.context import EXTENSION
 from center.pages.virtual import point_at
@@ -334,16 +337,28 @@ def test_every_page_is_for_everyone(chromium, open_center, viewport):
         assert seen.noted == []
 
 
-def test_the_longest_words_that_a_person_or_a_device_says_are_no_wider_than_a_phone(chromium, open_center):
+@pytest.mark.parametrize("viewport", [PHONE, TABLET, WIDE])
+def test_the_longest_words_that_a_person_or_a_device_says_stay_within_their_panels(chromium, open_center, viewport):
     registry, word = open_center.app.extensions[EXTENSION].registry, "W" * 64
     keep_profile(registry, "balcony", Profile(word, word, word, DeviceSettings(offset={f"{word}.Temperature": 1.0})))
     keep_told(registry, "balcony", {"version": word, "address": word, "sensors": [{"name": word, "kind": word}]})
+    key, _ = registry.make_enrollment_key(note=word)
+    kept.keep_receiver(registry, word, Receiver(word, Secret("json://x"), f"json://{word}"))
+    kept.keep_rule(registry, word, {"name": word, "what": "clock", "scope": "group", "of": word, "receivers": [word]})
+    within = """[...document.querySelectorAll(".panel")].filter(
+        (panel) => getComputedStyle(panel).overflowX === "visible" && panel.scrollWidth > panel.clientWidth + 1
+    ).map((panel) => panel.innerText.slice(0, 40))"""
     try:
-        with watching(chromium, open_center, viewport=PHONE) as seen:
-            for path in ("/devices", "/devices/balcony", "/fleet"):
-                assert seen.go(path).evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path
+        with watching(chromium, open_center, viewport=viewport) as seen:
+            for path in ("/devices", "/devices/balcony", "/fleet", "/enrollment-keys", "/alerts"):
+                page = seen.go(path)
+                assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], path
+                assert page.evaluate(within) == [], path
     finally:
         forget(registry, "balcony")
+        registry.revoke_enrollment_key(key.id)
+        kept.forget_rule(registry, word)
+        registry.keep_document(RECEIVER, word, None)
 
 
 def test_a_keyboard_reaches_the_content_the_menu_and_the_questions(chromium, open_center):
