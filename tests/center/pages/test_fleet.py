@@ -170,7 +170,7 @@ def test_a_device_is_called_by_its_name_wherever_it_is_named(client, fleet):
 
 def test_the_fleet_page_counts_and_names_those_that_need_a_look_first(client, fleet):
     page = text_of(client.get("/fleet"))
-    assert page.count("No agent told of itself within a day") == 3
+    assert page.count("No agent has told its counters within a day") == 3
     assert "Each is synchronised" not in page
 
     def health(device, **fields):
