@@ -11,7 +11,7 @@ from center.alerts.rules import said
 from center.context import Center, current_center
 from center.pages import live
 from center.pages.blueprint import is_part, live_page, pages
-from center.pages.states import Notice, health_notices, shown, stale_after_s, state_of, temperature_sparks
+from center.pages.states import WAITING_NS, Notice, health_notices, shown, stale_after_s, state_of, temperature_sparks
 from center.stores.telemetry import DAY_NS, HEALTH
 from center.times import now_ns
 from drivers.base import QUANTITIES
@@ -25,14 +25,14 @@ def home() -> str:
     """What is connected, when it was last heard of, and what needs attention."""
     center, now = current_center(), now_ns()
     registered = {d.id: d for d in center.registry.devices().devices}
-    seen = {i: at for i, at in live.seen().items() if at >= now - 30 * DAY_NS}
+    seen = {i: at for i, at in live.seen().items() if at >= now - WAITING_NS}
     states = {i: state_of(seen.get(i), now) for i in registered}
     strangers = {i: at for i, at in seen.items() if i not in registered}
     recent = sorted(sorted((i for i in registered if i in seen), key=lambda i: -seen[i])[:RECENT])  # in a lasting order
     silent = [Notice(i, "Silent", "warning", seen.get(i)) for i, state in states.items() if state.name == "silent"]
     talking = sorted((i for i in registered if seen.get(i, 0) > now - DAY_NS), key=lambda i: -seen[i])[:ASKED]
     health = center.telemetry.last_values(talking, measurement=HEALTH, since_ns=now - DAY_NS)
-    values = center.telemetry.last_values(recent, since_ns=now - 30 * DAY_NS)
+    values = center.telemetry.last_values(recent, since_ns=now - WAITING_NS)
     return live_page(
         "home.html",
         total=len(registered),

@@ -27,7 +27,7 @@ from center.tables import ordered
 
 STALE_INTERVALS = 3
 STALE_AT_LEAST_S = 15.0  # a point is on its way for some seconds
-REPLACED_NS = 30 * DAY_NS
+REPLACED_NS = WAITING_NS = 30 * DAY_NS
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +70,12 @@ class Shown:
 
 
 def judge(last_ns: int | None, now: int, silent_after_s: float, *, registered: bool = True) -> State:
-    """Live within `silent_after_s` of the last point, then silent; waiting before the first."""
-    if last_ns is None:
+    """Live within `silent_after_s` of the last point, then silent; waiting before the first, and after 30 days."""
+    if last_ns is not None and now - last_ns <= silent_after_s * SECOND_NS:
+        return State("live", "Live") if registered else State("unregistered", "Not registered")
+    if last_ns is None or now - last_ns > WAITING_NS:
         return State("waiting", "Waiting for data")
-    if now - last_ns > silent_after_s * SECOND_NS:
-        return State("silent", "Silent")
-    return State("live", "Live") if registered else State("unregistered", "Not registered")
+    return State("silent", "Silent")
 
 
 def state_of(last_ns: int | None, now: int, *, registered: bool = True) -> State:
