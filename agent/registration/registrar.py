@@ -33,7 +33,6 @@ from agent.registration.policy import (
 from agent.registration.remote_config import RemoteConfiguration
 from agent.registration.secret_files import CredentialsError
 from agent.registration.target import Target
-from agent.util.backoff import BASE_S, CAP_S, full_jitter
 from agent.util.loops import Loop
 from agent.util.secret import Secret
 
@@ -96,7 +95,7 @@ class Registrar(Loop):
         self._state: RegistrationState = "registering"
         self._since = now()
         self._error: str | None = None
-        self._attempts = self._renewals = self._short_lived = 0
+        self._attempts = self._renewals = self._short_lived = self._unheard = 0
         self._got_at: float | None = None
         self._renewed_at: float | None = None
         self._due: float | None = now()
@@ -225,12 +224,15 @@ class Registrar(Loop):
             self.renew()
             return
         except (RegistrationError, CredentialsError) as error:
-            self._refresh_due = self._now() + full_jitter(6, BASE_S, CAP_S, self._rng) + 30
+            self._unheard += 1  # soon again, lest what is over is still said while points are delivered
+            self._refresh_due = self._now() + failure_wait_s(error, self._unheard, False, self._rng)
+            text = f"the remote configuration is not refreshed: {error}"
             with self._lock:
-                if self._state == "registered" and self._error != str(error):
-                    log.warning("the remote configuration is not refreshed: %s", error)
-                    self._error = str(error)
+                if self._state == "registered" and self._error != text:
+                    log.warning("%s", text)
+                    self._error = text
             return
+        self._unheard = 0
         new, refused = refreshed(credentials, found) if found else (credentials, self._refused)
         _say(refused, self._refused)
         with self._lock:
