@@ -64,7 +64,7 @@ class Database:
             self._connection = self._connect(cache_kb=16_000)
             self._connection.executescript(schema)
         except sqlite3.Error as error:
-            raise StoreError(f"{path}: {error}") from error
+            raise StoreError(f"{path}: {error}{_of_another(path)}") from error
         self._version: int | None = None
         self._thread = threading.Thread(target=self._work, name="center-writer", daemon=True)
         self._thread.start()
@@ -264,6 +264,14 @@ class Database:
     def _forget(self) -> None:
         for callback in self._reset:
             callback()
+
+
+def _of_another(path: Path) -> str:
+    """What SQLite does not say: which of its files, copied by root or elsewhere, belongs to another user."""
+    for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+        if file.exists() and not os.access(file, os.R_OK | os.W_OK):
+            return f": {file.name} belongs to user {file.stat().st_uid}, this runs as {os.geteuid()}: sudo chown it"
+    return ""
 
 
 def _explained(error: Exception, path: Path) -> Exception:

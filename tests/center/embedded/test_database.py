@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -324,6 +325,30 @@ def test_a_store_that_is_closed_says_so_and_closes_once(tmp_path):
     (tmp_path / "db").write_bytes(b"no database" * 1000)
     with pytest.raises(StoreError, match="not a database"):
         Database(tmp_path / "db", "CREATE TABLE t (n)")
+
+
+def test_sqlite_s_backup_of_a_store_in_use_has_all_that_was_acknowledged(tmp_path):
+    """As docs/center.md says; a copy of the file alone has not."""
+    place, copied = tmp_path / "data", tmp_path / "elsewhere"
+    copied.mkdir()
+    with stores(embedded_settings(place)) as (registry, telemetry):
+        registry.register("pi-1", A)
+        telemetry.write([environment("pi-1", NOW, Temperature=20.0)])
+        with (
+            contextlib.closing(sqlite3.connect(place / FILE)) as served,
+            contextlib.closing(sqlite3.connect(copied / FILE)) as backup,
+        ):
+            served.backup(backup)
+    with stores(embedded_settings(copied)) as (registry, telemetry):
+        assert registry.owns("pi-1", A)
+        assert telemetry.last_values(["pi-1"])["pi-1"][0].value == 20.0
+
+
+def test_a_file_that_belongs_to_another_user_is_named_with_both(tmp_path, monkeypatch):
+    (tmp_path / FILE).mkdir()  # what cannot be opened, also by root
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(StoreError, match=rf"{FILE} belongs to user {os.geteuid()}, this runs as {os.geteuid()}"):
+        Database(tmp_path / FILE, "")
 
 
 def test_a_process_that_ends_without_closing_it_is_not_held_by_its_thread(database):
