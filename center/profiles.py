@@ -25,6 +25,7 @@ TOLD_NS = 15 * 1_000_000_000  # agents tell again after 20 s at the earliest
 _WORD = 64  # characters of a name that a device tells
 _MOST = 64  # entries of a list that a device tells
 _KEPT = 20_000  # parsed documents of each kind
+_REFRESH_S = 3600.0  # of an agent that does not say how often it asks
 _API_NAMES = {  # of what the agent knows by the names of the first centers
     "measurement_interval": "settings.interval",
     "default_lat": "settings.location.lat",
@@ -86,6 +87,9 @@ class ToldSensor:
 class Told:
     """What an agent told of itself, and when (Unix ns) that last changed. `remote`: which side wins, "local" or
     "prefer"; `location` is the one it uses, by its agent.toml if `located`; it asks every `refresh` seconds.
+
+    `run` is another at each start; one that comes again after another (`before`) is of two agents that both run with
+    the secret of this device, last at `two_ns`: its card was copied.
     """
 
     version: str = ""
@@ -96,6 +100,13 @@ class Told:
     refresh: float | None = None
     sensors: tuple[ToldSensor, ...] = ()
     told_ns: int = 0
+    run: str = ""
+    before: str = ""
+    two_ns: int = 0
+
+    def of_two(self, now: int) -> bool:
+        """Whether two agents take turns, or did until lately."""
+        return now - self.two_ns < 3e9 * (self.refresh or _REFRESH_S)
 
 
 def profiles(registry: Registry) -> Mapping[str, Profile]:
@@ -172,6 +183,7 @@ def heard(given: Any) -> Told:
         located=given.get("located") is True,
         refresh=right.get("configuration_refresh"),
         sensors=tuple(sensors),
+        run=_word(given.get("run")),
     )
 
 
@@ -180,7 +192,9 @@ def keep_told(registry: Registry, device_id: str, given: Any) -> None:
     for a document are left out.
     """
     now, old = now_ns(), told_of(registry, device_id) or Told()
-    new = replace(heard(given), told_ns=now)
+    new = replace(heard(given), told_ns=now, before=old.before, two_ns=old.two_ns)
+    if new.run != old.run:
+        new = replace(new, before=old.run, two_ns=now if new.run == old.before != "" else old.two_ns)
     while len(found := written(new)) > MAX_DOCUMENT:
         new = replace(new, sensors=new.sensors[:-1])
     if replace(new, told_ns=old.told_ns) != old and not 0 <= now - old.told_ns < TOLD_NS:
@@ -230,4 +244,6 @@ def _profile(text: str) -> Profile:
 @lru_cache(_KEPT)
 def _told(text: str) -> Told:
     given = json.loads(text)
-    return replace(heard(given), told_ns=given["told_ns"])
+    return replace(
+        heard(given), told_ns=given["told_ns"], before=given.get("before", ""), two_ns=given.get("two_ns", 0)
+    )

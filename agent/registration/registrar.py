@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -85,6 +86,7 @@ class Registrar(Loop):
         self._settings, self._device_id, self._observe = settings, device_id, observe
         self._on_remote, self._tell = on_remote, tell
         self._store = CredentialStore(folder)
+        self._run = secrets.token_hex(8)  # by which a center tells two agents on copies of one folder apart
         self._now, self._rng, self._look_s = now, rng or random.SystemRandom(), look_s
         self._lock = threading.Lock()
         self.wakeup = threading.Event()
@@ -217,7 +219,7 @@ class Registrar(Loop):
         refresh_s = credentials.remote.configuration_refresh or REFRESH_S
         try:
             with contextlib.closing(connect(self._settings, self._store, self._observe)) as center:
-                telling = {**self._tell(), "refresh": refresh_s}
+                telling = {**self._tell(), "refresh": refresh_s, "run": self._run}
                 found = DIALECTS[credentials.dialect].refresh(center, self._device_id, telling)
         except NotRegisteredError as error:
             log.warning("%s", error)

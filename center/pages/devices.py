@@ -17,6 +17,7 @@ from center.pages import presentation
 from center.pages.blueprint import administrators_only, pages, problem, shown_once
 from center.pages.settings_form import REPORTS, entries, sent
 from center.pages.states import (
+    copies,
     health_notices,
     newest,
     shown,
@@ -88,7 +89,7 @@ def device(device_id: str, wrong: Mapping[str, str] | None = None) -> Any:
         reports=REPORTS,
         wrong=wrong or {},
         health_at=newest(health.get(device_id)),
-        notices=health_notices(health),
+        notices=copies({device_id: told} if told else {}, now) + health_notices(health),
         settings=center.settings,
         bucket=center.telemetry.bucket,
     )

@@ -11,7 +11,17 @@ from center.alerts.rules import said
 from center.context import Center, current_center
 from center.pages import live
 from center.pages.blueprint import is_part, live_page, pages
-from center.pages.states import WAITING_NS, Notice, health_notices, shown, stale_after_s, state_of, temperature_sparks
+from center.pages.states import (
+    WAITING_NS,
+    Notice,
+    copies,
+    health_notices,
+    shown,
+    stale_after_s,
+    state_of,
+    temperature_sparks,
+)
+from center.profiles import told
 from center.stores.telemetry import DAY_NS, HEALTH
 from center.times import now_ns
 from drivers.base import QUANTITIES
@@ -37,7 +47,10 @@ def home() -> str:
         "home.html",
         total=len(registered),
         counts={name: sum(s.name == name for s in states.values()) for name in ("live", "silent", "waiting")},
-        notices=_fired(center) + health_notices(health) + sorted(silent, key=lambda a: -(a.since_ns or 0)),
+        notices=_fired(center)
+        + copies({i: said for i, said in told(center.registry).items() if i in registered}, now)
+        + health_notices(health)
+        + sorted(silent, key=lambda a: -(a.since_ns or 0)),
         recent=[(i, states[i], seen[i]) for i in recent],
         values={i: shown(v, now, stale_after_s(health.get(i, ()))) for i, v in values.items()},
         stale_after={i: stale_after_s(health.get(i, ())) for i in recent},

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from center.context import current_center
 from center.health import troubles
 from center.pages import presentation
+from center.profiles import Told
 from center.stores.telemetry import (
     DAY_NS,
     HOUR_NS,
@@ -135,6 +136,15 @@ def health_notices(health: Mapping[str, Sequence[LastValue]]) -> list[Notice]:
         if "clock_good" in values and values["clock_good"].value == 0:
             notices.append(Notice(device_id, "The clock is not synchronised: points wait for their time", "danger"))
     return notices
+
+
+def copies(told: Mapping[str, Told], now: int) -> list[Notice]:
+    """The devices as which two agents run."""
+    text = (
+        "Two agents run as this device, from one card or state folder and a copy of it; what they measure is mixed. "
+        "On one of them stop the agent, remove its state folder, and give it another id"
+    )
+    return [Notice(device_id, text, "danger") for device_id, said in told.items() if said.of_two(now)]
 
 
 def temperature_sparks(device_ids: list[str], now: int) -> dict[str, Markup]:

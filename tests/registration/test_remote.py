@@ -240,13 +240,14 @@ def test_the_center_hears_what_the_device_tells_soon_after_registering_and_again
     device.step()
     clock.now += 31
     device.step()
-    assert center.heard == [{"interval": 1, "refresh": 3600.0}]
+    run = center.heard[0]["run"]
+    assert center.heard == [{"interval": 1, "refresh": 3600.0, "run": run}]
     center.extra |= {"report": "mean_min_max", "deadband": {"CO2": 5}, "offset": {"bench.Temperature": -0.8}}
     clock.now += 4000
     device.step()
     clock.now += 31  # what it came to is told within half a minute
     device.step()
-    assert [told["interval"] for told in center.heard] == [1, 1, 2]
+    assert [(told["interval"], told["run"]) for told in center.heard] == [(1, run), (1, run), (2, run)]
     assert seen[-1].report == "mean_min_max"
     assert (seen[-1].deadband, seen[-1].offset) == ({"CO2": 5.0}, {"bench.Temperature": -0.8})
     assert not any("/api/env/" in path for _, path in center.asked())
@@ -254,6 +255,16 @@ def test_the_center_hears_what_the_device_tells_soon_after_registering_and_again
     httpserver.clear()  # the center is away: a restart has them all the same
     again.step()
     assert seen[-1] == seen[-2]
+
+
+def test_two_agents_on_copies_of_one_folder_tell_the_center_that_they_are_two(httpserver, registrar, clock):
+    center = FakeCenter(httpserver)
+    center.heard = []
+    for device in (registrar(center, api="iot-center"), registrar(center, api="iot-center")):
+        device.step()
+        clock.now += 31
+        device.step()
+    assert len({told["run"] for told in center.heard}) == len(center.heard) == 2
 
 
 def test_a_center_that_hears_nothing_is_asked_as_before(httpserver, registrar, clock):

@@ -12,9 +12,11 @@ import pytest
 from agent.status.board import Board
 from agent.status.health_rules import problems
 from agent.status.self_telemetry import health_line, trouble_lines
+from center import profiles
 from center.context import EXTENSION
 from center.errors import StoreError
 from center.line_protocol import parse
+from center.pages import devices, home
 from center.times import now_ns
 from tests.center_helpers import DAY, SECOND, code, environment, measured, text_of
 from tests.snapshots import in_trouble, snapshot
@@ -118,3 +120,23 @@ def test_every_page_hears_whether_all_is_well(client, app, center, monkeypatch):
     answer = client.get(url, headers={"Accept": "application/json"})
     assert code(answer) == (503, "unavailable")
     assert "influx.local" in answer.json["message"]
+
+
+def test_a_copied_card_is_seen_by_its_two_agents_that_take_turns_and_a_restart_is_not(client, center, monkeypatch):
+    center.registry.register("pi-7", administrator=True)
+    now = now_ns()
+
+    def two_are_seen_after(*runs):
+        nonlocal now
+        for run in runs:
+            now += 300 * SECOND
+            profiles.keep_told(center.registry, "pi-7", {"refresh": 300, "run": run})
+        return ["Two agents run as this device" in text_of(client.get(path)) for path in ("/", "/devices/pi-7")]
+
+    monkeypatch.setattr(profiles, "now_ns", lambda: now)
+    for module in (devices, home):
+        monkeypatch.setattr(module, "now_ns", lambda: now)
+    assert two_are_seen_after("a", "a", "b", "c") == [False, False]
+    assert two_are_seen_after("b") == [True, True]
+    assert two_are_seen_after("b", "b", "b") == [False, False]  # the other was stopped
+    assert two_are_seen_after("", "d", "") == [False, False]  # an earlier version, that tells no run
