@@ -149,7 +149,10 @@ def fire(registry, device="attic", fired=1000):
 
 def test_home_shows_what_fires_until_it_is_seen_and_again_when_it_begins_anew(client, center, pi_7):
     fire(center.registry)
-    assert "Alert attic Frost: bench 1.5 °C" in text_of(client.get("/"))
+    home = text_of(client.get("/"))
+    assert "Alert attic Frost: bench 1.5 °C" in home
+    assert "Silent" in home
+    assert "Needs a look 1 alert Alert" in home  # what is silent is none
     page = client.get("/alerts")
     assert "attic , bench: 1.5 °C" in text_of(page)
     client.post("/alerts/rules/r/seen", data={"until": shown(page, "until")})
