@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.util.errors import AgentError
+from agent.util.secret import Secret
 
 Event = tuple[float, Callable[[], None]]
 
@@ -43,21 +44,26 @@ def free_port(first: int) -> int:
     raise AgentError(f"no free port from {first} to {first + 99} on 127.0.0.1: name another with --port")
 
 
-def stored(url: str, device_id: str) -> int:
-    """Points of measurement environment that a center counts for a device. Raises AgentError."""
+def stored(url: str, device_id: str, secret: Secret | None = None) -> int:
+    """Points of measurement environment that a center counts for a device, which proves itself by its secret where the
+    center has a password. Raises AgentError.
+    """
+    asked = urllib.request.Request(f"{url}/api/devices/{device_id}/measurements/count")  # noqa: S310 - a center's
+    if secret:
+        asked.add_unredirected_header("X-Device-Secret", secret.reveal())
     try:
-        return int(_get(f"{url}/api/devices/{device_id}/measurements/count", 30)["count"])
+        return int(_get(asked, 30)["count"])
     except urllib.error.HTTPError as error:
-        if error.code == 404:  # it does not know the device, so it has nothing of it
+        if error.code == 404 or (secret and error.code == 401):  # it does not know the device: it has nothing of it
             return 0
         raise AgentError(f"{url} does not tell what it holds of {device_id}: {error.code} {error.reason}") from error
     except (ValueError, TypeError, KeyError) as error:
         raise AgentError(f"{url} does not tell what it holds of {device_id}: its answer is no count") from error
 
 
-def _get(url: str, timeout_s: float) -> Any:
+def _get(asked: str | urllib.request.Request, timeout_s: float) -> Any:
     """The JSON answer to a GET. Raises OSError."""
-    with urllib.request.urlopen(url, timeout=timeout_s) as answer:  # noqa: S310 - the address of a center
+    with urllib.request.urlopen(asked, timeout=timeout_s) as answer:  # noqa: S310 - the address of a center
         return json.load(answer)
 
 

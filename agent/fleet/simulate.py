@@ -22,10 +22,12 @@ from agent.config.settings import Settings
 from agent.delivery.writer import Writer
 from agent.fleet.center import CenterProcess, free_port, pass_time, stored
 from agent.fleet.shared_loops import SharedLoops
+from agent.registration.credentials import CredentialStore
 from agent.service import Service
 from agent.status.snapshot import LEDGER
 from agent.util.errors import AgentError
 from agent.util.http import Answer
+from agent.util.secret import Secret
 
 WORKERS = 16
 REGISTERED_WITHIN_S = 120
@@ -195,10 +197,8 @@ def simulate(plan: Plan, folder: Path, progress: Callable[[str, float], None]) -
             fleet.stop()
         ledgers = fleet.ledgers()
         progress("counting what the server holds", 1)
-        counts = held(
-            url,
-            {service.device_id: ledger["delivered"] for service, ledger in zip(fleet.services, ledgers, strict=True)},
-        )
+        delivered_of = {s.device_id: ledger["delivered"] for s, ledger in zip(fleet.services, ledgers, strict=True)}
+        counts = held(url, delivered_of, {i: CredentialStore(fleet.folder / i).device_secret() for i in delivered_of})
         seconds = fleet.tally.seconds
         return {
             "devices": plan.devices,
@@ -218,17 +218,17 @@ def simulate(plan: Plan, folder: Path, progress: Callable[[str, float], None]) -
         }
 
 
-def held(url: str, delivered: Mapping[str, int], seconds: float = SHOWN_S) -> list[int]:
-    """What the server counts for each device, in their order; where it is less than was delivered, asked again for so
-    long. Raises AgentError.
+def held(url: str, delivered: Mapping[str, int], own: Mapping[str, Secret], seconds: float = SHOWN_S) -> list[int]:
+    """What the server counts for each device, asked with its own secret, in their order; where it is less than was
+    delivered, asked again for so long. Raises AgentError.
     """
-    counts = {device_id: stored(url, device_id) for device_id in delivered}
+    counts = {device_id: stored(url, device_id, own[device_id]) for device_id in delivered}
     deadline = time.monotonic() + seconds
     while less := [device_id for device_id, count in counts.items() if count < delivered[device_id]]:
         if time.monotonic() > deadline:
             break
         time.sleep(0.25)
-        counts |= {device_id: stored(url, device_id) for device_id in less}
+        counts |= {device_id: stored(url, device_id, own[device_id]) for device_id in less}
     return list(counts.values())
 
 

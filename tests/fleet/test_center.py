@@ -15,6 +15,7 @@ from agent.cli import main
 from agent.fleet.center import CenterProcess, stored
 from agent.fleet.scratch import scratch
 from agent.util.errors import AgentError
+from agent.util.secret import Secret
 
 
 def test_a_port_that_another_program_took_is_named_and_its_answers_are_not_taken_for_the_center_s(tmp_path, httpserver):
@@ -30,6 +31,16 @@ def test_an_answer_that_is_no_count_is_an_error(httpserver, strange):
     httpserver.expect_request("/api/devices/demo/measurements/count").respond_with_json(strange)
     with pytest.raises(AgentError, match="its answer is no count"):
         stored(httpserver.url_for("").rstrip("/"), "demo")
+
+
+def test_a_device_is_counted_by_its_own_secret_and_one_that_is_not_registered_has_nothing(httpserver):
+    path, url = "/api/devices/pi-1/measurements/count", httpserver.url_for("").rstrip("/")
+    httpserver.expect_oneshot_request(path, headers={"X-Device-Secret": "own"}).respond_with_json({"count": 7})
+    assert stored(url, "pi-1", Secret("own")) == 7
+    httpserver.expect_request(path).respond_with_json({"code": "unauthorized"}, 401)
+    assert stored(url, "pi-1", Secret("own")) == 0
+    with pytest.raises(AgentError, match="401 UNAUTHORIZED"):
+        stored(url, "pi-1")
 
 
 STARTED = """

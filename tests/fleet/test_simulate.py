@@ -13,6 +13,10 @@ from hypothesis import strategies as st
 
 from agent.fleet import center
 from agent.fleet.simulate import SharedLoops, held, passed, peak_to_mean, percentile
+from agent.util.secret import Secret
+from center.app import serve
+from center.context import EXTENSION
+from tests.center_helpers import HASH, embedded_settings
 
 SIMULATE = [sys.executable, "-m", "agent.cli", "simulate"]
 
@@ -47,11 +51,12 @@ def test_a_run_passes_only_if_every_device_registered_and_every_point_is_there(c
 
 def test_a_store_that_shows_late_what_it_took_is_asked_again_and_one_that_never_does_is_not_waited_for(monkeypatch):
     shown = {"a": iter([5]), "b": iter([3, 4, 7])}
-    monkeypatch.setattr("agent.fleet.simulate.stored", lambda _, device_id: next(shown[device_id]))
+    monkeypatch.setattr("agent.fleet.simulate.stored", lambda _, device_id, secret: next(shown[device_id]))
     monkeypatch.setattr("agent.fleet.simulate.time.sleep", lambda _: None)
-    assert held("http://center", {"a": 5, "b": 6}) == [5, 7]
+    own = dict.fromkeys("ab", Secret("s"))
+    assert held("http://center", {"a": 5, "b": 6}, own) == [5, 7]
     shown["a"] = iter([4])
-    assert held("http://center", {"a": 5}, seconds=-1) == [4]
+    assert held("http://center", {"a": 5}, own, seconds=-1) == [4]
 
 
 def test_events_happen_at_their_seconds_in_order_until_the_end_or_until_somebody_asks(monkeypatch):
@@ -111,6 +116,21 @@ def test_a_fleet_that_loses_power_all_at_once_comes_back_with_every_point():
     run, result = simulate("--devices", "12", "--interval", "500ms", "--duration", "6s", "--restart-all", "--json")
     assert run.returncode == 0, run.stderr + run.stdout
     assert result["delivered"] == result["stored"]
+
+
+@pytest.mark.slow
+def test_a_center_with_a_password_is_told_a_key_and_each_device_s_own_secret(tmp_path):
+    with serve(embedded_settings(tmp_path)) as guarded:
+        registry = guarded.app.extensions[EXTENSION].registry
+        registry.set_password_hash(HASH)
+        _, key = registry.make_enrollment_key(uses=2)
+        file = tmp_path / "key"
+        file.write_text(key.reveal())
+        file.chmod(0o600)
+        arguments = ("--center", guarded.url, "--enrollment-key-file", str(file))
+        run, result = simulate(*arguments, "--devices", "2", "--interval", "500ms", "--duration", "2s", "--json")
+    assert run.returncode == 0, run.stderr + run.stdout
+    assert result["delivered"] == result["stored"] > 0
 
 
 @pytest.mark.parametrize(
