@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from agent.util.errors import printable
+from agent.util.logs import log_handler
 from agent.util.secret import Secret
 from center.enroll import enroll
 from center.errors import SettingsError, StoreError
@@ -39,13 +39,6 @@ for command in (enroll, init_command, config_command, install_service_command):
     main.add_command(command)
 
 
-class LogLine(logging.Formatter):
-    """One line, whatever line breaks and control characters a path or a name has in it."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        return printable(super().formatMessage(record))
-
-
 @main.command()
 @with_settings
 @click.option("--host", help="Address to listen on; other than loopback needs a password.")
@@ -56,9 +49,7 @@ def serve(settings: Settings, *, host: str | None, port: int | None, until_input
     from center.app import serve as start  # noqa: PLC0415 - as above
 
     level = logging.DEBUG if click.get_current_context().params["debug"] else logging.INFO
-    handler = logging.StreamHandler()
-    handler.setFormatter(LogLine("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=level, handlers=[handler])
+    logging.basicConfig(level=level, handlers=[log_handler(sys.stderr)])
     for name in ("waitress", "flask_wtf"):  # a line for whatever strangers send
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # waiting for the disk together is how it works

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.options import LOG_FORMAT, Context, Duration, common_options
+from agent.cli.options import Context, Duration, common_options
 from agent.cli.simulate import table_of
 from agent.cli.status import render
 from agent.fleet.center import DEFAULT_PORT, CenterProcess, free_port, pass_time, stored
 from agent.fleet.scratch import scratch
+from agent.util.logs import LOG_FORMAT
 
 DEVICE_ID = "demo"
 _DRAIN_S = 15

@@ -21,8 +21,8 @@ import click
 from agent.config.settings import Settings
 from agent.config.units import Seconds, parse_duration
 from agent.util.errors import EXIT_FAILED, AgentError, short
+from agent.util.logs import LOG_FORMAT
 
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _PLAIN = re.compile(r"\d+(?:\.\d+)?")
 SYSTEM_CONFIG = Path("/etc/iot-agent/agent.toml")
 

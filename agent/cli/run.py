@@ -6,14 +6,15 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import click
 
-from agent.cli.options import LOG_FORMAT, Context, common_options
+from agent.cli.options import Context, common_options
 from agent.util.errors import AgentError, ConfigError
+from agent.util.logs import log_handler
 
 if TYPE_CHECKING:
     from agent.config.settings import Settings
@@ -90,24 +91,3 @@ def reload(context: Context) -> None:
         raise AgentError(f"no agent runs on {context.state_dir}: start it with iot-agent run")
     os.kill(int(running["pid"]), signal.SIGHUP)
     click.echo(f"agent {running['pid']} reads its configuration again")
-
-
-class JournalFormatter(logging.Formatter):
-    """Lines as journald wants them: it adds the time, and `<4>` in front tells it the priority (sd-daemon(3))."""
-
-    PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7))
-
-    def format(self, record: logging.LogRecord) -> str:
-        priority = next((number for level, number in self.PRIORITIES if record.levelno >= level), 7)
-        return f"<{priority}>{super().format(record)}"
-
-
-def log_handler(stream: TextIO, environ: Mapping[str, str] = os.environ) -> logging.Handler:
-    """A handler that writes for journald where `stream` leads there (systemd.exec(5)), else for people."""
-    handler = logging.StreamHandler(stream)
-    status = os.fstat(stream.fileno())
-    if environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}":
-        handler.setFormatter(JournalFormatter("%(name)s: %(message)s"))
-    else:
-        handler.setFormatter(logging.Formatter(LOG_FORMAT))
-    return handler

@@ -22,9 +22,10 @@ from click.testing import CliRunner
 from pytest_httpserver import HTTPServer
 
 from agent.registration.secret_files import read_secret_file
+from agent.util.logs import LogLine
 from agent.util.secret import Secret
 from center.app import FILE, create_app, serve
-from center.cli import LogLine, main
+from center.cli import main
 from center.context import EXTENSION
 from center.settings import InfluxSettings, ServerSettings, Settings
 from tests.center_helpers import embedded_settings, influx_settings, jobs_wait
@@ -218,7 +219,7 @@ def test_password_and_enroll_make_a_center_for_others(tmp_path):
     assert run(tmp_path, "password", *common, text="short\n").returncode == 78
     answer = run(tmp_path, "password", *common, text="correct horse battery\n")
     assert answer.returncode == 0, answer.stderr
-    with running(tmp_path, *common, "--host", "0.0.0.0") as (_, everywhere):
+    with running(tmp_path, *common, "--host", "0.0.0.0") as (process, everywhere):
         url = everywhere.replace("0.0.0.0", "127.0.0.1")
         key = run(tmp_path, "enroll", *common, "--note", "greenhouse", "--expires", "1h").stdout.strip()
         headers = {"X-Enrollment-Key": key, "X-Device-Secret": "s" * 32}
@@ -230,6 +231,9 @@ def test_password_and_enroll_make_a_center_for_others(tmp_path):
         assert run(tmp_path, "enroll", *common, "--revoke", key.split(".")[0]).returncode == 0
         assert run(tmp_path, "enroll", *common, "--revoke", "none").returncode == 78
         assert "over at once" in run(tmp_path, "enroll", *common, "--expires", "0d").stderr
+        process.terminate()
+        log = process.communicate(timeout=TIMEOUT)[1]
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ WARNING center.security: 1 wrong", log), log
     assert run(tmp_path, "check", *common).stdout.startswith("✓")
 
 

@@ -4,8 +4,8 @@ import logging
 import os
 import socket
 
-from agent.cli.run import log_handler
 from agent.util import systemd
+from agent.util.logs import log_handler
 
 
 def test_messages_arrive_at_the_socket_that_systemd_names(tmp_path):
