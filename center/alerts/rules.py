@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from agent.config.units import rough_duration
+from agent.config.units import counted, rough_duration
 from center.documents import FieldsError, structured
 from drivers.quantities import QUANTITIES, label
 
@@ -111,7 +111,7 @@ def said(rule: Rule, value: float) -> str:
         return f"{number} {quantity.unit}" if quantity else number
     if rule.what == "clock":
         return "not synchronised" if value else "synchronised"
-    return f"{value:,.0f} points" if rule.what in {"backlog", "rejected"} else rough_duration(value * 60)
+    return counted(round(value), "point") if rule.what in {"backlog", "rejected"} else rough_duration(value * 60)
 
 
 def checked(given: Any) -> Rule:

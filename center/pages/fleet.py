@@ -14,7 +14,7 @@ from center.context import current_center
 from center.documents import FieldsError
 from center.pages import live
 from center.pages.blueprint import administrators_only, is_part, live_page, pages
-from center.pages.presentation import number, span
+from center.pages.presentation import points, span
 from center.pages.roster import SORTS, Entry, Wanted, called, natural, roster, suggestions
 from center.pages.settings_form import sent
 from center.pages.states import newest, shown, stale_after_s, state_of, temperature_sparks
@@ -134,7 +134,7 @@ def fleet() -> str:
         (
             i,
             said["oldest_age"],
-            f"{number(int(said.get('pending', 0)))} points, for {rough_duration(said['oldest_age'])}",
+            f"{points(int(said.get('pending', 0)))}, for {rough_duration(said['oldest_age'])}",
         )
         for i, said in healths.items()
         if said.get("oldest_age", 0) >= WAITS_S

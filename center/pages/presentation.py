@@ -174,7 +174,14 @@ def _counted(value: float, kind: str) -> str:
         return str(IPv4Address(int(value))) if 0 <= value < 2**32 else number(value)
     if kind == "yes":
         return "yes" if value else "no"
+    if kind == "points":
+        return points(value)
     return f"{number(value)} {kind}".strip()
+
+
+def points(count: float) -> str:
+    """`1 point`, `1,200 points`."""
+    return f"{number(count)} {'point' if count == 1 else 'points'}"
 
 
 def ago(seconds: float) -> str:

@@ -121,9 +121,9 @@ def stale_after_s(health: Sequence[LastValue] = ()) -> float:
 def health_notices(health: Mapping[str, Sequence[LastValue]]) -> list[Notice]:
     """What the agents' own health points say is wrong, for each device."""
     words = {
-        "rejected": "{} points refused by the server and kept as dead letters: iot-agent rejected lists them",
-        "dropped": "{} points dropped for want of room",
-        "unaccounted": "{} points unaccounted for",
+        "rejected": "{} refused by the server and kept as dead letters: iot-agent rejected lists them",
+        "dropped": "{} dropped for want of room",
+        "unaccounted": "{} unaccounted for",
     }
     notices = []
     for device_id, lasts in health.items():
@@ -132,7 +132,7 @@ def health_notices(health: Mapping[str, Sequence[LastValue]]) -> list[Notice]:
         for field, text in words.items():
             value: Value | None = values[field].value if field in values else None
             if is_number(value) and value > 0:
-                notices.append(Notice(device_id, text.format(presentation.number(int(value))), "danger"))
+                notices.append(Notice(device_id, text.format(presentation.points(int(value))), "danger"))
         if "clock_good" in values and values["clock_good"].value == 0:
             notices.append(Notice(device_id, "The clock is not synchronised: points wait for their time", "danger"))
     return notices

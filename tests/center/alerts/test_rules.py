@@ -130,3 +130,4 @@ def test_rules_and_values_are_said_in_the_words_and_units_of_the_pages():
         "3,000,000 points",
     ]
     assert said(Rule("x", "above", 1, field="Moisture"), 1234.5) == "1,234.5"
+    assert Rule("x", "backlog", 1).words == "more than 1 point waiting to be delivered"

@@ -84,3 +84,8 @@ def test_a_device_is_waiting_then_live_then_silent():
     assert judge(now - 301 * 10**9, now, 300).name == "silent"
     assert judge(now - 31 * 86_400 * 10**9, now, 300).name == "waiting"  # as the first page and the alerts have it
     assert judge(now, now, 300, registered=False).name == "unregistered"
+
+
+def test_one_point_is_one():
+    assert [presentation.points(count) for count in (0, 1, 2)] == ["0 points", "1 point", "2 points"]
+    assert presentation.health({"pending": 1}) == [("Waiting to be delivered", "1 point")]
