@@ -99,7 +99,7 @@ def flipped(data, bit):
 
 
 def connect(monkeypatch, bus):
-    """Let drivers.i2c open this bus, as nobody had before: a driver that a test left open may live until it is collected."""
+    """Let drivers.i2c open this bus, and forget whose chips are read: a driver left open lives on until collected."""
     import drivers.i2c
 
     drivers.i2c.generic_board()
