@@ -37,9 +37,9 @@ class Kept:
         """To these, each once. A disk that refuses it keeps nothing from the broker."""
         found = list(dict.fromkeys(topics)), list(dict.fromkeys(entities))
         if found != (self.topics, self.entities):
-            self.topics, self.entities = found
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # then it is tried again
                 write_atomic(self.path, seal({"topics": found[0], "entities": found[1]}))
+                self.topics, self.entities = found
 
 
 def withdraw(settings: Settings, device_id: str, folder: Path) -> None:

@@ -15,12 +15,15 @@ from agent.mqtt import broker as connections
 from agent.mqtt import publisher as publishers
 from agent.mqtt.publisher import Publisher
 from agent.sensing.sensor_status import Refusal, SensorStatus
+from agent.mqtt.broker import Broker
+from agent.mqtt.kept import Kept
 from agent.status.health_rules import failing, problems
 from agent.status.metrics import exposition
 from agent.status.page import render
 from agent.status.words import rows
 from agent.util.loops import LoopThread
 from drivers.base import boot_ns
+from agent.util.atomic import write_atomic
 from tests.mqtt.brokers import FakeBroker, wait_for
 from tests.snapshots import snapshot
 
@@ -320,7 +323,7 @@ def test_promise_3_a_damaged_record_is_as_good_as_none(world, broker, tmp_path, 
     wait_for(lambda: broker.of("iot/pi-1/status"))
 
 
-def test_a_full_disk_keeps_nothing_from_the_broker(world, broker, monkeypatch):
+def test_a_full_disk_keeps_nothing_from_the_broker(world, broker, monkeypatch, tmp_path):
     monkeypatch.setattr("agent.mqtt.kept.write_atomic", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     world()
     wait_for(lambda: broker.of("iot/pi-1/status"))
@@ -349,6 +352,9 @@ def test_the_longest_hang_of_a_handshake_is_that_of_the_loop_alone(world, broker
     broker.drop()
     one.thread.join(10)
     assert not one.thread.is_alive()
+    monkeypatch.setattr("agent.mqtt.kept.write_atomic", write_atomic)
+    monkeypatch.setattr(publishers, "TELL_S", 0.0)  # so long has passed, and there is room again
+    wait_for(lambda: "iot/pi-1/status" in Kept.of(tmp_path).topics)
 
 
 def test_a_will_that_came_late_does_not_stand(world, broker, monkeypatch):
