@@ -136,7 +136,7 @@ def mqtt(patient: Patient) -> Iterator[Finding]:
     said = ((patient.running or {}).get("mqtt") or {}).get("error")
     login = f" and the login of {settings.username}" if settings.username else ""
     try:
-        attempt(settings, device, {})
+        attempt(settings, f"{device}-doctor", {})  # beside the running agent's
     except AgentError as error:
         yield failed_by(name, error, "mend [mqtt]")
     else:

@@ -41,8 +41,8 @@ class MqttError(AgentError):
 class Broker:
     """One thread makes it, which may take as long as the network does, and owns it; MqttError where it cannot be made.
 
-    `changed` is called in paho's thread when anything did. `heard`: a message of the topic `listen` came; `refused`:
-    why the broker did not take a message.
+    `changed` is called in paho's thread when the connection or a message of ours did. `heard`: a message of the topic
+    `listen` came; `refused`: by topic why the broker does not take it.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class Broker:
             raise MqttError(NO_PAHO) from error
         self._settings, self._listen, self._changed = settings, listen, changed
         self.where = "{}:{}".format(*settings.place) + (" with TLS" if settings.tls else "")
-        self.open = self.was_open = self.heard = False
-        self.refused, self.acknowledged, self.began = "", 0, time.monotonic()
-        self._ended = ""
+        self.open = self.heard = False
+        self.acknowledged, self.began, self._ended = 0, time.monotonic(), ""
+        self.refused: dict[str, str] = {}
         self._sent: dict[str, tuple[MQTTMessageInfo, float]] = {}
         self._farewell = ReasonCode(PacketTypes.DISCONNECT, "Disconnect with will message")
         limits = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -118,12 +118,13 @@ class Broker:
             time.sleep(0.01)
 
     def close(self) -> None:
-        """The broker publishes the will, as it does where this does not reach it."""
-        self._client.on_disconnect = self._client.on_publish = None
-        self._client.disconnect(self._farewell)
+        """The broker publishes the will, as it does where this does not reach it. Nothing holds the sockets then."""
+        client = self._client
+        client.on_connect = client.on_disconnect = client.on_publish = client.on_message = None
+        client.disconnect(self._farewell)
 
     def _on_connect(self, client: Any, _: Any, __: Any, reason: Any, *___: Any) -> None:
-        self.open = self.was_open = not reason.is_failure
+        self.open = not reason.is_failure
         if self.open and self._listen:
             client.subscribe(self._listen)
         elif not self.open:
@@ -133,22 +134,21 @@ class Broker:
 
     def _on_disconnect(self, _: Any, __: Any, ___: Any, reason: Any, *____: Any) -> None:
         text = f"{self.where} ended the connection without an answer: is it a broker's port, and as mqtt.tls says?"
-        if self.was_open:
+        if self.open:
             text = f"the connection to {self.where} ended ({reason}): it is made again"
         self.open, self._ended = False, self._ended or text
         self._changed()
 
     def _on_message(self, *_: Any) -> None:
-        self.heard = True
-        self._changed()
+        self.heard = True  # and wakes nobody: they may come by the thousand
 
     def _on_publish(self, _: Any, __: Any, mid: int, reason: Any, *___: Any) -> None:
+        topic = next((topic for topic, (message, _) in list(self._sent.items()) if message.mid == mid), "a topic")
         if reason.is_failure:
-            topic = next((topic for topic, (message, _) in list(self._sent.items()) if message.mid == mid), "a topic")
             who = self._settings.username or "a client without a login"
-            text = f"the broker does not let {who} write to {topic} ({reason}): see its access list"
-            self.refused = self.refused or text
+            self.refused[topic] = f"the broker does not let {who} write to {topic} ({reason}): see its access list"
         else:
+            self.refused.pop(topic, None)
             self.acknowledged += 1
         self._changed()
 
@@ -167,15 +167,13 @@ def _trust(ca_file: str | None) -> ssl.SSLContext:
         raise MqttError(f"mqtt.ca_file cannot be used ({error}): it must be a certificate in PEM") from error
 
 
-def attempt(settings: MqttSettings, device_id: str, messages: Mapping[str, bytes]) -> None:
-    """A short connection beside a running agent's, for these messages. MqttError where the broker does not take it, or
-    one of them.
-    """
-    broker = Broker(settings, f"{device_id}-once")
+def attempt(settings: MqttSettings, name: str, messages: Mapping[str, bytes]) -> None:
+    """A short connection for these messages. MqttError where the broker does not take it, or one of them."""
+    broker = Broker(settings, name)
     with contextlib.closing(broker):
         broker.until(lambda: broker.open, CONNECT_S)
         for topic, payload in messages.items():
             broker.publish(topic, payload)
         broker.until(lambda: not broker.waiting() or bool(broker.refused), 2 * CONNECT_S)
         if broker.refused:
-            raise MqttError(broker.refused)
+            raise MqttError(next(iter(broker.refused.values())))

@@ -92,8 +92,7 @@ class Publisher(Loop):
         elif broker is not None and (why := broker.trouble()):
             broker.close()
             self._broker, self._published = None, self._published + broker.acknowledged
-            self._brief = self._brief + 1 if broker.was_open and now - broker.began < STEADY_S else 0
-            self._failed(why)
+            self._failed(why, ended=broker.acknowledged > 0 and not broker.open)
         elif broker is not None and broker.open:
             self._work(broker, now)
         return LOOK_S if self._broker else max(0.0, self._next - time.monotonic())
@@ -110,8 +109,8 @@ class Publisher(Loop):
             self._failed(str(error))
         self._said, self._sent = -math.inf, {}
 
-    def _failed(self, why: str) -> None:
-        self._attempts += 1
+    def _failed(self, why: str, *, ended: bool = False) -> None:
+        self._attempts, self._brief = self._attempts + 1, self._brief + 1 if ended else 0
         self._next = time.monotonic() + max(BASE_S, full_jitter(self._attempts, BASE_S, CAP_S, _RANDOM))
         self._report("failing", why)
 
@@ -130,7 +129,8 @@ class Publisher(Loop):
         """Say what has changed, and who is here last."""
         if now - broker.began > STEADY_S:
             self._attempts = self._brief = 0
-        self._report("connected", broker.refused)
+        if broker.acknowledged or broker.refused:
+            self._report("connected", next(iter(broker.refused.copy().values()), ""))
         if broker.heard and now - self._repeated > REPEAT_S:
             broker.heard, self._repeated, self._sent = False, now, {}
         newest = self._newest.copy()
@@ -140,8 +140,9 @@ class Publisher(Loop):
             self._messages[self._topics.of(name)] = written(discovery.state(status, values, time_ns, boot_ns()))
         waiting = broker.waiting()
         if now - self._said >= TELL_S:
+            for topic in (self._topics.of("status"), *broker.refused):  # a will that came late does not stand
+                self._sent.pop(topic, None)
             self._said, self._messages = now, self._all(waiting)
-            self._sent.pop(self._topics.of("status"), None)  # a will that came late does not stand
         for topic, message in self._messages.items():
             if message != self._sent.get(topic) and topic not in waiting and len(waiting) < AT_ONCE:
                 broker.publish(topic, message)

@@ -14,6 +14,8 @@ from agent.doctor.finding import Patient
 from agent.doctor.server import mqtt as examined
 from agent.mqtt import broker as connections
 from agent.mqtt import publisher as publishers
+from agent.mqtt.broker import Broker
+from agent.mqtt.kept import Kept, withdraw
 from agent.service import Service
 from agent.status.health_rules import failing
 from tests.certificates import make_certificate
@@ -207,6 +209,40 @@ def test_what_the_access_list_forbids_is_said_and_the_rest_is_published(service,
     wait_for(lambda: agent.ledger()["measured"] > before + 20)
     assert mqtt(agent)["published"] == 3
     assert caplog.text.count("does not let iot write") == 2  # once each, and not with each reading
+
+
+def test_what_the_access_list_forbade_is_published_once_it_is_allowed(service, guarded, tmp_path, monkeypatch):
+    monkeypatch.setattr(publishers, "TELL_S", 0.2)
+    agent = service(guarded.port, username="iot", password_file=password(tmp_path, PASSWORD))
+    wait_for(lambda: f"does not let iot write to {CONFIG}" in mqtt(agent)["error"])
+    (guarded.folder / "acl").write_text("user iot\ntopic readwrite #\n")
+    guarded.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: mqtt(agent)["error"] == "")
+    login = ("-u", "iot", "-P", PASSWORD)
+    wait_for(lambda: any(line.startswith(CONFIG) for line in guarded.retained(*login)))
+
+
+def test_what_may_not_be_removed_stays_kept(service, guarded, tmp_path, monkeypatch):
+    login = {"username": "iot", "password_file": password(tmp_path, PASSWORD)}
+    (tmp_path / "state").mkdir()
+    Kept.of(tmp_path / "state").change(["other/pi-1/bench"], [])
+    monkeypatch.setattr(publishers, "TELL_S", 0.0)
+    agent = service(guarded.port, discovery=False, **login)
+    wait_for(lambda: "does not let iot write to other/pi-1/bench" in mqtt(agent)["error"])
+    before = mqtt(agent)["published"]
+    wait_for(lambda: mqtt(agent)["published"] > before + 50)
+    assert "other/pi-1/bench" in Kept.of(tmp_path / "state").topics
+
+
+def test_unregister_leaves_no_will_of_a_connection_that_the_broker_still_believes_in(broker, tmp_path):
+    """As after a power cut: the broker hears nothing, and says offline later."""
+    lost = Broker(settings(broker.port).mqtt, "pi-1", will=(STATUS, b"offline"))
+    wait_for(lambda: lost.open)
+    (tmp_path / "state").mkdir()
+    withdraw(settings(broker.port), "pi-1", tmp_path / "state")
+    wait_for(lost.trouble)
+    lost.close()
+    assert broker.retained() == []
 
 
 @pytest.mark.filterwarnings("ignore:.*SSLSocket")  # paho leaves it to the collector

@@ -1,9 +1,11 @@
 """The publisher against a broker that hangs, forgets and refuses: only newest values, bounded, and in words."""
 
+import gc
 import json
 import logging
 import socket
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -13,17 +15,17 @@ from agent.doctor.finding import Patient
 from agent.doctor.server import mqtt as examined
 from agent.mqtt import broker as connections
 from agent.mqtt import publisher as publishers
-from agent.mqtt.publisher import Publisher
-from agent.sensing.sensor_status import Refusal, SensorStatus
 from agent.mqtt.broker import Broker
 from agent.mqtt.kept import Kept
+from agent.mqtt.publisher import Publisher
+from agent.sensing.sensor_status import Refusal, SensorStatus
 from agent.status.health_rules import failing, problems
 from agent.status.metrics import exposition
 from agent.status.page import render
 from agent.status.words import rows
+from agent.util.atomic import write_atomic
 from agent.util.loops import LoopThread
 from drivers.base import boot_ns
-from agent.util.atomic import write_atomic
 from tests.mqtt.brokers import FakeBroker, wait_for
 from tests.snapshots import snapshot
 
@@ -214,6 +216,29 @@ def test_two_clients_with_one_id_are_told_so_and_the_elder_does_not_fight(world,
     wait_for(lambda: one.publisher.snapshot()["error"] == "")
 
 
+def test_what_is_wrong_after_brief_connections_is_said_as_it_is(world, broker):
+    one = world()
+    for times in range(3):
+        wait_for(lambda times=times: len(broker.connects) == times + 1 and one.state() == "connected")
+        broker.drop()
+    wait_for(lambda: len(broker.connects) == 4 and "another agent" in one.publisher.snapshot()["error"])
+    broker.server.shutdown(socket.SHUT_RDWR)
+    broker.drop()
+    wait_for(lambda: "Connection refused" in one.publisher.snapshot()["error"])
+
+
+def test_a_broker_that_never_acknowledges_is_not_connected_and_logged_once(world, broker, caplog, monkeypatch):
+    monkeypatch.setattr(connections, "ACKNOWLEDGE_S", 0.0)
+    caplog.set_level(logging.INFO)
+    broker.acknowledges = False
+    one = world()
+    wait_for(lambda: len(broker.connects) > 4)
+    found = one.publisher.snapshot()
+    assert (found["state"], found["published"]) == ("failing", 0)
+    assert "does not acknowledge what it is sent" in found["error"]
+    assert len(caplog.records) == 1
+
+
 def test_a_broker_without_mqtt_5_is_named(world, broker):
     broker.knows_5 = False
     one = world()
@@ -327,6 +352,9 @@ def test_a_full_disk_keeps_nothing_from_the_broker(world, broker, monkeypatch, t
     monkeypatch.setattr("agent.mqtt.kept.write_atomic", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     world()
     wait_for(lambda: broker.of("iot/pi-1/status"))
+    monkeypatch.setattr("agent.mqtt.kept.write_atomic", write_atomic)
+    monkeypatch.setattr(publishers, "TELL_S", 0.0)  # so long has passed, and there is room again
+    wait_for(lambda: "iot/pi-1/status" in Kept.of(tmp_path).topics)
 
 
 def test_a_password_that_is_not_there_is_named_and_no_secret_is_shown(world, tmp_path, caplog):
@@ -352,9 +380,28 @@ def test_the_longest_hang_of_a_handshake_is_that_of_the_loop_alone(world, broker
     broker.drop()
     one.thread.join(10)
     assert not one.thread.is_alive()
-    monkeypatch.setattr("agent.mqtt.kept.write_atomic", write_atomic)
-    monkeypatch.setattr(publishers, "TELL_S", 0.0)  # so long has passed, and there is room again
-    wait_for(lambda: "iot/pi-1/status" in Kept.of(tmp_path).topics)
+
+
+def test_promise_6_what_is_closed_is_gone_with_its_sockets_at_once(broker):
+    gc.disable()  # which comes by once in hundreds of connections
+    try:
+        made = [Broker(settings(broker.port).mqtt, "pi-1", listen="homeassistant/status")]
+        client = weakref.ref(made[0]._client)
+        wait_for(lambda: made[0].open)
+        made.pop().close()
+        wait_for(lambda: client() is None)
+    finally:
+        gc.enable()
+
+
+def test_a_flood_at_the_topic_of_births_wakes_nobody(broker):
+    woken = []
+    one = Broker(settings(broker.port).mqtt, "pi-1", listen="homeassistant/status", changed=lambda: woken.append(1))
+    wait_for(lambda: one.open)
+    broker.open[0].sendall(b"\x30\x19\x00\x14homeassistant/status\x00on" * 1000)
+    wait_for(lambda: one.heard)
+    one.close()
+    assert len(woken) == 1  # by the connection
 
 
 def test_a_will_that_came_late_does_not_stand(world, broker, monkeypatch):
