@@ -23,13 +23,12 @@ from agent.config.units import rough_duration
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
 from agent.registration.client import bounded_session
 from agent.registration.target import Target, client_cert, plain_http_warning, trust_store
-from agent.util.http import Bounds
+from agent.util.http import Bounds, of_certificate
 from agent.util.proxy import BEHIND_PROXY, VARIABLES, Proxy, place, proxy_for, refusal_of_tunnel
 
 OFF_S = 5.0
 DAYS_LEFT = 14
 SYNC = "sudo timedatectl set-ntp true; timedatectl timesync-status shows the server; UDP port 123 must be open"
-CA = "for a certificate authority of your own set ca_file to its certificate in PEM"
 
 
 class Server(NamedTuple):
@@ -235,7 +234,8 @@ def _handshake(name: str, server: Server, timeout_s: float) -> Finding:
         ):
             until = ssl.cert_time_to_seconds(str((wrapped.getpeercert() or {}).get("notAfter")))
     except ssl.SSLCertVerificationError as error:
-        return failed(name, f"the certificate is refused: {error.verify_message}", _remedy(error))
+        sync = f". {SYNC}" if error.verify_code == 9 else ""
+        return failed(name, f"the certificate is refused: {error.verify_message}", of_certificate(error) + sync)
     except (ssl.SSLError, OSError) as error:
         if server.proxy and (by_proxy := refusal_of_tunnel(server.proxy, error)):
             seen, _, remedy = by_proxy[1].partition(": ")
@@ -260,14 +260,3 @@ def _connected(server: Server, timeout_s: float) -> socket.socket:
         tunnel.close()
         raise
     return tunnel.sock
-
-
-def _remedy(error: ssl.SSLCertVerificationError) -> str:
-    """By OpenSSL's X509_V_ERR_ numbers."""
-    if error.verify_code == 9:
-        return f"it is not valid yet: this board's clock is wrong. {SYNC}"
-    if error.verify_code == 10:
-        return "it has expired (if the clock is right): renew it on the server"
-    if error.verify_code in (62, 64):
-        return "the url must have the name that the certificate was made for"
-    return CA

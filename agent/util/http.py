@@ -247,6 +247,18 @@ def _late(causes: list[BaseException]) -> Literal["connection", "answer"] | None
     return "connection" if any(isinstance(cause, ConnectTimeoutError) for cause in causes) else "answer"
 
 
+def of_certificate(error: ssl.SSLCertVerificationError) -> str:
+    """What to do about one that is refused, by OpenSSL's X509_V_ERR_ numbers."""
+    code = getattr(error, "verify_code", 0)
+    if code == 9:
+        return "it is not valid yet: this board's clock is wrong"
+    if code == 10:
+        return "it has expired (if the clock is right): renew it on the server"
+    if code in (62, 64):
+        return "the address must be the name that the certificate was made for"
+    return "for a certificate authority of your own set ca_file to its certificate in PEM"
+
+
 def why(error: BaseException, seconds: float) -> str:
     """Of an error of a connection that had so long."""
     return _describe(list(_causes(error)), seconds)
@@ -266,6 +278,8 @@ def _describe(causes: list[BaseException], seconds: float) -> str:
         return short(f"TLS failed ({text}): if the server asks for a certificate, set client_cert and client_key")
     if "WRONG_VERSION_NUMBER" in text or "RECORD_LAYER_FAILURE" in text:
         return short(f"no TLS there ({text}): is the port right, and is it one with TLS?")
+    if refused := next((cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)), None):
+        return short(f"TLS failed ({text}): {of_certificate(refused)}")
     if any(isinstance(cause, ssl.SSLError | SSLError) for cause in causes):
         return short(f"TLS failed ({text}): for a certificate authority of your own set ca_file")
     if isinstance(last, ConnectionRefusedError):
