@@ -520,8 +520,10 @@ def test_units_and_times_are_the_visitors(chromium, open_center):
             text = page.inner_text("main")
             assert "°C" not in text, path
             assert "hPa" not in text, path
-        shown = page.locator("[data-last=Temperature]").first.inner_text()
-        assert shown.split()[0].replace("\u2212", "-") == f"{celsius * 1.8 + 32:.1f}".replace(".", ",")
+        shown = page.locator("[data-last=Temperature]").first.inner_text().split()[0].replace("\u2212", "-")
+        assert re.fullmatch(r"-?\d+,\d", shown)
+        fahrenheit = float(shown.replace(",", "."))
+        assert fahrenheit == pytest.approx(celsius * 1.8 + 32, abs=0.0501)
         assert re.search(r"\d+:\d\d:\d\d\s[ap]m UTC", page.inner_text("main"))
         assert seen.noted == []
 
