@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +29,14 @@ from agent.registration.registrar import Registrar
 from agent.registration.static_token import StaticToken
 from agent.registration.target import Target
 from agent.sensing.sensors import Sensors, drivers_of
-from agent.status.board import own_address
+from agent.status.board import address_in_words
 from agent.status.history import History
 from agent.status.http import StatusPage
 from agent.status.self_telemetry import Health
 from agent.status.snapshot import build, ledger_of
 from agent.status.socket import ControlServer
 from agent.util import systemd
-from agent.util.loops import LoopThread, Running, Spawn
+from agent.util.loops import LoopThread, Running, Spawn, end
 from agent.util.state_folder import DiskFull, prepare
 from drivers.base import Driver, boot_ns
 
@@ -133,7 +132,7 @@ class Service:
         self.stop_measuring()
         if self._answers():  # the last points then need no disk
             self.drain(_FAREWELL_S)
-        _end([*self._parts.others, *core.loops])
+        end([*self._parts.others, *core.loops], _STOP_S)
         try:
             self._last = self.snapshot()
         except Exception:
@@ -157,7 +156,7 @@ class Service:
         return not status.failures and status.call_since_boot_ns is None
 
     def stop_measuring(self) -> None:
-        _end(self._parts.measuring)
+        end(self._parts.measuring, _STOP_S)
 
     def drain(self, seconds: float) -> bool:
         """Wait until nothing is pending, at most so long."""
@@ -179,7 +178,7 @@ class Service:
         before, self.settings, self._parts = self.settings, settings, Parts()
         self.device_id = device_id(settings.device.id, self.state_dir)
         sensors = self._measure(core, drivers)  # first of all: what follows may wait for network and disk
-        _end(old.others)
+        end(old.others, _STOP_S)
         core.buffer.configure(settings.buffer)
         core.clock.configure(settings.clock.trust, round(settings.clock.max_error * 1e9))
         core.dating.configure(settings.clock.unanchored)
@@ -262,7 +261,7 @@ class Service:
                 self.state_dir,
                 observe=clock.observe,
                 on_remote=sensors.configure,
-                tell=lambda: {"version": __version__, "address": _address(), **sensors.told()},
+                tell=lambda: {"version": __version__, "address": address_in_words(), **sensors.told()},
             )
         elif settings.influxdb:
             parts.registrar = StaticToken(settings.influxdb, self.device_id)
@@ -295,17 +294,3 @@ class Service:
     def _hurry(self) -> None:
         if self._parts.delivery:
             self._parts.delivery.hurry()
-
-
-def _address() -> str | None:
-    number = own_address()
-    return None if number is None else str(IPv4Address(number))
-
-
-def _end(loops: list[Running]) -> None:
-    """Stop these loops, and wait for them as long as they may take together: a call may hang."""
-    for loop in loops:
-        loop.stop()
-    deadline = time.monotonic() + _STOP_S
-    for loop in loops:
-        loop.join(max(0.0, deadline - time.monotonic()))

@@ -3,7 +3,6 @@
 import logging
 import signal
 import threading
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +16,7 @@ from agent.util.errors import AgentError
 from drivers.base import Reading, boot_ns
 from drivers.virtual import Virtual
 from tests.servers import InfluxServer
+from tests.waiting import wait_for
 
 
 def settings(**changed):
@@ -35,13 +35,6 @@ def service(tmp_path):
     agent = Service(settings(), tmp_path)
     yield agent
     agent.stop()
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 10
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert condition()
 
 
 def measured(service):

@@ -22,7 +22,7 @@ from agent.clock.sources import BUILT_NS, shown
 from agent.config.units import rough_duration
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
 from agent.registration.client import bounded_session
-from agent.registration.target import Target, client_cert, plain_http_warning, trust_store
+from agent.registration.target import Target, client_cert, plain_http_warning, tls_context
 from agent.util.http import Bounds, of_certificate
 from agent.util.proxy import BEHIND_PROXY, VARIABLES, Proxy, place, proxy_for, refusal_of_tunnel
 
@@ -217,9 +217,8 @@ def tls(patient: Patient) -> Iterator[Finding]:
 def _handshake(name: str, server: Server, timeout_s: float) -> Finding:
     host, port, ca_file, cert = server.host, server.port, server.ca_file, server.client_cert
     try:
-        store = trust_store(ca_file)
-        context = ssl.create_default_context(cafile=store if isinstance(store, str) else None)
-    except (OSError, ssl.SSLError) as error:
+        context = tls_context(ca_file)
+    except OSError as error:
         return failed(name, f"{ca_file} cannot be used: {error}", "ca_file must be a readable certificate in PEM")
     try:
         if cert is not None:

@@ -7,7 +7,6 @@ MQTT 5 alone: it says why a message or a connection is refused, and sends the wi
 from __future__ import annotations
 
 import contextlib
-import ssl
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from agent.config.limits import NO_PAHO
 from agent.config.settings import MqttSettings
 from agent.registration.secret_files import CredentialsError, read_secret_file
-from agent.registration.target import trust_store
+from agent.registration.target import tls_context
 from agent.util.errors import AgentError
 from agent.util.http import why
 
@@ -80,11 +79,15 @@ class Broker:
         client.on_publish, client.on_message = self._on_publish, self._on_message
         client.connect_timeout = CONNECT_S
         try:
+            context = tls_context(settings.ca_file) if settings.tls else None
+        except OSError as error:
+            raise MqttError(f"mqtt.ca_file cannot be used ({error}): it must be a certificate in PEM") from error
+        if context is not None:
+            client.tls_set_context(context)
+        try:
             if settings.username:
                 password = read_secret_file(settings.password_file, "mqtt.password")
                 client.username_pw_set(settings.username, password.reveal() if password else None)
-            if settings.tls:
-                client.tls_set_context(_trust(settings.ca_file))
             client.connect(*settings.place, KEEPALIVE_S, properties=limits)
             client.loop_start()  # which needs loopback
         except CredentialsError as error:
@@ -157,14 +160,6 @@ def _is_published(message: MQTTMessageInfo) -> bool:
     with contextlib.suppress(RuntimeError):  # the connection had ended
         return message.is_published()
     return False
-
-
-def _trust(ca_file: str | None) -> ssl.SSLContext:
-    store = trust_store(ca_file)
-    try:
-        return ssl.create_default_context(cafile=store if isinstance(store, str) else None)
-    except OSError as error:
-        raise MqttError(f"mqtt.ca_file cannot be used ({error}): it must be a certificate in PEM") from error
 
 
 def attempt(settings: MqttSettings, name: str, messages: Mapping[str, bytes]) -> None:

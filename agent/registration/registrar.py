@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -31,6 +30,7 @@ from agent.registration.policy import (
     target_of,
     warnings_of,
 )
+from agent.registration.refresh import REFRESH_S, Refresh
 from agent.registration.remote_config import RemoteConfiguration
 from agent.registration.secret_files import CredentialsError
 from agent.registration.target import Target
@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 
 SOON_S = 30.0
 TELL_AGAIN_S = 20.0  # a center does not keep what is told more often
-REFRESH_S = 3600.0
 LOOK_S = 5.0
 """How often it looks whether a command has changed the files."""
 PAUSE_S = 0.1
@@ -84,10 +83,10 @@ class Registrar(Loop):
         look_s: float = LOOK_S,
     ) -> None:
         self._settings, self._device_id, self._observe = settings, device_id, observe
-        self._on_remote, self._tell = on_remote, tell
+        self._on_remote = on_remote
         self._store = CredentialStore(folder)
-        self._run = secrets.token_hex(8)  # by which a center tells two agents on copies of one folder apart
         self._now, self._rng, self._look_s = now, rng or random.SystemRandom(), look_s
+        self._refresh = Refresh(settings, self._store, observe, tell, now=now, rng=self._rng)
         self._lock = threading.Lock()
         self.wakeup = threading.Event()
         self._credentials: Credentials | None = None
@@ -97,11 +96,10 @@ class Registrar(Loop):
         self._state: RegistrationState = "registering"
         self._since = now()
         self._error: str | None = None
-        self._attempts = self._renewals = self._short_lived = self._unheard = 0
+        self._attempts = self._renewals = self._short_lived = 0
         self._got_at: float | None = None
         self._renewed_at: float | None = None
         self._due: float | None = now()
-        self._refresh_due: float | None = None
         self._refused: tuple[str, ...] = ()
         self._warnings = warnings_of(settings, folder, None)
         _say(self._warnings)
@@ -168,13 +166,13 @@ class Registrar(Loop):
             self._look_at_files()
             if self._due is not None and self._now() >= self._due:
                 self._register()
-            elif self._refresh_due is not None and self._now() >= self._refresh_due:
-                self._refresh()
+            elif self._refresh.due is not None and self._now() >= self._refresh.due:
+                self._ask()
         except BlockingIOError:
             self._failed(RegistrationError("another process is registering this device", 5.0))
         except (RegistrationError, CredentialsError) as error:
             self._failed(error)
-        due = [moment for moment in (self._due, self._refresh_due) if moment is not None]
+        due = [moment for moment in (self._due, self._refresh.due) if moment is not None]
         return min(max(PAUSE_S, min(due) - self._now()) if due else REFRESH_S, self._look_s)
 
     def _look_at_files(self) -> None:
@@ -186,7 +184,7 @@ class Registrar(Loop):
         if found != ours or (self._state == "failing" and self._stale is None):  # the files can be read again
             self._adopt(found)
             if ours is None:
-                self._soon(0, SOON_S)
+                self._refresh.soon(0, SOON_S)
 
     def _register(self) -> None:
         with self._lock:
@@ -209,32 +207,26 @@ class Registrar(Loop):
         log.info("%s as %s with %s (%s)", done, self._device_id, self._settings.url, credentials.dialect)
         self._adopt(credentials)
         if stale is None and DIALECTS[credentials.dialect].hears:
-            self._soon(0, SOON_S)
+            self._refresh.soon(0, SOON_S)
 
-    def _refresh(self) -> None:
+    def _ask(self) -> None:
         credentials = self._credentials
-        self._refresh_due = self._now() + self._refresh_period()
         if credentials is None or credentials.dialect not in DIALECTS:
+            self._refresh.again(self._remote)
             return
-        refresh_s = credentials.remote.configuration_refresh or REFRESH_S
         try:
-            with contextlib.closing(connect(self._settings, self._store, self._observe)) as center:
-                telling = {**self._tell(), "refresh": refresh_s, "run": self._run}
-                found = DIALECTS[credentials.dialect].refresh(center, self._device_id, telling)
+            found = self._refresh.ask(credentials)
         except NotRegisteredError as error:
             log.warning("%s", error)
             self.renew()
             return
         except (RegistrationError, CredentialsError) as error:
-            self._unheard += 1  # soon again, lest what is over is still said while points are delivered
-            self._refresh_due = self._now() + failure_wait_s(error, self._unheard, False, self._rng)
             text = f"the remote configuration is not refreshed: {error}"
             with self._lock:
                 if self._state == "registered" and self._error != text:
                     log.warning("%s", text)
                     self._error = text
             return
-        self._unheard = 0
         new, refused = refreshed(credentials, found) if found else (credentials, self._refused)
         _say(refused, self._refused)
         with self._lock:
@@ -249,7 +241,7 @@ class Registrar(Loop):
             self._store.keep(new)
         log.info("the center changed the configuration: %s", ", ".join(changes(credentials, new)))
         self._adopt(new)
-        self._soon(TELL_AGAIN_S, SOON_S)  # to tell what it came to
+        self._refresh.soon(TELL_AGAIN_S, SOON_S)  # to tell what it came to
 
     def _adopt(self, credentials: Credentials) -> None:
         """Uses these credentials from now on."""
@@ -259,7 +251,7 @@ class Registrar(Loop):
                 self._stale = None
             if self._stale is None:
                 self._due = None
-            self._refresh_due = self._now() + self._refresh_period()
+            self._refresh.again(credentials.remote)
         try:
             target = target_of(self._settings, credentials)
         except RegistrationError as error:
@@ -299,13 +291,6 @@ class Registrar(Loop):
         if state != self._state:
             self._since = self._now()
         self._state, self._error = state, error
-
-    def _soon(self, least_s: float, most_s: float) -> None:
-        soon = self._now() + self._rng.uniform(least_s, most_s)
-        self._refresh_due = soon if self._refresh_due is None else min(soon, self._refresh_due)
-
-    def _refresh_period(self) -> float:
-        return (self._remote.configuration_refresh or REFRESH_S) * self._rng.uniform(0.9, 1.1)
 
 
 def _say(texts: tuple[str, ...], before: tuple[str, ...] = ()) -> None:

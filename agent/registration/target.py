@@ -5,10 +5,14 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from agent.config.settings import CenterSettings, InfluxSettings
 from agent.util.secret import Secret
+
+if TYPE_CHECKING:
+    import ssl
 
 LOCAL_SUFFIXES = (".local", ".localhost", ".lan", ".internal", ".home.arpa", ".home", ".intranet")
 """Under which routers know a host, and no stranger can have a name, nor a certificate of a public authority."""
@@ -83,3 +87,11 @@ def trust_store(ca_file: str | None) -> str | bool:
         if candidate and Path(candidate).is_file():
             return candidate
     return True
+
+
+def tls_context(ca_file: str | None) -> ssl.SSLContext:
+    """Of a connection that verifies its server by this store. Raises OSError (SSLError) where it cannot be used."""
+    import ssl  # noqa: PLC0415 - see above
+
+    store = trust_store(ca_file)
+    return ssl.create_default_context(cafile=store if isinstance(store, str) else None)

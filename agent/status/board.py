@@ -10,6 +10,7 @@ import re
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 
 ROOT = Path("/")
@@ -112,3 +113,8 @@ def own_address() -> int | None:
         out.connect(("192.0.2.1", 9))
         return int.from_bytes(socket.inet_aton(out.getsockname()[0]))
     return None
+
+
+def address_in_words() -> str | None:
+    number = own_address()
+    return None if number is None else str(IPv4Address(number))

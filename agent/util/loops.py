@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,15 @@ class Running(Protocol):
 
 Spawn = Callable[[str, Loop], Running]
 """Sets a loop to work under a name."""
+
+
+def end(loops: Sequence[Running], seconds: float) -> None:
+    """Stop these loops, and wait for them as long as they may take together: a call may hang."""
+    for loop in loops:
+        loop.stop()
+    deadline = time.monotonic() + seconds
+    for loop in loops:
+        loop.join(max(0.0, deadline - time.monotonic()))
 
 
 class Steps:

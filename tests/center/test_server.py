@@ -14,6 +14,7 @@ from center import server as of_all
 from center.incoming import FULL, Refusal, ask
 from center.limits import SMALL_BODY
 from center.server import Server, dispensable
+from tests.waiting import wait_for
 
 BIG = 300_000
 
@@ -266,13 +267,6 @@ def test_an_address_that_owes_too_many_requests_gets_no_further_connection(servi
     assert len(server.owing) == 9
 
 
-def until(condition):
-    given_up = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < given_up
-        time.sleep(0.01)
-
-
 def test_all_that_is_held_is_bounded(serving):
     """Strangers' first; then whoever brings too much is told to come again."""
     server, connect = serving(held=BIG)
@@ -285,7 +279,7 @@ def test_all_that_is_held_is_bounded(serving):
     for connection in known:  # the first one's bytes are all there before the other's come
         connection.sendall(head("/write", BIG, Authorization="t"))
         connection.sendall(bytes(BIG - 100_000))
-        until(lambda: max(channel.held for channel in list(server.active_channels.values())) >= BIG - 100_000)
+        wait_for(lambda: max(channel.held for channel in list(server.active_channels.values())) >= BIG - 100_000)
     assert answer(known[1]) == ([b"503"], FULL.body)
     known[0].sendall(bytes(100_000))
     assert answer(known[0]) == ([b"200"], str(BIG).encode())

@@ -7,18 +7,11 @@ import socket
 import struct
 import subprocess
 import threading
-import time
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
-
-def wait_for(condition, seconds=15):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
-    return found
+from tests.waiting import wait_for
 
 
 class Mosquitto:

@@ -1,11 +1,8 @@
 """Agents and a real mosquitto: values, the will, a broker that goes and comes back, logins, TLS, reload, unregister."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
-import time
 
 import pytest
 
@@ -18,20 +15,15 @@ from agent.mqtt.broker import Broker
 from agent.mqtt.kept import Kept, withdraw
 from agent.service import Service
 from agent.status.health_rules import failing
+from tests.agents import Agent, cli
 from tests.certificates import make_certificate
-from tests.mqtt.brokers import Mosquitto, listening, wait_for
+from tests.mqtt.brokers import Mosquitto, listening
 from tests.servers import InfluxServer
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.mosquitto
 STATUS, STATE, CONFIG = "iot/pi-1/status", "iot/pi-1/bench", "homeassistant/device/pi-1/config"
 PASSWORD = "s3same-open"
-
-
-@pytest.fixture(autouse=True)
-def quickly(monkeypatch):
-    monkeypatch.setattr(publishers, "BASE_S", 0.05)
-    monkeypatch.setattr(publishers, "CAP_S", 0.1)
-    monkeypatch.setattr(publishers, "LOOK_S", 0.1)
 
 
 @pytest.fixture
@@ -42,11 +34,15 @@ def broker(tmp_path):
     one.stop()
 
 
-def settings(port, sensor=None, **mqtt):
+def settings(port, sensor=None, server=None, **mqtt):
+    target = {"url": "http://127.0.0.1:9", "org": "o", "bucket": "b", "token": "token-1"}
+    if server:
+        target = {"url": server.url, "org": server.org, "bucket": server.bucket, "token": server.token}
     tables = {
         "device": {"id": "pi-1"},
         "sensor": [{"driver": "virtual", "interval": "100ms", "name": "bench", **(sensor or {})}],
-        "influxdb": {"url": "http://127.0.0.1:9", "org": "o", "bucket": "b", "token": "token-1"},
+        "influxdb": target,
+        "delivery": {"flush_interval": "200ms"},
         "clock": {"trust": "always"},
         "status": {"listen": ""},
     }
@@ -93,12 +89,11 @@ def test_ten_readings_a_second_arrive_each_and_a_stop_says_offline(service, brok
 def test_promise_2_without_a_broker_all_else_goes_on_and_it_is_no_failure_of_the_agent(service, broker):
     with InfluxServer() as server:
         broker.stop()
-        agent = service(broker.port)
+        agent = service(broker.port, server=server)
         wait_for(lambda: "Connection refused" in mqtt(agent)["error"])
-        before = agent.ledger()["measured"]
-        wait_for(lambda: agent.ledger()["measured"] > before + 5)
+        before = len(server.points)
+        wait_for(lambda: len(server.points) > before + 5)
         assert not [text for text in failing(agent.snapshot(), 0) if "MQTT" in text]
-        assert not server.points
 
 
 def test_after_an_outage_the_newest_value_and_discovery_are_said_again(service, broker):
@@ -290,61 +285,35 @@ def test_a_reload_adds_changes_and_takes_it_out(service, broker):
     wait_for(lambda: "garden/pi-1/status offline" in broker.retained())
 
 
-AGENT = [sys.executable, "-m", "agent.cli"]
-FILE = """
-[device]
-id = "pi-1"
-[[sensor]]
-name = "bench"
-driver = "virtual"
-interval = "100ms"
-[influxdb]
-url = "{url}"
-org = "my-org"
-bucket = "iot_center"
-token = "token-1"
-[status]
-listen = ""
-[clock]
-trust = "always"
+MQTT = """
 [mqtt]
 host = "127.0.0.1"
-port = {port}
+port = {}
 """
 
 
 def test_a_whole_agent_from_start_over_kill_to_unregister(broker, tmp_path):
-    config = tmp_path / "agent.toml"
-    where = ["--config", str(config), "--state-dir", str(tmp_path / "state")]
-
-    def command(*arguments):
-        return subprocess.run([*AGENT, *arguments, *where], capture_output=True, text=True, check=False)
-
-    with InfluxServer() as server, listening(broker.port) as seen, (tmp_path / "log").open("wb") as log:
-        config.write_text(FILE.format(url=server.url, port=broker.port))
-        config.chmod(0o600)
-        process = subprocess.Popen([*AGENT, "run", *where], stdout=log, stderr=log, env={**os.environ})
+    with InfluxServer() as server, listening(broker.port) as seen:
+        agent = Agent(tmp_path, server.url, more=MQTT.format(broker.port))
         try:
-            wait_for(lambda: len(of(seen, STATE)) > 5)
-            status = command("status")
+            wait_for(lambda: len(of(seen, "iot/pi-1/virtual")) > 5)
+            status = cli("status", *agent.where)
             assert f"127.0.0.1:{broker.port}, connected for" in " ".join(status.stdout.split())
-            assert "the agent runs" in command("unregister").stderr
-            process.kill()
-            wait_for(lambda: of(seen, STATUS)[-1:] == [b"offline"])
+            assert "the agent runs" in cli("unregister", *agent.where).stderr
         finally:
-            process.kill()
-            process.wait()
+            agent.stop(signal.SIGKILL)
+        wait_for(lambda: of(seen, STATUS)[-1:] == [b"offline"])
     assert len(broker.retained()) == 4
-    config.write_text(FILE.format(url="http://127.0.0.1:9", port=9))  # nothing listens there
-    away = command("unregister")
+    agent.write(server.url, more=MQTT.format(9))  # nothing listens there
+    away = cli("unregister", *agent.where)
     assert away.returncode == 1
     assert "stays at the MQTT broker" in away.stderr
     assert "call unregister again" in away.stderr
-    config.write_text(FILE.format(url="http://127.0.0.1:9", port=broker.port))
-    done = command("unregister")
+    agent.write(server.url, more=MQTT.format(broker.port))
+    done = cli("unregister", *agent.where)
     assert (done.returncode, "removed pi-1 at the MQTT broker" in done.stdout) == (0, True)
     assert broker.retained() == []
-    assert command("unregister").returncode == 0  # again, although nothing is there
+    assert cli("unregister", *agent.where).returncode == 0  # again, although nothing is there
 
 
 def test_unregister_removes_what_an_earlier_configuration_left_also_without_a_center(broker, service, tmp_path):
@@ -352,15 +321,8 @@ def test_unregister_removes_what_an_earlier_configuration_left_also_without_a_ce
     wait_for(lambda: f"{STATUS} online" in broker.retained())
     agent.stop()
     config = tmp_path / "agent.toml"
-    config.write_text(
-        FILE.format(url="http://127.0.0.1:9", port=broker.port)
-        .replace("[influxdb]", "[center]")
-        .replace('org = "my-org"\nbucket = "iot_center"\ntoken = "token-1"\n', "")
-    )
-    began = time.monotonic()
-    command = [*AGENT, "unregister", "-c", str(config), "--state-dir", str(tmp_path / "state")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    config.write_text(f'[device]\nid = "pi-1"\n[center]\nurl = "http://127.0.0.1:9"\n{MQTT.format(broker.port)}')
+    done = cli("unregister", "--config", config, "--state-dir", tmp_path / "state")
     assert "removed pi-1 at the MQTT broker" in done.stdout
     assert "127.0.0.1:9" in done.stderr  # the center is not reached, and that is said as well
-    assert time.monotonic() - began < 60
     assert broker.retained() == []

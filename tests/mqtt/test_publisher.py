@@ -26,8 +26,9 @@ from agent.status.words import rows
 from agent.util.atomic import write_atomic
 from agent.util.loops import LoopThread
 from drivers.base import boot_ns
-from tests.mqtt.brokers import FakeBroker, wait_for
+from tests.mqtt.brokers import FakeBroker
 from tests.snapshots import snapshot
+from tests.waiting import wait_for
 
 SECOND = 1_000_000_000
 TOPIC = "iot/pi-1/bench"
@@ -76,13 +77,6 @@ class World:
         self.thread.stop()
         self.thread.join(5)
         assert not self.thread.is_alive()
-
-
-@pytest.fixture(autouse=True)
-def quickly(monkeypatch):
-    monkeypatch.setattr(publishers, "BASE_S", 0.05)
-    monkeypatch.setattr(publishers, "CAP_S", 0.1)
-    monkeypatch.setattr(publishers, "LOOK_S", 0.05)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.parse
 import urllib.request
 
@@ -14,6 +13,7 @@ import pytest
 
 from agent.status.socket import ask
 from tests.servers import InfluxServer
+from tests.waiting import wait_for
 
 CONFIG = """
 [device]
@@ -31,15 +31,6 @@ flush_interval = "300ms"
 [status]
 listen = ""
 """
-
-
-def wait_for(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.1)
-    pytest.fail("it did not happen in time")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import itertools
-import time
 
 import pytest
 
@@ -13,6 +12,7 @@ from center.app import serve
 from center.context import EXTENSION
 from center.profiles import told
 from tests.center_helpers import embedded_settings, influx_settings, points_of, text_of
+from tests.waiting import wait_for
 
 STORES = ["embedded", pytest.param("influxdb", marks=pytest.mark.influxdb)]
 
@@ -38,18 +38,10 @@ def agent(running, folder, remote="local", **sensor):
     return Service(parse_settings(tables, "agent.toml", {}), folder, control=False)
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + 30
-    while not (found := condition()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert found
-    return found
-
-
 def hasten(service):
     """Have it ask for its configuration now, not in some minutes."""
     registrar = service._parts.registrar
-    registrar._refresh_due = registrar._now()
+    registrar._refresh.soon(0, 0)
     registrar.wakeup.set()
 
 

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
+from tests.agents import AGENT, Agent
 from tests.amounts import amount
 from tests.servers import InfluxServer
-from tests.system.test_agent_run import AGENT, Agent
 
 
 def test_a_storm_of_reloads_loses_no_point_and_leaves_an_agent_that_can_be_stopped(tmp_path):

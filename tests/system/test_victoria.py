@@ -16,7 +16,8 @@ from center.context import EXTENSION
 from center.settings import EmbeddedSettings, Settings, VictoriaSettings
 from center.stores.telemetry import SeriesQuery
 from tests.center_helpers import HOUR, SECOND, answers, environment, stores, victoria
-from tests.system.test_registration_service import Agent, wait_for
+from tests.system.test_registration_service import Agent
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.victoria, pytest.mark.slow]
 
