@@ -76,7 +76,7 @@ class Steps:
             if self._failures == 1:
                 log.exception("%s failed in a way that was not foreseen: trying again", self.name)
             self.problem = f"{self.name} fails in a way that was not foreseen ({type(error).__name__}): see the log"
-            return min(2.0**self._failures / 2, MOST_S)
+            return min(2.0 ** min(self._failures - 1, 10), MOST_S)
         self._failures, self.problem = 0, None
         return pause
 

@@ -41,6 +41,13 @@ def test_what_nobody_foresaw_is_logged_when_it_begins_and_tried_again_ever_more_
     ] * 2
 
 
+def test_what_fails_for_a_whole_night_is_still_tried_in_the_morning():
+    steps = Steps("clock", Part(*[ValueError("x")] * 1100, 5.0))
+    assert [steps.step() for _ in range(1100)][5:] == [30.0] * 1095
+    assert steps.step() == 5.0
+    assert steps.problem is None
+
+
 def test_what_goes_wrong_in_the_background_is_told_until_it_is_over():
     steps = Steps("clock", Part(ValueError("x"), 5.0))
     assert steps.problem is None
