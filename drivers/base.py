@@ -16,6 +16,7 @@ from drivers.quantities import QUANTITIES, Quantity, label
 
 __all__ = [
     "QUANTITIES",
+    "WHOLE",
     "Busy",
     "Driver",
     "NoPermission",
@@ -38,6 +39,8 @@ __all__ = [
     "what_failed",
 ]
 
+WHOLE = "reading"
+"""Stands for a quantity where a whole reading is refused."""
 _BOOT_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 

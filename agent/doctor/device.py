@@ -11,10 +11,11 @@ from typing import Any
 
 from agent.buffer import offline
 from agent.config.settings import SensorSettings
-from agent.config.units import counted, megabytes
+from agent.config.units import counted, megabytes, rough_duration
 from agent.doctor.finding import Finding, Patient, failed, ok, skipped, warning
 from agent.sensing.treatment import Treatment
 from agent.status.board import read_board, text_of, throttling
+from agent.status.health_rules import troubles
 from agent.status.words import WAITING, equation, values
 from drivers.base import NoPermission, Reading, SensorError, make
 from drivers.i2c import NoBus
@@ -94,7 +95,7 @@ def sensors(patient: Patient) -> Iterator[Finding]:
     """Bus, chip and a reading of each sensor; of the running agent where there is one, as a chip has one reader."""
     if patient.running is not None:
         for status in patient.running.get("sensors", []):
-            yield from _running_sensor(status)
+            yield _running_sensor(status, patient.running.get("boot_ns", 0))
         return
     if patient.settings is None:
         yield skipped("sensor", "without the configuration it is not known which there are")
@@ -110,23 +111,23 @@ def sensors(patient: Patient) -> Iterator[Finding]:
             yield from _sensor(settings, name)
 
 
-def _running_sensor(status: Mapping[str, Any]) -> Iterator[Finding]:
+def _running_sensor(status: Mapping[str, Any], now: int) -> Finding:
     name = f"sensor {status.get('name')}"
-    if status.get("failing_since_boot_ns") is not None:
-        yield failed(name, *_split(str(status.get("problem"))))
-    elif status.get("refused"):
+    for trouble in troubles({"boot_ns": now, "sensors": [status]}):
+        if trouble.kind == "failing":
+            return failed(name, *_split(trouble.why))
+        if trouble.kind == "silent":
+            seen = f"no reading for {rough_duration(trouble.seconds)}: its driver hangs"
+            return failed(name, seen, "sudo systemctl restart iot-agent, and see its wires and power")
+    if status.get("refused"):
         why = "; ".join(f"{quantity}: {found['why']}" for quantity, found in status["refused"].items())
-        yield warning(name, f"refused as implausible: {why}", "see its place; the sensor may be broken")
-    elif status.get("stuck"):
-        yield warning(
-            name,
-            f"the very same raw values again and again of {', '.join(status['stuck'])}",
-            "take its power away for a second; get another one",
-        )
-    elif status.get("boot_ns") is None:
-        yield warning(name, "not read yet", "wait a moment, then ask again")
-    else:
-        yield ok(name, f"{status.get('description')}: {values(status['values'])} (by the running agent)")
+        return warning(name, f"refused as implausible: {why}", "see its place; the sensor may be broken")
+    if status.get("stuck"):
+        seen = f"the very same raw values again and again of {', '.join(status['stuck'])}"
+        return warning(name, seen, "take its power away for a second; get another one")
+    if status.get("boot_ns") is None:
+        return warning(name, "not read yet", "wait a moment, then ask again")
+    return ok(name, f"{status.get('description')}: {values(status['values'])} (by the running agent)")
 
 
 def _sensor(settings: SensorSettings, name: str) -> Iterator[Finding]:

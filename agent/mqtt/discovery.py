@@ -16,7 +16,7 @@ from typing import Any
 from agent import __version__
 from agent.points.schema import STATISTICS, quantity_of
 from agent.sensing.sensor_status import SensorStatus
-from agent.status.health_rules import troubles
+from agent.status.health_rules import standing, troubles
 from agent.util.errors import short
 from drivers.base import label
 
@@ -76,9 +76,9 @@ def state(
     for trouble in troubles({"boot_ns": now_boot_ns, "sensors": [sensor]}):
         if not trouble.quantity:
             return {"problem": short(trouble.why or "no reading any more")}
-    present = status.values.keys() - status.refused.keys()
+    present = standing(sensor, now_boot_ns)
     found = {name: value for name, value in values.items() if re.sub(_STATISTIC, "", name) in present}
-    if all((quantity := quantity_of(name)) is not None and quantity.derived for name in found):
+    if not found:
         return {"problem": short(next((refusal.why for refusal in status.refused.values()), "no reading yet"))}
     return found if time_ns is None else {**found, "time": rfc3339(time_ns)}
 

@@ -9,11 +9,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from drivers.base import QUANTITIES, Reading
+from drivers.base import QUANTITIES, WHOLE, Reading
 
 SHORTEST_S = 1.0  # a faster pair of readings is judged as if this far apart: noise is no change of the air
 CONFIRMED = 3  # readings that agree make a large step believable: a wrong one does not repeat
-WHOLE = "reading"  # stands for a quantity where the whole reading is refused
 
 Moment = tuple[float | int, int]
 """A value, and the boot clock's nanosecond that it is of."""

@@ -9,8 +9,8 @@ from functools import partial
 from agent.config.settings import SensorSettings
 from agent.sensing.calibration import Calibration
 from agent.sensing.derived import FORMULAS, sea_level_pressure
-from agent.sensing.plausibility import WHOLE, Plausibility, out_of_range
-from drivers.base import Reading
+from agent.sensing.plausibility import Plausibility, out_of_range
+from drivers.base import WHOLE, Reading
 
 
 class Treatment:

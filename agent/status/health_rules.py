@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.config.units import rough_duration
+from drivers.base import QUANTITIES, WHOLE
 
 WORDS = {
     "failing": "Sensor {sensor} fails for {time}",
@@ -98,6 +99,17 @@ def troubles(snapshot: Mapping[str, Any]) -> Iterator[Trouble]:
             yield Trouble(name, "refused", (now - refusal["since_boot_ns"]) / 1e9, quantity, refusal["why"])
         for quantity, stuck_since in (sensor.get("stuck") or {}).items():
             yield Trouble(name, "stuck", (now - stuck_since) / 1e9, quantity)
+
+
+def standing(sensor: Mapping[str, Any], now: int) -> dict[str, float | int]:
+    """Of the values that a sensor's section of a snapshot has those that hold at boot-clock nanosecond `now`: none once
+    it fails, is silent or everything is refused, nor what is only derived from what is refused.
+    """
+    wrong = list(troubles({"boot_ns": now, "sensors": [sensor]}))
+    refused = {trouble.quantity for trouble in wrong if trouble.kind != "stuck"}
+    found = {name: value for name, value in sensor["values"].items() if name not in refused}
+    measured = any(name in QUANTITIES and not QUANTITIES[name].derived for name in found)
+    return found if measured and not refused & {"", WHOLE} else {}
 
 
 def _delivery(snapshot: Mapping[str, Any], *states: str) -> Iterator[tuple[float, str]]:

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from agent.status.health_rules import standing, troubles
 from agent.status.words import WAITING, oldest_age_s
 from drivers.base import QUANTITIES
 
@@ -51,7 +52,7 @@ class _Snapshot(Collector):
         clock = snapshot.get("clock") or {}
         yield _gauge("clock_good", "1 once the clock is known to be right", clock.get("good"))
         yield _gauge("clock_error_seconds", "Bound of the clock's error", clock.get("clock_error_s"))
-        yield from _sensors(snapshot.get("sensors") or [], now)
+        yield from _sensors(snapshot)
 
 
 def _single(kind: type[_Family], name: str, text: str, value: float | None) -> _Family:
@@ -108,7 +109,8 @@ def _delivery(delivery: Mapping[str, Any], now: int) -> Iterator[Metric]:
     yield _counter("delivery_sent_bytes", "Bytes of the requests' bodies, compressed", delivery.get("bytes_sent"))
 
 
-def _sensors(sensors: list[Mapping[str, Any]], now: int) -> Iterator[Metric]:
+def _sensors(snapshot: Mapping[str, Any]) -> Iterator[Metric]:
+    sensors, now = snapshot.get("sensors") or [], snapshot.get("boot_ns", 0)
     counters = {
         "readings": "Readings taken",
         "missed": "Scheduled readings that did not take place",
@@ -118,8 +120,9 @@ def _sensors(sensors: list[Mapping[str, Any]], now: int) -> Iterator[Metric]:
     for key, text in counters.items():
         yield _labelled(CounterMetricFamily, f"sensor_{key}", text, "sensor", {s["name"]: s.get(key) for s in sensors})
     by_sensor = partial(_labelled, GaugeMetricFamily, label="sensor")
-    works = {s["name"]: s.get("failing_since_boot_ns") is None for s in sensors}
-    yield by_sensor("sensor_ok", "1 while the sensor can be read", values=works)
+    dead = {trouble.sensor for trouble in troubles(snapshot) if not trouble.quantity}
+    works = {s["name"]: s["name"] not in dead for s in sensors}
+    yield by_sensor("sensor_ok", "1 while the sensor is read", values=works)
     ages = {s["name"]: (now - s["boot_ns"]) / 1e9 for s in sensors if s.get("boot_ns") is not None}
     yield by_sensor("sensor_reading_age_seconds", "Since the last reading", values=ages)
     for key, text in (("refused", "1 while a quantity is refused"), ("stuck", "1 while a quantity seems stuck")):
@@ -128,7 +131,8 @@ def _sensors(sensors: list[Mapping[str, Any]], now: int) -> Iterator[Metric]:
             for field in sorted({*sensor["values"], *sensor["refused"], *sensor["stuck"]}):
                 family.add_metric([sensor["name"], field], float(field in sensor[key]))
         yield family
+    current = {s["name"]: standing(s, now) for s in sensors}
     for field, quantity in QUANTITIES.items():
-        values = {s["name"]: s["values"][field] for s in sensors if works[s["name"]] and field in s["values"]}
+        values = {name: found[field] for name, found in current.items() if field in found}
         if values and quantity.metric:
             yield by_sensor(quantity.metric, f"{quantity.shown} in {quantity.unit}", values=values)

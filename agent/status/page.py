@@ -14,7 +14,7 @@ from string import Template
 from typing import Any
 
 from agent.config.units import rough_duration
-from agent.status.health_rules import failing, problems
+from agent.status.health_rules import failing, problems, standing
 from agent.status.words import rows
 from drivers.base import QUANTITIES, label
 
@@ -63,11 +63,12 @@ def _values(sensors: Sequence[Mapping[str, Any]], now: int) -> str:
     for place, sensor in enumerate(sensors):
         parts.append(f'<section aria-labelledby="sensor{place}">')
         parts.append(f'<h2 id="sensor{place}">{escape(sensor["name"])}: {escape(_freshness(sensor, now))}</h2>')
-        stale = sensor.get("failing_since_boot_ns") is not None
-        parts.append(f'<dl class="values{" stale" if stale else ""}">')
+        current = standing(sensor, now)
+        parts.append('<dl class="values">')
         for field, value in sensor.get("values", {}).items():
             text = f"{grouped(value, _decimals(field))} <small>{escape(_unit(field))}</small>"
-            parts.append(f"<div><dt>{escape(label(field))}</dt><dd>{text}</dd></div>")
+            stale = "" if field in current else ' class="stale"'
+            parts.append(f"<div{stale}><dt>{escape(label(field))}</dt><dd>{text}</dd></div>")
         parts.append("</dl></section>")
     return "".join(parts)
 

@@ -17,7 +17,7 @@ from pytest_httpserver import HTTPServer
 from agent.buffer.buffer import open_buffer
 from agent.cli import main
 from agent.config.settings import BufferSettings, SensorSettings
-from agent.doctor import doctor, network
+from agent.doctor import device, doctor, network
 from agent.doctor.finding import Patient
 from agent.points.schema import Line
 from agent.sensing.treatment import Treatment
@@ -28,9 +28,11 @@ from tests.certificates import make_certificate, server_context
 from tests.fake_center import FakeCenter, answer
 from tests.fake_i2c_bus import FakeI2C, environment
 from tests.servers import InfluxServer
+from tests.snapshots import SECOND, sensor, snapshot
 from tests.wallclock import WallClock
 
 CASE = json.loads((Path(__file__).parents[1] / "data/bme280-bosch.json").read_text())[0]
+NOW = 10**15
 AS_NOBODY = """
 import json, os, sys
 from dataclasses import asdict
@@ -514,6 +516,14 @@ class TestWhileTheAgentRuns:
         assert "delivered" in found["buffer"]["seen"]
         assert all(finding["verdict"] != "failed" for finding in found.values())
         assert running.poll() is None
+
+    @pytest.mark.parametrize("changed", [{}, {"boot_ns": None, "alive_boot_ns": NOW - 3 * 3600 * SECOND}])
+    def test_a_sensor_whose_driver_hangs_is_not_called_well(self, setup, changed):
+        silent = sensor(NOW, **{"boot_ns": NOW - 3 * 3600 * SECOND, **changed})
+        patient = Patient(setup.config, setup.state, running=snapshot(NOW, sensors=[sensor(NOW, name="well"), silent]))
+        well, found = device.sensors(patient)
+        assert (well.verdict, found.verdict) == ("ok", "failed")
+        assert found.seen.startswith("no reading for 3 h")
 
     @pytest.mark.root
     def test_another_user_is_told_what_could_not_be_seen_and_sees_the_rest(self, setup, running):

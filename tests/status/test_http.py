@@ -21,7 +21,7 @@ from agent.status.health_rules import failing, problems
 from agent.status.history import MINUTE_NS, History
 from agent.status.http import StatusPage, cross_site, crowd_of, own_host
 from agent.status.page import limits, render, runs, svg
-from drivers.base import boot_ns
+from drivers.base import WHOLE, boot_ns
 from tests.snapshots import SECOND, sensor, snapshot
 
 
@@ -97,6 +97,16 @@ class TestPage:
         for path in ("/static/page.css", "/static/page.js"):
             assert ask(page, path)[0] == 200
 
+    def test_promise_4_a_value_that_does_not_hold_any_more_is_grey(self, serve):
+        now = boot_ns()
+        refused = {"Pressure": {"since_boot_ns": now, "why": "out of range"}}
+        text = ask(serve(lambda: snapshot(now, sensors=[sensor(now, refused=refused)])))[2]
+        assert re.findall(r'<div( class="stale")?><dt>(\w+)</dt>', text) == [
+            ("", "Temperature"),
+            ("", "Humidity"),
+            (' class="stale"', "Pressure"),
+        ]
+
     def test_problems_come_first_in_words_and_escaped(self, serve):
         def bad():
             now = boot_ns()
@@ -108,7 +118,7 @@ class TestPage:
         assert "<script>alert" not in text
         assert "a &amp; b" in text
         assert 'class="verdict failing"' in text
-        assert 'class="values stale"' in text
+        assert text.count('<div class="stale">') == 3
 
     def test_it_is_read_only(self, serve):
         page = serve()
@@ -373,6 +383,22 @@ class TestMetrics:
         found = metrics(serve(lambda: snapshot(now, sensors=[broken])))
         assert ("iot_agent_temperature_celsius", "bme280") not in found
         assert found["iot_agent_sensor_ok", "bme280"] == 0
+
+    def test_promise_4_nor_one_of_a_sensor_that_hangs_or_of_which_everything_is_refused(self, serve):
+        now = boot_ns()
+        since = {"since_boot_ns": now - 3600 * SECOND, "why": "out of range"}
+        hangs = sensor(now, name="hangs", boot_ns=now - 3600 * SECOND)
+        beyond = sensor(now, name="beyond", values={"Temperature": 21.5}, refused={"Temperature": since})
+        empty = sensor(now, name="empty", refused={WHOLE: since})
+        derived = sensor(now, name="dew", values={"Humidity": 40.0, "DewPoint": 5.0}, refused={"Humidity": since})
+        partly = sensor(now, name="partly", refused={"Pressure": since})
+        found = metrics(serve(lambda: snapshot(now, sensors=[hangs, beyond, empty, derived, partly])))
+        assert [key for key in found if key[0].startswith(("iot_agent_temp", "iot_agent_hum", "iot_agent_dew"))] == [
+            ("iot_agent_temperature_celsius", "partly"),
+            ("iot_agent_humidity_percent", "partly"),
+        ]
+        assert not any(key[0].startswith("iot_agent_pressure") for key in found)
+        assert [found["iot_agent_sensor_ok", name] for name in ("hangs", "beyond", "partly")] == [0, 1, 1]
 
     def test_every_metric_has_a_help_text(self, serve):
         text = ask(serve(), "/metrics")[2]
