@@ -43,6 +43,19 @@ def test_a_device_is_counted_by_its_own_secret_and_one_that_is_not_registered_ha
         stored(url, "pi-1")
 
 
+def test_this_very_machine_is_asked_past_the_proxy_and_another_through_it(httpserver, monkeypatch):
+    path = "/api/devices/pi-1/measurements/count"
+    httpserver.expect_request(path).respond_with_json({"count": 7})
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+    for name in ("http_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert stored(httpserver.url_for("").rstrip("/"), "pi-1", Secret("own")) == 7
+    monkeypatch.setenv("HTTP_PROXY", httpserver.url_for(""))
+    httpserver.expect_request(path, headers={"Host": "center.example"}).respond_with_json({"count": 8})
+    assert stored("http://center.example", "pi-1") == 7
+
+
 STARTED = """
 import sys, time
 from pathlib import Path
