@@ -102,6 +102,7 @@ def _run(
     from agent.service import Service  # noqa: PLC0415
     from agent.status.snapshot import LEDGER  # noqa: PLC0415
 
+    fresh = not (folder / "agent").exists()  # else the same hours would count twice, and be stored once
     signals = Signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
     center = CenterProcess(free_port(port), folder / "center")
     if center.port != port:
@@ -117,7 +118,7 @@ def _run(
     service = Service(settings, folder / "agent")
     try:
         center.start()
-        for _ in write_past(settings, folder / "agent", since_s=_BACKFILL_S, every_s=60):
+        for _ in write_past(settings, folder / "agent", since_s=_BACKFILL_S, every_s=60) if fresh else ():
             pass
         service.start()
         say(f"IoT Center on {center.url}, device page {page}")

@@ -38,6 +38,10 @@ def test_promise_8_with_an_outage_in_the_middle_everything_measured_is_stored_an
     log = (tmp_path / "agent.log").read_text()
     token = json.loads((tmp_path / "agent" / "credentials.json").read_text())["token"]
     assert token not in log + run.stdout + run.stderr
+    command[command.index("--duration") : command.index("--json")] = ["--duration", "1"]
+    again = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert json.loads(again.stdout.splitlines()[-1])["stored"] > result["stored"]
 
 
 def test_ctrl_c_stops_both_and_prints_the_ledger():
