@@ -131,7 +131,9 @@ def proxies(patient: Patient) -> Iterator[Finding]:
     differ = [name for name in VARIABLES if _named(theirs, name) != _named(os.environ, name)]
     if differ:
         text = f"{' and '.join(differ)} of the running agent are not those of this command, which takes another way"
-        yield warning("proxy", text, "run doctor with the agent's environment: systemctl show iot-agent -p Environment")
+        yield warning(
+            "proxy", text, "run it with the agent's: sudo sh -c 'set -a; . /etc/default/iot-agent; iot-agent doctor'"
+        )
 
 
 def _named(environment: Mapping[str, str], name: str) -> str | None:

@@ -158,6 +158,7 @@ def test_the_agent_registers_and_delivers_through_it_and_survives_its_refusals(t
             assert findings[f"connection to {address}:{proxy.rpartition(':')[2]}"]["verdict"] == "ok"
             other = Agent(tmp_path, name, None, seen_from_there(center.url)).run("doctor", "--json")
             assert "of the running agent are not those of this command" in other.stdout
+            assert "/etc/default/iot-agent; iot-agent doctor" in other.stdout  # where the unit has them from
             no_secret(found.stdout, found.stderr, agent.run("status").stdout, json.dumps(agent.status()))
             tokens, renewals = center.tokens["pi-7"], agent.status()["registration"]["renewals"]
         no_secret(agent.log.read_text())
