@@ -41,11 +41,17 @@ def install(unit: str, name: str, groups: tuple[str, ...] = ()) -> str:
 
     Raises AgentError where that cannot be.
     """
-    home = next((folder for folder in HIDDEN if Path(sys.executable).is_relative_to(folder)), None)
-    if home:
+    for python in (Path(sys.executable), Path(sys.executable).resolve(), Path(sys.base_prefix)):
+        if home := next((folder for folder in HIDDEN if python.is_relative_to(folder)), None):
+            raise AgentError(
+                f"{python} lies below {home}, which the service's sandbox hides: install into a folder such as "
+                f"/opt/{name} (/usr/bin/python3 -m venv /opt/{name}, then its bin/pip), and call its {name} "
+                "install-service"
+            )
+    if not program(name).exists():
         raise AgentError(
-            f"{sys.executable} lies below {home}, which the service's sandbox hides: install into a folder such as "
-            f"/opt/{name} (python3 -m venv /opt/{name}, then its bin/pip), and call its {name} install-service"
+            f"there is no {program(name)} beside this Python: install into a folder such as /opt/{name} "
+            f"(python3 -m venv /opt/{name}, then its bin/pip), and call its {name} install-service"
         )
     if (PACKAGED / f"{name}.service").exists():
         raise AgentError(f"the Debian package brings {name}.service: systemctl enable --now {name}")

@@ -182,19 +182,40 @@ def test_a_service_in_a_home_is_refused_because_its_sandbox_hides_homes(monkeypa
     assert "lies below /home, which the service's sandbox hides" in said.stderr
 
 
+def test_a_python_whose_home_is_hidden_or_without_the_program_beside_it_makes_no_service(monkeypatch, tmp_path):
+    home, programs = tmp_path / "home", tmp_path / "opt"
+    for folder in (home, programs):
+        folder.mkdir()
+    (home / "python3").touch()
+    (programs / "python").symlink_to(home / "python3")
+    (programs / "iot-agent").touch()
+    monkeypatch.setattr(service, "HIDDEN", (home,))
+    monkeypatch.setattr(service.sys, "executable", str(programs / "python"))
+    said = CliRunner().invoke(main, ["install-service"])
+    assert (said.exit_code, f"{home}/python3 lies below {home}" in said.stderr) == (1, True)
+    monkeypatch.setattr(service, "HIDDEN", ())
+    (programs / "iot-agent").unlink()
+    said = CliRunner().invoke(main, ["install-service"])
+    assert (said.exit_code, f"there is no {programs}/iot-agent beside this Python" in said.stderr) == (1, True)
+
+
 def test_install_service_makes_the_folder_that_init_writes_into_and_says_how_to_call_it(monkeypatch, tmp_path):
     called = []
     monkeypatch.setattr(service, "_call", lambda *command: called.append(" ".join(command)))
     monkeypatch.setattr(service, "UNITS", tmp_path)
     monkeypatch.setattr(service, "PACKAGED", tmp_path / "none")
-    monkeypatch.setattr(service.sys, "executable", "/opt/iot/bin/python")
+    monkeypatch.setattr(service, "HIDDEN", ())
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "iot-agent").touch()
+    monkeypatch.setattr(service.sys, "executable", str(programs / "python"))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     said = CliRunner().invoke(main, ["install-service"])
     assert said.exit_code == 0, said.stderr
-    assert "next: sudo /opt/iot/bin/iot-agent init, which starts it" in said.stdout
+    assert f"next: sudo {programs}/iot-agent init, which starts it" in said.stdout
     assert called[0] == "groupadd --system --force iot-agent"  # also where the user is there already
     assert called.index("install -d /etc/iot-agent") < called.index("systemctl enable --quiet iot-agent.service")
-    assert "ExecStart=/opt/iot/bin/iot-agent run" in (tmp_path / "iot-agent.service").read_text()
+    assert f"ExecStart={programs}/iot-agent run" in (tmp_path / "iot-agent.service").read_text()
 
 
 def test_no_bus_says_what_to_do_and_asks_for_a_driver(config, monkeypatch):
