@@ -127,9 +127,10 @@ def device(device_id: str) -> Response:
 def remove(device_id: str) -> Response:
     device_or_administrator(device_id)
     registry = current_center().registry
-    if not registry.remove(device_id):
+    removed = registry.remove(device_id)
+    forget(registry, device_id)  # also what is left where that failed before
+    if not removed:
         abort(404, f"{device_id} is not registered")
-    forget(registry, device_id)
     return Response(status=204)
 
 

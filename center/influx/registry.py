@@ -152,19 +152,21 @@ class InfluxRegistry(EnrollmentKeys, Documents):
                     raise
 
     def remove(self, device_id: str) -> bool:
-        before = self._claims(device_id)
-        settled = settle(before)
-        if settled is None:
-            return False
-        self._write(MEASUREMENT, {"deviceId": device_id}, {"key": NONE, "secretHash": NONE, "createdAt": iso(now_ns())})
-        after = self._claims(device_id)
-        recent = max(claim.time_ns for claim in after) - UNSETTLED_NS
-        alive = settle(after)
-        for claim in {claim.key: claim for claim in (*before, *after) if claim.key}.values():
-            kept = alive is not None and claim.key == alive.key
-            if not kept and (claim.time_ns > recent or claim.key == settled.key):
-                self.delete(claim.key)
-        return True
+        """The authorization goes first: once the tombstone is written, nobody would look for it any more. What another
+        registration made meanwhile goes at the end, also where that was tried before and failed.
+        """
+        claims = self._claims(device_id)
+        settled = settle(claims)
+        if settled is not None:
+            self.delete(settled.key)
+            gone = {"key": NONE, "secretHash": NONE, "createdAt": iso(now_ns())}
+            self._write(MEASUREMENT, {"deviceId": device_id}, gone)
+            claims = self._claims(device_id)
+        recent = max((claim.time_ns for claim in claims), default=0) - UNSETTLED_NS
+        done_or_new = {found.key for found in (settled, settle(claims)) if found is not None}
+        for key in {claim.key for claim in claims if claim.key and claim.time_ns > recent} - done_or_new:
+            self.delete(key)
+        return settled is not None
 
     def device(self, device_id: str) -> Device | None:
         settled = settle(self._claims(device_id))

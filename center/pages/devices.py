@@ -139,8 +139,9 @@ def new_token(device_id: str) -> Any:
 def remove(device_id: str) -> Any:
     """Remove the registration; measurements stay where they are."""
     registry = current_center().registry
-    if registry.remove(device_id):
-        profiles.forget(registry, device_id)
+    removed = registry.remove(device_id)
+    profiles.forget(registry, device_id)  # also what is left where that failed before
+    if removed:
         flash(f"{device_id} is removed and its token no longer works. Its measurements stay in the bucket.", "success")
     else:
         flash(f"{device_id} was not registered any more.", "info")

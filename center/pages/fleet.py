@@ -94,23 +94,23 @@ def several() -> Any:
     which is asked first.
     """
     registry, form, wanted = current_center().registry, request.form, Wanted.of(request.args)
-    registered = {device.id for device in registry.devices().devices}
+    do, registered = form.get("do", ""), {device.id for device in registry.devices().devices}
     if form.get("all"):
         ids = [entry.id for entry in wanted.choose(roster(now_ns()))]
     else:
-        ids = [i for i in dict.fromkeys(form.getlist("id")) if i in registered]
-    do = form.get("do", "")
+        ids = [i for i in dict.fromkeys(form.getlist("id")) if i in registered or do == "removed"]
     if not ids or len(ids) > AT_ONCE:
-        flash(
-            f"Choose 1 to {AT_ONCE} devices first." if ids or do != "removed" else "They were removed already.", "info"
-        )
+        flash(f"Choose 1 to {AT_ONCE} devices first.", "info")
     elif do == "remove":
         return render_template("remove_several.html", ids=ids, wanted=wanted)
     elif do == "removed":
-        for device_id in ids:
-            registry.remove(device_id)
+        removed = [device_id for device_id in ids if registry.remove(device_id)]
+        for device_id in ids:  # also what is left where that failed before
             forget(registry, device_id)
-        flash(f"{_counted(ids)} removed. What was measured stays in the bucket.", "success")
+        if removed:
+            flash(f"{_counted(removed)} removed. What was measured stays in the bucket.", "success")
+        else:
+            flash("They were removed already.", "info")
     elif do not in {"group", "interval"}:
         flash("Choose what to do with them.", "info")
     else:

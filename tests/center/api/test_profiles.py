@@ -69,6 +69,9 @@ def test_what_a_device_tells_is_kept_until_it_is_removed(client, center, device)
     client.delete(f"/api/devices/{device}")
     assert device not in profiles.told(center.registry)
     assert device not in profiles.profiles(center.registry)
+    profiles.keep_profile(center.registry, device, profiles.Profile("Attic"))  # as where the store failed before that
+    assert client.delete(f"/api/devices/{device}").status_code == 404
+    assert device not in profiles.profiles(center.registry)
     gone = configured(client, device, TOLD)
     assert (gone.status_code, gone.json["registered"]) == (403, False)
     assert device not in profiles.told(center.registry)

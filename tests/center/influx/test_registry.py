@@ -53,13 +53,15 @@ class Registry(InfluxRegistry):
 
     def __init__(self, bucket):
         super().__init__(bucket, "series", "auth")
-        self.issued_keys, self.deleted = 0, []
+        self.issued_keys, self.deleted, self.fails = 0, [], []
 
     def authorize(self, device_id):
         self.issued_keys += 1
         return f"{self.issued_keys:016x}", Secret(f"token of {device_id}")
 
     def delete(self, key):
+        if self.fails:
+            raise self.fails.pop()
         self.deleted.append(int(key, 16))
 
 
@@ -87,6 +89,35 @@ def test_what_is_older_than_a_quarter_of_an_hour_was_cleared_by_its_time(registr
     else:
         assert not registry.register("pi-1", A).new
     assert sorted(registry.deleted) == deleted
+
+
+def test_a_removal_that_failed_is_done_by_the_next(registry, bucket):
+    """Where the authorization could not be deleted the device stays; where what came after failed, no key is left."""
+    registry.register("pi-1", A)
+    registry.fails.append(StoreError("InfluxDB restarts"))
+    with pytest.raises(StoreError):
+        registry.remove("pi-1")
+    assert registry.device("pi-1") is not None
+    assert registry.remove("pi-1")
+    assert registry.deleted == [1]
+    bucket.now_ns += 60 * MINUTE
+    registry.register("pi-1", A)
+
+    def meanwhile(name, lines):
+        del bucket.write
+        other = Registry(bucket)
+        other.issued_keys = 2
+        other.register("pi-1", A)
+        registry.deleted.clear()
+        bucket.now_ns += 1
+        bucket.write(name, lines)
+        registry.fails.append(StoreError("InfluxDB restarts"))
+
+    bucket.write = meanwhile  # another registration, just before the tombstone
+    with pytest.raises(StoreError):
+        registry.remove("pi-1")
+    assert not registry.remove("pi-1")
+    assert 3 in registry.deleted
 
 
 def test_when_a_device_was_registered_and_renewed_is_what_the_servers_clock_says(registry, bucket):
