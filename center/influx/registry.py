@@ -97,6 +97,8 @@ class InfluxRegistry(EnrollmentKeys, Documents):
                 raise ConflictError(not_yours(device_id, bool(kept)))
         key, token = self.authorize(device_id)
         try:
+            if before is not None:
+                self.delete(before.key)  # first, so that it is gone whatever cuts this short
             self._write(
                 MEASUREMENT,
                 {"deviceId": device_id},
@@ -118,13 +120,16 @@ class InfluxRegistry(EnrollmentKeys, Documents):
         return Registered(device_of(device_id, after), token, before is None)
 
     def _clear(self, after: Settled | None, before: Settled | None, mine: str) -> None:
-        """Delete every authorization that does not stay. Claims older than some minutes were cleared by their time."""
+        """Delete what others made at the same time, or this one, if it does not stay. The authorizations of earlier
+        claims are gone: each was deleted before the next claim was written.
+        """
         if after is None:
             self.delete(mine)
             return
         recent = max([after.updated_ns, *(claim.time_ns for claim in after.others)]) - UNSETTLED_NS
         for claim in after.others:
-            if claim.time_ns > recent or claim.key == mine or (before is not None and claim.key == before.key):
+            replaced = before is not None and claim.key == before.key
+            if claim.key == mine or (claim.time_ns > recent and not replaced):
                 self.delete(claim.key)
 
     def authorize(self, device_id: str) -> tuple[str, Secret]:

@@ -91,6 +91,33 @@ def test_what_is_older_than_a_quarter_of_an_hour_was_cleared_by_its_time(registr
     assert sorted(registry.deleted) == deleted
 
 
+def away(*_):
+    raise StoreError("InfluxDB restarts")
+
+
+@pytest.mark.parametrize("then", ["registered anew", "removed"])
+@pytest.mark.parametrize("minutes", [1, 60])
+@pytest.mark.parametrize("fails", ["_claims", "_clear"])
+def test_a_renewal_that_was_cut_short_leaves_no_authorization_behind(bucket, fails, minutes, then):
+    """Its claim is written and cannot be read back, or its process ends there."""
+    registry = Registry(bucket)
+    registry.register("pi-1", A)
+    for _ in range(2):
+        bucket.now_ns += 60 * MINUTE
+        cut_short = Registry(bucket)
+        cut_short.issued_keys, cut_short.deleted = registry.issued_keys, registry.deleted
+        cut_short._write = lambda *given, to=cut_short: (Registry._write(to, *given), setattr(to, fails, away))
+        with pytest.raises(StoreError):
+            cut_short.register("pi-1", A)
+        registry.issued_keys += 1
+    bucket.now_ns += minutes * MINUTE
+    if then == "removed":
+        assert registry.remove("pi-1")
+    else:
+        assert not registry.register("pi-1", A).new
+    assert set(registry.deleted) == {1, 2, 3}
+
+
 def test_a_removal_that_failed_is_done_by_the_next(registry, bucket):
     """Where the authorization could not be deleted the device stays; where what came after failed, no key is left."""
     registry.register("pi-1", A)
