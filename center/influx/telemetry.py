@@ -189,7 +189,7 @@ class InfluxTelemetry:
     def series(self, query: SeriesQuery) -> Sequence[Curve]:
         spans = self._uniform(query.device_id, query.start_ns, query.stop_ns)
         if query.every_ns is None:
-            return points_of(row for span in spans for row in self._points(query, *span))
+            return points_of(self._points(query, spans))
         windows = Windows(query.every_ns, query.stop_ns)
         tails: Mapping[str, str] = BAND if query.band else {query.fn: _window(query.fn)}
         rows = [row for span in spans for row in self._rows(query, span, tails)]
@@ -198,13 +198,17 @@ class InfluxTelemetry:
         if query.fn in APART and windows.shared(rows):
             there = replace(query, fields=tuple(sorted({row["_field"] for row in rows})))
             if query.fn == "median":  # no way to tell it from less than all points
-                return windows.medians(row for span in spans for row in self._points(there, *span))
+                return windows.medians(self._points(there, spans))
             rows = [row for span in spans for row in self._rows(there, span, _exactly(query.fn))]
         return windows.curves(rows, query.fn)
 
-    def _points(self, query: SeriesQuery, start_ns: int, stop_ns: int) -> list[Row]:
-        head, params = self._from((query.device_id,), ENVIRONMENT, start_ns, stop_ns, query.fields)
-        return self.influx.rows(f"{head} |> limit(n: {MAX_VALUES})", params)
+    def _points(self, query: SeriesQuery, spans: Sequence[tuple[int, int]]) -> list[Row]:
+        """The points themselves; counted first, which the storage engine does."""
+        asked = [self._from((query.device_id,), ENVIRONMENT, *span, query.fields) for span in spans]
+        counts = [row["_value"] for head, params in asked for row in self.influx.rows(f"{head} |> count()", params)]
+        if sum(counts) > MAX_VALUES:
+            raise RefusedError(f"these are more than {MAX_VALUES} values: choose a shorter range, or windows")
+        return [row for head, params in asked for row in self.influx.rows(head, params)]
 
     def _rows(self, query: SeriesQuery, span: tuple[int, int], tails: Mapping[str, str]) -> list[Row]:
         """What the pipelines with these ends give, each named in `result`."""

@@ -245,7 +245,9 @@ class Telemetry(Protocol):
         """Every field of measurement `environment`, ordered by field and sensor."""
 
     def series(self, query: SeriesQuery) -> Sequence[Curve]:
-        """The curves of a query, ordered by field and sensor. Without `every_ns` at most a million values."""
+        """The curves of a query, ordered by field and sensor. Without `every_ns` at most a million values, on
+        SQLite fewer: RefusedError for more.
+        """
 
     def count(self, device_id: str) -> int:
         """Points of measurement `environment`: series and time stamp together are one point."""

@@ -570,3 +570,14 @@ def test_what_an_agent_says_of_a_sensor_is_kept_its_words_where_the_store_keeps_
     found = {last.field: last.value for last in telemetry.last_values([device], measurement="agent")[device]}
     assert found.pop("failing") == 70
     assert found == ({} if only_numbers(telemetry) else {"why": 'no "chip", at 0x76'})
+
+
+def test_points_that_are_too_many_for_one_answer_are_refused_and_not_some_of_them_left_out(
+    telemetry, device, monkeypatch
+):
+    monkeypatch.setattr(f"{type(telemetry).__module__}.MAX_VALUES", 100)
+    telemetry.write([environment(device, NOW - n * SECOND, a=1.0, b=2.0) for n in range(60)])
+    span = (NOW - HOUR, NOW + 1)
+    with pytest.raises(RefusedError, match="more than 100 values"):
+        telemetry.series(SeriesQuery(device, *span))
+    assert [len(curve.values) for curve in telemetry.series(SeriesQuery(device, *span, ("a",)))] == [60]
