@@ -6,7 +6,9 @@ here the token is checked and each line read, with InfluxDB's answers for what i
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from typing import cast
 
 from flask import Blueprint, Response, abort, request
@@ -39,9 +41,11 @@ def write() -> Response:
     if name != telemetry.bucket:
         abort(404, f'bucket "{name}" not found')
     precision = unit_ns()
+    with _waiting():
+        kept = telemetry.kept()
     with Turn() as turn:
         plain = taken(turn)
-        own, kept, body = keeps_to_its_own(device), telemetry.kept(), bytearray()
+        own, body = keeps_to_its_own(device), bytearray()
 
         def refused(point: Point) -> str:
             try:
@@ -72,17 +76,25 @@ def _device() -> str:
     return device
 
 
+@contextlib.contextmanager
+def _waiting() -> Iterator[None]:
+    """Around each request to VictoriaMetrics. 503 where too many wait already."""
+    if not passing.acquire(timeout=WAIT_S):
+        abort(503, "VictoriaMetrics is slow, and as many writes as may be wait for it: try again in a while")
+    try:
+        yield
+    finally:
+        passing.release()
+
+
 def _passed_on(telemetry: VictoriaTelemetry, body: bytes) -> Response:
     """Whole or not at all."""
-    if not passing.acquire(timeout=WAIT_S):
-        return answer(503, "VictoriaMetrics is slow, and as many writes as may be wait for it: try again in a while")
     try:
-        taken_by = telemetry.victoria.write(body)
+        with _waiting():
+            taken_by = telemetry.victoria.write(body)
     except StoreError as error:
         log_once(error)
         return answer(503, str(error))
-    finally:
-        passing.release()
     if taken_by.status == 204:
         return Response(status=204)
     refusal = answer(taken_by.status, f"VictoriaMetrics: {taken_by.message}")

@@ -6,6 +6,7 @@ import gzip
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pytest_httpserver import HTTPServer
@@ -223,6 +224,32 @@ def test_writes_that_wait_for_a_slow_store_leave_threads_for_the_rest(client, st
     for _ in range(2):  # each gives back its place, also one that failed
         assert sent(client, token).status_code == 500
     assert len(store.requests) == 2
+
+
+def test_writes_that_wait_for_what_a_slow_store_keeps_leave_threads_for_the_rest(
+    app, client, store, token, monkeypatch
+):
+    """A VictoriaMetrics that hangs before it has told its flags."""
+    asked, told = threading.Event(), threading.Event()
+
+    def flags():
+        asked.set()
+        assert told.wait(30)
+        return {}
+
+    monkeypatch.setattr(app.extensions[EXTENSION].telemetry.victoria, "flags", flags)
+    monkeypatch.setattr(forwarding, "passing", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(forwarding, "WAIT_S", 0.001)
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(sent, app.test_client(), token)
+        assert asked.wait(30)
+        second = threads.submit(sent, client, token)
+        try:
+            assert code(second.result(10)) == (503, "unavailable")
+        finally:
+            told.set()
+        assert first.result().status_code == 204
+    assert len(store.requests) == 1
 
 
 def test_a_body_is_bounded_packed_or_not_and_a_large_one_waits_for_another(client, store, token, monkeypatch):
