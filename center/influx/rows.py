@@ -14,6 +14,7 @@ from center.stores.telemetry import DAY_NS
 from center.times import parse_time
 
 Span = tuple[int, int]
+csv.field_size_limit(2**21)  # a text has up to 1 MiB, and each newline of it counts twice
 RESERVED = {"_start", "_stop", "_time", "_value", "_field", "_measurement", "result"}
 
 

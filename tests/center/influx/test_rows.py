@@ -64,6 +64,13 @@ def test_every_value_is_what_its_column_says_and_an_empty_one_has_no_entry():
     assert list(decode("")) == []
 
 
+@pytest.mark.parametrize("letter", ["x", "\n"])
+def test_a_text_may_be_as_long_as_influxdb_stores_one(letter):
+    text = letter * 2**20
+    sent = '#datatype,string,long,string\r\n,result,table,_value\r\n,_result,0,"{}"\r\n'
+    assert list(decode(sent.format(text.replace("\n", "\r\n")))) == [{"result": "_result", "_value": text}]
+
+
 def ends(*rows):
     """Rows of the first and last values of series: name of the end, field, value, and perhaps the series."""
     return [
