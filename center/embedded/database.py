@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from math import inf
 from pathlib import Path
+from sqlite3 import SQLITE_BUSY, SQLITE_CANTOPEN, SQLITE_CORRUPT, SQLITE_FULL, SQLITE_IOERR, SQLITE_NOTADB
 from typing import Any, TypeVar
 
 from center.errors import StoreError
@@ -32,6 +33,8 @@ BUSY_TIMEOUT_S = 30
 IDLE_EVERY_S = 30.0
 READ_S = 10.0  # of the processor, for all that is read at one moment
 STEPS = 20_000  # of SQLite's machine, between two looks at the time
+# What is wrong with the file or its disk, and not with what was asked.
+OF_THE_FILE = {SQLITE_BUSY, SQLITE_CANTOPEN, SQLITE_CORRUPT, SQLITE_FULL, SQLITE_IOERR, SQLITE_NOTADB}
 
 
 class Database:
@@ -98,7 +101,7 @@ class Database:
     def rehearse(self) -> Mapping[str, str]:
         """Idle jobs that would fail now, and why: each is run and undone."""
         found = {}
-        with contextlib.closing(self._connect()) as connection:
+        with self._reading(), contextlib.closing(self._connect()) as connection:
             for name, job in self._idle:
                 try:
                     connection.execute("BEGIN IMMEDIATE")
@@ -134,20 +137,32 @@ class Database:
 
         StoreError where they take more than READ_S: what one request may cost has a bound.
         """
-        connection = self.read()
-        connection.execute("BEGIN")
-        self._local.until = time.thread_time() + READ_S
         try:
-            yield connection
+            with self._reading():
+                connection = self.read()
+                connection.execute("BEGIN")
+                self._local.until = time.thread_time() + READ_S
+                try:
+                    yield connection
+                finally:
+                    self._local.until = inf
+                    connection.rollback()  # nothing was written; an error of the disk may have ended it before
         except sqlite3.OperationalError as error:
-            if not self._late():
+            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:  # by _late()
                 raise
             late = StoreError(f"this takes more than {READ_S:.0f} s: ask for a shorter range, or for less at once")
             late.known = True  # it is no fault of the store
             raise late from error
-        finally:
-            self._local.until = inf
-            connection.execute("ROLLBACK")  # nothing was written
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Around all that is read: StoreError for what is wrong with the file; a query that is wrong is a mistake."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in OF_THE_FILE:
+                raise _explained(error, self.path) from error
+            raise
 
     def _late(self) -> bool:
         """Whether the calling thread has read for too long, or for nobody: SQLite then gives up."""
@@ -166,11 +181,12 @@ class Database:
 
     def rows(self, sql: str, *values: object) -> list[Any]:
         """What a query answers, read by the calling thread."""
-        return self.read().execute(sql, values).fetchall()
+        with self._reading():
+            return self.read().execute(sql, values).fetchall()
 
     def row(self, sql: str, *values: object) -> Any:
         """Its first row; None if there is none."""
-        return self.read().execute(sql, values).fetchone()
+        return next(iter(self.rows(sql, *values)), None)
 
     def change(self, sql: str, *values: object) -> int:
         """Runs one statement as a job: how many rows it changed."""

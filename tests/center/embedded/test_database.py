@@ -11,9 +11,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 
 from agent.util.secret import Secret
 from center.app import FILE, create_app
+from center.cli import main
 from center.context import EXTENSION
 from center.embedded.database import Database
 from center.errors import StoreError
@@ -325,6 +327,33 @@ def test_a_store_that_is_closed_says_so_and_closes_once(tmp_path):
     (tmp_path / "db").write_bytes(b"no database" * 1000)
     with pytest.raises(StoreError, match="not a database"):
         Database(tmp_path / "db", "CREATE TABLE t (n)")
+
+
+@pytest.mark.parametrize("table", ["device", "points"])
+def test_a_damaged_file_is_named_by_what_reads_it_and_the_rest_goes_on(tmp_path, table):
+    """Of each table the first page is overwritten: one is read by itself, the other at a moment."""
+    settings = embedded_settings(tmp_path)
+    with stores(settings) as (registry, telemetry):
+        registry.register("pi-1", A)
+        telemetry.write([environment("pi-1", NOW, Temperature=20.0)])
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as file:
+        (page,) = file.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        (size,) = file.execute("PRAGMA page_size").fetchone()
+    with (tmp_path / FILE).open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(bytes(size))
+    app = create_app(settings)
+    with contextlib.closing(app.extensions[EXTENSION]):
+        client = app.test_client()
+        for path in ("/devices", "/api/devices" if table == "device" else "/api/devices/pi-1/measurements"):
+            answer = client.get(path)
+            assert answer.status_code == 503
+            assert f"{tmp_path / FILE}: database disk image is malformed" in text_of(answer)
+        assert client.get("/api/buckets").status_code == 200
+    if table == "device":
+        answer = CliRunner().invoke(main, ["check", "--embedded", "--data", str(tmp_path)])
+        assert (answer.exit_code, answer.stdout) == (69, "")
+        assert answer.stderr == f"iot-center: {tmp_path / FILE}: database disk image is malformed\n"
 
 
 def test_sqlite_s_backup_of_a_store_in_use_has_all_that_was_acknowledged(tmp_path):
