@@ -135,24 +135,24 @@ class VictoriaTelemetry:
         since, stop = ceil_ms(since_ns), ceil_ms(now + AHEAD_NS)
         recent = max(since, ceil_ms(now - HOUR_NS))
         everything = selectors((), ENVIRONMENT)
-        found = self._newest(everything, recent, stop)
+        found: dict[str, int] = {}
+        self._newest(everything, recent, stop, found)
         if recent > since:
             known = {d for tag in DEVICE_TAGS for d in self.victoria.values(tag, everything[0], since, stop)}
             for start in sorted({max(since, ceil_ms(now - DAY_NS)), since}, reverse=True):
                 silent = sorted(known - found.keys())
                 for chunk in chunks(silent):
-                    found |= self._newest(selectors(chunk, ENVIRONMENT), start, recent)
+                    self._newest(selectors(chunk, ENVIRONMENT), start, recent, found)
                 recent = start
         return found
 
-    def _newest(self, wanted: Sequence[str], start_ms: int, stop_ms: int) -> dict[str, int]:
-        found: dict[str, int] = {}
+    def _newest(self, wanted: Sequence[str], start_ms: int, stop_ms: int, found: dict[str, int]) -> None:
+        """Puts what is newer into `found`. A series of a device may be another's, too, which has newer ones."""
         for selector in wanted:
             query = f"max(tlast_over_time({selector}[{stop_ms - start_ms}ms] {LATER})) by ({', '.join(DEVICE_TAGS)})"
             for labels, seconds in self.victoria.instant(query, stop_ms - 1):
                 for device in devices_of(labels):
                     found[device] = max(found.get(device, 0), round(seconds * 1000) * MS_NS)
-        return found
 
     def health(self, fields: Sequence[str], *, since_ns: int) -> Mapping[str, Mapping[str, float]]:
         stop = ceil_ms(now_ns() + AHEAD_NS)

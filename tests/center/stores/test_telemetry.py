@@ -572,6 +572,15 @@ def test_what_an_agent_says_of_a_sensor_is_kept_its_words_where_the_store_keeps_
     assert found == ({} if only_numbers(telemetry) else {"why": 'no "chip", at 0x76'})
 
 
+def test_a_device_that_another_logger_writes_for_now_was_seen_when_that_wrote(telemetry, device):
+    now = time.time_ns() // SECOND * SECOND
+    moments = {f"{device}-before": now - 5 * HOUR, f"{device}-now": now - 60 * SECOND}
+    for logger, moment in moments.items():
+        telemetry.write([environment(device, moment, tags={"clientId": logger}, Temperature=20.0)])
+    seen = telemetry.last_seen(since_ns=now - 90 * DAY)
+    assert moments | {device: now - 60 * SECOND} == {name: seen[name] for name in (*moments, device)}
+
+
 def test_points_that_are_too_many_for_one_answer_are_refused_and_not_some_of_them_left_out(
     telemetry, device, monkeypatch
 ):
