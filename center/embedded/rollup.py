@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from center.embedded.points import PointWriter
+from center.embedded.points import MONDAY_NS, PointWriter, StoredBucket, shard_ns
 from center.errors import StoreError
 from center.stores.telemetry import HOUR_NS
 from center.times import MAX_TIME, now_ns
@@ -105,12 +105,13 @@ def edge(connection: sqlite3.Connection, n: int, span: tuple[int, int, int], ord
     ).fetchone()
 
 
-def expire(connection: sqlite3.Connection, bucket: int, before_ns: int) -> None:
+def expire(connection: sqlite3.Connection, bucket: StoredBucket, before_ns: int) -> None:
     """Delete the hours of a bucket that are over before that, points and sums together, so that both tell the same: of
-    each series a chunk of points at most.
+    each series a chunk of points at most. And the types of shards that are over: no point of theirs is taken any more.
     """
-    before = before_ns // HOUR_NS
-    for (number,) in connection.execute("SELECT n FROM series WHERE bucket = ?", (bucket,)).fetchall():
+    before, shard = before_ns // HOUR_NS, (before_ns - MONDAY_NS) // shard_ns(bucket.retention_s)
+    series = connection.execute("SELECT n, owner, measurement FROM series WHERE bucket = ?", (bucket.n,)).fetchall()
+    for number, owner, measurement in series:
         connection.execute(
             "DELETE FROM points WHERE series = ?1 AND t IN "
             "(SELECT t FROM points WHERE series = ?1 AND t < ?2 ORDER BY t LIMIT ?3)",
@@ -120,4 +121,8 @@ def expire(connection: sqlite3.Connection, bucket: int, before_ns: int) -> None:
             "DELETE FROM hours WHERE series = ?1 AND hour < ?2 "
             "AND field IN (SELECT n FROM series_field WHERE series = ?1)",
             (number, before),
+        )
+        connection.execute(
+            "DELETE FROM device_type WHERE bucket = ? AND device = ? AND measurement = ? AND shard < ?",
+            (bucket.n, owner, measurement, shard),
         )

@@ -58,7 +58,7 @@ class EmbeddedTelemetry:
         if retention_s:
             database.on_idle(
                 "deleting what is older than the retention",
-                lambda connection: rollup.expire(connection, found.n, now_ns() - retention_s * 1_000_000_000),
+                lambda connection: rollup.expire(connection, found, now_ns() - retention_s * 1_000_000_000),
             )
 
     @property

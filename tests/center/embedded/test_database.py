@@ -48,7 +48,7 @@ def test_points_older_than_the_retention_are_deleted(tmp_path):
 
     with stores(embedded_settings(tmp_path)) as (_, telemetry):
         telemetry.write([environment("pi-1", NOW - n * HOUR, Temperature=1.0) for n in range(10)])
-        telemetry.database.run(lambda c: rollup.expire(c, 1, NOW - 4 * HOUR))
+        telemetry.database.run(lambda c: rollup.expire(c, telemetry.find_bucket("iot_center"), NOW - 4 * HOUR))
         assert telemetry.count("pi-1") == 5
         (curve,) = telemetry.series(SeriesQuery("pi-1", NOW - 90 * DAY, NOW + HOUR, (), 24 * HOUR, "count"))
         assert sum(curve.values) == 5

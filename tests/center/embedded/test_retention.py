@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,8 @@ from center.app import FILE, create_app
 from center.context import EXTENSION
 from center.embedded.rollup import RollUp, expire
 from center.embedded.telemetry import EmbeddedTelemetry
-from center.stores.telemetry import SeriesQuery
+from center.errors import RefusedError
+from center.stores.telemetry import Point, SeriesQuery
 from center.times import now_ns
 from tests.center_helpers import DAY, HOUR, SECOND, embedded_settings, environment, stores
 
@@ -27,14 +29,14 @@ def counts(telemetry, device, stop=NOW):
 def test_the_last_hour_of_a_silent_series_expires_from_the_sums_with_its_points(tmp_path, rolled_up):
     with stores(embedded_settings(tmp_path)) as (_, telemetry):
         assert isinstance(telemetry, EmbeddedTelemetry)
-        start = NOW - 10 * DAY
+        bucket, start = telemetry.find_bucket("iot_center"), NOW - 10 * DAY
         for device, hours in (("silent", 3), ("talking", 200)):
             telemetry.write([environment(device, start + n * HOUR // 4, Temperature=1.0) for n in range(4 * hours)])
 
         def round_(before_ns):
             if rolled_up:
                 telemetry.database.run(RollUp(telemetry.writer))
-            telemetry.database.run(lambda connection: expire(connection, 1, before_ns))
+            telemetry.database.run(lambda connection: expire(connection, bucket, before_ns))
 
         for half_hours in range(9):
             round_(start + half_hours * HOUR // 2 + SECOND)
@@ -44,6 +46,21 @@ def test_the_last_hour_of_a_silent_series_expires_from_the_sums_with_its_points(
             assert counts(telemetry, "talking") == (left, left, left)
         tables = telemetry.database.rows("SELECT count(*) FROM hours WHERE series = 1")
         assert tables == [(0,)]
+
+
+def test_the_types_of_fields_expire_with_their_shards(tmp_path):
+    settings = embedded_settings(tmp_path)
+    settings = replace(settings, store=replace(settings.store, retention=DAY // SECOND))
+    tags = {"clientId": "pi-1"}
+    with stores(settings) as (_, telemetry):
+        assert isinstance(telemetry, EmbeddedTelemetry)
+        bucket = telemetry.find_bucket("iot_center")
+        telemetry.write([Point("agent", tags, {"uptime": 1.5}, NOW - n * HOUR) for n in range(20)])
+        assert telemetry.database.row("SELECT count(*) FROM device_type") == (20,)
+        telemetry.database.run(lambda connection: expire(connection, bucket, NOW - HOUR + SECOND))
+        assert telemetry.database.row("SELECT count(*) FROM device_type") == (2,)
+        with pytest.raises(RefusedError, match="field type conflict"):
+            telemetry.write([Point("agent", tags, {"uptime": "long"}, NOW - HOUR + SECOND)])
 
 
 def test_looking_at_pages_writes_nothing_whatever_waits_to_be_summed_up(tmp_path):
