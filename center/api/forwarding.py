@@ -49,11 +49,9 @@ def write() -> Response:
 
         def refused(point: Point) -> str:
             try:
-                line = kept.line(point)
+                body.extend(kept.line(point).encode() + b"\n")
             except (RefusedError, NotSupportedError) as error:
                 return str(error)
-            if line:
-                body.extend(line.encode() + b"\n")
             return ""
 
         try:

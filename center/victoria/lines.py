@@ -7,14 +7,13 @@ as it came, but each point written anew.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from center.errors import NotSupportedError, RefusedError
 from center.line_protocol import encode, value_text
-from center.stores.telemetry import HEALTH, Point
+from center.stores.telemetry import Point
 from center.times import iso
 
-WORDS = {(HEALTH, "why")}  # texts of the data model, left out; their numbers beside them are kept
 NO_TEXT = "VictoriaMetrics keeps numbers only: a field with a text needs InfluxDB"
 ITS_OWN = {"__name__", "rollup"}  # labels that it sets itself
 # Seen with 1.79.5, which cuts off what is more (-maxLabelsPerTimeseries, -maxLabelValueLen): 30 tags, names of 256
@@ -36,15 +35,11 @@ class Kept:
     _plain: set[tuple[str, ...]] = field(default_factory=set)
 
     def line(self, point: Point) -> str:
-        """A point without its words, empty where nothing else is in it. RefusedError and NotSupportedError say why it
-        would not be kept as it is.
-        """
-        if any(isinstance(value, str) for value in point.fields.values()):
-            point = _without_words(point)
-            if not point.fields:
-                return ""
+        """RefusedError and NotSupportedError say why a point would not be kept as it is."""
         for name, value in point.fields.items():
-            if not isinstance(value, str) and abs(value) > LARGEST:
+            if isinstance(value, str):
+                raise NotSupportedError(NO_TEXT)
+            if abs(value) > LARGEST:
                 raise RefusedError(f"{name}: VictoriaMetrics keeps no value beyond 2^53 = {LARGEST} exactly")
         at = point.time_ns
         if at is not None and at < self.oldest_ns:
@@ -68,13 +63,6 @@ class Kept:
         if point.series and line.endswith(tail) and len(self._plain) < MAX_PLAIN:
             self._plain.add(names)
         return line
-
-
-def _without_words(point: Point) -> Point:
-    words = {f for f, value in point.fields.items() if isinstance(value, str)}
-    if any((point.measurement, field) not in WORDS for field in words):
-        raise NotSupportedError(NO_TEXT)
-    return replace(point, fields={f: value for f, value in point.fields.items() if f not in words})
 
 
 def _check_names(point: Point) -> None:

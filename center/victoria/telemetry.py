@@ -31,7 +31,7 @@ from center.stores.telemetry import (
 )
 from center.times import now_ns
 from center.victoria.client import LATER, MS_NS, Victoria, retention_s
-from center.victoria.lines import WORDS, Kept
+from center.victoria.lines import Kept
 from center.victoria.metricsql import (
     CHUNK,
     EARLIEST_MS,
@@ -86,8 +86,7 @@ class VictoriaTelemetry:
 
     def _last(self, wanted: Sequence[str], measurement: str, start_ms: int, stop_ms: int) -> list[Row]:
         found = self._over(MOMENTS["last"], wanted, start_ms, stop_ms)
-        rows = (with_value(row_of(labels, measurement), measurement, given, "last") for labels, given in found.items())
-        return [row for row in rows if (measurement, row["_field"]) not in WORDS]
+        return [with_value(row_of(labels, measurement), measurement, given, "last") for labels, given in found.items()]
 
     def last_values(
         self, device_ids: Sequence[str], *, measurement: str = ENVIRONMENT, since_ns: int = 0
@@ -255,7 +254,7 @@ class VictoriaTelemetry:
 
     def write(self, points: Sequence[Point]) -> None:
         kept = self.kept()
-        lines = [line for line in map(kept.line, points) if line]
+        lines = list(map(kept.line, points))
         for first in range(0, len(lines), WRITE_LINES):
             answer = self.victoria.write("\n".join(lines[first : first + WRITE_LINES]).encode())
             if answer.status == 413:

@@ -564,14 +564,6 @@ def test_windows_up_to_now_have_all_that_was_measured_in_them(telemetry, device)
     assert telemetry.summary(device, start_ns=now - HOUR, stop_ns=now + SECOND)[0].count == 20
 
 
-def test_what_an_agent_says_of_a_sensor_is_kept_its_words_where_the_store_keeps_texts(telemetry, device):
-    tags = {"clientId": device, "device": device, "sensor": "bench"}
-    telemetry.write([Point("agent", tags, {"failing": 70, "why": 'no "chip", at 0x76'}, NOW)])
-    found = {last.field: last.value for last in telemetry.last_values([device], measurement="agent")[device]}
-    assert found.pop("failing") == 70
-    assert found == ({} if only_numbers(telemetry) else {"why": 'no "chip", at 0x76'})
-
-
 def test_a_device_that_another_logger_writes_for_now_was_seen_when_that_wrote(telemetry, device):
     now = time.time_ns() // SECOND * SECOND
     moments = {f"{device}-before": now - 5 * HOUR, f"{device}-now": now - 60 * SECOND}

@@ -99,22 +99,20 @@ def test_points_go_on_with_the_centers_own_token(client, store, token):
 @pytest.mark.parametrize(
     ("line", "written"),
     [
-        (b'agent,clientId=pi-7 uptime=1i,why="x\nenvironment,clientId=pi-8 Temperature=99\n"', b"uptime=1i"),
-        (b'agent,clientId=pi-7 why="x\nenvironment,clientId=pi-8 Temperature=99\n"', b""),
         (b"\t agent,clientId=pi-7 uptime=1i \t", b"uptime=1i"),
         (b"agent,clientId=pi-7 uptime=1i\r\r\n", b"uptime=1i"),
         (b"agent,clientId=pi-7 load=.5,cpu_temperature=-5.,uptime=1E3", b"load=0.5,cpu_temperature=-5.0,uptime=1000.0"),
         (b"agent,clientId=pi-7 load=1,load=2", b"load=1.0"),
     ],
-    ids=("newline in words", "words alone", "white space", "returns", "points", "twice"),
+    ids=("white space", "returns", "points", "twice"),
 )
 def test_what_victoriametrics_reads_otherwise_is_written_for_it(client, store, token, line, written):
     """Each of these it lost, took for 0 (1.79.5), or for a line of another device."""
     assert sent(client, token, line).status_code == 204
     found = [request.data.removesuffix(b"\n").split(b" ") for request in store.requests]
-    assert [(series, {*fields.split(b",")}) for series, fields in found] == (
-        [(b"agent,clientId=pi-7", {*written.split(b",")})] if written else []
-    )
+    assert [(series, {*fields.split(b",")}) for series, fields in found] == [
+        (b"agent,clientId=pi-7", {*written.split(b",")})
+    ]
 
 
 def test_without_a_live_token_nothing_is_passed_on(client, store):
@@ -138,6 +136,7 @@ def test_an_empty_write_says_whether_the_token_is_good(client, store, token):
     [
         (b"environment Temperature=", "missing field value"),
         (b'environment,clientId=pi-7 Note="hello"', "keeps numbers only"),
+        (b'agent,clientId=pi-7 uptime=1i,why="x\nenvironment,clientId=pi-8 Temperature=99\n"', "keeps numbers only"),
         (b'environment,clientId=pi-7,room=a"b Temperature=1', "quotation mark"),
         (b"environment,clientId=pi-7 Temperature=1 1700000000000000000", "-retentionPeriod"),
         (b"environment,clientId=pi-7 Temperature=1 %d" % (time.time_ns() + 3 * 86_400 * 10**9), "two days ahead"),
@@ -155,6 +154,7 @@ def test_an_empty_write_says_whether_the_token_is_good(client, store, token):
     ids=(
         "syntax",
         "text",
+        "newline in a text",
         "quotation mark",
         "older than kept",
         "ahead",
