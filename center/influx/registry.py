@@ -227,17 +227,13 @@ class InfluxRegistry(EnrollmentKeys, Documents):
             if (authorization.description or "").startswith(DESCRIPTION)
         }
 
-    def live(self) -> dict[str, int]:
-        """The authorizations in the form this center makes them, with the time each was made."""
-        return {key: issued.created_ns for key, issued in self.issued().items() if issued.writes}
-
     def orphans(self, *, older_than_s: float) -> Sequence[str]:
         """Authorizations that no registration refers to. Nobody has the token of one: a registration was cut short."""
-        live = self.live()
+        issued = self.issued()
         stays = {device.key for device in self.devices().devices}
         (clock,) = self.influx.rows(SERVER_TIME)  # the center's own clock may be off
         before = clock["_time"] - round(older_than_s * 1_000_000_000)
-        return [key for key, created in live.items() if key not in stays and created < before]
+        return [key for key, one in issued.items() if one.writes and key not in stays and one.created_ns < before]
 
     def sweep(self, *, older_than_s: float) -> Sequence[str]:
         """Delete the orphans and return their ids."""
