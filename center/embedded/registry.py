@@ -127,8 +127,8 @@ class EmbeddedRegistry:
         return (row[0], row[1]) if row else None
 
     def holder(self, token: Secret) -> str | None:
-        row = self.database.row("SELECT device FROM authorization WHERE token_hash = ?", digest(token))
-        return row[0] if row else None
+        found = self.holder_of(token)
+        return found[0] if found else None
 
     def make_enrollment_key(
         self, *, note: str = "", uses: int | None = 1, expires_ns: int | None = None, device_id: str = ""
