@@ -17,7 +17,9 @@ MOST_S = 30.0
 
 
 class Loop(Protocol):
-    """A part that works in steps. `wakeup` ends the wait for the next one."""
+    """A part that works in steps. `wakeup` ends the wait for the next one. If it has a `problem` (a sentence; None:
+    nothing), that is told after each step.
+    """
 
     wakeup: threading.Event
 
@@ -35,7 +37,7 @@ class Running(Protocol):
 
     name: str
     problem: str | None
-    """What goes wrong in it, in a way that nobody foresaw; None: nothing."""
+    """What goes wrong in it, in a way that nobody foresaw or as it says itself; None: nothing."""
 
     def stop(self) -> None:
         """Ask it to end, and return at once."""
@@ -77,7 +79,7 @@ class Steps:
                 log.exception("%s failed in a way that was not foreseen: trying again", self.name)
             self.problem = f"{self.name} fails in a way that was not foreseen ({type(error).__name__}): see the log"
             return min(2.0 ** min(self._failures - 1, 10), MOST_S)
-        self._failures, self.problem = 0, None
+        self._failures, self.problem = 0, getattr(self._loop, "problem", None)
         return pause
 
     def finish(self) -> None:

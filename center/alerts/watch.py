@@ -28,6 +28,7 @@ SHARE = 10  # the next look begins after so many times what the last one took
 FINISH_S = 3.0  # a stop waits as long for what is being sent
 NAMED = 20  # devices in a message
 RETRY_S, RETRY_MOST_S = 15.0, 600.0
+FAILING_S = 60.0  # a store that fails for as long is no hiccup: nothing is judged, and that is said
 LATE_S = 300.0  # a message says how old it is
 KEPT_UP_NS = 86_400 * 1_000_000_000  # how long a message is tried
 Begun = tuple[Key, float, int]  # what of, the value, and since when (Unix ns)
@@ -50,6 +51,8 @@ class Watch:
         self._fails: dict[str, tuple[int, float]] = {}  # of a receiver: how often in a row, and when it is tried again
         self._done: deque[tuple[str, Sequence[int], str]] = deque()
         self._next_s = self._asked_s = 0.0
+        self._failing_s: float | None = None  # since when no look could be taken
+        self.problem: str | None = None
 
     def step(self) -> float:
         """What was sent is written down at once; a look is taken when it is due."""
@@ -57,17 +60,34 @@ class Watch:
             self._settle()
             if self._states is not None:
                 self._renew()
-            if (started := time.monotonic()) >= self._next_s:
+            if due := (started := time.monotonic()) >= self._next_s:
                 holds = self._look(now_ns(), started)
                 took = time.monotonic() - started
                 self._next_s = started + max(EVERY_S if holds else WAITING_S, SHARE * took)
             if self._states is not None:
                 self._send(time.monotonic())
+            if due:
+                self._works()
         except StoreError as error:
             log_once(error)
+            self._fails_by(error, time.monotonic())
             self._memory, self._states = Memory(courses=self._memory.courses), None
             self._next_s = time.monotonic() + WAITING_S
         return min(max(self._next_s - time.monotonic(), 0.1), EVERY_S)
+
+    def _fails_by(self, error: StoreError, steady_s: float) -> None:
+        """Said also of a fault that the store's log knows, or that is none of the store's."""
+        if self._failing_s is None:
+            self._failing_s = steady_s
+        if steady_s - self._failing_s >= FAILING_S:
+            if self.problem is None:
+                log.error("alerts are not judged: %s", error)
+            self.problem = f"judging alerts fails: {error}"
+
+    def _works(self) -> None:
+        if self.problem:
+            log.info("alerts are judged again")
+        self._failing_s = self.problem = None
 
     def finish(self) -> None:
         try:

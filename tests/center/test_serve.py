@@ -24,11 +24,13 @@ from pytest_httpserver import HTTPServer
 from agent.registration.secret_files import read_secret_file
 from agent.util.logs import LogLine
 from agent.util.secret import Secret
+from center.alerts import kept
 from center.app import FILE, create_app, serve
 from center.cli import main
 from center.context import EXTENSION
+from center.errors import StoreError
 from center.settings import InfluxSettings, ServerSettings, Settings
-from tests.center_helpers import embedded_settings, influx_settings, jobs_wait
+from tests.center_helpers import embedded_settings, influx_settings, jobs_wait, stores
 
 CENTER = [str(Path(sys.executable).with_name("iot-center"))]
 TIMEOUT = 20
@@ -117,6 +119,22 @@ def test_alerts_that_nobody_judges_are_said_on_every_page_and_to_who_watches(tmp
         words = "judging alerts fails in a way that was not foreseen (ZeroDivisionError): see the log"
         assert health.json()["message"] == words
         assert words in requests.get(f"{center.url}/help", timeout=5).text
+
+
+def test_alerts_that_a_store_keeps_from_being_judged_are_said_as_well(tmp_path, monkeypatch):
+    def full(*_):
+        raise StoreError("disk is full")
+
+    settings = embedded_settings(tmp_path)
+    with stores(settings) as (registry, _):
+        kept.keep_rule(registry, "r", {"name": "Frost", "what": "below", "field": "Temperature", "threshold": 2})
+    monkeypatch.setattr("center.embedded.registry.EmbeddedRegistry.hold_lease", full)
+    monkeypatch.setattr("center.alerts.watch.FAILING_S", 0.0)
+    with serve(settings, port=0) as center:
+        until = time.monotonic() + TIMEOUT
+        while (health := requests.get(f"{center.url}/health", timeout=5)).status_code == 200:
+            assert time.monotonic() < until
+        assert health.json()["message"] == "judging alerts fails: disk is full"
 
 
 def test_a_taken_port_is_one_line(tmp_path):

@@ -57,6 +57,14 @@ def test_what_goes_wrong_in_the_background_is_told_until_it_is_over():
     assert steps.problem is None
 
 
+def test_what_a_part_says_of_itself_is_told_after_each_step():
+    part = Part(5.0, 5.0)
+    steps = Steps("clock", part)
+    for part.problem in ("no server answers", None):
+        steps.step()
+        assert steps.problem == part.problem
+
+
 def test_a_thread_steps_sleeps_and_is_woken_and_ends_at_once(monkeypatch):
     monkeypatch.setattr(loops, "MOST_S", 0.001)
     part = Part(ValueError("x"), 0.0, 0.001)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from agent.util.loops import Steps
 from agent.util.secret import Secret
 from center.alerts import kept, watch
 from center.alerts.kept import Receiver
@@ -372,6 +373,25 @@ def test_what_was_sent_while_the_store_was_away_is_not_sent_again(world, monkeyp
     monkeypatch.setattr(world.registry, "keep_document", keep)
     assert world.look() == world.look() == []
     assert world.history() == [("begins", "sent")]
+
+
+def test_a_store_that_fails_for_a_minute_is_told_until_a_look_is_taken_again(world, monkeypatch, caplog):
+    world.rule()
+    hold, known = world.registry.hold_lease, StoreError("this takes more than 10 s")
+    known.known = True  # to the store's own log
+    monkeypatch.setattr(world.registry, "hold_lease", lambda _: (_ for _ in ()).throw(known))
+    steps = Steps("judging alerts", world.watch)
+    for minutes, problem in ((1, None), (0.5, None), (0.5, "judging alerts fails: this takes more than 10 s")):
+        world.pass_by(minutes)
+        steps.step()
+        assert steps.problem == problem
+    assert [record.getMessage() for record in caplog.records] == ["alerts are not judged: this takes more than 10 s"]
+    steps.step()  # no look is due
+    assert steps.problem
+    monkeypatch.setattr(world.registry, "hold_lease", hold)
+    world.pass_by(1)
+    steps.step()
+    assert steps.problem is None
 
 
 def test_a_stop_waits_for_what_is_being_sent(world, monkeypatch):
