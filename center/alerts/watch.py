@@ -213,10 +213,10 @@ class Watch:
                     waiting[receiver_id].append(told)
         receivers = kept.receivers(self._registry) if waiting else {}
         for receiver_id, several in waiting.items():
-            self._busy.add(receiver_id)
             receiver = receivers.get(receiver_id)
             job = threading.Thread(target=self._deliver, args=(receiver_id, receiver, several), daemon=True)
             job.start()
+            self._busy.add(receiver_id)  # not before: a system out of threads starts none
 
     def _deliver(self, receiver_id: str, receiver: Receiver | None, several: Sequence[Message]) -> None:
         why = f"{GIVEN_UP}: the receiver was removed"

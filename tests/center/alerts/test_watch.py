@@ -375,6 +375,20 @@ def test_what_was_sent_while_the_store_was_away_is_not_sent_again(world, monkeyp
     assert world.history() == [("begins", "sent")]
 
 
+def test_who_could_not_be_told_for_want_of_a_thread_is_told_at_the_next_look(world, monkeypatch):
+    def cannot():
+        raise RuntimeError("can't start new thread")
+
+    world.rule()
+    world.point("attic", 1)
+    world.pass_by(1)
+    with monkeypatch.context() as full:
+        full.setattr(Inline, "__init__", lambda self, target, args, daemon: setattr(self, "start", cannot))
+        with pytest.raises(RuntimeError):
+            world.watch.step()
+    assert world.look() == ["Frost"]
+
+
 def test_a_store_that_fails_for_a_minute_is_told_until_a_look_is_taken_again(world, monkeypatch, caplog):
     world.rule()
     hold, known = world.registry.hold_lease, StoreError("this takes more than 10 s")
