@@ -97,7 +97,8 @@ def alerts() -> Any:
 
 
 def _page(form: ReceiverForm) -> Any:
-    registry = current_center().registry
+    center = current_center()
+    registry = center.registry
     rules, people, unseen = kept.rules(registry), profiles(registry), kept.unseen(registry)
     firing = [
         (rule_id, rule, sorted(states.items()), rule_id in unseen)
@@ -109,6 +110,7 @@ def _page(form: ReceiverForm) -> Any:
         firing=sorted(firing, key=lambda one: (not one[3], one[1].name)),
         history=kept.events(registry),
         rules=rules,
+        judged=bool(center.loops),
         receivers=kept.receivers(registry),
         names={device: profile.name for device, profile in people.items() if profile.name},
         examples=EXAMPLES,

@@ -3,6 +3,7 @@
 import html
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -160,6 +161,16 @@ def test_home_shows_what_fires_until_it_is_seen_and_again_when_it_begins_anew(cl
     assert "Seen Frost" in text_of(client.get("/alerts"))
     fire(center.registry, fired=1001)
     assert "Frost" in text_of(client.get("/"))
+
+
+def test_where_nothing_judges_rules_the_page_says_so(client, center):
+    """As under `flask run`."""
+    words = "This process does not judge rules: iot-center serve does."
+    assert words not in text_of(client.get("/alerts"))
+    fire(center.registry)
+    assert words in text_of(client.get("/alerts"))
+    center.loops.append(SimpleNamespace(name="judging alerts", problem=None))
+    assert words not in text_of(client.get("/alerts"))
 
 
 def test_what_happened_is_told_with_whom_it_did_not_reach(client, center):
