@@ -34,6 +34,7 @@
     const state = root.querySelector("[data-state] .state");
     if (state && data.state) {
       state.className = `state state-${data.state.name}`;
+      delete state.dataset.was; // it is known again (live.js)
       if (state.lastChild.textContent !== data.state.label) state.lastChild.textContent = data.state.label;
     }
     const time = root.querySelector("[data-seen] time");

@@ -112,6 +112,23 @@ def test_a_value_fades_with_its_age_and_comes_back_with_the_next_one(page, runni
     assert page.locator("[data-confirm]").count() == 1  # what a part leaves out stays
 
 
+def test_a_device_that_fell_silent_while_the_center_was_away_is_silent_once_it_is_back(page, running, center):
+    center.registry.register("pi-10", administrator=True)
+    center.telemetry.write([environment("pi-10", now_ns(), Temperature=20.0)])
+    silent = {"last": [], "seen": None, "state": {"name": "silent", "label": "Silent"}}
+    heartbeat, live_json = running.url + "/live.json", "**/dashboards/pi-10/live.json*"
+    page.goto(running.url + "/dashboards/pi-10")
+    page.route(live_json, lambda route: route.abort())
+    page.route(heartbeat, lambda route: route.abort())
+    until(page, "document.querySelector('[data-state] .state').textContent === 'Not known'")
+    page.route(live_json, lambda route: route.fulfill(json=silent))
+    until(page, "document.querySelector('[data-state] .state').textContent === 'Silent'")
+    page.unroute(heartbeat)
+    page.route(live_json, lambda route: route.fulfill(status=304))
+    until(page, "document.getElementById('away') === null")
+    assert page.locator("[data-state] .state").inner_text() == "Silent"
+
+
 def test_ages_are_told_by_the_clock_of_the_center_where_the_browsers_is_wrong(page, running, center):
     center.telemetry.write([environment("pi-9", now_ns() - 90 * 10**9, Temperature=20.0)])
     page.add_init_script("const now = Date.now; Date.now = () => now() - 3600000")
