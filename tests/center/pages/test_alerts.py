@@ -163,6 +163,20 @@ def test_home_shows_what_fires_until_it_is_seen_and_again_when_it_begins_anew(cl
     assert "Frost" in text_of(client.get("/"))
 
 
+def test_an_alert_that_began_while_the_page_was_open_can_be_marked_as_seen(app, client, center):
+    app.config["WTF_CSRF_ENABLED"] = True
+    page, part = client.get("/alerts"), {"X-Part": "live", "Accept": "text/html"}
+    fire(center.registry)
+    came = client.get("/alerts", headers=part)
+    assert "csrf" not in came.text
+    assert client.get("/alerts", headers={**part, "If-None-Match": came.headers["ETag"]}).status_code == 304
+    button = re.search(r'<button [^>]*form="seen"[^>]* aria-label="Seen: Frost"', came.text)[0]
+    action, until = (re.search(rf' {name}="([^"]+)"', button)[1] for name in ("formaction", "value"))
+    token = re.search(r'<form id="seen".*?name="csrf_token" value="([^"]+)"', page.text)[1]
+    assert client.post(action, data={"csrf_token": token, "until": until}).status_code == 302
+    assert kept.unseen(center.registry) == {}
+
+
 def test_where_nothing_judges_rules_the_page_says_so(client, center):
     """As under `flask run`."""
     words = "This process does not judge rules: iot-center serve does."
