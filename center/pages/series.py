@@ -124,7 +124,7 @@ def _asked(device_ids: Sequence[str], fields: Sequence[str] = (), width: int = W
         _, length = RANGES.get(chosen, RANGES["24h"])
         start = stop - length * SECOND_NS
         if chosen == "all":
-            start = _first(ids, fields, stop)
+            start = _first(ids, computed.sources(fields), stop)
     if seconds is None:
         seconds = window_s((stop - start) / SECOND_NS, min(max(args.get("width", width, type=int), 100), 2400))
     fn = cast("Function", args.get("fn", "mean"))  # checked by SeriesQuery

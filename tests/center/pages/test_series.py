@@ -103,6 +103,13 @@ def test_all_time_starts_before_the_first_point(client, two):
     assert sum(answer["curves"][0]["n"]) == 60
 
 
+def test_all_time_of_what_is_computed_begins_with_what_it_is_computed_from(client, two):
+    answer = client.get("/series.json?device=a&field=DewPoint&range=all").get_json()
+    assert START - 7 * 24 * HOUR < answer["start"] * MS <= START
+    assert [(c["field"], len(c["t"]) > 0) for c in answer["curves"]] == [("DewPoint", True)]
+    assert len(client.get("/series.csv?device=a&field=DewPoint&range=all").text.splitlines()) > 1
+
+
 def test_the_minimum_that_a_device_sends_is_the_edge_of_the_band(client, center):
     write(center, "a", [{"Temperature": 20.0, "Temperature_min": 15.0, "Temperature_max": 30.0}] * 20)
     for fields in ("", "&field=Temperature"):
