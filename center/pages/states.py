@@ -110,9 +110,10 @@ def shown(lasts: Sequence[LastValue], now: int, stale_after_s: float = math.inf)
 
 def stale_after_s(health: Sequence[LastValue] = ()) -> float:
     """How old a value of a device may be: three of the intervals that its agent reports at. One of which that is not
-    known is stale when the device is called silent.
+    known, or is not told any more since a deadband holds reports back, is stale when the device is called silent.
     """
-    interval = next((v.value for v in health if v.field == "interval" and v.sensor == Sensor()), None)
+    own = [v for v in health if v.sensor == Sensor()]
+    interval = next((v.value for v in own if v.field == "interval" and v.time_ns == newest(own)), None)
     if is_number(interval) and interval > 0:
         return max(STALE_INTERVALS * interval, STALE_AT_LEAST_S)
     return current_center().settings.devices.silent_after

@@ -17,6 +17,7 @@ from center.context import EXTENSION
 from center.errors import StoreError
 from center.line_protocol import parse
 from center.pages import devices, home
+from center.stores.telemetry import Point
 from center.times import now_ns
 from tests.center_helpers import DAY, SECOND, code, environment, measured, text_of
 from tests.snapshots import in_trouble, snapshot
@@ -46,6 +47,17 @@ def test_a_value_tells_its_age_and_fades_after_three_intervals(client, center, p
         ]
         assert re.search(r"50\.00 %RH \d+ s ago", text_of(client.get(path)))
     assert 'data-stale-after="30' in page
+
+
+@pytest.mark.parametrize("path", ["/", "/devices/pi-7", "/dashboards/pi-7", "/devices"])
+def test_an_interval_that_the_agent_no_longer_tells_fades_no_value(client, center, path):
+    """As once a deadband holds reports back."""
+    center.registry.register("pi-7", administrator=True)
+    now = now_ns() // 10**6 * 10**6
+    for ago_s, told in ((600, {"interval": 10.0}), (0, {"pending": 0})):
+        center.telemetry.write([Point("agent", {"device": "pi-7"}, told, now - ago_s * SECOND)])
+    center.telemetry.write([environment("pi-7", now - 60 * SECOND, Temperature=20.0)])
+    assert set(re.findall(r'data-stale-after="(\d+)', client.get(path).text)) == {"300"}
 
 
 def test_what_the_agent_says_of_its_sensors_is_an_alert_on_home_and_on_the_device(client, center):
