@@ -68,8 +68,9 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class ToldSensor:
-    """A sensor as its device uses it now. `file`: which of interval, report, deadband.QUANTITY and offset.QUANTITY its
-    agent.toml rules; `quantities`: what it may deliver.
+    """A sensor as its device uses it now: every `interval` seconds, and while a deadband holds reports back every
+    `heartbeat`. `file`: which of interval, report, deadband.QUANTITY and offset.QUANTITY its agent.toml rules;
+    `quantities`: what it may deliver.
     """
 
     name: str = ""
@@ -81,6 +82,7 @@ class ToldSensor:
     offset: Mapping[str, float] = field(default_factory=dict)
     file: tuple[str, ...] = ()
     quantities: tuple[str, ...] = ()
+    heartbeat: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,16 +204,18 @@ def keep_told(registry: Registry, device_id: str, given: Any) -> None:
 
 
 def _sensor(given: Mapping[str, Any]) -> ToldSensor:
+    times = _numbers(given, ("interval", "heartbeat"))
     return ToldSensor(
         name=_word(given.get("name")),
         kind=_word(given.get("kind")),
         driver=_word(given.get("driver")),
-        interval=_numbers(given, ("interval",)).get("interval"),
+        interval=times.get("interval"),
         report=_word(given.get("report")),
         deadband=_numbers(given.get("deadband"), QUANTITIES),
         offset=_numbers(given.get("offset"), QUANTITIES),
         file=_words(given.get("file")),
         quantities=tuple(name for name in _words(given.get("quantities")) if name in QUANTITIES),
+        heartbeat=times.get("heartbeat"),
     )
 
 

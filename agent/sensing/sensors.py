@@ -79,7 +79,8 @@ class Sensors:
                 {
                     "name": sensor.name,
                     "kind": sensor.sampler.snapshot().kind,
-                    **{name: getattr(table, name) for name in ("driver", "interval", "report", "deadband", "offset")},
+                    **{name: getattr(table, name) for name in ("driver", "interval", "heartbeat", "report")},
+                    **{name: getattr(table, name) for name in ("deadband", "offset")},
                     "file": sorted(ruled(own, number)),
                     "quantities": sorted(may_deliver(table)),
                 }

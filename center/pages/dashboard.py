@@ -13,7 +13,8 @@ from center.pages import computed, live, presentation, series
 from center.pages.blueprint import pages
 from center.pages.forms import MAX_DEVICES, RANGES
 from center.pages.roster import suggestions
-from center.pages.states import newest, shown, stale_after_s, state_of
+from center.pages.states import judge, newest, patience_s, shown, stale_after_s
+from center.profiles import profile_of, told_of
 from center.stores.telemetry import DAY_NS, HEALTH, LOOK_BACK_NS, is_number
 from center.tables import ordered
 from center.times import now_ns
@@ -51,7 +52,8 @@ def dashboard(device_id: str) -> str:
     if registered is None and not values:
         abort(404)
     health = center.telemetry.last_values([device_id], measurement=HEALTH, since_ns=now - DAY_NS).get(device_id, ())
-    stale_after = stale_after_s(health)
+    silent_after = patience_s(profile_of(center.registry, device_id), told_of(center.registry, device_id))
+    stale_after = stale_after_s(health, silent_after)
     seen, lasts = newest(values), shown(values, now, stale_after)
     drawable = [v for v in lasts if presentation.charted(v.field) and is_number(v.value)]
     chosen = request.args.get("range", "24h")
@@ -60,7 +62,8 @@ def dashboard(device_id: str) -> str:
     return render_template(
         "dashboard.html",
         device_id=device_id,
-        state=state_of(seen, now, registered=registered is not None),
+        state=judge(seen, now, silent_after, registered=registered is not None),
+        silent_after=silent_after,
         seen=seen,
         values=drawable,
         stale_after=stale_after,
@@ -92,9 +95,12 @@ def series_json(device_id: str) -> Any:
 
 @pages.get("/dashboards/<device_id>/live.json")
 def live_json(device_id: str) -> Any:
-    """The last values if they are recent, when they were measured (Unix ms), and the device's state."""
+    """The last values if they are recent, when they were measured (Unix ms), and the device's state: by `silent_after`
+    (s), which its page has read.
+    """
     last, seen, registered = live.look(device_id)
-    state = state_of(seen, now_ns(), registered=registered)
+    silent_after = request.args.get("silent_after", type=float) or patience_s()
+    state = judge(seen, now_ns(), silent_after, registered=registered)
     return {
         "last": [
             {

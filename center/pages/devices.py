@@ -19,11 +19,12 @@ from center.pages.settings_form import REPORTS, entries, sent
 from center.pages.states import (
     copies,
     health_notices,
+    judge,
     newest,
+    patience_s,
     shown,
     spark,
     stale_after_s,
-    state_of,
 )
 from center.stores.telemetry import (
     DAY_NS,
@@ -58,10 +59,11 @@ def device(device_id: str, wrong: Mapping[str, str] | None = None) -> Any:
     curves = center.telemetry.series(SeriesQuery(device_id, start, now, every_ns=HOUR_NS // 4)) if values else ()
     health = center.telemetry.last_values([device_id], measurement=HEALTH, since_ns=now - DAY_NS)
     summary = center.telemetry.summary(device_id, start_ns=start, stop_ns=now) if values else ()
-    stale_after = stale_after_s(health.get(device_id, ()))
-    lasts = shown(values, now, stale_after)
     told = profiles.told_of(center.registry, device_id)
     profile = profiles.profile_of(center.registry, device_id)
+    silent_after = patience_s(profile, told)
+    stale_after = stale_after_s(health.get(device_id, ()), silent_after)
+    lasts = shown(values, now, stale_after)
     twice = {"version", "address", "sensors", "interval"} if told else ()
     said = {v.field: v.value for v in health.get(device_id, ()) if v.sensor == Sensor() and v.field not in twice}
     fields = ordered([*(v.field for v in values), *(row.field for row in summary)])
@@ -71,7 +73,8 @@ def device(device_id: str, wrong: Mapping[str, str] | None = None) -> Any:
         "device.html",
         device_id=device_id,
         device=registered,
-        state=state_of(seen, now, registered=registered is not None),
+        state=judge(seen, now, silent_after, registered=registered is not None),
+        silent_after=silent_after,
         seen=seen,
         place={v.field: v.value for v in reversed(lasts) if v.field in {"Lat", "Lon"}},
         fields=fields,

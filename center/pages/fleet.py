@@ -17,7 +17,7 @@ from center.pages.blueprint import administrators_only, is_part, live_page, page
 from center.pages.presentation import points, span
 from center.pages.roster import SORTS, Entry, Wanted, called, natural, roster, suggestions
 from center.pages.settings_form import sent
-from center.pages.states import newest, shown, stale_after_s, state_of, temperature_sparks
+from center.pages.states import judge, newest, shown, stale_after_s, temperature_sparks
 from center.profiles import Profile, checked, forget, keep_profile, profiles
 from center.stores.telemetry import DAY_NS, HEALTH, LOOK_BACK_NS
 from center.times import now_ns
@@ -40,13 +40,13 @@ def devices() -> str:
     ids = [entry.id for entry in here]
     values = center.telemetry.last_values(ids, since_ns=now - LOOK_BACK_NS) if ids else {}
     health = center.telemetry.last_values(ids, measurement=HEALTH, since_ns=now - DAY_NS) if ids else {}
-    stale_after = {i: stale_after_s(health.get(i, ())) for i in ids}
+    stale_after = {e.id: stale_after_s(health.get(e.id, ()), e.silent_after_s) for e in here}
     return live_page(
         "devices.html",
         devices=here,
         values={i: shown(v, now, stale_after[i]) for i, v in values.items()},
         stale_after=stale_after,
-        states={i: state_of(newest(values.get(i)), now) for i in ids},
+        states={e.id: judge(newest(values.get(e.id)), now, e.silent_after_s) for e in here},
         seen={i: newest(values.get(i)) for i in ids},
         kinds={i: sorted({v.sensor.kind for v in values.get(i, ()) if v.sensor.kind}) for i in ids},
         sparks=temperature_sparks(ids, now) if not is_part() else {},

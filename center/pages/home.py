@@ -11,14 +11,16 @@ from center.alerts.rules import said
 from center.context import Center, current_center
 from center.pages import live
 from center.pages.blueprint import is_part, live_page, pages
+from center.pages.roster import people
 from center.pages.states import (
     WAITING_NS,
     Notice,
     copies,
     health_notices,
+    judge,
+    patience_s,
     shown,
     stale_after_s,
-    state_of,
     temperature_sparks,
 )
 from center.profiles import told
@@ -36,24 +38,27 @@ def home() -> str:
     center, now = current_center(), now_ns()
     registered = {d.id: d for d in center.registry.devices().devices}
     seen = {i: at for i, at in live.seen().items() if at >= now - WAITING_NS}
-    states = {i: state_of(seen.get(i), now) for i in registered}
+    known, heard = people(), told(center.registry)
+    patience = {i: patience_s(known.get(i), heard.get(i)) for i in registered}
+    states = {i: judge(seen.get(i), now, patience[i]) for i in registered}
     strangers = {i: at for i, at in seen.items() if i not in registered}
     recent = sorted(sorted((i for i in registered if i in seen), key=lambda i: -seen[i])[:RECENT])  # in a lasting order
     silent = [Notice(i, "Silent", "warning", seen.get(i)) for i, state in states.items() if state.name == "silent"]
     talking = sorted((i for i in registered if seen.get(i, 0) > now - DAY_NS), key=lambda i: -seen[i])[:ASKED]
     health = center.telemetry.last_values(talking, measurement=HEALTH, since_ns=now - DAY_NS)
     values = center.telemetry.last_values(recent, since_ns=now - WAITING_NS)
+    stale_after = {i: stale_after_s(health.get(i, ()), patience[i]) for i in recent}
     return live_page(
         "home.html",
         total=len(registered),
         counts={name: sum(s.name == name for s in states.values()) for name in ("live", "silent", "waiting")},
         notices=_fired(center)
-        + copies({i: said for i, said in told(center.registry).items() if i in registered}, now)
+        + copies({i: said for i, said in heard.items() if i in registered}, now)
         + health_notices(health)
         + sorted(silent, key=lambda a: -(a.since_ns or 0)),
         recent=[(i, states[i], seen[i]) for i in recent],
-        values={i: shown(v, now, stale_after_s(health.get(i, ()))) for i, v in values.items()},
-        stale_after={i: stale_after_s(health.get(i, ())) for i in recent},
+        values={i: shown(v, now, stale_after[i]) for i, v in values.items()},
+        stale_after=stale_after,
         sparks=temperature_sparks(recent, now) if not is_part() else {},
         strangers=sorted(strangers.items(), key=lambda item: -item[1])[:RECENT],
         silent_after=center.settings.devices.silent_after,

@@ -12,7 +12,7 @@ from flask import g
 
 from center.context import current_center
 from center.pages import live
-from center.pages.states import State, judge
+from center.pages.states import State, judge, patience_s
 from center.profiles import Profile, Told, profiles, told
 
 SUGGESTED = 20
@@ -21,7 +21,9 @@ LONGEST = 64  # characters of what is looked for
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A registered device as the list of all has it. `name`: "" where nobody gave it one; `seen`: Unix ns."""
+    """A registered device as the list of all has it. `name`: "" where nobody gave it one; `seen`: Unix ns;
+    `silent_after_s`: how long it may be quiet.
+    """
 
     id: str
     name: str
@@ -30,6 +32,7 @@ class Entry:
     seen: int | None
     version: str
     kinds: tuple[str, ...]
+    silent_after_s: float
 
     @property
     def called(self) -> str:
@@ -100,34 +103,33 @@ def has(search: str, device_id: str, name: str) -> bool:
 def roster(now: int) -> list[Entry]:
     """Every registered device."""
     center = current_center()
-    silent_after = center.settings.devices.silent_after
-    known, heard, seen = profiles(center.registry), told(center.registry), live.seen()
+    known, heard, seen = people(), told(center.registry), live.seen()
     nobody, nothing = Profile(), Told()
     entries = []
     for device in center.registry.devices().devices:
         profile, said, last = known.get(device.id, nobody), heard.get(device.id, nothing), seen.get(device.id)
         kinds = tuple(sorted({sensor.kind for sensor in said.sensors if sensor.kind}))
+        silent_after = patience_s(profile, said)
         state = judge(last, now, silent_after)
-        entries.append(Entry(device.id, profile.name, profile.group, state, last, said.version, kinds))
+        entries.append(Entry(device.id, profile.name, profile.group, state, last, said.version, kinds, silent_after))
     return entries
 
 
-def names() -> Mapping[str, str]:
-    """The names that people gave to devices, by id; read once in a request."""
-    if "names" not in g:
-        known = profiles(current_center().registry)
-        g.names = {device_id: profile.name for device_id, profile in known.items() if profile.name}
-    found: Mapping[str, str] = g.names
+def people() -> Mapping[str, Profile]:
+    """What people say of devices, by id; read once in a request."""
+    if "people" not in g:
+        g.people = profiles(current_center().registry)
+    found: Mapping[str, Profile] = g.people
     return found
 
 
 def called(device_id: str) -> str:
     """The name of a device, or its id."""
-    return names().get(device_id, device_id)
+    return people().get(device_id, Profile()).name or device_id
 
 
 def suggestions(search: str = "") -> list[tuple[str, str]]:
     """Some devices to choose from, with their names, by a part of either; one that is called just so comes first."""
-    known = names()
-    found = [(d.id, known.get(d.id, "")) for d in current_center().registry.devices().devices]
+    known, nobody = people(), Profile()
+    found = [(d.id, known.get(d.id, nobody).name) for d in current_center().registry.devices().devices]
     return sorted((one for one in found if has(search, *one)), key=lambda one: search not in one)[:SUGGESTED]

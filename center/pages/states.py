@@ -11,7 +11,7 @@ from markupsafe import Markup
 from center.context import current_center
 from center.health import troubles
 from center.pages import presentation
-from center.profiles import Told
+from center.profiles import Profile, Told
 from center.stores.telemetry import (
     DAY_NS,
     HOUR_NS,
@@ -26,7 +26,7 @@ from center.stores.telemetry import (
 )
 from center.tables import ordered
 
-STALE_INTERVALS = 3
+INTERVALS = 3  # that a device may miss
 STALE_AT_LEAST_S = 15.0  # a point is on its way for some seconds
 REPLACED_NS = WAITING_NS = 30 * DAY_NS
 
@@ -72,16 +72,22 @@ class Shown:
 
 def judge(last_ns: int | None, now: int, silent_after_s: float, *, registered: bool = True) -> State:
     """Live within `silent_after_s` of the last point, then silent; waiting before the first, and after 30 days."""
-    if last_ns is not None and now - last_ns <= silent_after_s * SECOND_NS:
-        return State("live", "Live") if registered else State("unregistered", "Not registered")
     if last_ns is None or now - last_ns > WAITING_NS:
         return State("waiting", "Waiting for data")
-    return State("silent", "Silent")
+    if now - last_ns > silent_after_s * SECOND_NS:
+        return State("silent", "Silent")
+    return State("live", "Live") if registered else State("unregistered", "Not registered")
 
 
-def state_of(last_ns: int | None, now: int, *, registered: bool = True) -> State:
-    """As `judge`, with the silence that the settings allow."""
-    return judge(last_ns, now, current_center().settings.devices.silent_after, registered=registered)
+def patience_s(profile: Profile | None = None, told: Told | None = None) -> float:
+    """For how long a device may be quiet before it is called silent: as the settings say, or longer where it reports
+    that seldom, by the intervals and the heartbeats of deadbands that it told, and the interval that it is asked for.
+    """
+    defaults, sensors = current_center().settings.devices, told.sensors if told else ()
+    times = [s.interval for s in sensors] + [s.heartbeat for s in sensors if s.deadband]
+    if not sensors or any("interval" not in s.file for s in sensors):
+        times.append((profile.settings.interval if profile else None) or defaults.measurement_interval)
+    return max(defaults.silent_after, INTERVALS * max(filter(None, times), default=0.0))
 
 
 def newest(values: Sequence[LastValue] | None) -> int | None:
@@ -108,15 +114,15 @@ def shown(lasts: Sequence[LastValue], now: int, stale_after_s: float = math.inf)
     ]
 
 
-def stale_after_s(health: Sequence[LastValue] = ()) -> float:
+def stale_after_s(health: Sequence[LastValue], silent_after_s: float) -> float:
     """How old a value of a device may be: three of the intervals that its agent reports at. One of which that is not
     known, or is not told any more since a deadband holds reports back, is stale when the device is called silent.
     """
     own = [v for v in health if v.sensor == Sensor()]
     interval = next((v.value for v in own if v.field == "interval" and v.time_ns == newest(own)), None)
     if is_number(interval) and interval > 0:
-        return max(STALE_INTERVALS * interval, STALE_AT_LEAST_S)
-    return current_center().settings.devices.silent_after
+        return max(INTERVALS * interval, STALE_AT_LEAST_S)
+    return silent_after_s
 
 
 def health_notices(health: Mapping[str, Sequence[LastValue]]) -> list[Notice]:

@@ -10,7 +10,7 @@ from flask import flash, redirect, render_template, request, url_for
 from center.context import current_center
 from center.errors import ConflictError
 from center.pages.blueprint import administrators_only, pages, wants_json
-from center.pages.states import newest, state_of
+from center.pages.states import judge, newest, patience_s
 from center.stores.telemetry import ENVIRONMENT, SECOND_NS, Point, SeriesQuery
 from center.times import now_ns
 from drivers.base import QUANTITIES
@@ -62,7 +62,7 @@ def virtual() -> str:
         device_id=VIRTUAL_ID,
         device=center.registry.device(VIRTUAL_ID),
         seen=seen,
-        state=state_of(seen, now),
+        state=judge(seen, now, patience_s()),
         days=DAYS,
         points=DAYS * 86_400 // STEP_S,
     )

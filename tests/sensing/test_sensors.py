@@ -166,6 +166,7 @@ def test_the_first_reading_after_a_restart_has_its_offset_and_what_is_told_says_
             "kind": "emulated_bme280",
             "driver": "emulated",
             "interval": 10.0,
+            "heartbeat": 600.0,
             "report": "mean",
             "deadband": {},
             "offset": {"Temperature": 10.0},

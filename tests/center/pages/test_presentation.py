@@ -83,6 +83,7 @@ def test_a_device_is_waiting_then_live_then_silent():
     assert judge(now - 299 * 10**9, now, 300).name == "live"
     assert judge(now - 301 * 10**9, now, 300).name == "silent"
     assert judge(now - 31 * 86_400 * 10**9, now, 300).name == "waiting"  # as the first page and the alerts have it
+    assert judge(now - 31 * 86_400 * 10**9, now, 1e9).name == "waiting"
     assert judge(now, now, 300, registered=False).name == "unregistered"
 
 

@@ -4,6 +4,7 @@ and what an open page asks for again.
 
 from __future__ import annotations
 
+import html
 import re
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from center.context import EXTENSION
 from center.errors import StoreError
 from center.line_protocol import parse
 from center.pages import devices, home
+from center.profiles import DeviceSettings, Profile
 from center.stores.telemetry import Point
 from center.times import now_ns
 from tests.center_helpers import DAY, SECOND, code, environment, measured, text_of
@@ -97,6 +99,34 @@ def test_a_device_without_data_waits_on_every_page(client, center):
     client.application.extensions["iot-center-live"].__init__()
     live = client.get("/dashboards/pi-7/live.json").json
     assert (live["state"]["name"], live["last"]) == ("silent", [])
+
+
+@pytest.mark.parametrize(
+    ("asked", "sensor", "name"),
+    [
+        (None, {"interval": 900.0}, "live"),
+        (None, {"interval": 10.0, "heartbeat": 600.0, "deadband": {"Temperature": 0.5}}, "live"),
+        (None, {"interval": 10.0, "heartbeat": 600.0}, "silent"),
+        (900.0, None, "live"),
+        (900.0, {"interval": 10.0, "file": ["interval"]}, "silent"),
+        (None, {"interval": 1e9}, "live"),
+        (None, None, "silent"),
+    ],
+)
+def test_a_device_that_reports_seldom_is_called_silent_after_three_of_its_intervals(
+    client, center, asked, sensor, name
+):
+    center.registry.register("pi-7", administrator=True)
+    profiles.keep_profile(center.registry, "pi-7", Profile(settings=DeviceSettings(interval=asked)))
+    if sensor:
+        profiles.keep_told(center.registry, "pi-7", {"sensors": [sensor]})
+    center.telemetry.write([environment("pi-7", now_ns() - 400 * SECOND, Temperature=20.0)])
+    for path in ("/devices", "/devices/pi-7", "/dashboards/pi-7"):
+        page = client.get(path).text
+        assert re.findall(r'class="state state-(\w+)"', page.partition("<main")[2]) == [name], path
+    live = html.unescape(re.search(r'data-live-values="([^"]+)"', page)[1])
+    assert client.get(live).json["state"]["name"] == name
+    assert ("Live 1" in text_of(client.get("/fleet"))) == ("Live 1" in text_of(client.get("/"))) == (name == "live")
 
 
 @pytest.mark.parametrize("path", ["/", "/devices"])

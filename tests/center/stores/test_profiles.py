@@ -36,6 +36,7 @@ TOLD = {
             "kind": "bme280",
             "driver": "bme280",
             "interval": 10.0,
+            "heartbeat": 600.0,
             "report": "mean",
             "deadband": {},
             "offset": {"Temperature": -0.8},
