@@ -18,10 +18,11 @@ from center.pages.blueprint import administrators_only, pages, problem, shown_on
 from center.pages.settings_form import REPORTS, entries, sent
 from center.pages.states import (
     copies,
-    health_notices,
+    counter_notices,
     judge,
     newest,
     patience_s,
+    sensor_notices,
     shown,
     spark,
     stale_after_s,
@@ -64,8 +65,8 @@ def device(device_id: str, wrong: Mapping[str, str] | None = None) -> Any:
     silent_after = patience_s(profile, told)
     stale_after = stale_after_s(health.get(device_id, ()), silent_after)
     lasts = shown(values, now, stale_after)
+    said = {v.field: v.value for v in health.get(device_id, ()) if v.sensor == Sensor()}
     twice = {"version", "address", "sensors", "interval"} if told else ()
-    said = {v.field: v.value for v in health.get(device_id, ()) if v.sensor == Sensor() and v.field not in twice}
     fields = ordered([*(v.field for v in values), *(row.field for row in summary)])
     seen = newest(values)
     sparks = {(c.field, c.sensor): spark(c, start, now) for c in curves if presentation.charted(c.field)}
@@ -84,7 +85,7 @@ def device(device_id: str, wrong: Mapping[str, str] | None = None) -> Any:
         summary=sorted(summary, key=lambda row: (fields.index(row.field), row.sensor)),
         named=labels(summary) if several(summary) else {},
         stale_after=stale_after,
-        health=presentation.health(said),
+        health=presentation.health({name: value for name, value in said.items() if name not in twice}),
         told=told,
         profile=profile,
         stamp=profiles.stamp(profile),
@@ -92,7 +93,9 @@ def device(device_id: str, wrong: Mapping[str, str] | None = None) -> Any:
         reports=REPORTS,
         wrong=wrong or {},
         health_at=newest(health.get(device_id)),
-        notices=copies({device_id: told} if told else {}, now) + health_notices(health),
+        notices=copies({device_id: told} if told else {}, now)
+        + sensor_notices(health)
+        + counter_notices({device_id: said}),
         settings=center.settings,
         bucket=center.telemetry.bucket,
     )

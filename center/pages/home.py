@@ -16,9 +16,10 @@ from center.pages.states import (
     WAITING_NS,
     Notice,
     copies,
-    health_notices,
+    counter_notices,
     judge,
     patience_s,
+    sensor_notices,
     shown,
     stale_after_s,
     temperature_sparks,
@@ -29,7 +30,7 @@ from center.times import now_ns
 from drivers.base import QUANTITIES
 
 RECENT = 8
-ASKED = 200  # devices whose agents' health points the first page looks at
+ASKED = 200  # devices whose agents' words on their sensors the first page looks at; it knows all their counters
 
 
 @pages.get("/")
@@ -44,8 +45,8 @@ def home() -> str:
     strangers = {i: at for i, at in seen.items() if i not in registered}
     recent = sorted(sorted((i for i in registered if i in seen), key=lambda i: -seen[i])[:RECENT])  # in a lasting order
     silent = [Notice(i, "Silent", "warning", seen.get(i)) for i, state in states.items() if state.name == "silent"]
-    talking = sorted((i for i in registered if seen.get(i, 0) > now - DAY_NS), key=lambda i: -seen[i])[:ASKED]
-    health = center.telemetry.last_values(talking, measurement=HEALTH, since_ns=now - DAY_NS)
+    talking = sorted((i for i in registered if seen.get(i, 0) > now - DAY_NS), key=lambda i: -seen[i])
+    health = center.telemetry.last_values(talking[:ASKED], measurement=HEALTH, since_ns=now - DAY_NS)
     values = center.telemetry.last_values(recent, since_ns=now - WAITING_NS)
     stale_after = {i: stale_after_s(health.get(i, ()), patience[i]) for i in recent}
     return live_page(
@@ -54,8 +55,10 @@ def home() -> str:
         counts={name: sum(s.name == name for s in states.values()) for name in ("live", "silent", "waiting")},
         notices=_fired(center)
         + copies({i: said for i, said in heard.items() if i in registered}, now)
-        + health_notices(health)
+        + counter_notices({i: said for i, said in sorted(live.healths().items()) if i in registered})
+        + sensor_notices(health)
         + sorted(silent, key=lambda a: -(a.since_ns or 0)),
+        asked=ASKED if len(talking) > ASKED else None,
         recent=[(i, states[i], seen[i]) for i in recent],
         values={i: shown(v, now, stale_after[i]) for i, v in values.items()},
         stale_after=stale_after,

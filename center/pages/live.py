@@ -19,7 +19,7 @@ from center.times import now_ns
 
 log = logging.getLogger(__name__)
 EXTENSION, SEEN, HEALTHS = "iot-center-live", "iot-center-seen", "iot-center-healths"
-FIELDS = ("pending", "oldest_age", "rejected", "dropped", "clock_good", "clock_error_s")
+FIELDS = ("pending", "oldest_age", "rejected", "dropped", "unaccounted", "clock_good", "clock_error_s")
 EVERY_S = 2.0
 NOBODY = " "  # no device's id: a look at it asks the store whether it is there
 FORGET_S = 20.0  # a page asks every two seconds, or every fifteen whether all is well

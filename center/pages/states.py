@@ -125,22 +125,25 @@ def stale_after_s(health: Sequence[LastValue], silent_after_s: float) -> float:
     return silent_after_s
 
 
-def health_notices(health: Mapping[str, Sequence[LastValue]]) -> list[Notice]:
-    """What the agents' own health points say is wrong, for each device."""
+def sensor_notices(health: Mapping[str, Sequence[LastValue]]) -> list[Notice]:
+    """What the agents' own health points say is wrong with sensors, for each device."""
+    return [Notice(i, trouble.words, "danger") for i, lasts in health.items() for trouble in troubles(lasts)]
+
+
+def counter_notices(told: Mapping[str, Mapping[str, Value]]) -> list[Notice]:
+    """What the agents' counters and clocks say is wrong: their health points' fields, for each device."""
     words = {
         "rejected": "{} refused by the server and kept as dead letters: iot-agent rejected lists them",
         "dropped": "{} dropped for want of room",
         "unaccounted": "{} unaccounted for",
     }
     notices = []
-    for device_id, lasts in health.items():
-        notices += [Notice(device_id, trouble.words, "danger") for trouble in troubles(lasts)]
-        values = {last.field: last for last in lasts if last.sensor == Sensor()}
+    for device_id, values in told.items():
         for field, text in words.items():
-            value: Value | None = values[field].value if field in values else None
+            value = values.get(field)
             if is_number(value) and value > 0:
                 notices.append(Notice(device_id, text.format(presentation.points(int(value))), "danger"))
-        if "clock_good" in values and values["clock_good"].value == 0:
+        if values.get("clock_good") == 0:
             notices.append(Notice(device_id, "The clock is not synchronised: points wait for their time", "danger"))
     return notices
 

@@ -8,6 +8,7 @@ import tomllib
 
 import pytest
 
+from center.pages import home
 from center.profiles import Profile, keep_profile, profiles
 from center.stores.telemetry import Point
 from center.times import now_ns
@@ -31,6 +32,19 @@ def test_home_says_what_is_live_what_is_silent_and_what_was_refused(client, cent
     agent = text_of(client.get("/devices/pi-7"))
     for said in ("Refused by the server 3 points", "Free on disk 12.3 GB", "Agent running for 2 h", "synchronised yes"):
         assert said in agent
+
+
+def test_home_names_a_device_whose_points_were_refused_however_many_were_heard_of_since(client, center, monkeypatch):
+    monkeypatch.setattr(home, "ASKED", 1)
+    for ago_s, device in ((60, "attic"), (0, "barn")):
+        center.registry.register(device, administrator=True)
+        measured(center, device, ago_s=ago_s)
+    assert "no sensor fails of the 1 heard of last, no point was refused" in text_of(client.get("/"))
+    told = {"rejected": 3, "dropped": 0, "unaccounted": 1, "clock_good": 0}
+    center.telemetry.write([Point("agent", {"device": "attic"}, told, now_ns())])
+    page = text_of(client.get("/"))
+    for said in ("3 points refused by the server", "1 point unaccounted for", "The clock is not synchronised"):
+        assert f"Problem attic {said}" in page
 
 
 def test_the_list_shows_state_sensor_last_values_and_a_sparkline(client, center, pi_7):
