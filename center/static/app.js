@@ -104,13 +104,22 @@
 
   // ---- empty pages: there is something to see as soon as there is something
   const waiting = document.querySelector("[data-await]");
-  if (waiting) setInterval(async () => {
+  let typed = false; // into a form of the page: that is not thrown away
+  if (waiting) addEventListener("input", (event) => { typed ||= Boolean(event.target.form); });
+  const looking = waiting && setInterval(async () => {
     if (document.hidden || waiting.contains(document.activeElement)) return;
     try {
       const answer = await fetch(waiting.dataset.from ?? location.href, { headers: { Accept: "text/html" } });
       if (!answer.ok) return;
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("[data-await]");
-      if (!fresh) {
+      if (!fresh && typed) {
+        clearInterval(looking);
+        const title = Object.assign(document.createElement("h2"), { textContent: "There is something to see now" });
+        const link = Object.assign(document.createElement("a"), { className: "btn btn-quiet", textContent: "Load the page" });
+        link.href = waiting.dataset.from ? answer.url : location.pathname + location.search;
+        waiting.replaceChildren(title, link);
+        announce(title.textContent);
+      } else if (!fresh) {
         if (waiting.dataset.from) location.assign(answer.url); else location.reload();
       } else if (waiting.querySelector("h2").textContent !== fresh.querySelector("h2").textContent) { // a step further
         waiting.replaceChildren(...fresh.childNodes);

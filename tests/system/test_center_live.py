@@ -137,6 +137,17 @@ def test_ages_are_told_by_the_clock_of_the_center_where_the_browsers_is_wrong(pa
     assert page.evaluate("Date.now() < iot.now() - 3500000")
 
 
+def test_the_first_point_of_a_device_throws_nothing_away_that_is_being_typed(page, running, center):
+    center.registry.register("pi-11", administrator=True)
+    page.goto(running.url + "/devices/pi-11")
+    page.get_by_label("Notes").fill("On the roof")
+    center.telemetry.write([environment("pi-11", now_ns(), Temperature=20.0)])
+    until(page, "document.querySelector('[data-await] a')?.textContent === 'Load the page'", 1000)
+    assert page.get_by_label("Notes").input_value() == "On the roof"
+    page.get_by_role("link", name="Load the page").click()
+    page.get_by_text("Last 24 hours").first.wait_for()
+
+
 def test_writing_missing_data_renews_what_stands_above(page, running, center):
     page.goto(running.url + "/virtual")
     assert "not yet: writing data registers it" in page.inner_text("#fill-facts")
