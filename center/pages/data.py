@@ -13,12 +13,11 @@ from flask import flash, redirect, render_template, request, url_for
 from center import line_protocol
 from center.context import current_center
 from center.errors import NotSupportedError, RefusedError
-from center.pages import presentation
 from center.pages.blueprint import administrators_only, pages
 from center.pages.flux import pipeline
 from center.pages.forms import MEASURED, RANGES, Query, RawFlux, Write, WriteLines
 from center.pages.roster import suggestions
-from center.pages.series import Found, bounded, drawn, window_s
+from center.pages.series import Found, bounded, drawn, unit_by, window_s
 from center.stores.telemetry import ENVIRONMENT, SECOND_NS, Point, SeriesQuery, Value, is_number
 from center.tables import Curves, columns_of, csv_answer, ordered, rows_of
 from center.times import now_ns, parse_every, parse_time
@@ -45,7 +44,7 @@ def query() -> Any:
             form.window.errors = [f"{error}."]
     curves = {query.device_id: curves for query, curves in found}
     if asking and request.args.get("format") == "csv":
-        return csv_answer(curves, presentation.unit)
+        return csv_answer(curves, unit_by(asking[0]))
     if asking and request.args.get("format") == "json":
         return drawn(bounded(found))
     every = [curve for device in curves.values() for curve in device]

@@ -100,12 +100,17 @@ def answer(device_ids: Sequence[str], *, fields: Sequence[str] = (), width: int 
 
 def table(device_ids: Sequence[str]) -> Response:
     """The same as CSV; what is computed only where it is named."""
-    found = {}
-    for query in _asked(device_ids):
+    found, queries = {}, _asked(device_ids)
+    for query in queries:
         asked = replace(query, fields=computed.sources(query.fields), band=False)
         curves = computed.with_computed(current_center().telemetry.series(asked), query.fields)
         found[query.device_id] = _chosen(curves)
-    return csv_answer(found, presentation.unit)
+    return csv_answer(found, unit_by(queries[0]))
+
+
+def unit_by(query: SeriesQuery) -> Callable[[str], str]:
+    """The unit of a field in the answer to this query: a count has none."""
+    return (lambda _: "") if query.fn == "count" and query.every_ns else presentation.unit
 
 
 def _asked(device_ids: Sequence[str], fields: Sequence[str] = (), width: int = WIDTH) -> list[SeriesQuery]:

@@ -25,8 +25,13 @@ def test_a_query_shows_its_flux_its_rows_and_its_csv(client, pi_7):
 
 
 def test_a_query_counts_without_a_unit(client, pi_7):
-    page = client.get("/query?device=pi-7&field=Temperature&range=24h&window=1d&fn=count").text
+    asked = "/query?device=pi-7&field=Temperature&range=24h&window=1d&fn=count"
+    page = client.get(asked).text
     assert "°C" not in page.partition("<main")[2].partition("</main>")[0]
+    for table in (f"{asked}&format=csv", "/series.csv?device=pi-7&field=Temperature&every=3600&fn=count"):
+        assert client.get(table).text.splitlines()[0] == "time,Temperature"
+    every_point = client.get("/query?device=pi-7&field=Temperature&range=1h&window=none&fn=count&format=csv").text
+    assert every_point.splitlines()[0] == "time,Temperature (°C)"
 
 
 @pytest.mark.parametrize(
