@@ -152,11 +152,15 @@ def size(count: float) -> str:
 
 
 def health(values: Mapping[str, float | str | bool]) -> list[tuple[str, str]]:
-    """Label and text of what an agent says of itself; what is not known here comes last, by its name."""
+    """Label and text of what an agent says of itself; what is not known here comes last, by its name. Nothing of the
+    oldest point that waits where none does.
+    """
     said = [
         (label, _counted(value, kind))
         for name, (label, kind) in _HEALTH.items()
-        if (value := values.get(name)) is not None and not isinstance(value, str)
+        if (value := values.get(name)) is not None
+        and not isinstance(value, str)
+        and (name != "oldest_age" or value > 0)
     ]
     return said + [(name, number(v)) for name, v in sorted(values.items()) if name not in _HEALTH]
 

@@ -90,3 +90,8 @@ def test_a_device_is_waiting_then_live_then_silent():
 def test_one_point_is_one():
     assert [presentation.points(count) for count in (0, 1, 2)] == ["0 points", "1 point", "2 points"]
     assert presentation.health({"pending": 1}) == [("Waiting to be delivered", "1 point")]
+
+
+def test_where_no_point_waits_none_is_the_oldest():
+    assert presentation.health({"oldest_age": 0.0}) == []
+    assert presentation.health({"oldest_age": 90.0}) == [("Oldest that waits", "1 min")]
