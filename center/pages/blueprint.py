@@ -20,7 +20,6 @@ from center.pages import presentation, roster
 from center.pages.assets import asset_url, icon
 from center.security import is_administrator, is_open, store_down
 from center.stores.registry import Registered, check_device_id
-from center.tables import ordered
 from center.times import now_ns
 from center.transfer import lighter
 
@@ -160,7 +159,6 @@ def _shared() -> dict[str, Any]:
         "failing": center.failing,
         "login_offered": not is_open(),
         "is_admin": is_administrator(),
-        "ordered": ordered,
         "called": roster.called,
         "suggestions": roster.suggestions,
         "look": presentation.look,

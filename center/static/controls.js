@@ -79,7 +79,6 @@
         chip.addEventListener("click", () => this.board.change({ beside: view.beside.filter((other) => other !== device) }));
         return chip;
       }));
-      for (const link of document.querySelectorAll("[data-carry]")) link.search = location.search; // the view goes along
     }
   };
 })();

@@ -69,9 +69,8 @@ window.iot = {};
   // ---- on the page: data-v is a value of the data model, data-u its unit, data-d its decimals
   const put = (node, said) => { if (node.textContent !== said) node.textContent = said; };
   const show = (element) => {
-    const { v, u = "", d = "3", prefix = "" } = element.dataset;
-    const signed = element.dataset.difference !== undefined;
-    const said = `${prefix}${signed && Number(v) > 0 ? "+" : ""}${text(Number(v), u, Number(d), { difference: signed })}`;
+    const { v, u = "", d = "3" } = element.dataset;
+    const said = text(Number(v), u, Number(d));
     const [first] = element.childNodes;
     if (first?.nodeType === Node.TEXT_NODE) put(first, said); else element.prepend(said);
     const unit = element.querySelector(":scope > .unit");
@@ -89,5 +88,5 @@ window.iot = {};
     apply();
     document.dispatchEvent(new CustomEvent("prefschange"));
   };
-  Object.assign(window.iot, { now, prefs, CHOICES, choose, chosen, convert, revert, decimals, number, text, withUnit, clock, date, day, month, exact, zone, toInput, fromInput, apply, show });
+  Object.assign(window.iot, { now, prefs, choose, chosen, convert, revert, number, text, withUnit, clock, date, day, month, exact, zone, toInput, fromInput, apply, show });
 })();
