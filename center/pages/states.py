@@ -81,13 +81,16 @@ def judge(last_ns: int | None, now: int, silent_after_s: float, *, registered: b
 
 def patience_s(profile: Profile | None = None, told: Told | None = None) -> float:
     """For how long a device may be quiet before it is called silent: as the settings say, or longer where it reports
-    that seldom, by the intervals and the heartbeats of deadbands that it told, and the interval that it is asked for.
+    that seldom, by the interval that it is asked for, and by those, and the heartbeats of deadbands, that it told. Of
+    several sensors the one that reports most often tells that the device is there.
     """
-    defaults, sensors = current_center().settings.devices, told.sensors if told else ()
-    times = [s.interval for s in sensors] + [s.heartbeat for s in sensors if s.deadband]
-    if not sensors or any("interval" not in s.file for s in sensors):
-        times.append((profile.settings.interval if profile else None) or defaults.measurement_interval)
-    return max(defaults.silent_after, INTERVALS * max(filter(None, times), default=0.0))
+    defaults = current_center().settings.devices
+    asked = (profile.settings.interval if profile else None) or defaults.measurement_interval or 0.0
+    times = [
+        max(s.interval or 0.0, s.heartbeat or 0.0 if s.deadband else 0.0, 0.0 if "interval" in s.file else asked)
+        for s in (told.sensors if told else ())
+    ]
+    return max(defaults.silent_after, INTERVALS * min(times, default=asked))
 
 
 def newest(values: Sequence[LastValue] | None) -> int | None:

@@ -102,24 +102,26 @@ def test_a_device_without_data_waits_on_every_page(client, center):
 
 
 @pytest.mark.parametrize(
-    ("asked", "sensor", "name"),
+    ("asked", "sensors", "name"),
     [
-        (None, {"interval": 900.0}, "live"),
-        (None, {"interval": 10.0, "heartbeat": 600.0, "deadband": {"Temperature": 0.5}}, "live"),
-        (None, {"interval": 10.0, "heartbeat": 600.0}, "silent"),
-        (900.0, None, "live"),
-        (900.0, {"interval": 10.0, "file": ["interval"]}, "silent"),
-        (None, {"interval": 1e9}, "live"),
-        (None, None, "silent"),
+        (None, [{"interval": 900.0}], "live"),
+        (None, [{"interval": 900.0}, {"interval": 10.0}], "silent"),
+        (None, [{"interval": 10.0, "heartbeat": 600.0, "deadband": {"Temperature": 0.5}}], "live"),
+        (None, [{"interval": 10.0, "heartbeat": 600.0}], "silent"),
+        (900.0, [], "live"),
+        (900.0, [{"interval": 10.0}], "live"),
+        (900.0, [{"interval": 10.0, "file": ["interval"]}], "silent"),
+        (None, [{"interval": 1e9}], "live"),
+        (None, [], "silent"),
     ],
 )
 def test_a_device_that_reports_seldom_is_called_silent_after_three_of_its_intervals(
-    client, center, asked, sensor, name
+    client, center, asked, sensors, name
 ):
     center.registry.register("pi-7", administrator=True)
     profiles.keep_profile(center.registry, "pi-7", Profile(settings=DeviceSettings(interval=asked)))
-    if sensor:
-        profiles.keep_told(center.registry, "pi-7", {"sensors": [sensor]})
+    if sensors:
+        profiles.keep_told(center.registry, "pi-7", {"sensors": sensors})
     center.telemetry.write([environment("pi-7", now_ns() - 400 * SECOND, Temperature=20.0)])
     for path in ("/devices", "/devices/pi-7", "/dashboards/pi-7"):
         page = client.get(path).text
