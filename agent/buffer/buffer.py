@@ -162,12 +162,21 @@ class Buffer:
         self._queue.keep(batch, sent=sent)
         self.wake.set()
 
-    def replace(self, batch: Batch, parts: Sequence[Part], dead: Sequence[DeadLetter], delivered: int = 0) -> None:
-        """Put parts and dead letters in the place of a batch; `delivered` of its points the server has.
+    def replace(
+        self,
+        batch: Batch,
+        parts: Sequence[Part],
+        dead: Sequence[DeadLetter],
+        delivered: int = 0,
+        *,
+        sent: bool = False,
+    ) -> None:
+        """Put parts and dead letters in the place of a batch; `delivered` of its points the server has. `sent`: it may
+        have those of the parts, too, as where the batch was kept so before.
 
         Raises ValueError, and changes nothing, unless these are all of its points.
         """
-        self._queue.replace(batch, parts, dead, delivered, self.settings.memory_points)
+        self._queue.replace(batch, parts, dead, delivered, self.settings.memory_points, sent=sent)
         self.wake.set()
 
     # Time

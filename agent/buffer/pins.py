@@ -73,6 +73,12 @@ class Pins:
                 return False
         return True
 
+    def sent(self, batch: Batch) -> bool:
+        """Whether the server may have some of it from an earlier time."""
+        blocks = (self._tail.blocks.get(key) for key in batch.keys)
+        rows = (self.flown.get(key, key) for key in batch.keys)
+        return any(block is not None and block.sent for block in blocks) or not self.fixed.isdisjoint(rows)
+
     def give_back(self, batch: Batch) -> tuple[list[int], list[Block]]:
         """A batch is given out no more. Its rows, and its points in memory, wherever they are by now."""
         rows: list[int] = []

@@ -146,9 +146,17 @@ class Queue(QueueTimes):
                     self._withdraw_late(rows)
 
     def replace(
-        self, batch: Batch, parts: Sequence[Part], dead: Sequence[DeadLetter], delivered: int, most_letters: int
+        self,
+        batch: Batch,
+        parts: Sequence[Part],
+        dead: Sequence[DeadLetter],
+        delivered: int,
+        most_letters: int,
+        *,
+        sent: bool = False,
     ) -> None:
-        """Put parts and dead letters in the place of a batch; `delivered` of its points the server has.
+        """Put parts and dead letters in the place of a batch; `delivered` of its points the server has. `sent`: it may
+        have those of the parts, too, as where the batch was kept so before.
 
         Raises ValueError, and changes nothing, unless these are all of its points.
         """
@@ -160,10 +168,11 @@ class Queue(QueueTimes):
         with self._lock:
             if not self._pins.has_out(batch):
                 return
+            sent = sent or self._pins.sent(batch)
             place = self._settle(batch)
             for part in parts:
                 if part.lines:
-                    self._add_part(_KINDS[part.state], part.lines, place, self._clock.boot_ns())
+                    self._add_part(_KINDS[part.state], part.lines, place, self._clock.boot_ns(), sent=sent)
             self._letters.extend(dead)
             del self._letters[:-most_letters]  # while there is no disk to keep them
             self._ledger.count(counters.delivered(delivered, health) + counters.rejected(len(dead), dead_health))
@@ -178,8 +187,10 @@ class Queue(QueueTimes):
             self._tail.remove(block)
         return tuple(rows)
 
-    def _add_part(self, kind: Kind, lines: Iterable[bytes], place: tuple[int, ...], deadline_ns: int) -> None:
-        self._tail.add(Block(0, kind, list(lines), live=False, deadline_ns=deadline_ns, place=place))
+    def _add_part(
+        self, kind: Kind, lines: Iterable[bytes], place: tuple[int, ...], deadline_ns: int, *, sent: bool = False
+    ) -> None:
+        self._tail.add(Block(0, kind, list(lines), live=False, deadline_ns=deadline_ns, place=place, sent=sent))
 
     # What goes without being delivered
 

@@ -199,6 +199,13 @@ def _moments(pattern: re.Pattern[str], message: str) -> list[tuple[str, int]]:
     return bounds
 
 
+def head(lines: Sequence[bytes], most: int) -> Sequence[bytes]:
+    """The first lines, at most so many, up to where a point begins if there is such a place in their second half."""
+    if len(lines) <= most:
+        return lines
+    return lines[: next((n for n in range(most, most // 2, -1) if is_whole(lines[n])), most)]
+
+
 def halves(lines: Sequence[bytes]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     """Two parts of two lines or more, cut where a point begins if there is such a place after the middle."""
     middle = len(lines) // 2

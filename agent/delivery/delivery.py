@@ -21,6 +21,7 @@ from agent.config.settings import DeliverySettings
 from agent.delivery.outage_log import OutageLog
 from agent.delivery.outcome import Delivered, Outcome, Park, decide, is_blind, is_own, may_be_stored
 from agent.delivery.pacing import SLOW_BASE_S, Pace, flush_interval_s
+from agent.delivery.portions import Portions
 from agent.delivery.settling import Settling
 from agent.delivery.writer import Writer
 from agent.registration.target import Target, origin
@@ -99,9 +100,9 @@ class Delivery:
         self._unsure = False  # whether the server may have the batch that is being sent
         self._fine_at = float("-inf")  # when the last 204 came
         self._reached: tuple[str, str] | None = None  # URL and bucket of the last one with points
-        self._outage = OutageLog()
+        self._outage, self._portions = OutageLog(), Portions(buffer, self._pace)
         self._settling = Settling(
-            buffer, self._pace, self._outage, now, on_unauthorised=on_unauthorised, on_authorised=on_authorised
+            self._portions, self._pace, self._outage, now, on_unauthorised=on_unauthorised, on_authorised=on_authorised
         )
         self.alive_boot_ns = self._started = now()
         """When the loop last went round, for the watchdog."""
@@ -208,7 +209,7 @@ class Delivery:
             settled = self._settling.apply(outcome, batch)
         finally:
             if not settled:
-                self._buffer.keep(batch, sent=self._unsure)
+                self._portions.keep(batch, sent=self._unsure)
 
     def _send(self, writer: Writer, batch: Batch | None) -> Outcome:
         """Write a batch; None: only ask."""

@@ -113,6 +113,11 @@ class Pace:
         self.limit = batch_size
         self.flush_at = 0  # the newest points go first
 
+    @property
+    def most(self) -> int:
+        """Points of a row that go in one request: as `limit` says, but what is too large (413) its outcome halves."""
+        return min(self._batch_size, max(self.limit, LEAST_POINTS))
+
     def live_due(self, now: int) -> bool:
         """At a flush moment; and first of all after a failure."""
         return now >= self.flush_at or self.server.failures > 0

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from agent.buffer.batch import Batch, Part
-from agent.buffer.buffer import Buffer
 from agent.delivery.outage_log import OutageLog
 from agent.delivery.outcome import (
     EITHER,
@@ -25,6 +24,7 @@ from agent.delivery.outcome import (
     is_blind,
 )
 from agent.delivery.pacing import LEAST_POINTS, SLOW_BASE_S, Gate, Pace
+from agent.delivery.portions import Portions
 
 MAX_HALVINGS = 64
 """Halvings with nothing accepted in between, before refused batches are parked whole (400, 422) or wait (413, 500): 13
@@ -46,7 +46,7 @@ class Settling:
 
     def __init__(
         self,
-        buffer: Buffer,
+        buffer: Portions,
         pace: Pace,
         outage: OutageLog,
         now: Callable[[], int],
@@ -102,8 +102,10 @@ class Settling:
         out.clear()
 
     def end_round(self) -> None:
+        """Give back all that is out."""
         self._give_back(self._refused_again)
         self._give_back(self._deferred)
+        self._buffer.end()
 
     def apply(self, outcome: Outcome, batch: Batch | None) -> bool:
         """Do what an outcome asks for. Whether the batch is settled; else it has to be kept."""

@@ -4,6 +4,7 @@ from shutil import copytree
 
 import pytest
 
+from agent.buffer.batch import Part
 from agent.buffer.disk_error import DiskError
 from agent.buffer.offline import OfflineBuffer
 from agent.buffer.rows import Kind, pack
@@ -57,6 +58,23 @@ def test_a_batch_that_the_server_may_have_keeps_its_time(tmp_path):
     buffer.keep(batch, sent=True)
     buffer.commit_all()
     assert drain(buffer) == batch.lines()
+    accounted(buffer)
+
+
+@pytest.mark.parametrize("known", ["from the batch", "with its parts"])
+def test_parts_of_what_the_server_may_have_keep_their_time_too(tmp_path, known):
+    clock = HandClock(offset_ns=UNIX_NS + AHEAD_NS)
+    buffer = open_at(tmp_path, clock)
+    measure(buffer, clock, 10)
+    buffer.commit_all()
+    if known == "from the batch":
+        buffer.keep(buffer.take_backlog(100), sent=True)
+    batch = buffer.take_backlog(100)
+    lines = batch.lines()
+    buffer.replace(batch, [Part(tuple(lines[2:]), "pending")], (), 2, sent=known == "with its parts")
+    buffer.commit_all()
+    corrected(buffer, clock)
+    assert drain(buffer) == lines[2:]
     accounted(buffer)
 
 

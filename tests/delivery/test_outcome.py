@@ -14,6 +14,7 @@ from agent.delivery.bad_lines import (
     dropped,
     expired_lines,
     halves,
+    head,
     is_whole,
     named_lines,
     others_lines,
@@ -708,6 +709,13 @@ def test_some_of_the_points_refused_for_an_unknown_reason_are_looked_for():
 
 def test_a_server_that_accepts_nothing_does_not_have_the_buffer_taken_to_pieces():
     assert isinstance(outcome(refused(400, "no"), GOOD, GOOD, may_halve=False), Park)
+
+
+def test_the_first_lines_end_where_a_point_ends_if_there_is_such_a_place():
+    whole, rest = b"m a=1 5", b'of a text" 5'
+    assert [len(head([whole] * 6, most)) for most in (1, 2, 5, 6, 7)] == [1, 2, 5, 6, 6]
+    assert len(head([whole] * 4 + [rest, whole], 4)) == 3
+    assert len(head([whole, rest, rest, rest, rest, whole], 4)) == 4, "not much shorter"
 
 
 def test_halves_are_cut_where_a_point_begins():

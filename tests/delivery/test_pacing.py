@@ -271,6 +271,15 @@ def test_a_limit_grows_by_an_eighth_and_one_and_shrinks_to_half_of_what_was_too_
     assert pace.limit == 5
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "limit", "most"), [(5000, 5000, 5000), (5000, 600, 600), (5000, 7, LEAST_POINTS), (100, 7, 100)]
+)
+def test_a_row_goes_in_portions_by_the_limit_but_not_in_single_points(batch_size, limit, most):
+    pace = Pace(5.0, batch_size, 0, "pi-1", Random(3))
+    pace.limit = limit
+    assert pace.most == most
+
+
 def test_another_target_is_tried_at_once_the_newest_points_first():
     pace = Pace(5.0, 100, 0, "pi-1", Random(3))
     pace.flushed(0, 1)

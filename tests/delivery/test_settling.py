@@ -53,6 +53,9 @@ class Kept:
     def keep(self, batch):
         self.told.append(("keep", batch.keys))
 
+    def end(self):
+        """Nothing goes in portions."""
+
 
 @pytest.mark.parametrize("parked", [False, True])
 def test_points_that_are_parked_are_settled_and_those_that_were_parked_before_stay_out_of_the_round(parked):
@@ -97,6 +100,9 @@ class Told:
 
     def snapshot(self):
         return BufferStatus(pending_memory=self.pending)
+
+    def end(self):
+        """Nothing goes in portions."""
 
 
 class Desk:

@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from agent.buffer.batch import Part
 from agent.buffer.buffer import open_buffer
+from agent.buffer.rows import lines_of
 from agent.config.settings import BufferSettings, DeliverySettings
 from agent.config.units import Seconds
 from agent.delivery.delivery import FINE_NS, POLL_S, Delivery
 from agent.registration.target import Target
 from agent.util.http import Answer
 from agent.util.secret import Secret
-from tests.buffers import HandClock, line, measure
+from tests.buffers import HandClock, accounted, line, measure
 from tests.delivery.test_pacing import Widest
 
 S = 10**9
@@ -42,7 +44,7 @@ class Clock(HandClock):
 
 @dataclass
 class Scripted:
-    """A writer: `answers` are given one after the other, then 204; one that is an error is raised."""
+    """A writer: `answers` are given one after the other, then what `otherwise` says; one that is an error is raised."""
 
     target: Target
     timeout: float
@@ -53,7 +55,7 @@ class Scripted:
         self.world.bodies.append(body)
         self.world.during.append(self.world.delivery.snapshot().call_since_boot_ns)
         self.world.clock.pass_s(self.world.takes_s)
-        answer = self.world.answers.popleft() if self.world.answers else TAKEN
+        answer = self.world.answers.popleft() if self.world.answers else self.world.otherwise(body)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -68,6 +70,7 @@ class World:
         self.buffer = open_buffer(folder, BufferSettings(loss_window=100), self.clock)
         self.target = TARGET
         self.answers, self.bodies, self.during, self.writers = deque(), [], [], []
+        self.otherwise = lambda _: TAKEN
         self.takes_s = 0.0
         self.refused, self.taken = [], []
         self.delivery = Delivery(
@@ -94,6 +97,18 @@ class World:
         assert not self.answers, "all were asked for"
         return wait
 
+    def go_on(self, most=100):
+        """Steps, and the time between them, until nothing waits."""
+        while self.buffer.snapshot().pending:
+            self.clock.pass_s(self.delivery.step())
+            most -= 1
+            assert most, f"{self.buffer.snapshot().pending} points wait"
+
+    @property
+    def sizes(self):
+        """How many points were in each request."""
+        return [len(lines_of(body)) for body in self.bodies]
+
     def put(self, count=1):
         self.buffer.put([line(self.clock, float(n)) for n in range(count)])
 
@@ -112,6 +127,90 @@ def world(tmp_path):
     yield made
     made.delivery.close()
     made.buffer.close()
+
+
+def test_promise_2_a_row_that_is_too_much_for_the_line_is_sent_in_smaller_requests(world):
+    world.store(4000)
+    assert world.buffer.snapshot().rows == 1
+    late = Answer(None, error="no answer within 7 s", timed_out=True)
+    world.otherwise = lambda body: late if len(lines_of(body)) > 600 else TAKEN
+    world.go_on()
+    arrived = [line for body in world.bodies if len(lines := lines_of(body)) <= 600 for line in lines]
+    assert len(arrived) == len(set(arrived)) == 4000, "each went once"
+    assert world.sizes[:4] == [4000, 2000, 1000, 500]
+    assert world.seen.delivered == world.buffer.snapshot().counters.points.delivered == 4000
+    accounted(world.buffer)
+
+
+@pytest.mark.parametrize("state", ["pending", "suspect", "parked"])
+def test_no_request_has_more_than_batch_size_points_however_they_lie_on_disk(tmp_path, state):
+    world = World(tmp_path / "buffer", batch_size=300)
+    world.store(1000)
+    if state != "pending":
+        batch = world.buffer.take_backlog(1)
+        world.buffer.replace(batch, [Part(tuple(batch.lines()), state)], ())
+        assert world.buffer.commit_all()
+    assert world.buffer.snapshot().rows == 1
+    world.go_on()
+    assert world.sizes == [300, 300, 300, 100]
+    stamps = [int(line.rpartition(b" ")[2]) for body in world.bodies for line in lines_of(body)]
+    assert stamps == sorted(set(stamps))
+    accounted(world.buffer)
+    world.buffer.close()
+
+
+def test_nothing_is_written_for_a_row_that_goes_in_portions_while_it_goes(tmp_path):
+    world = World(tmp_path / "buffer", batch_size=300)
+    world.store(1000)
+    written = []
+    for _ in range(3):
+        world.step()
+        assert world.buffer.commit_all()
+        written.append(world.buffer.snapshot().rows)
+        world.put(1)  # the newest go first
+        world.delivery.hurry()
+        world.step()
+    assert written == [1, 1, 1]
+    assert world.sizes == [300, 1, 300, 1, 300, 1]
+    assert world.buffer.snapshot().pending == 1000
+    world.delivery.finish()
+    assert world.buffer.snapshot().pending == 100, "what has gone is not sent again after a stop"
+    accounted(world.buffer)
+    world.buffer.close()
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_what_is_left_of_a_row_takes_its_place_where_a_portion_does_not_go_through(tmp_path, sent):
+    world = World(tmp_path / "buffer", batch_size=300)
+    world.store(1000)
+    world.store(10)
+    world.step()
+    world.step(Answer(None, error="cut", sent=sent))
+    assert world.buffer.commit_all()
+    assert world.buffer.snapshot().pending == 710
+    assert world.buffer.snapshot().rows == 2
+    world.go_on()
+    assert world.sizes == [300, 300, 300, 300, 100, 10]
+    assert world.bodies[1] == world.bodies[2], "the oldest first, as before"
+    accounted(world.buffer)
+    world.buffer.close()
+
+
+def test_what_is_refused_of_a_portion_is_told_from_the_rest_of_its_row(tmp_path):
+    world = World(tmp_path / "buffer", batch_size=300)
+    world.store(1000)
+
+    def strict(body):
+        bad = [line.decode() for line in lines_of(body) if b"Temperature=450.0 " in line]
+        return refused(400, f"unable to parse '{bad[0]}': no") if bad else TAKEN
+
+    world.otherwise = strict
+    world.go_on()
+    assert world.sizes == [300, 300, 299, 300, 100]
+    status = world.buffer.snapshot()
+    assert (status.dead_letters, status.counters.points.delivered) == (1, 999)
+    accounted(world.buffer)
+    world.buffer.close()
 
 
 def test_before_anything_was_sent_it_waits_for_a_place_and_says_since_when(world):
