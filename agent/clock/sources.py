@@ -43,8 +43,9 @@ DISAGREE_NS = 2 * SECOND  # what is worth telling the user
 class Observation:
     """A server's date: it was in [date_ns, date_ns + resolution_ns) between sending and receiving (boot clock).
 
-    `source` is the server (scheme, host, port). `written`: the answer was a 204, or a registration with its token,
-    which nobody else gives; else an error in the server's own words.
+    `source` is the server (scheme, host, port). `written`: the answer was a 204, or what InfluxDB 3 says to an empty
+    write in its place, or a registration with its token, which nobody else gives; else an error in the server's own
+    words.
     """
 
     date_ns: int

@@ -19,7 +19,7 @@ from agent.buffer.buffer import Buffer
 from agent.clock.clock import Clock
 from agent.config.settings import DeliverySettings
 from agent.delivery.outage_log import OutageLog
-from agent.delivery.outcome import Delivered, Outcome, Park, decide, is_blind, is_own, may_be_stored
+from agent.delivery.outcome import Delivered, Outcome, Park, decide, is_blind, is_own, is_taken, may_be_stored
 from agent.delivery.pacing import SLOW_BASE_S, Pace, flush_interval_s
 from agent.delivery.portions import Portions
 from agent.delivery.settling import Settling
@@ -225,7 +225,7 @@ class Delivery:
         if is_own(answer):  # of others no more is believed than that nobody is there
             self._dateless = self._dateless + 1 if answer.date_ns is None else 0
             if answer.date_ns is not None:
-                written, where = answer.status == 204, origin(writer.target.url)
+                written, where = is_taken(answer, empty=batch is None), origin(writer.target.url)
                 self._clock.observe(answer.date_ns, SECOND, sent, received, where, written=written)
         if answer.status == 204:
             self._fine_at = received

@@ -110,6 +110,11 @@ def is_own(answer: Answer) -> bool:
     return told or is_refusal_of_lines(said) or _is_taken_empty(answer)
 
 
+def is_taken(answer: Answer, *, empty: bool) -> bool:
+    """Whether the write API says that it has taken what it was sent, or would take points, where that was `empty`."""
+    return answer.status == 204 or (empty and _is_taken_empty(answer))
+
+
 def _is_taken_empty(answer: Answer) -> bool:
     return answer.status == 400 and answer.body.strip() == EMPTY_WRITE
 
@@ -139,7 +144,7 @@ def decide(
         return _refused_by_proxy(*by_proxy)
     if status is None:
         return Retry("timeout" if answer.timed_out else "no answer", short(answer.error) or "no answer")
-    if status == 204 or (batch is None and _is_taken_empty(answer)):
+    if is_taken(answer, empty=batch is None):
         return Delivered()
     message = answer.message()
     text = f"{status} {short(message)}".strip()

@@ -5,19 +5,25 @@ from __future__ import annotations
 import logging
 from collections import deque
 from dataclasses import dataclass, replace
+from email.utils import formatdate
 
 import pytest
 
 from agent.buffer.batch import Part
 from agent.buffer.buffer import open_buffer
 from agent.buffer.rows import lines_of
+from agent.clock.backdating import Dating
+from agent.clock.boots import Boots
+from agent.clock.clock import Clock as AgentClock
 from agent.config.settings import BufferSettings, DeliverySettings
 from agent.config.units import Seconds
 from agent.delivery.delivery import FINE_NS, POLL_S, Delivery
+from agent.delivery.numbered_lines import EMPTY_WRITE
 from agent.registration.target import Target
 from agent.util.http import Answer
 from agent.util.secret import Secret
-from tests.buffers import HandClock, accounted, line, measure
+from tests.buffers import BOOT, HandClock, accounted, line, measure
+from tests.clock_world import NOW_NS
 from tests.delivery.test_pacing import Widest
 
 S = 10**9
@@ -40,6 +46,21 @@ class Clock(HandClock):
 
     def observe(self, date_ns, resolution_ns, sent, received, where, *, written):
         self.told = (*self.told, (date_ns, resolution_ns, sent, received, where, written))
+
+
+class TrueClock(AgentClock):
+    """The agent's own, on clocks that are moved by hand; the wall clock is right."""
+
+    def __init__(self, kernel):
+        self.now_ns = 1000 * S
+        read = {"boot_ns": lambda: self.now_ns, "wall_ns": lambda: NOW_NS + self.now_ns, "kernel": lambda: kernel}
+        super().__init__(Boots(None, BOOT), **read)
+
+    def pass_s(self, seconds):
+        self.now_ns += int(seconds * S)
+
+    def dates(self, answer):
+        return replace(answer, headers={"date": formatdate((NOW_NS + self.now_ns) // S, usegmt=True)})
 
 
 @dataclass
@@ -65,8 +86,8 @@ class Scripted:
 
 
 class World:
-    def __init__(self, folder, **settings):
-        self.clock = Clock()
+    def __init__(self, folder, clock=None, **settings):
+        self.clock = clock or Clock()
         self.buffer = open_buffer(folder, BufferSettings(loss_window=100), self.clock)
         self.target = TARGET
         self.answers, self.bodies, self.during, self.writers = deque(), [], [], []
@@ -438,6 +459,33 @@ def test_of_a_portals_answer_no_date_is_believed(world):
     world.put(1)
     world.step(Answer(200, {**TAKEN.headers, "content-type": "text/html"}, b"<html>log in</html>"))
     assert world.clock.told == ()
+
+
+def test_promise_5_influxdb_3_tells_the_time_over_plain_http_by_what_it_says_to_an_empty_write(tmp_path):
+    """Nothing else can be sent while nothing is dated."""
+    world = World(tmp_path / "buffer", TrueClock(None))
+    dating = Dating(world.clock, world.buffer)
+    world.otherwise = lambda body: world.clock.dates(Answer(204) if body else Answer(400, body=EMPTY_WRITE))
+    world.put(1)
+    for _ in range(10):
+        world.clock.pass_s(world.delivery.step())
+        dating.step()
+    assert (world.seen.delivered, world.seen.backlog) == (1, 0)
+    assert len(world.bodies) <= 5
+    world.buffer.close()
+
+
+@pytest.mark.parametrize(("body", "written"), [(EMPTY_WRITE, True), (b"incoming write was full", False)])
+def test_what_is_no_answer_to_an_empty_write_proves_nothing(world, body, written):
+    world.clock.wanted = 0.0
+    world.step(replace(TAKEN, status=400, body=body))
+    assert [told[-1] for told in world.clock.told] == ([True] if written else [])
+    world.clock.wanted = None
+    world.clock.pass_s(60)
+    world.put(1)
+    world.delivery.hurry()
+    world.step(replace(TAKEN, status=400, body=EMPTY_WRITE), TAKEN)
+    assert world.clock.told[-2][-1] is False, "said of points it is none"
 
 
 def test_a_date_is_asked_for_when_the_clock_wants_one_and_not_sooner(world):
