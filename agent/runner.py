@@ -19,6 +19,8 @@ from drivers.base import boot_ns
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
+RESUMED_S = 10.0
+"""Rounds so far apart: the board slept, or was halted, and so were the loops, whose waits do not count that time."""
 STATUS_EVERY_S, VERBOSE_EVERY_S = 10.0, 60.0
 STALLED_S = 150.0
 """A loop that was not seen for so long is stuck: above the worst of name resolution, request and a sync of the disk.
@@ -68,6 +70,7 @@ def run_service(
 
 def _loop(service: Service, config: Path, signals: Signals, *, debug: bool, verbose: bool) -> None:
     told, said, stuck = 0, boot_ns(), list[str]()
+    now = resumed = said
     watchdog_s = systemd.watchdog_s()
     limit_s = min(STALLED_S, (watchdog_s or STALLED_S * 2) * 5 / 6)
     remedy = "the watchdog restarts the agent" if watchdog_s else "restart the agent"
@@ -77,8 +80,11 @@ def _loop(service: Service, config: Path, signals: Signals, *, debug: bool, verb
             return
         if asked:
             _reload(service, config, debug=debug)
-        now = boot_ns()
-        before, stuck = stuck, [name for name, at in service.alive_boot_ns().items() if now - at > limit_s * 1e9]
+        last, now = now, boot_ns()
+        resumed = now if now - last > RESUMED_S * 1e9 else resumed
+        late_ns = now - limit_s * 1e9
+        alive = service.alive_boot_ns().items()
+        before, stuck = stuck, [name for name, at in alive if max(at, resumed) < late_ns]
         if stuck != before:
             text = f"not seen at work for {limit_s:.0f} s: {remedy}" if stuck else "at work again"
             log.log(logging.ERROR if stuck else logging.INFO, "%s: %s", ", ".join(stuck or before), text)

@@ -18,6 +18,9 @@ from drivers.virtual import Virtual
 from tests.servers import InfluxServer
 from tests.waiting import wait_for
 
+SECOND = 1_000_000_000
+SHOWN = {"ledger": {"delivered": 3, "pending": 1}, "sensors": [], "delivery": {"state": "delivering"}}
+
 
 def settings(**changed):
     tables = {
@@ -166,8 +169,34 @@ def test_a_request_with_a_long_timeout_is_not_taken_for_a_thread_that_is_stuck(t
 def test_verbose_says_once_a_minute_what_went_and_what_waits(caplog, monkeypatch, verbose):
     monkeypatch.setattr(runner, "VERBOSE_EVERY_S", 0)
     caplog.set_level(logging.INFO)
-    shown = {"ledger": {"delivered": 3, "pending": 1}, "sensors": [], "delivery": {"state": "delivering"}}
-    agent = SimpleNamespace(alive_boot_ns=dict, snapshot=lambda: shown)
+    agent = SimpleNamespace(alive_boot_ns=dict, snapshot=lambda: SHOWN)
     came = iter([set(), {signal.SIGTERM}])
     runner._loop(agent, None, SimpleNamespace(wait=lambda _: next(came)), debug=False, verbose=verbose)
     assert ("delivering, 3 delivered, 1 pending" in caplog.text) is verbose
+
+
+def test_a_board_that_slept_is_not_taken_for_one_whose_loops_are_stuck_and_one_that_is_stuck_is_found(monkeypatch):
+    """The boot clock counts the sleep, and the main loop may be the first to look at it."""
+    now, told = [1000 * SECOND], []
+    alive = {"sampler": now[0], "delivery": now[0]}
+    monkeypatch.setattr(runner, "boot_ns", lambda: now[0])
+    monkeypatch.setattr(runner.systemd, "notify", lambda *words: told.extend(words))
+    monkeypatch.setattr(runner.systemd, "watchdog_s", lambda: 180.0)
+
+    def wait(_):
+        slept, sampling = next(rounds)
+        now[0] += slept * SECOND
+        if slept == 1:  # else the loops see it after the main loop
+            alive["delivery"] = now[0]
+            alive["sampler"] = now[0] if sampling else alive["sampler"]
+        return set() if slept else {signal.SIGTERM}
+
+    agent = SimpleNamespace(alive_boot_ns=lambda: alive, snapshot=lambda: SHOWN)
+    rounds = iter([(1, True), (3600, True), *[(1, True)] * 200, *[(1, False)] * 150, (0, False)])
+    runner._loop(agent, None, SimpleNamespace(wait=wait), debug=False, verbose=False)
+    assert "WATCHDOG=trigger" not in told
+    rounds = iter([(3600, False), *[(1, False)] * 151, (0, False)])
+    told.clear()
+    runner._loop(agent, None, SimpleNamespace(wait=wait), debug=False, verbose=False)
+    assert [word for word in told if "WATCHDOG" in word][-2:] == ["WATCHDOG=1", "WATCHDOG=trigger"]
+    assert told.count("WATCHDOG=trigger") == 1, "a limit later, and not before"
