@@ -42,8 +42,9 @@ from drivers.base import Driver, boot_ns
 
 log = logging.getLogger(__name__)
 
-_STOP_S = 0.5
-_FAREWELL_S = 0.5
+_STOP_S, _FAREWELL_S = 0.5, 0.5
+_LAST_READING_S = 1.5
+"""From a stop to the end of a reading whose window is still reported: slow sensors convert for most of a second."""
 _USUAL_TIMEOUT_S = 30.0
 """A request with a longer one may take so much longer before its thread counts as stuck."""
 
@@ -129,10 +130,12 @@ class Service:
         if core is None:
             return
         systemd.notify("STOPPING=1")
+        last_reading = time.monotonic() + _LAST_READING_S
         self.stop_measuring()
         if self._answers():  # the last points then need no disk
             self.drain(_FAREWELL_S)
         end([*self._parts.others, *core.loops], _STOP_S)
+        end(self._parts.measuring, last_reading - time.monotonic())
         try:
             self._last = self.snapshot()
         except Exception:

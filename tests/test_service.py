@@ -13,8 +13,10 @@ from agent.config.parse import parse_settings
 from agent.service import Service
 from agent.status.socket import ask
 from agent.util.errors import AgentError
+from agent.util.loops import end
 from drivers.base import Reading, boot_ns
 from drivers.virtual import Virtual
+from tests.buffers import pending_after
 from tests.servers import InfluxServer
 from tests.waiting import wait_for
 
@@ -57,6 +59,33 @@ def test_a_snapshot_that_fails_does_not_keep_points_from_the_disk_at_stop(servic
         assert again.ledger()["unaccounted"] == 0
     finally:
         again.stop()
+
+
+def test_promise_1_what_was_sampled_is_on_disk_after_a_stop_in_the_middle_of_a_slow_reading(tmp_path, monkeypatch):
+    slow, done, read = threading.Event(), threading.Event(), iter(range(3))
+
+    def reading(_):
+        if next(read, None) is None:
+            slow.set()
+            assert done.wait(10)
+        return Reading({"Temperature": 7.25}, boot_ns())
+
+    monkeypatch.setattr(Virtual, "read", reading)
+    agent = Service(settings(sensor=[{"driver": "virtual", "interval": "60s", "sample_every": "50ms"}]), tmp_path)
+    agent.start()
+    assert slow.wait(10)
+    waits = []
+
+    def ends(loops, seconds):
+        waits.append(loops)
+        end(loops, seconds if waits[1:] else 0)
+        if len(waits) == 2:
+            done.set()  # only once all others have ended
+
+    monkeypatch.setattr("agent.service.end", ends)
+    agent.stop()
+    assert (agent.ledger()["measured"], agent.ledger()["pending"]) == (1, 1)
+    assert pending_after(tmp_path / "buffer") == 1
 
 
 def test_a_reload_does_not_stop_measuring_for_as_long_as_the_disk_takes(service):
