@@ -175,19 +175,20 @@ class Clock:
 
     def observe(
         self, date_ns: int, resolution_ns: int, sent_boot_ns: int, received_boot_ns: int, source: str, *, written: bool
-    ) -> None:
+    ) -> bool:
         """A server's date from an answer that is proven to be its own: see Observation. Over plain HTTP nothing counts
-        before a first one that is `written`.
+        before a first one that is `written`. False: its dates are of no use, and need not be asked for so soon.
 
         Most are let go by while the time is known and they agree. Dates from before this program was written, or after
-        any that a stamp holds, are ignored.
+        any that a stamp holds, are ignored, and so are those that stand still.
         """
         with self._lock:
             known = self._anchor is not None
             seen = Observation(date_ns, resolution_ns, sent_boot_ns, received_boot_ns, source, written)
-            if not self._servers.hear(seen, self._max_error_ns, known=known):
-                return
-        self.poll()
+            counts = self._servers.hear(seen, self._max_error_ns, known=known)
+        if counts is not None:
+            self.poll()
+        return counts is not False
 
     def close(self) -> None:
         """Remember exactly until when the time was known. After the last point was dated."""

@@ -28,23 +28,25 @@ class Servers:
     def recent(self, now: int) -> list[Observation]:
         return [o for o in self.observations if now - o.received_boot_ns < OBSERVED_AGE_NS]
 
-    def hear(self, seen: Observation, tolerance_ns: int, *, known: bool) -> bool:
-        """Take an answer; False where it tells nothing. `known`: the time is, and who agrees is heard now and then."""
+    def hear(self, seen: Observation, tolerance_ns: int, *, known: bool) -> bool | None:
+        """Take an answer: whether its date counts from now on. None: it is let go by, as nothing counts yet of who
+        sends it, or as nothing is new: the time is `known`, and who agrees is heard now and then.
+        """
         if seen.written:
             self._proven.add(seen.source)
         elif seen.source not in self._proven and not seen.source.startswith("https:"):
-            return False
+            return None
         now, last = seen.received_boot_ns, self.newest
         if not BUILT_NS <= seen.date_ns < LATEST_NS or now < seen.sent_boot_ns:
             self._impossible = now
-            return True
+            return False
         apart_ns = last.apart_ns(seen) if last is not None else 0
         if known and last is not None and not apart_ns and 0 <= now - last.received_boot_ns < _ENOUGH_NS:
-            return False
+            return None
         if apart_ns > tolerance_ns:
             self._apart = now, apart_ns
         self.observations = joined(self.recent(now), seen, tolerance_ns)
-        return True
+        return self.newest is seen
 
     def warning(self, now: int, *, known: bool) -> str | None:
         """What a person should know of them."""

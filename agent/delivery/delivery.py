@@ -223,10 +223,11 @@ class Delivery:
             self._call_since = None
         received = self.alive_boot_ns = self._now()
         if is_own(answer):  # of others no more is believed than that nobody is there
-            self._dateless = self._dateless + 1 if answer.date_ns is None else 0
-            if answer.date_ns is not None:
+            date_ns, helps = answer.date_ns, False
+            if date_ns is not None:
                 written, where = is_taken(answer, empty=batch is None), origin(writer.target.url)
-                self._clock.observe(answer.date_ns, SECOND, sent, received, where, written=written)
+                helps = self._clock.observe(date_ns, SECOND, sent, received, where, written=written)
+            self._dateless = 0 if helps else self._dateless + 1
         if answer.status == 204:
             self._fine_at = received
             if batch is not None and self._reached != (reached := (writer.target.url, writer.target.bucket)):
@@ -262,7 +263,7 @@ class Delivery:
         self._fine_at = float("-inf")
 
     def _probe_in(self, now: int) -> float | None:
-        """Seconds until the clock wants a server's date. Bounded here: a server need not send one."""
+        """Seconds until the clock wants a server's date. Bounded here: a server need not send one that is of use."""
         wanted = self._clock.probe_in()
         if wanted is None:
             return None

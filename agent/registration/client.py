@@ -21,7 +21,7 @@ from agent.util.proxy import place, proxy_for, refusal
 from agent.util.secret import Secret
 from drivers.base import boot_ns
 
-Observe = Callable[..., None]
+Observe = Callable[..., object]
 """Clock.observe."""
 
 

@@ -287,6 +287,15 @@ def test_a_server_whose_date_cannot_be_is_named_for_an_hour():
     assert clock.poll().warning is None
 
 
+def test_whoever_asks_a_server_learns_whether_its_dates_are_of_use():
+    world = World(max_error_ns=None)
+    clock = world.clock()
+    at = world.boot_ns, world.boot_ns, "http://influxdb:8086"
+    assert clock.observe(NOW_NS, SECOND, *at, written=False), "nothing speaks against it yet"
+    assert not clock.observe(SECOND, SECOND, *at, written=True)
+    assert clock.observe(NOW_NS, SECOND, *at, written=True)
+
+
 def test_the_configured_max_error_is_in_seconds(tmp_path, monkeypatch):
     monkeypatch.setattr("agent.clock.clock.Clock", lambda boots, **settings: (boots.folder, settings))
     settings = ClockSettings(max_error=Seconds(0.5), trust="always")

@@ -252,32 +252,39 @@ class Told:
 
 def test_over_plain_http_a_server_is_heard_from_its_first_204_on():
     told = Told()
-    assert not told.hear(NOW, source="http://a", written=False)
+    assert told.hear(NOW, source="http://a", written=False) is None
     assert told.servers.newest is None
     assert told.hear(NOW, source="https://b", written=False)
     assert told.hear(NOW, source="http://a")
     assert told.hear(NOW + S, source="http://a", written=False)
-    assert not told.hear(NOW + S, source="http://c", written=False)
+    assert told.hear(NOW + S, source="http://c", written=False) is None
 
 
 def test_dates_that_cannot_be_are_told_for_an_hour_and_not_listened_to():
     latest_ns = 9_000_000_000 * S
     for date_ns, fine in ((BUILT_NS, True), (BUILT_NS - 1, False), (latest_ns - 1, True), (latest_ns, False)):
         told = Told()
-        assert told.hear(NOW, date_ns=date_ns)
+        assert told.hear(NOW, date_ns=date_ns) is fine
         assert (told.servers.newest is not None) == fine
         assert (told.warning(NOW) is None) == fine
     assert told.warning(NOW + 3600 * S - 1, known=True)
     assert told.warning(NOW + 3600 * S) is None
     told = Told()
-    assert told.hear(NOW, sent_boot_ns=NOW + 1)  # received before it was sent
+    assert told.hear(NOW, sent_boot_ns=NOW + 1) is False  # received before it was sent
     assert told.servers.newest is None
+
+
+def test_a_date_that_stands_still_counts_once():
+    told = Told()
+    date_ns = heard(NOW).date_ns
+    assert [told.hear(NOW + at, date_ns=date_ns) for at in (0, S // 2, 3 * S, 6 * S)] == [True, True, False, False]
+    assert told.hear(NOW + 9 * S)
 
 
 def test_while_the_time_is_known_a_server_that_agrees_is_listened_to_every_five_seconds():
     told = Told()
     assert told.hear(NOW, known=True)
-    assert [told.hear(NOW + at, known=True) for at in (0, 5 * S - 1, 5 * S)] == [False, False, True]
+    assert [told.hear(NOW + at, known=True) for at in (0, 5 * S - 1, 5 * S)] == [None, None, True]
     assert told.hear(NOW + 5 * S - 1, known=True)  # one that was under way for longer
     assert told.hear(NOW + 5 * S, -2 * S, known=True)
     assert told.hear(NOW + 5 * S)

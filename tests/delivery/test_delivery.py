@@ -65,6 +65,7 @@ class NoClock:
 
     def observe(self, *observation, **proof):
         self.seen.append(observation)
+        return True
 
 
 class Rig:

@@ -15,6 +15,7 @@ from agent.buffer.rows import lines_of
 from agent.clock.backdating import Dating
 from agent.clock.boots import Boots
 from agent.clock.clock import Clock as AgentClock
+from agent.clock.kernel import KernelClock
 from agent.config.settings import BufferSettings, DeliverySettings
 from agent.config.units import Seconds
 from agent.delivery.delivery import FINE_NS, POLL_S, Delivery
@@ -46,6 +47,7 @@ class Clock(HandClock):
 
     def observe(self, date_ns, resolution_ns, sent, received, where, *, written):
         self.told = (*self.told, (date_ns, resolution_ns, sent, received, where, written))
+        return True
 
 
 class TrueClock(AgentClock):
@@ -459,6 +461,19 @@ def test_of_a_portals_answer_no_date_is_believed(world):
     world.put(1)
     world.step(Answer(200, {**TAKEN.headers, "content-type": "text/html"}, b"<html>log in</html>"))
     assert world.clock.told == ()
+
+
+@pytest.mark.parametrize("date", ["Tue, 14 Nov 2023 22:13:20 GMT", "Fri, 15 Jan 2027 08:16:40 GMT"])
+def test_a_server_whose_date_is_of_no_use_is_asked_four_times_and_then_once_a_minute(tmp_path, date):
+    """It is in the past, or stands still, and the kernel does not vouch; or it does, and the date is in the past."""
+    for kernel in (None, KernelClock(1_000_000, 0)):
+        world = World(tmp_path / str(kernel), TrueClock(kernel))
+        world.otherwise = lambda _: Answer(204, {"date": date})
+        world.clock.poll()
+        while world.clock.boot_ns() < 1600 * S:
+            world.clock.pass_s(world.delivery.step())
+        assert len(world.bodies) <= 15
+        world.buffer.close()
 
 
 def test_promise_5_influxdb_3_tells_the_time_over_plain_http_by_what_it_says_to_an_empty_write(tmp_path):
