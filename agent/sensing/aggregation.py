@@ -43,10 +43,11 @@ class Deadband:
     heartbeat: float = 600.0
     _last: Reading | None = None
 
-    def passes(self, reading: Reading) -> bool:
+    def passes(self, reading: Reading, period_ns: int = 0) -> bool:
+        """`period_ns` is that of the readings, which come a little early or late: the nearest one is the heartbeat."""
         last = self._last
         if self.bands and last is not None:
-            beats = reading.boot_ns - last.boot_ns >= self.heartbeat * 1e9
+            beats = reading.boot_ns - last.boot_ns >= self.heartbeat * 1e9 - period_ns / 2
             if not beats and not self._moved(last.values, reading.values):
                 return False
         self._last = reading

@@ -260,7 +260,7 @@ class Sampler:
         if not window:
             return
         reading = summary(window, self._settings.report)
-        if not self._deadband.passes(reading):
+        if not self._deadband.passes(reading, self._schedule.period if self._schedule else 0):
             self._update(suppressed=self._status.suppressed + 1)
             return
         try:

@@ -3,7 +3,7 @@
 import logging
 import threading
 from dataclasses import asdict, replace
-from itertools import pairwise
+from itertools import cycle, pairwise
 from types import MappingProxyType
 
 import pytest
@@ -292,6 +292,17 @@ def test_only_a_change_is_reported_or_a_heartbeat():
     status = world.run(40)
     assert world.moments == [0, 10, 20, 25, 35]
     assert (status.reported, status.suppressed) == (5, 35)
+
+
+@pytest.mark.parametrize(
+    ("heartbeat", "moments"), [(10, [0, 10, 20, 30, 40, 50]), (20, [0, 20, 40]), (24, [0, 20, 40]), (26, [0, 30])]
+)
+def test_a_heartbeat_comes_with_the_reading_that_is_nearest_however_its_moment_jitters(heartbeat, moments):
+    world = World(interval=10, deadband={"Temperature": 0.3}, heartbeat=Seconds(heartbeat))
+    jitter = cycle((50_000, -50_000))
+    world.script = lambda _: Reading({"Temperature": 20.0}, world.now + next(jitter))
+    world.run(60)
+    assert [round(moment) for moment in world.moments] == moments
 
 
 def test_a_slow_drift_is_reported_against_what_was_last_reported():
