@@ -121,7 +121,8 @@ def _is_taken_empty(answer: Answer) -> bool:
 
 def may_be_stored(answer: Answer) -> bool:
     """Whether the server can have what it was sent although it did not say so: the answer was lost, or a gateway's."""
-    return answer.sent and answer.tunnel is None if answer.status is None else answer.status in (502, 504)
+    may = answer.sent and answer.tunnel is None if answer.status is None else answer.status in (502, 504)
+    return may or answer.lost
 
 
 def decide(

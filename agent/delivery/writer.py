@@ -39,9 +39,10 @@ class Writer:
         if not self.target.token.fits_header():
             return Answer(401, body=b"the token holds characters that no header can carry")
         self._bounds.seconds = self._timeout if body else min(self._timeout, ASK_S)
-        answer = self._bounds.exchange(lambda: self._post(token, body))
+        answer, lost = self._bounds.exchange(lambda: self._post(token, body)), False
         if self._used and answer.status is None and not answer.timed_out:  # closed by the server while it was idle
             self.close()
+            lost = answer.sent
             answer = self._bounds.exchange(lambda: self._post(token, body))
         self._used = answer.status is not None
         if not self._used:
@@ -51,8 +52,7 @@ class Writer:
                 asked = self._bounds.exchange(lambda: self._post(token, b""))
                 answer = asked if is_html(asked) else answer
         proxy = self._proxy
-        if proxy is not None:
-            answer = replace(answer, proxy=proxy.url)
+        answer = replace(answer, lost=lost, proxy=proxy.url if proxy else "")
         return answer.without((self.target.token, *(proxy.hidden if proxy else ())))
 
     def _post(self, token: str, body: bytes) -> None:

@@ -50,9 +50,10 @@ _MESSAGE = re.compile(r'"message"\s*:\s*"')
 class Answer:
     """What came back. `status` None: nothing did, and `error` says why. Header names are in lower case.
 
-    `timed_out`: connected, but not all of it came in time; `sent`: the request went out whole; `cut`: the body is not
-    whole, for that reason or because it is longer than is read. `proxy` is the one that it came through, without its
-    password; `tunnel` is the status with which that refused to connect. Its repr shows no body: tokens may be in there.
+    `timed_out`: connected, but not all of it came in time; `sent`: the request went out whole; `lost`: it did so once
+    before, and nothing came back; `cut`: the body is not whole, as it did not come in time or is longer than is read.
+    `proxy` is the one that it came through, without its password; `tunnel` is the status with which that refused to
+    connect. Its repr shows no body: tokens may be in there.
     """
 
     status: int | None
@@ -62,6 +63,7 @@ class Answer:
     timed_out: bool = False
     cut: bool = False
     sent: bool = True
+    lost: bool = False
     proxy: str = ""
     tunnel: int | None = None
 

@@ -588,7 +588,9 @@ def test_lines_that_influxdb_3_names_are_its_own_words():
     [
         (Answer(None, error="cut"), True),
         (Answer(None, error="nobody there", sent=False), False),
+        (Answer(None, error="nobody there any more", sent=False, lost=True), True),
         (Answer(None, error="no tunnel", tunnel=502), False),
+        (Answer(503, lost=True), True),
         (answer(502), True),
         (answer(503), False),
         (answer(504), True),

@@ -185,6 +185,17 @@ def test_a_connection_that_the_server_closed_while_idle_is_no_failure(server, wr
     assert len(server.points) == 1
 
 
+def test_what_was_sent_over_a_connection_that_was_closed_may_be_stored_whatever_is_said_the_second_time(server, write):
+    assert not write().lost
+    server.script.extend([server.store_then_cut, server.answer(503)])
+    answer = write()
+    assert (answer.status, answer.lost) == (503, True)
+    server.script.extend([server.store_then_cut, server.cut])
+    answer = write()
+    assert (answer.status, answer.lost) == (None, True)
+    assert len(server.points) == 1
+
+
 def test_an_answer_that_ends_with_its_connection_is_read_whole(server, write):
     def last(handler, _):
         handler.wfile.write(b"HTTP/1.1 400 X\r\nConnection: close\r\n\r\n" + b"x" * 300_000)
