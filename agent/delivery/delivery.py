@@ -40,7 +40,7 @@ SECOND = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class DeliveryStatus:
-    """Delivery at a moment. Moments are boot-clock nanoseconds unless said otherwise; None: never, or not now.
+    """Delivery at a moment. Moments are boot-clock nanoseconds; None: never, or not now.
 
     `state`: delivering (or ready to), waiting (nobody has said yet where to), failing. `backlog_rate` is points per
     second as measured, `eta_s` the seconds until the backlog is gone at that rate. `bytes_sent` counts bodies.
@@ -53,7 +53,6 @@ class DeliveryStatus:
     alive_boot_ns: int
     call_since_boot_ns: int | None
     last_success_boot_ns: int | None
-    last_success_ns: int | None
     last_error: str | None
     failures: int
     next_attempt_s: float
@@ -135,7 +134,6 @@ class Delivery:
 
     def snapshot(self) -> DeliveryStatus:
         now, status, outage = self._now(), self._buffer.snapshot(), self._outage
-        success = self._settling.success
         backlog = status.pending_disk - status.undated - status.parked
         rate = self._pace.flow.rate(now)
         state: Literal["delivering", "waiting", "failing"] = "delivering"
@@ -148,8 +146,7 @@ class Delivery:
             since_boot_ns=outage.changed_ns or self._started,
             alive_boot_ns=self.alive_boot_ns,
             call_since_boot_ns=self._call_since,
-            last_success_boot_ns=success[0] if success else None,
-            last_success_ns=success[1] if success else None,
+            last_success_boot_ns=self._settling.success,
             last_error=outage.text,
             failures=outage.count,
             next_attempt_s=self._pace.server.left_s(now),

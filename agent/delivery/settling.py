@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,7 +40,7 @@ and asked more rarely.
 class Settling:
     """Does what outcomes ask for, to the buffer and to the pace. For the delivery thread only.
 
-    `success` is when points last got through (boot clock, Unix; ns), `delivered` how many did.
+    `success` is when points last got through (boot clock, ns), `delivered` how many did.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class Settling:
         self._refused_again: list[Batch] = []
         self._deferred: list[Batch] = []
         self._token_refused = False
-        self.success: tuple[int, int] | None = None
+        self.success: int | None = None
         self.held: str | None = None
         """Why points were parked last."""
         self.delivered = 0
@@ -167,7 +166,7 @@ class Settling:
         """The server has so many points of the batch."""
         self._authorised()
         self._outage.end(now, went=True)
-        self.success = (now, time.time_ns())
+        self.success = now
         self.delivered += points
         self._halvings, self.accepting = 0, True
         self._same.pop(_name(batch), None)

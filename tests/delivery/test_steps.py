@@ -243,7 +243,7 @@ def test_before_anything_was_sent_it_waits_for_a_place_and_says_since_when(world
     seen = world.seen
     assert (seen.state, seen.since_boot_ns, seen.alive_boot_ns) == ("waiting", 1000 * S, 1000 * S)
     assert (seen.requests, seen.bytes_sent, seen.delivered, seen.failures, seen.backlog) == (0, 0, 0, 0, 0)
-    assert (seen.call_since_boot_ns, seen.last_success_boot_ns, seen.last_success_ns) == (None, None, None)
+    assert (seen.call_since_boot_ns, seen.last_success_boot_ns) == (None, None)
     assert (seen.last_error, seen.eta_s, seen.held, seen.next_attempt_s) == (None, None, None, 0)
     world.target = TARGET
     world.step()
@@ -259,7 +259,6 @@ def test_what_was_sent_is_counted_and_a_call_that_is_under_way_is_seen(world):
     assert (seen.requests, seen.bytes_sent, seen.delivered) == (1, len(world.bodies[0]), 3)
     assert world.during == [1000 * S]
     assert (seen.call_since_boot_ns, seen.last_success_boot_ns, seen.alive_boot_ns) == (None, 1002 * S, 1002 * S)
-    assert seen.last_success_ns > 10**18
     world.put(1)
     world.clock.pass_s(5)
     world.step()
