@@ -2,7 +2,7 @@
 
 Moments lie on a grid of the boot clock, so the schedule neither drifts nor makes up for a stall with a burst: a moment
 that passed is counted as missed. A sensor that fails is closed and opened again until it answers; nothing is emitted
-meanwhile. Sampler.step() decides and takes the time as an argument; run() only waits.
+meanwhile. Sampler.sample() decides, and takes the time as an argument.
 """
 
 from __future__ import annotations
