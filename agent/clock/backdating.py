@@ -13,13 +13,14 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import RLock
-from typing import Literal, Protocol
+from typing import Protocol
 
 from agent.clock.boots import Boot
 from agent.clock.clock import Clock, ClockState
 from agent.clock.manual_times import read, remove
 from agent.clock.sources import DAY, SECOND, VOUCHER, shown
 from agent.clock.timeline import Stretch, Wrong, stamp_offset
+from agent.config.settings import Unanchored
 from agent.config.units import counted, rough_duration
 from agent.util.loops import Loop
 
@@ -28,7 +29,6 @@ log = logging.getLogger(__name__)
 LOOK_GOOD_NS = 60 * SECOND
 LOOK_S = 1.0
 _DOUBT_NS = 2 * SECOND
-Unanchored = Literal["estimate", "hold", "discard"]
 NO_TIME = "no_time"
 _CALM_LOOKS = 10
 

@@ -25,7 +25,6 @@ from agent.clock.sources import (
     Anchor,
     Evidence,
     Observation,
-    Trust,
     aged,
     judge,
 )
@@ -38,7 +37,7 @@ from agent.clock.timeline import (
     stamp_offset,
     stretches,
 )
-from agent.config.settings import ClockSettings
+from agent.config.settings import ClockSettings, Trust
 from drivers.base import boot_ns
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from agent.clock.kernel import KernelClock
+from agent.config.settings import Trust
 from agent.config.units import rough_duration
 
-Trust = Literal["auto", "always"]
 Evidence = Literal["kernel", "servers", "always"]
 VOUCHER: Mapping[Evidence, str] = {
     "kernel": "the kernel",

@@ -9,6 +9,8 @@ from typing import Any, Literal
 from agent.config.units import Bytes, Seconds
 from agent.util.secret import Secret
 
+Trust = Literal["auto", "always"]
+Unanchored = Literal["estimate", "hold", "discard"]
 FOUND = {"found": True}
 """Marks what no file can say: it is found while reading one."""
 
@@ -118,8 +120,8 @@ class DeliverySettings:
 
 @dataclass(frozen=True, slots=True)
 class ClockSettings:
-    trust: Literal["auto", "always"] = "auto"
-    unanchored: Literal["estimate", "hold", "discard"] = "estimate"
+    trust: Trust = "auto"
+    unanchored: Unanchored = "estimate"
     max_error: Seconds = Seconds(300)
 
 
