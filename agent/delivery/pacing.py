@@ -147,7 +147,8 @@ class Pace:
     def accepted(self, now: int, batch: Batch) -> None:
         self.server.clear()
         self.own_gate(batch).clear()
-        self.limit = min(self._batch_size, self.limit + self.limit // 8 + 1)
+        if batch.count * 2 >= self.limit:  # what is small says nothing about what is large
+            self.limit = min(self._batch_size, self.limit + self.limit // 8 + 1)
         if not batch.live:
             self.flow.sent(now, batch.count)
 

@@ -89,7 +89,7 @@ def test_requests_shrink_when_too_large_and_grow_again():
     pace.shrink(100, LEAST_POINTS)
     assert pace.limit == 500
     for _ in range(30):
-        pace.accepted(0, Batch((1,), b"", 500))
+        pace.accepted(0, Batch((1,), b"", pace.limit))
     assert pace.limit == 5000
     for _ in range(20):
         pace.shrink(pace.limit)
@@ -262,11 +262,15 @@ def test_a_limit_grows_by_an_eighth_and_one_and_shrinks_to_half_of_what_was_too_
     assert pace.limit == 20
     limits = []
     while pace.limit < 100:
-        pace.accepted(0, Batch((1,), b"", 1))
+        pace.accepted(0, Batch((1,), b"", (pace.limit + 1) // 2))
         limits.append(pace.limit)
     assert limits == [23, 26, 30, 34, 39, 44, 50, 57, 65, 74, 84, 95, 100]
     pace.shrink(5, least=5)
     assert pace.limit == 100
+    pace.shrink(100)
+    for _ in range(20):
+        pace.accepted(0, Batch((1,), b"", 24))
+    assert pace.limit == 50, "small ones do not show that larger ones would go through"
     pace.shrink(6, least=5)
     assert pace.limit == 5
 
