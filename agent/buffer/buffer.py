@@ -196,6 +196,11 @@ class Buffer:
         self.wake.set()
         return wrong
 
+    @property
+    def withdrawals(self) -> int:
+        """How often withdraw() was called."""
+        return self._queue.withdrawals
+
     def undated(self) -> list[UndatedBoot]:
         """Boots with points on disk that have no time yet, the oldest first."""
         return self._queue.undated()

@@ -173,6 +173,7 @@ class Queue(QueueTimes):
             for part in parts:
                 if part.lines:
                     self._add_part(_KINDS[part.state], part.lines, place, self._clock.boot_ns(), sent=sent)
+            self._withdraw_late(())
             self._letters.extend(dead)
             del self._letters[:-most_letters]  # while there is no disk to keep them
             self._ledger.count(counters.delivered(delivered, health) + counters.rejected(len(dead), dead_health))

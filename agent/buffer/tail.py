@@ -163,14 +163,14 @@ class Tail:
     def withdraw(self, boot: str, stretches: Sequence[Stretch]) -> int:
         """Take the time from points that were dated wrongly and not sent. How many."""
         count = 0
-        for block in list(self.free(Kind.PENDING, live=True)):
+        for block in list(self.free(Kind.PENDING)):
             stay, back = ([], []) if block.sent else withdrawn(block.lines, stretches)
             if stay and back:
                 self.rewrite(block, stay)
-                self.add(replace(block, kind=Kind.UNDATED, boot=boot, lines=back))
+                self.add(replace(block, kind=Kind.UNDATED, boot=boot, lines=back, live=True, place=()))
             elif back:
                 self.rewrite(block, back, Kind.UNDATED)
-                block.boot = boot
+                block.boot, block.live, block.place = boot, True, ()
             count += len(back)
         self._open.clear()
         return count

@@ -42,10 +42,18 @@ class QueueTimes(QueueViews):
                     waiting += entry.points
             return replace(self._delivered.within(stretches), waiting=waiting)
 
+    @property
+    def withdrawals(self) -> int:
+        """How often a time turned out to be wrong."""
+        return self._wrong.number
+
     def _withdraw_late(self, rows: Iterable[int]) -> None:
         """What was given out when its time turned out to be wrong was left alone. It was not sent."""
         for boot, stretches in self._wrong.stretches.items():
             self._tail.withdraw(boot, stretches)
+            if boot in self._dating:  # the right one is known already
+                offset_ns, guess = self._dating[boot]
+                self._tail.date(boot, offset_ns, estimated=bool(guess))
         for key in rows:
             self._flag(key)
 

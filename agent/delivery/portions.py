@@ -27,9 +27,15 @@ class Portions:
         self._whole: Batch | None = None  # the row that goes in portions now
         self._settled = 0  # so many of its points, the first ones, the server has
         self._portion: Batch | None = None
+        self._withdrawals = buffer.withdrawals
 
     def take_backlog(self, points: int) -> Batch | None:
-        """The oldest that wait, as the buffer gives them out, or a portion of what is too much."""
+        """The oldest that wait, as the buffer gives them out, or a portion of what is too much. Where a time turned out
+        to be wrong meanwhile, nothing more of a row goes by it.
+        """
+        if self._withdrawals != self._buffer.withdrawals:
+            self._withdrawals = self._buffer.withdrawals
+            self.end()
         if self._whole is None:
             batch = self._buffer.take_backlog(points)
             if batch is None or batch.count <= self._pace.most:

@@ -78,6 +78,34 @@ def test_parts_of_what_the_server_may_have_keep_their_time_too(tmp_path, known):
     accounted(buffer)
 
 
+@pytest.mark.parametrize("when", ["before the parts", "with the parts in memory", "with the parts on disk"])
+def test_parts_of_a_batch_of_which_the_time_is_found_wrong_are_dated_anew(tmp_path, when):
+    clock = HandClock(offset_ns=UNIX_NS + AHEAD_NS)
+    buffer = open_at(tmp_path, clock)
+    measure(buffer, clock, 10)
+    buffer.commit_all()
+    batch = buffer.take_backlog(100)
+    if when == "before the parts":
+        corrected(buffer, clock)
+    buffer.replace(batch, [Part(tuple(batch.lines()[2:]), "pending")], (), 2)
+    if when == "with the parts on disk":
+        buffer.commit_all()
+    if when != "before the parts":
+        corrected(buffer, clock)
+    first = buffer.take_live(100)
+    lines = first.lines() if first else []
+    if first:
+        buffer.delivered(first)
+    for _ in range(3):
+        lines += drain(buffer)
+        buffer.commit_all()
+    lines += drain(buffer)
+    stamps = [int(line.rpartition(b" ")[2]) for line in lines]
+    assert len(stamps) == 8
+    assert max(stamps) < UNIX_NS + clock.now_ns + SECOND
+    accounted(buffer)
+
+
 def rights(lines, clock):
     assert len(lines) == 10
     return all(int(line.rpartition(b" ")[2]) < UNIX_NS + clock.now_ns + SECOND for line in lines)

@@ -16,6 +16,7 @@ from agent.clock.backdating import Dating
 from agent.clock.boots import Boots
 from agent.clock.clock import Clock as AgentClock
 from agent.clock.kernel import KernelClock
+from agent.clock.timeline import Stretch
 from agent.config.settings import BufferSettings, DeliverySettings
 from agent.config.units import Seconds
 from agent.delivery.delivery import FINE_NS, POLL_S, Delivery
@@ -198,6 +199,21 @@ def test_nothing_is_written_for_a_row_that_goes_in_portions_while_it_goes(tmp_pa
     assert world.buffer.snapshot().pending == 1000
     world.delivery.finish()
     assert world.buffer.snapshot().pending == 100, "what has gone is not sent again after a stop"
+    accounted(world.buffer)
+    world.buffer.close()
+
+
+def test_promise_5_a_time_that_turns_out_to_be_wrong_is_taken_from_what_is_left_of_a_row(tmp_path):
+    world = World(tmp_path / "buffer", batch_size=300)
+    world.store(1000)
+    world.step()
+    offset_ns = world.clock.offset_ns
+    world.buffer.withdraw(BOOT, [Stretch(offset_ns, offset_ns + world.clock.now_ns + S, offset_ns)])
+    world.buffer.date_boot(BOOT, offset_ns - 7200 * S, estimated=False)
+    world.go_on()
+    stamps = [int(line.rpartition(b" ")[2]) for body in world.bodies[1:] for line in lines_of(body)]
+    assert len(stamps) == 700
+    assert max(stamps) < offset_ns - 7000 * S + world.clock.now_ns
     accounted(world.buffer)
     world.buffer.close()
 
