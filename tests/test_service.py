@@ -18,6 +18,7 @@ from drivers.base import Reading, boot_ns
 from drivers.virtual import Virtual
 from tests.buffers import pending_after
 from tests.servers import InfluxServer
+from tests.unsearchable import hide
 from tests.waiting import wait_for
 
 SECOND = 1_000_000_000
@@ -107,6 +108,27 @@ def test_a_file_that_was_missing_is_no_warning_any_more_once_it_is_there(tmp_pat
     try:
         assert any("there is no such file" in text for text in agent.snapshot()["warnings"])
         (tmp_path / "token").write_text("token-1")
+        assert agent.snapshot()["warnings"] == []
+    finally:
+        agent.stop()
+
+
+def test_a_file_that_may_not_be_looked_at_is_a_warning_and_ends_no_agent(tmp_path, monkeypatch):
+    """Its folder is closed to the service, from the start or later, or lies where ProtectHome hides it."""
+    secrets = tmp_path / "private"
+    secrets.mkdir()
+    (secrets / "token").write_text("token-1")
+    (secrets / "token").chmod(0o600)
+    influx = {"url": "http://127.0.0.1:9", "org": "o", "bucket": "b", "token_file": str(secrets / "token")}
+    agent = Service(settings(influxdb=influx), tmp_path / "state")
+    with monkeypatch.context() as patched:
+        hide(patched, secrets)
+        agent.start()
+    try:
+        with monkeypatch.context() as patched:
+            hide(patched, secrets)
+            (warning,) = agent.snapshot()["warnings"]
+            assert warning == f"influxdb.token_file = '{secrets}/token': cannot be looked at (Permission denied)"
         assert agent.snapshot()["warnings"] == []
     finally:
         agent.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agent.cli.options import Context, common_options
+from agent.util.atomic import is_there
 from agent.util.errors import AgentError, ConfigError
 from agent.util.logs import log_handler
 
@@ -64,8 +66,11 @@ def _refused(settings: Settings) -> Iterator[str]:
         "mqtt.password_file": settings.mqtt.password_file if settings.mqtt else None,
     }
     for key, file in secrets.items():
-        if not file or not Path(file).exists():
+        if not file:
             continue
+        with contextlib.suppress(OSError):  # a folder that may not be searched: os.access says no as well
+            if not is_there(Path(file)):
+                continue
         if not os.access(file, os.R_OK):
             click.echo(f"warning: {key}: {file} may not be read by this user: try sudo iot-agent check", err=True)
             continue

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from agent.config import settings as s
 from agent.config.records import nearest
+from agent.util.atomic import is_there
 from drivers.base import QUANTITIES, OptionError, options_for
 from drivers.base import load as load_driver
 
@@ -288,5 +289,8 @@ def missing_files(settings: s.Settings) -> Iterator[str]:
     for name, section in (("center", settings.center), ("influxdb", settings.influxdb), ("mqtt", settings.mqtt)):
         for key in ("token_file", "password_file", "ca_file", "client_cert", "client_key"):
             file = getattr(section, key, None)
-            if file and not Path(file).exists():
-                yield f"{name}.{key} = {file!r}: there is no such file (yet)"
+            try:
+                if file and not is_there(Path(file)):
+                    yield f"{name}.{key} = {file!r}: there is no such file (yet)"
+            except OSError as error:  # its folder may not be searched
+                yield f"{name}.{key} = {file!r}: cannot be looked at ({error.strerror})"

@@ -169,7 +169,7 @@ def _client_key(section: CenterSettings | InfluxSettings) -> Iterator[Finding]:
 
 
 def _unreadable(name: str, path: str | None, error: CredentialsError) -> Iterator[Finding]:
-    if path and Path(path).exists() and not os.access(path, os.R_OK):
+    if path and isinstance(error.__cause__, PermissionError):
         yield warning(name, f"{path} may not be read by {_user(os.geteuid())}", SUDO)
     else:
         yield failed_by(name, error, str(error))

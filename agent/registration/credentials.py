@@ -18,8 +18,8 @@ from typing import Any
 
 from agent.config.settings import CenterSettings
 from agent.registration.remote_config import RemoteConfiguration, accept
-from agent.registration.secret_files import CredentialsError, NoSecretFileError, read_private
-from agent.util.atomic import set_aside, sweep_temporaries, write_atomic
+from agent.registration.secret_files import CredentialsError, NoSecretFileError, read_private, unreadable
+from agent.util.atomic import is_there, set_aside, sweep_temporaries, write_atomic
 from agent.util.secret import TOKEN, Secret
 
 log = logging.getLogger(__name__)
@@ -141,9 +141,15 @@ class CredentialStore:
         return secret
 
     def secret_is_lost(self) -> bool:
-        """Whether there is no secret, in the file or in memory. One that was only wiped while running is put back."""
-        if self.secret_path.exists():
-            return False
+        """Whether there is no secret, in the file or in memory. One that was only wiped while running is put back.
+
+        CredentialsError where nobody can tell: a folder that may not be searched.
+        """
+        try:
+            if is_there(self.secret_path):
+                return False
+        except OSError as error:
+            raise unreadable(self.secret_path, error) from None
         if self._secret is None:
             return True
         self.device_secret()

@@ -45,8 +45,8 @@ def device_id(
         pass
     except (OSError, ValueError) as error:
         log.warning("%s is not usable (%s): the id is derived again", path, error)
-        if path.is_dir():  # in whose place no file can be put
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if path.is_dir():  # in whose place no file can be put
                 set_aside(path, error)
     derived = derive(board_files)
     try:

@@ -4,6 +4,7 @@ could have put there, is not taken.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Mapping
@@ -24,14 +25,16 @@ class NoSecretFileError(CredentialsError):
     """What is there was never written as a secret."""
 
 
+def unreadable(path: Path, error: OSError) -> CredentialsError:
+    return CredentialsError(f"{path} cannot be read ({error.strerror}): who owns it? See ls -l {path}")
+
+
 def read_private(path: Path) -> bytes | None:
     """The content of a secret's file of the state folder, None if there is none.
 
     CredentialsError when others can read it or this user cannot; NoSecretFileError for what was never one of ours: a
     link, what is not a regular file, is a stranger's or too large.
     """
-    if path.is_symlink():  # in words; O_NOFOLLOW keeps to it
-        raise NoSecretFileError(f"{path} is a link, not a file")
     return _read_secret(path, 0o077, "600", own=True)
 
 
@@ -42,7 +45,9 @@ def _read_secret(path: Path, forbidden: int, mode: str, *, own: bool = False) ->
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise CredentialsError(f"{path} cannot be read ({error.strerror}): who owns it? See ls -l {path}") from None
+        if own and error.errno == errno.ELOOP:
+            raise NoSecretFileError(f"{path} is a link, not a file") from None
+        raise unreadable(path, error) from error
     try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,7 +85,7 @@ def trust_store(ca_file: str | None) -> str | bool:
 
     paths = ssl.get_default_verify_paths()
     for candidate in (paths.cafile, str(DEBIAN_BUNDLE)):
-        if candidate and Path(candidate).is_file():
+        if candidate and os.path.isfile(candidate):  # noqa: PTH113 - Path's raises where one may not look
             return candidate
     return True
 

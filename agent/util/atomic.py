@@ -62,6 +62,15 @@ def is_strangers(found: os.stat_result, folder: Path) -> bool:
     return found.st_uid not in (os.geteuid(), 0, folder.stat().st_uid)
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is something. OSError where nobody may look, which Path.exists() says up to Python 3.13 only."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    return True
+
+
 def set_aside(path: Path, why: object) -> None:
     """Moves what is damaged out of the way, to `NAME.damaged` beside it, in the place of what lay there before, and
     says so. Raises OSError.

@@ -8,6 +8,7 @@ from agent.cli.options import Duration
 from agent.registration.credentials import Credentials, CredentialStore
 from agent.util.secret import Secret
 from drivers import adafruit_row
+from tests.unsearchable import hide
 
 CENTER = '[center]\nurl = "http://center.local:5000"\n'
 
@@ -52,6 +53,18 @@ def test_a_secret_that_run_would_not_use_is_a_mistake(check, tmp_path, key, secr
     file.write_text("k3y")
     file.chmod(0o640)
     assert check(text).exit_code == 0
+
+
+@pytest.mark.parametrize("key", ["center.enrollment_key_file", "influxdb.token_file"])
+def test_a_secret_in_a_folder_that_this_user_may_not_search_is_a_warning(check, tmp_path, monkeypatch, key):
+    folder = tmp_path / "private"
+    folder.mkdir()
+    influx = '[influxdb]\nurl = "http://i:8086"\norg = "o"\nbucket = "b"\n'
+    hide(monkeypatch, folder)
+    text = CENTER if key.startswith("center") else influx
+    result = check(f'{text}{key.partition(".")[2]} = "{folder}/secret"\n')
+    assert result.exit_code == 0, result.output
+    assert f"warning: {key}: {folder}/secret may not be read by this user: try sudo iot-agent check" in result.stderr
 
 
 def test_all_wrong_options_of_a_driver_are_told_at_once_each_with_its_line(check, tmp_path):

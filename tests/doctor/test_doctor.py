@@ -17,7 +17,7 @@ from pytest_httpserver import HTTPServer
 from agent.buffer.buffer import open_buffer
 from agent.cli import main
 from agent.config.settings import BufferSettings, SensorSettings
-from agent.doctor import device, doctor, network
+from agent.doctor import config, device, doctor, network
 from agent.doctor.finding import Patient
 from agent.points.schema import Line
 from agent.sensing.treatment import Treatment
@@ -29,6 +29,7 @@ from tests.fake_center import FakeCenter, answer
 from tests.fake_i2c_bus import FakeI2C, environment
 from tests.servers import InfluxServer
 from tests.snapshots import SECOND, sensor, snapshot
+from tests.unsearchable import hide
 from tests.wallclock import WallClock
 
 CASE = json.loads((Path(__file__).parents[1] / "data/bme280-bosch.json").read_text())[0]
@@ -537,6 +538,17 @@ class TestWhileTheAgentRuns:
 
 
 class TestPieces:
+    def test_a_token_in_a_folder_that_may_not_be_searched_is_a_warning(self, setup, tmp_path, monkeypatch):
+        setup.token = tmp_path / "private" / "token"
+        setup.token.parent.mkdir()
+        setup.write("http://127.0.0.1:9")
+        hide(monkeypatch, setup.token.parent)
+        patient = Patient(setup.config, setup.state)
+        assert [finding.verdict for finding in config.configuration(patient)] == ["ok"]
+        (found,) = config.secrets(patient)
+        assert (found.verdict, found.remedy) == ("warning", config.SUDO)
+        assert f"{setup.token} may not be read by" in found.seen
+
     def test_a_check_that_breaks_is_a_finding_and_takes_no_other_with_it(self, monkeypatch, tmp_path):
         def broken(_):
             raise RuntimeError("boom")

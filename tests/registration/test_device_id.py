@@ -15,6 +15,7 @@ from agent.config.limits import check_id
 from agent.points.schema import line_for
 from agent.registration.device_id import derive, device_id, state_folder_warning
 from center.stores.registry import check_device_id
+from tests.unsearchable import hide
 
 IDS = st.from_regex(r"[A-Za-z0-9._-]{1,64}", fullmatch=True).filter(lambda text: text not in (".", ".."))
 
@@ -25,6 +26,12 @@ def board(tmp_path):
     serial.write_bytes(b"10000000abcdef01\0")
     machine.write_bytes(b"0123456789abcdef0123456789abcdef\n")
     return [serial, machine]
+
+
+def test_a_folder_that_may_not_be_searched_is_no_reason_to_have_no_id(tmp_path, board, monkeypatch, caplog):
+    hide(monkeypatch, tmp_path / "state")
+    assert device_id(None, tmp_path / "state", board_files=board) == derive(board)
+    assert "device.id is not usable ([Errno 13] Permission denied" in caplog.text
 
 
 @pytest.mark.timeout(10)

@@ -6,12 +6,14 @@ import os
 
 import pytest
 
-from agent.registration.credentials import CredentialStore
+from agent.registration.credentials import CredentialStore, stored_remote
+from agent.registration.remote_config import RemoteConfiguration
 from agent.registration.secret_files import CredentialsError
 from agent.util import atomic
 from agent.util.secret import Secret
 from tests.fake_center import FakeCenter
 from tests.registering import APIS, settle
+from tests.unsearchable import hide
 
 
 def stored(tmp_path):
@@ -201,6 +203,22 @@ def test_files_that_others_can_read_stop_registration_with_the_remedy_until_it_i
     assert f"chmod 600 {path}" in device.snapshot().error
     path.chmod(0o600)
     assert settle(device, clock)
+    assert len(center.requests) == 1
+
+
+def test_a_folder_that_may_not_be_searched_is_said_until_it_may_be(httpserver, registrar, clock, tmp_path, monkeypatch):
+    center = FakeCenter(httpserver)
+    registrar(center, api="iot-center").step()
+    device, folder = registrar(center, api="iot-center"), tmp_path / "state"
+    with monkeypatch.context() as patched:
+        hide(patched, folder)
+        assert stored_remote(device._settings, "pi-7", folder) == RemoteConfiguration()
+        device.step()
+        said = f"{folder}/device.secret cannot be read (Permission denied): who owns it? See ls -l"
+        assert said in device.snapshot().error
+        assert device.target() is None
+    assert settle(device, clock)
+    assert device.snapshot().error is None
     assert len(center.requests) == 1
 
 

@@ -1,5 +1,8 @@
 """URLs, what is local, and the [influxdb] way to a target."""
 
+import ssl
+from pathlib import Path
+
 import pytest
 
 from agent.config.limits import check_url
@@ -8,9 +11,10 @@ from agent.registration.answers import RegistrationError
 from agent.registration.credentials import Credentials
 from agent.registration.policy import target_of
 from agent.registration.static_token import StaticToken
-from agent.registration.target import has_private_authority, is_private, plain_http_warning, trust_store
+from agent.registration.target import DEBIAN_BUNDLE, has_private_authority, is_private, plain_http_warning, trust_store
 from agent.util.loops import LoopThread
 from agent.util.secret import Secret
+from tests.unsearchable import hide
 
 
 @pytest.mark.parametrize(
@@ -114,6 +118,12 @@ def test_a_slash_at_the_end_is_dropped():
 def test_the_systems_trust_store_is_used_unless_a_file_is_named(tmp_path):
     assert trust_store("/my/ca.pem") == "/my/ca.pem"
     assert "site-packages" not in str(trust_store(None))
+
+
+def test_a_trust_store_of_the_system_that_may_not_be_looked_at_leaves_the_bundled_one(monkeypatch):
+    for folder in {DEBIAN_BUNDLE.parent, Path(ssl.get_default_verify_paths().openssl_cafile).parent}:
+        hide(monkeypatch, folder)
+    assert trust_store(None) is True
 
 
 # The [influxdb] way
