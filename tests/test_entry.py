@@ -1,9 +1,13 @@
 """What starts the commands: a foreign package in the place of ours is named. And `flask run`."""
 
+import ast
+import importlib.metadata
+import itertools
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -108,3 +112,30 @@ def test_flask_finds_the_center_where_it_is_installed_and_an_app_of_one_s_own_fi
     assert re.search(r"POST +/api/devices/<", said.stdout)
     (tmp_path / "app.py").write_text("from flask import Flask\napp = Flask('mine')\n")
     assert "/api/devices" not in call(tmp_path, (ROOT,), "-m", "flask", "routes").stdout
+
+
+def test_every_library_that_agent_and_drivers_import_is_named_in_pyproject():
+    """Else it is there by the grace of another, in any version."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    needed = [extras[name] for name in extras.keys() - {"center", "test", "mutants", "check", "release"}]
+    named = {_plain(text) for text in itertools.chain(project["dependencies"], *needed)}
+    imported = {name for folder in ("agent", "drivers") for path in (ROOT / folder).rglob("*.py") for name in _in(path)}
+    foreign = imported - sys.stdlib_module_names - {"agent", "drivers"}
+    assert {"click", "influxdb_client", "paho"} <= foreign
+    providing = importlib.metadata.packages_distributions()
+    assert [name for name in foreign if not named & {_plain(text) for text in providing[name]}] == []
+
+
+def _plain(requirement):
+    """The name of the distribution alone, as names are compared (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+
+def _in(path):
+    """The first names of all modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module.partition(".")[0]

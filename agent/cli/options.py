@@ -65,7 +65,7 @@ class Context:
         return settings
 
 
-class Duration(click.ParamType[Seconds]):
+class Duration(click.ParamType):  # type: ignore[type-arg] # click's is no generic before 8.4
     """A duration such as 7d or 1m, or a number of seconds."""
 
     name = "duration"

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 
-class Checked(click.ParamType[str]):
+class Checked(click.ParamType):  # type: ignore[type-arg] # click's is no generic before 8.4
     """A text that a function returns as it is to be kept, or refuses by a ValueError: then it is asked for again."""
 
     name = "text"
