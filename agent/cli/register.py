@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 
 import click
 
@@ -27,7 +26,7 @@ def register(context: Context, force: bool) -> None:
     from agent.registration.registrar import obtain  # noqa: PLC0415 - an HTTP client and TLS come with it; --help does not need them
 
     settings, device_id, store = _center(context)
-    with _alone(store):
+    with store.exclusive():
         old = store.load()
         if old and (old.center, old.device_id) != (settings.url, device_id):
             old = None
@@ -96,7 +95,7 @@ def _leave(context: Context) -> None:
     from agent.registration.dialects import DIALECTS  # noqa: PLC0415 - see above
 
     settings, device_id, store = _center(context)
-    with _alone(store):
+    with store.exclusive():
         old = store.load()
         name = settings.api if settings.api != "auto" else old.dialect if old else "iot-center-v2"
         with contextlib.closing(connect(settings, store)) as center:
@@ -121,12 +120,3 @@ def _center(context: Context) -> tuple[CenterSettings, str, CredentialStore]:
         raise ConfigError(f"{context.config} has no [center]: with [influxdb] there is nothing to register")
     prepare(context.state_dir)
     return settings.center, device_id(settings.device.id, context.state_dir), CredentialStore(context.state_dir)
-
-
-@contextlib.contextmanager
-def _alone(store: CredentialStore) -> Iterator[None]:
-    try:
-        with store.exclusive():
-            yield
-    except BlockingIOError:
-        raise AgentError("another process is registering this device just now: try again") from None

@@ -31,7 +31,12 @@ SOON_UNKNOWN = (
     "the device secret is gone. The token still works; before the next one can be had, an administrator of the center "
     "must remove {id} there"
 )
+HELD = "another process is registering this device just now: once it is done, this can be tried again"
 _SECRET = re.compile(r"[A-Za-z0-9_-]{32,128}")
+
+
+class HeldError(CredentialsError):
+    """Another process is registering this device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,7 @@ class CredentialStore:
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Held while registering and storing, so that two processes never do it at once. BlockingIOError if held.
+        """Held while registering and storing, so that two processes never do it at once. HeldError if held.
 
         A disk that refuses even this file is no reason not to renew a token: then it is held by nobody.
         """
@@ -113,7 +118,10 @@ class CredentialStore:
                 self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 handle = os.open(self.folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             if handle is not None:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise HeldError(HELD) from None
                 sweep_temporaries(self.path)
                 sweep_temporaries(self.secret_path)
             yield

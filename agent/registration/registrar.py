@@ -17,7 +17,7 @@ from typing import Any
 from agent.config.settings import CenterSettings
 from agent.registration.answers import NotRegisteredError, RegistrationError
 from agent.registration.client import Observe, connect
-from agent.registration.credentials import Credentials, CredentialStore
+from agent.registration.credentials import Credentials, CredentialStore, HeldError
 from agent.registration.dialects import DIALECTS, register
 from agent.registration.policy import (
     LASTED_S,
@@ -41,8 +41,7 @@ log = logging.getLogger(__name__)
 
 SOON_S = 30.0
 TELL_AGAIN_S = 20.0  # a center does not keep what is told more often
-LOOK_S = 5.0
-"""How often it looks whether a command has changed the files."""
+LOOK_S = 5.0  # between two looks whether a command has changed the files
 PAUSE_S = 0.1
 
 
@@ -82,8 +81,7 @@ class Registrar(Loop):
         rng: random.Random | None = None,
         look_s: float = LOOK_S,
     ) -> None:
-        self._settings, self._device_id, self._observe = settings, device_id, observe
-        self._on_remote = on_remote
+        self._settings, self._device_id, self._observe, self._on_remote = settings, device_id, observe, on_remote
         self._store = CredentialStore(folder)
         self._now, self._rng, self._look_s = now, rng or random.SystemRandom(), look_s
         self._refresh = Refresh(settings, self._store, observe, tell, now=now, rng=self._rng)
@@ -168,8 +166,6 @@ class Registrar(Loop):
                 self._register()
             elif self._refresh.due is not None and self._now() >= self._refresh.due:
                 self._ask()
-        except BlockingIOError:
-            self._failed(RegistrationError("another process is registering this device", 5.0))
         except (RegistrationError, CredentialsError) as error:
             self._failed(error)
         due = [moment for moment in (self._due, self._refresh.due) if moment is not None]
@@ -180,6 +176,10 @@ class Registrar(Loop):
         ours = self._credentials
         found = self._store.look(ours, self._settings.url, self._device_id)
         if found is None:
+            with self._lock:  # no file is in the way any more, and there is a token that nobody refuses
+                if self._state == "failing" and self._due is None and self._target is not None:
+                    log.info("registration works again")
+                    self._enter("registered", None)
             return
         if found != ours or (self._state == "failing" and self._stale is None):  # the files can be read again
             self._adopt(found)
@@ -189,8 +189,7 @@ class Registrar(Loop):
     def _register(self) -> None:
         with self._lock:
             self._attempts += 1
-            stale = self._stale
-            old = self._credentials
+            stale, old = self._stale, self._credentials
         with self._store.exclusive():
             credentials, refused = obtain(
                 self._settings, self._device_id, self._store, old, stale, observe=self._observe
@@ -235,10 +234,14 @@ class Registrar(Loop):
                 self._error = None
         if new == credentials:
             return
-        with self._store.exclusive():
-            if self._store.changed_elsewhere():
-                return  # `register --force` was quicker: the next step takes that up
-            self._store.keep(new)
+        try:
+            with self._store.exclusive():
+                if self._store.changed_elsewhere():
+                    return  # `register --force` was quicker: the next step takes that up
+                self._store.keep(new)
+        except HeldError:  # by a command
+            self._refresh.soon(LOOK_S, LOOK_S)
+            return
         log.info("the center changed the configuration: %s", ", ".join(changes(credentials, new)))
         self._adopt(new)
         self._refresh.soon(TELL_AGAIN_S, SOON_S)  # to tell what it came to
@@ -247,10 +250,8 @@ class Registrar(Loop):
         """Uses these credentials from now on."""
         with self._lock:
             changed, self._credentials = credentials.remote != self._remote, credentials
-            if self._stale is not None and credentials.token != self._stale:
-                self._stale = None
-            if self._stale is None:
-                self._due = None
+            if credentials.token != self._stale:
+                self._stale = self._due = None
             self._refresh.again(credentials.remote)
         try:
             target = target_of(self._settings, credentials)
@@ -275,10 +276,9 @@ class Registrar(Loop):
     def _failed(self, error: RegistrationError | CredentialsError) -> None:
         text = str(error)
         with self._lock:
-            fresh = self._error != text
+            fresh, attempts = self._error != text, self._attempts
             if self._credentials is None or self._stale is not None:
                 self._due = self._now() + failure_wait_s(error, self._attempts, self._stale is not None, self._rng)
-            attempts = self._attempts
             self._enter("failing", text)
         if fresh:
             log.warning("registration fails (attempt %d): %s; points are kept and it is tried again", attempts, text)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config.settings import Location
-from agent.registration.credentials import Credentials, CredentialStore
+from agent.registration.credentials import Credentials, CredentialStore, HeldError
 from agent.registration.remote_config import RemoteConfiguration
 from agent.registration.secret_files import CredentialsError, read_secret_file
 from agent.util import atomic
@@ -214,7 +214,7 @@ def test_a_disk_that_cannot_be_written_is_an_error_with_the_files_name(store, mo
 
 
 def test_two_processes_never_register_at_once(store):
-    with store.exclusive(), pytest.raises(BlockingIOError), CredentialStore(store.folder).exclusive():
+    with store.exclusive(), pytest.raises(HeldError), CredentialStore(store.folder).exclusive():
         pass
     with CredentialStore(store.folder).exclusive():
         pass

@@ -240,6 +240,39 @@ def test_a_file_opened_to_others_while_running_is_said_until_it_is_closed_again(
     assert len(center.requests) == 1
 
 
+def test_a_file_that_others_could_read_and_that_is_removed_is_put_back_and_no_failure_any_more(
+    httpserver, registrar, tmp_path
+):
+    center = FakeCenter(httpserver)
+    device = registrar(center, api="iot-center")
+    device.step()
+    path = tmp_path / "state" / "credentials.json"
+    path.chmod(0o644)
+    os.utime(path, ns=(1, 1))
+    device.step()
+    assert device.snapshot().state == "failing"
+    path.unlink()
+    device.step()
+    assert stored(tmp_path)["token"] == device.target().token.reveal()
+    assert (device.snapshot().state, device.snapshot().error) == ("registered", None)
+    assert len(center.requests) == 1
+
+
+def test_a_folder_that_may_not_be_searched_for_a_while_is_said_only_so_long(
+    httpserver, registrar, tmp_path, monkeypatch
+):
+    device = registrar(FakeCenter(httpserver), api="iot-center")
+    device.step()
+    target = device.target()
+    with monkeypatch.context() as patched:
+        hide(patched, tmp_path / "state")
+        device.step()
+        assert "device.secret cannot be read (Permission denied)" in device.snapshot().error
+        assert device.target() == target
+    device.step()
+    assert (device.snapshot().state, device.snapshot().error) == ("registered", None)
+
+
 def test_a_token_that_cannot_be_stored_is_used_and_stored_when_the_disk_is_back(
     httpserver, registrar, tmp_path, monkeypatch, caplog
 ):

@@ -574,6 +574,27 @@ def test_a_renewal_that_fails_keeps_the_old_token_and_is_tried_again(httpserver,
     assert settle(device, clock).token != old.token
 
 
+def test_a_renewal_that_fails_after_the_server_took_the_token_again_is_no_failure_for_ever(
+    httpserver, registrar, clock
+):
+    center = FakeCenter(httpserver)
+    device = registrar(center, api="iot-center")
+    device.step()
+    target = device.target()
+    device.renew()
+    clock.now += 3600
+
+    def taken_meanwhile(_):
+        device.accepted()
+        return answer(500, {"message": "down"})
+
+    center.scripted = [taken_meanwhile]
+    device.step()
+    device.step()
+    assert (device.snapshot().state, device.snapshot().error) == ("registered", None)
+    assert device.target() == target
+
+
 def test_a_refusal_of_a_token_that_was_replaced_meanwhile_changes_nothing(httpserver, registrar, clock, tmp_path):
     center = FakeCenter(httpserver)
     device = registrar(center, api="iot-center")

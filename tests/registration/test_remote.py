@@ -6,6 +6,7 @@ import re
 import pytest
 
 from agent.config.settings import Location
+from agent.registration.credentials import CredentialStore
 from agent.registration.remote_config import RemoteConfiguration
 from agent.util.atomic import write_atomic
 from agent.util.loops import LoopThread
@@ -120,6 +121,22 @@ def test_a_refresh_never_overwrites_a_token_that_another_command_stored_meanwhil
     assert json.loads(path.read_text())["token"] == "the-newer-token"
     device.step()
     assert device.target().token == Secret("the-newer-token")
+
+
+def test_what_the_center_told_while_a_command_registered_is_taken_soon_and_that_is_no_failure(
+    httpserver, registrar, clock, tmp_path
+):
+    center = FakeCenter(httpserver)
+    device = registrar(center, api="iot-center")
+    device.step()
+    center.extra = {"measurement_interval": 7}
+    clock.now += 4000
+    with CredentialStore(tmp_path / "state").exclusive():
+        device.step()
+    assert (device.snapshot().state, device.snapshot().error) == ("registered", None)
+    clock.now += 5
+    device.step()
+    assert device.snapshot().remote.measurement_interval == 7
 
 
 def test_a_refresh_that_fails_changes_nothing_and_is_tried_again_sooner(httpserver, registrar, clock, caplog):
