@@ -14,6 +14,7 @@ from agent.service import Service
 from agent.status.socket import ask
 from agent.util.errors import AgentError
 from agent.util.loops import end
+from drivers import i2c
 from drivers.base import Reading, boot_ns
 from drivers.virtual import Virtual
 from tests.buffers import pending_after
@@ -99,6 +100,37 @@ def test_a_reload_does_not_stop_measuring_for_as_long_as_the_disk_takes(service)
         assert not reloading.is_alive()
         before = measured(service)
         wait_for(lambda: measured(service) > before + 2)
+
+
+def test_a_reload_during_a_slow_reading_waits_for_the_chip_and_blames_no_other_sensor(service, monkeypatch):
+    """A VEML7700 in the dark reads for 3.6 s: longer than a reload waits for the sensors that go."""
+    reading, again, goes_on = threading.Event(), threading.Event(), threading.Event()
+    monkeypatch.setattr(i2c, "bus_library", lambda: lambda *_: SimpleNamespace(deinit=lambda: None))
+    read = Virtual.read
+
+    def opened(self):
+        if reading.is_set():
+            again.set()
+        self.chip, self._start = i2c.I2CChip(250, 0x10), (0.0, boot_ns())
+
+    def slowly(self):
+        reading.set()
+        assert goes_on.wait(40)
+        return read(self)
+
+    def closed(self):
+        if chip := vars(self).pop("chip", None):
+            chip.close()
+
+    for name, call in (("open", opened), ("read", slowly), ("close", closed)):
+        monkeypatch.setattr(Virtual, name, call)
+    service.start()
+    assert reading.wait(40)
+    service.reload(settings())
+    assert again.wait(40)
+    goes_on.set()
+    (sensor,) = wait_for(lambda: [s for s in service.snapshot()["sensors"] if s["readings"]])
+    assert sensor["errors"] == 0
 
 
 def test_a_file_that_was_missing_is_no_warning_any_more_once_it_is_there(tmp_path):
