@@ -22,7 +22,7 @@ from agent.util import service
 from agent.util.errors import AgentError
 from agent.util.proxy import is_loopback
 from agent.util.questions import Checked, ask, place
-from agent.util.secret import Secret
+from agent.util.secret import TOKEN, UNFIT, Secret
 from agent.util.text import read_text
 
 HEAD = "# Made by iot-agent init. Every key, its default and what it is for: iot-agent config\n"
@@ -135,14 +135,23 @@ def _secret(file: Path | None, prompt: str, default: str | None) -> str:
     """What is in the file or, unseen, typed: never an option, which other users could read in the process list."""
     piped = file == Path("-") and not sys.stdin.isatty()
     if file is None or (file == Path("-") and not piped):
-        return str(ask("--key-file", prompt, default, hidden=True)).strip() if prompt else ""
+        return str(ask("--key-file", prompt, default, Checked(_key), hidden=True)) if prompt else ""
     try:
         secret = (sys.stdin.read(MAX_KEY) if piped else read_text(file)).strip()
     except ValueError as error:
         raise AgentError(f"--key-file {file} cannot be read: {error}") from error
     if not secret:
         raise AgentError(f"--key-file {file} holds no key")
+    if not TOKEN.fullmatch(secret):
+        raise AgentError(f"--key-file {file} {UNFIT}")
     return secret
+
+
+def _key(typed: str) -> str:
+    """A key, or nothing. ValueError for what is none."""
+    if typed and not TOKEN.fullmatch(typed):
+        raise ValueError("one line of printable ASCII without spaces")
+    return typed
 
 
 def _sensors(drivers: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agent.util.atomic import is_strangers
 from agent.util.errors import AgentError
-from agent.util.secret import TOKEN, Secret
+from agent.util.secret import TOKEN, UNFIT, Secret
 
 MAX_FILE = 65_536  # bytes
 
@@ -83,5 +83,5 @@ def read_secret_file(named: str | None, credential: str, environ: Mapping[str, s
         return None
     text = data.decode("ascii", "replace").strip()
     if not TOKEN.fullmatch(text):
-        raise CredentialsError(f"{path} does not hold a secret: one line of printable ASCII without spaces")
+        raise CredentialsError(f"{path} {UNFIT}")
     return Secret(text)

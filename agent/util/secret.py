@@ -6,6 +6,7 @@ import re
 
 TOKEN = re.compile(r"[!-~]{1,1024}")
 """What can be sent in a header."""
+UNFIT = "does not hold a secret: one line of printable ASCII without spaces"
 
 
 class Secret:

@@ -72,15 +72,22 @@ def test_promise_7_a_key_comes_by_standard_input_and_an_empty_one_is_said(config
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "Is a directory"), ("key\n".encode("utf-16"), "it is UTF-16: save it as UTF-8")],
+    [
+        (None, "cannot be read: Is a directory"),
+        ("key\n".encode("utf-16"), "cannot be read: it is UTF-16: save it as UTF-8"),
+        (b"[center]\nurl = 'http://c:5000'\n", "does not hold a secret: one line of printable ASCII without spaces\n"),
+        (b"Token abc\n", "does not hold a secret: one line of printable ASCII without spaces\n"),
+        ("sch\N{LATIN SMALL LETTER U WITH DIAERESIS}ssel".encode(), "does not hold a secret: one line of"),
+    ],
 )
-def test_why_a_key_file_cannot_be_read_is_said_in_words(config, tmp_path, content, words):
+def test_why_a_key_file_is_not_taken_is_said_in_words_and_nothing_is_written(config, tmp_path, content, words):
     key = tmp_path / "key.txt"
     key.mkdir() if content is None else key.write_bytes(content)
     said = init("--config", str(config), "--center", "http://c:5000", "--key-file", str(key), "--sensor", "virtual")
     assert said.exit_code == 1
-    assert f"--key-file {key} cannot be read: {words}" in said.stderr
+    assert f"iot-agent: --key-file {key} {words}" in said.stderr
     assert "Errno" not in said.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["key.txt"]
 
 
 def test_an_influxdb_and_two_sensors(config, tmp_path):
@@ -139,10 +146,13 @@ def answered(folder, answers):
 
 
 def test_at_a_terminal_it_asks_four_questions(tmp_path):
-    """Center or InfluxDB, address, key, sensor; the key is not echoed, and the interval is the center's to say."""
-    said, code = answered(tmp_path, ["center", "http://center.lan:5000", "SECRET-KEY", "virtual"])
+    """Center or InfluxDB, address, key, sensor; the key is not echoed, and the interval is the center's to say. What is
+    no key is asked for again.
+    """
+    said, code = answered(tmp_path, ["center", "http://center.lan:5000", "Token SECRET-KEY", "SECRET-KEY", "virtual"])
     assert code == 0, said
     assert "SECRET-KEY" not in said
+    assert said.count("Enrollment key") == 2
     assert (tmp_path / "enrollment.key").read_text() == "SECRET-KEY\n"
     settings = load_settings(tmp_path / "agent.toml", {})
     assert settings.center.url == "http://center.lan:5000"
