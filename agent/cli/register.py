@@ -97,14 +97,20 @@ def _leave(context: Context) -> None:
     settings, device_id, store = _center(context)
     with store.exclusive():
         old = store.load()
-        name = settings.api if settings.api != "auto" else old.dialect if old else "iot-center-v2"
+        of_another = old is not None and (old.center, old.device_id) != (settings.url, device_id)
+        found = old.dialect if old and not of_another else "iot-center-v2"
+        name = settings.api if settings.api != "auto" else found
         with contextlib.closing(connect(settings, store)) as center:
             there = DIALECTS[name].unregister(center, device_id)
-        store.forget()
+        if not of_another:
+            store.forget()
     if there:
         click.echo(f"removed {device_id} at {settings.url}: its token is worth nothing any more")
     else:
         click.echo(f"{settings.url} had no registration of {device_id}")
+    if old and of_another:
+        text = f"the token here is of {old.device_id} at {old.center}, and stays: name both in agent.toml to leave it"
+        click.echo(f"warning: {text}", err=True)
     click.echo("What stays: on the server every point that was delivered; here the points that wait, and the device")
     click.echo(
         f"secret in {store.secret_path}. `iot-agent run` registers anew, with an enrollment key where one is asked."

@@ -2,6 +2,7 @@
 
 import pytest
 from click.testing import CliRunner
+from pytest_httpserver import HTTPServer
 
 from agent.cli.register import register, unregister
 from tests.fake_center import FakeCenter, answer
@@ -125,6 +126,20 @@ def test_unregister_leaves_no_authorization_and_says_what_stays(httpserver, run,
     again = run(center, unregister)
     assert again.exit_code == 0
     assert "had no registration" in again.output
+
+
+def test_unregister_leaves_a_token_of_another_center_alone_and_says_whose_it_is(httpserver, run, tmp_path):
+    before = FakeCenter(httpserver)
+    run(before, register)
+    kept = (tmp_path / "state" / "credentials.json").read_bytes()
+    with HTTPServer(port=0) as other:
+        result = run(FakeCenter(other), unregister)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "state" / "credentials.json").read_bytes() == kept
+    assert f"the token here is of pi-7 at {before.url.rstrip('/')}, and stays: name both in agent.toml" in result.stderr
+    assert before.tokens["pi-7"]
+    assert run(before, unregister).exit_code == 0
+    assert not (tmp_path / "state" / "credentials.json").exists()
 
 
 def test_unregister_says_what_a_center_may_mean_that_does_not_tell_strangers_who_is_registered(httpserver, run):
