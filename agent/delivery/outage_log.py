@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Literal
 
-from agent.config.units import counted, format_duration
+from agent.config.units import counted, rough_duration
 
 log = logging.getLogger("agent.delivery")
 
@@ -52,8 +52,8 @@ class OutageLog:
             self._unsaid = self.kind or self._unsaid
         elif self.kind is not None or self._unsaid is not None:
             self._unsaid = None
-            seconds = round((now - self._began_ns) / 1e9)
-            log.info("delivery works again after %s and %d attempts", format_duration(seconds), self.count)
+            lasted = rough_duration((now - self._began_ns) / 1e9)
+            log.info("delivery works again after %s and %d attempts", lasted, self.count)
             self.changed_ns = now
         self.kind, self.text = None, None
         if went:

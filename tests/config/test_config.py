@@ -6,10 +6,13 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from agent.config import settings as s
 from agent.config.limits import missing_files
 from agent.config.parse import load_settings, parse_settings
+from agent.config.units import format_duration, parse_duration
 from agent.util.errors import ConfigError
 from agent.util.secret import Secret
 
@@ -37,6 +40,22 @@ def test_durations_and_sizes_are_written_with_their_units():
     settings = parse_settings(data, "agent.toml", {})
     assert settings.sensor[0].interval == pytest.approx(0.2)
     assert settings.buffer.max_size == 64_000_000
+
+
+@given(st.floats(0.05, 604_800) | st.integers(1, 604_800))
+@example(1_234_567)
+@example(1.0005)
+@example(0.07)
+@example(74_074_020)  # minutes
+def test_a_duration_that_is_written_is_one_that_is_read(seconds):
+    text = format_duration(seconds)
+    assert parse_duration(text) == pytest.approx(seconds, rel=1e-9)
+
+
+def test_a_duration_is_written_as_people_write_it():
+    assert [format_duration(seconds) for seconds in (0.2, 0.07, 1.5, 1, 90, 604_800, 604_801, 0)] == [
+        *("200ms", "70ms", "1500ms", "1s", "90s", "7d", "604801s", "0s"),
+    ]
 
 
 def test_the_environment_wins_as_the_existing_python_client_reads_it():

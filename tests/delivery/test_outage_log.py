@@ -62,7 +62,7 @@ def test_how_long_an_outage_lasted_and_what_it_took_is_said_once_points_go(caplo
     assert caplog.messages == [
         "delivery to http://db fails: refused; all points are kept",
         "delivery to http://db now fails otherwise: 500 broken (after 2 attempts)",
-        "delivery works again after 90s and 4 attempts",
+        "delivery works again after 90 s and 4 attempts",
     ]
     assert outage.changed_ns == 91 * 10**9
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING", "INFO"]
