@@ -122,12 +122,13 @@ def _checked(key: str, value: Any, spec: Mapping[str, Any], kinds: tuple[Any, ..
 
 
 def _table(key: str, value: Any, spec: Mapping[str, Any], hint: Any) -> Mapping[str, Any]:
-    """A table of values, each checked; a single value stands for all of its keys."""
+    """A table of values, each checked; a single number stands for all of its keys."""
     kinds = _kinds(get_args(hint)[1])
     keys: tuple[str, ...] = spec.get("keys") or ()
     if not isinstance(value, Mapping):
-        if not keys:
-            raise OptionError(f"option {key!r} is {value!r}: allowed is a table", key)
+        if not keys or not set(kinds) <= {int, float}:
+            like = f", like {{ {keys[0]} = … }}" if keys else ""
+            raise OptionError(f"option {key!r} is {value!r}: allowed is a table{like}", key)
         value = dict.fromkeys(keys, value)
     for name in value:
         if keys and name not in keys:

@@ -412,6 +412,11 @@ def test_two_sensors_that_find_the_same_chip_are_told_apart(shelf, monkeypatch):
         ("adafruit", {"class": "os.path"}, "option 'class' is 'os.path'"),
         ("adafruit", {"class": "adafruit_x; import os.A"}, "option 'class'"),
         ("adafruit", {"class": "adafruit_sht4x.SHT4x"}, "option 'fields' is empty"),
+        (
+            "adafruit",
+            {"class": "adafruit_sht4x.SHT4x", "fields": "temperature"},
+            "option 'fields' is 'temperature': allowed is a table, like { Temperature = … }",
+        ),
         ("adafruit", {"class": "adafruit_sht4x.SHT4x", "fields.Warmth": "x"}, "option 'fields' has no 'Warmth'"),
         ("adafruit", {"class": "adafruit_sht4x.SHT4x", "fields.Humidity": "__class__"}, "the name of an attribute"),
         ("adafruit", {"class": "adafruit_sht4x.SHT4x", "fields.Humidity": "a", "start": "a.b"}, "name of an attribute"),
