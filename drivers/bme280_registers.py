@@ -71,8 +71,7 @@ def agreed(chip: Registers, register: int, length: int, name: str) -> bytes:
     raise Transient(f"the {name} gives another answer each time it is asked (0x{register:02x})", WIRING)
 
 
-def conversion_s(temperature: int, pressure: int, humidity: int, *, typical: bool = False) -> float:
-    """Seconds that one conversion takes at most (or typically), by the times each quantity is sampled (0: not)."""
-    base, each, more = (1.0, 2.0, 0.5) if typical else (1.25, 2.3, 0.575)
-    total = base + each * (temperature + pressure + humidity) + more * bool(pressure) + more * bool(humidity)
+def conversion_s(temperature: int, pressure: int, humidity: int) -> float:
+    """Seconds that one conversion takes at most, by the times each quantity is sampled (0: not)."""
+    total = 1.25 + 2.3 * (temperature + pressure + humidity) + 0.575 * (bool(pressure) + bool(humidity))
     return total / 1000

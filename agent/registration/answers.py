@@ -158,7 +158,6 @@ class Registration:
     """What a registration gave, checked."""
 
     token: Secret
-    key: str
     told: Told
 
 
@@ -188,7 +187,7 @@ def registration(reply: Reply, record: Mapping[str, Any], token_name: str) -> Re
     told = told_by(reply, record, written=True)
     if told.refused:
         raise RegistrationError(told.refused[0])
-    return Registration(token, str(record.get("key") or "")[:200], told)
+    return Registration(token, told)
 
 
 def token_of(reply: Reply, value: object, name: str) -> Secret:

@@ -47,7 +47,6 @@ class Credentials:
     device_id: str
     dialect: str
     token: Secret
-    key: str = ""
     url: str | None = None
     org: str | None = None
     bucket: str | None = None
@@ -91,7 +90,7 @@ def stored_remote(settings: CenterSettings | None, device_id: str, folder: Path)
 
 
 _PLACES = ("url", "org", "bucket")
-_FIELDS = ("center", "device_id", "dialect", "key", *_PLACES)
+_FIELDS = ("center", "device_id", "dialect", *_PLACES)
 
 
 class CredentialStore:

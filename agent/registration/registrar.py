@@ -61,7 +61,7 @@ def obtain(
     with contextlib.closing(connect(settings, store, observe)) as center:
         dialect, found = register(center, device_id, settings.api, old.dialect if old else None, stale)
     remote = old.remote if old else RemoteConfiguration()
-    new = Credentials(settings.url, device_id, dialect.name, found.token, found.key, remote=remote)
+    new = Credentials(settings.url, device_id, dialect.name, found.token, remote=remote)
     return refreshed(new, found.told)
 
 
