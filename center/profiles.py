@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from agent.config.settings import Location
-from agent.registration.remote_config import Report, is_number, sifted
+from agent.config.settings import Location, Report
+from agent.registration.remote_config import is_number, sifted
 from center.documents import FieldsError, structured, written
 from center.stores.registry import MAX_DOCUMENT, Registry
 from center.times import now_ns

@@ -16,6 +16,7 @@ import click
 from agent.cli.options import Context, common_options
 from agent.util.atomic import write_atomic
 from agent.util.errors import AgentError
+from agent.util.text import read_text
 
 if TYPE_CHECKING:
     from drivers.scan import Bus, Sensor
@@ -156,8 +157,8 @@ def _free(driver: str, taken: set[str]) -> str:
 
 def _text_of(config: Path) -> str:
     try:
-        return config.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(config).replace("\r\n", "\n")
+    except ValueError as error:
         raise AgentError(f"{config} cannot be read ({error}): iot-agent init makes one, or name another") from error
 
 

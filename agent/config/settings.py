@@ -13,6 +13,7 @@ Trust = Literal["auto", "always"]
 Unanchored = Literal["estimate", "hold", "discard"]
 FOUND = {"found": True}
 """Marks what no file can say: it is found while reading one."""
+Report = Literal["mean", "mean_min_max"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class SensorSettings:
     name: str | None = None
     interval: Seconds = Seconds(10)
     sample_every: Seconds | None = None
-    report: Literal["mean", "mean_min_max"] = "mean"
+    report: Report = "mean"
     deadband: Mapping[str, float] = field(default_factory=dict)
     heartbeat: Seconds = Seconds(600)
     max_rate: Mapping[str, float] = field(default_factory=dict)

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from agent.config.limits import check_id, may_deliver, not_a_band, not_an_offset, wrong
-from agent.config.settings import Location, SensorSettings, Settings
+from agent.config.settings import Location, Report, SensorSettings, Settings
 
 RANGES: Mapping[str, tuple[float, float, str]] = {
     "measurement_interval": (0.2, 86_400, "s"),
@@ -19,7 +19,6 @@ RANGES: Mapping[str, tuple[float, float, str]] = {
 }
 TABLES = {"deadband": not_a_band, "offset": not_an_offset}
 MOST = 50  # entries of a table
-Report = Literal["mean", "mean_min_max"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
+from agent.config.settings import Report
 from drivers.base import Reading
 
 _PLACE = ("Lat", "Lon")  # the last one counts: a mean across the date line is nowhere
 
 
-def summary(readings: Sequence[Reading], report: Literal["mean", "mean_min_max"]) -> Reading:
+def summary(readings: Sequence[Reading], report: Report) -> Reading:
     """One reading for several, at the moment of the last: means, and with mean_min_max also Temperature_min, …
 
     A quantity that only some of them have is summed up over those. A single reading keeps its values as they are.
