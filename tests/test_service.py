@@ -34,7 +34,8 @@ def settings(**changed):
         "clock": {"trust": "always"},
         "status": {"listen": ""},
     }
-    return parse_settings({**tables, **changed}, "agent.toml", {})
+    given = {name: table for name, table in {**tables, **changed}.items() if table is not None}
+    return parse_settings(given, "agent.toml", {})
 
 
 @pytest.fixture
@@ -162,6 +163,24 @@ def test_a_file_that_may_not_be_looked_at_is_a_warning_and_ends_no_agent(tmp_pat
             (warning,) = agent.snapshot()["warnings"]
             assert warning == f"influxdb.token_file = '{secrets}/token': cannot be looked at (Permission denied)"
         assert agent.snapshot()["warnings"] == []
+    finally:
+        agent.stop()
+
+
+def test_a_state_folder_that_may_not_be_searched_any_more_ends_no_agent_at_a_reload(tmp_path, monkeypatch):
+    tables = {"influxdb": None, "center": {"url": "http://127.0.0.1:9"}, "mqtt": {"host": "127.0.0.1", "port": 9}}
+    here = settings(**tables)
+    agent = Service(here, tmp_path / "state")
+    agent.start()
+    try:
+        wait_for(lambda: agent.snapshot()["buffer"]["disk_ok"])
+        with monkeypatch.context() as patched:
+            hide(patched, tmp_path / "state")
+            agent.reload(here)
+            before = measured(agent)
+            wait_for(lambda: measured(agent) > before + 2)
+            said = wait_for(lambda: agent.snapshot()["registration"]["error"])
+            assert "device.secret cannot be read (Permission denied)" in said
     finally:
         agent.stop()
 
