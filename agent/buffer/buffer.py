@@ -304,12 +304,22 @@ class Buffer:
 
     def close(self) -> None:
         """Commit everything, save the counters as of a clean stop, give the folder back. Twice is fine."""
-        with self._disk_lock:
-            self._commits.save_orphan(_ORPHAN_S)
-        if not self._flush(everything=True, clean=True) and (lost := self.snapshot().pending_memory):
+        if self._disk.health.retry_ns == _FOREVER:
+            return
+        saved = self._save_all() or self._save_all()  # what is damaged or gone is out of the way by now
+        if saved and self._disk.orphan is not None:  # it was deleted so late that the first try found out
+            self._save_all()
+        if not saved and (lost := self.snapshot().pending_memory):
             log.error("buffer: %d points in memory are lost, as the disk refused to the last", lost)
         with self._disk_lock:
             self._disk.close()
             self._disk.health.retry_ns = _FOREVER
             self._disk.health.problem = "closed"
         self._hold.release()
+
+    def _save_all(self) -> bool:
+        """Try the disk at once, however lately it refused: there is no later."""
+        with self._disk_lock:
+            self._disk.health.retry_ns = 0
+            self._commits.save_orphan(_ORPHAN_S)
+        return self._flush(everything=True, clean=True)

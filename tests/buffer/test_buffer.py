@@ -3,8 +3,20 @@
 import pytest
 
 from agent.buffer.buffer import AlreadyRunning, DeadLetter, Part
+from agent.buffer.disk_error import DiskError
 from agent.buffer.offline import OfflineBuffer
-from tests.buffers import SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at, pending_after
+from tests.buffers import (
+    SECOND,
+    UNIX_NS,
+    HandClock,
+    accounted,
+    drain,
+    line,
+    measure,
+    open_at,
+    pending_after,
+    store_of,
+)
 
 
 @pytest.fixture
@@ -272,6 +284,44 @@ def test_promise_1_a_stop_while_the_disk_refuses_says_what_is_lost(tmp_path, clo
     measure(buffer, clock, 3)
     buffer.close()
     assert "3 points in memory are lost" in caplog.text
+
+
+@pytest.mark.parametrize("found_by", ["the committer", "delivery"])
+def test_promise_1_a_stop_tries_a_disk_once_more_however_lately_it_refused(folder, clock, found_by):
+    buffer = open_at(folder, clock)
+    measure(buffer, clock, 3)
+    tell = buffer._commits.failed if found_by == "the committer" else buffer._report
+    tell(DiskError("io", "unplugged"))
+    buffer.close()
+    assert pending_after(folder) == 3
+
+
+def test_promise_1_a_stop_tries_a_disk_that_was_never_open(tmp_path, clock):
+    folder = tmp_path / "file" / "buffer"
+    folder.parent.write_text("x")
+    buffer = open_at(folder, clock)
+    measure(buffer, clock, 3)
+    assert not buffer.commit_all()
+    folder.parent.unlink()
+    buffer.close()
+    assert pending_after(folder) == 3
+
+
+def test_promise_1_a_stop_that_finds_its_database_damaged_begins_a_new_one(folder, clock, monkeypatch):
+    buffer = open_at(folder, clock)
+    measure(buffer, clock, 20)
+    assert buffer.commit_all()
+    measure(buffer, clock, 3)
+    put, failures = store_of(buffer).put, [DiskError("damaged", "malformed")]
+
+    def putting(*row):
+        if failures:
+            raise failures.pop()
+        put(*row)
+
+    monkeypatch.setattr(store_of(buffer), "put", putting)
+    buffer.close()
+    assert pending_after(folder) == 23
 
 
 def test_what_was_refused_is_listed_purged_and_sent_again_beside_the_agent(folder, clock):

@@ -164,8 +164,6 @@ class BufferMachine(RuleBasedStateMachine):
 
     @rule(reboot=st.booleans())
     def close_and_reopen(self, reboot):
-        while not self.buffer.commit_all():
-            self.clock.pass_s(31)
         self.buffer.close()
         self._saved()
         self._reopen(self.buffer.folder, reboot=reboot)

@@ -795,6 +795,20 @@ def test_promise_1_a_log_that_is_deleted_under_the_agent_takes_no_point_with_it(
     again.close()
 
 
+def test_promise_1_a_log_that_is_deleted_just_before_a_stop_takes_no_point_with_it(tmp_path):
+    folder, clock = tmp_path / "buffer", HandClock()
+    buffer = open_at(folder, clock)
+    measure(buffer, clock, 20)
+    assert buffer.commit_all()
+    (folder / f"{DATABASE}-wal").unlink()
+    measure(buffer, clock, 3)
+    buffer.close()
+    again = open_at(folder, clock)
+    assert (again.snapshot().pending, again._commits.unclean) == (23, False)
+    accounted(again)
+    again.close()
+
+
 @pytest.mark.parametrize("restart", [False, True])
 @pytest.mark.parametrize("late", [False, True], ids=["withdrawn before", "withdrawn after"])
 def test_promise_5_what_was_dated_wrongly_waits_for_its_time_also_where_it_comes_back_from_damage(
