@@ -98,6 +98,14 @@ def regained(counters: Counters, points: int, health: int) -> Counters:
     return change + measured(points - back - back_health, health - back_health)
 
 
+def replayed(counters: Counters, points: int, health: int) -> Counters:
+    """The change when points that were refused wait again; those beyond what is counted so were never counted."""
+    back = min(points - health, counters.points.rejected)
+    back_health = min(health, counters.health.rejected)
+    change = -rejected(back + back_health, back_health)
+    return change + measured(points - back - back_health, health - back_health)
+
+
 def balance(counters: Counters, pending: int, health: int) -> Counters:
     """The change that makes the equation hold after damage: what is missing was dropped, what is found beyond the
     counters is regained. `health` of the `pending` points are the agent's own.

@@ -141,18 +141,29 @@ class OfflineBuffer:
         self._store.close()
 
     def _ledger(self) -> Saved:
+        """Raises ValueError where it is lost: only in a buffer without a row none was begun yet."""
         value = self._store.get(LEDGER) if self._write else self._store.read_named(LEDGER)
-        return Saved() if value is None else Saved.decode(value)
+        if value is None and next(self._store.scan(), None) is None:
+            return Saved()
+        return Saved.decode(value)
 
-    def _change(self, change: Callable[[Saved], tuple[Saved, Counters]]) -> None:
-        """Run `change` inside a transaction; it returns the ledger with the keys it gave out, and what to count."""
+    def _change(self, change: Callable[[Saved], tuple[Saved, Counters] | None]) -> bool:
+        """Run `change` inside a transaction; it returns the ledger with the keys it gave out, and what to count. False
+        if it returned None: nothing has changed.
+        """
         try:
             with self._store.transaction():
-                saved, counted = change(self._ledger())
+                changed = change(self._ledger())
+                if changed is None:
+                    return False
+                saved, counted = changed
                 saved = replace(saved, counters=saved.counters + counted, generation=saved.generation + 1)
                 self._store.put(LEDGER, saved.encode())
         except DiskError as error:
             raise BufferUnavailable(f"the disk refuses: {error}") from error
+        except ValueError as error:
+            raise BufferUnavailable(f"the counters cannot be read: {error}") from error
+        return True
 
     def _put(self, key: int, row: Row, saved: Saved) -> None:
         self._store.put(key, row.value, row.header.encode(row.value, key, saved.generation + 1))
@@ -205,34 +216,42 @@ class OfflineBuffer:
 
     # Dead letters
 
-    def _letters(self) -> Iterator[tuple[int, list[Letter]]]:
+    def _letters(self) -> Iterator[tuple[int, object, list[Letter]]]:
+        """Key, tag and letters of each row of them."""
         for key, tag, value in self._found(after=dead_letters.BASE):
             with contextlib.suppress(DamagedRow):
                 letters = enumerate(dead_letters.unpack(tag, value, key), 1)
-                yield key, [Letter(f"{key - dead_letters.BASE}.{position}", letter) for position, letter in letters]
+                yield (
+                    key,
+                    tag,
+                    [Letter(f"{key - dead_letters.BASE}.{position}", letter) for position, letter in letters],
+                )
 
     def letters(self) -> Iterator[Letter]:
         """Oldest first."""
-        for _, letters in self._letters():
+        for _, _, letters in self._letters():
             yield from letters
 
     def remove(self, chosen: Callable[[Letter], bool], *, replay: bool) -> int:
         """Remove the chosen letters; with `replay` they wait to be delivered again. One transaction a row of letters.
 
-        Returns how many. Purged points stay counted as rejected.
+        Returns how many: those of a row that somebody else has changed or removed meanwhile are left to them. Purged
+        points stay counted as rejected.
         """
         done = 0
-        for key, letters in list(self._letters()):
+        for key, tag, letters in list(self._letters()):
             out = [item.letter for item in letters if chosen(item)]
             kept = [item.letter for item in letters if not chosen(item)]
-            if out:
-                self._change(partial(self._take, key, out, kept, replay))
+            if out and self._change(partial(self._take, key, tag, out, kept, replay=replay)):
                 done += len(out)
         return done
 
     def _take(
-        self, key: int, out: list[DeadLetter], kept: list[DeadLetter], replay: bool, saved: Saved
-    ) -> tuple[Saved, Counters]:
+        self, key: int, tag: object, out: list[DeadLetter], kept: list[DeadLetter], saved: Saved, *, replay: bool
+    ) -> tuple[Saved, Counters] | None:
+        found = self._store.find(key)
+        if found is None or found[0] != tag:  # the tag has a checksum and the transaction
+            return None
         if kept:
             (row,) = dead_letters.pack(kept)
             self._put(key, row, saved)
@@ -243,4 +262,5 @@ class OfflineBuffer:
         lines = [letter.line for letter in out]
         row = pack(lines, Kind.PENDING)
         self._put(saved.last_key + 1, row, saved)
-        return replace(saved, last_key=saved.last_key + 1), -counters.rejected(len(lines), count_health(lines))
+        change = counters.replayed(saved.counters, len(lines), count_health(lines))
+        return replace(saved, last_key=saved.last_key + 1), change

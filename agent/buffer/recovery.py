@@ -63,7 +63,7 @@ def _opened(folder: Path, known: Saved) -> Opened:
     store = Store(folder)
     try:
         rows, bad = scan(store)
-        saved = _ledger(store, rows, known, folders.unread_sets(folder))
+        saved = _ledger(store, rows, bad, known, folders.unread_sets(folder))
     except BaseException:
         store.close()
         raise
@@ -97,11 +97,10 @@ def open_reader(folder: Path) -> Opened | None:
         return None
 
 
-def _ledger(store: Store, rows: RowIndex, known: Saved, unread: list[Path]) -> Saved:
+def _ledger(store: Store, rows: RowIndex, bad: set[int], known: Saved, unread: list[Path]) -> Saved:
     """The ledger in the store. Where it is lost or not begun: the `known` one; else one that knows of nothing, to which
     that of an `unread` set is added once it is found. The queue balances it with what is there.
     """
-    top = max((e.key for q, _, _ in rows.waiting() for e in [next(reversed(q), None)] if e is not None), default=0)
     try:
         saved = Saved.decode(store.read_named(LEDGER))
     except ValueError:
@@ -111,8 +110,20 @@ def _ledger(store: Store, rows: RowIndex, known: Saved, unread: list[Path]) -> S
             saved = Saved()
             if rows.points:
                 log.warning("buffer: the counters were lost and start again with the points that wait")
-        top = max(top, _A_SET * max((int(home.name) for home in unread), default=0))
-    return replace(saved, last_key=max(saved.last_key, top))
+        above = _A_SET * max((int(home.name) for home in unread), default=0)
+        saved = replace(saved, last_key=max(saved.last_key, above))
+    return numbered(saved, rows, bad)
+
+
+def numbered(saved: Saved, rows: RowIndex, bad: set[int]) -> Saved:
+    """The ledger, with the keys of all rows and dead letters that are there as given out: none is written over."""
+    last = [next(reversed(index), None) for index in (*rows.by_kind.values(), *rows.undated.values())]
+    keys = {entry.key for entry in last if entry} | {key for key in bad if key % dead_letters.BASE <= LAST_KEY}
+    return replace(
+        saved,
+        last_key=max(saved.last_key, *(key for key in keys if key < dead_letters.BASE), 0),
+        last_dead=max(saved.last_dead, *(key - dead_letters.BASE for key in keys), 0),
+    )
 
 
 def scan(store: Store) -> tuple[RowIndex, set[int]]:

@@ -86,7 +86,7 @@ class Transactions:
         try:
             found = Saved.decode(store.get(LEDGER))
         except ValueError:
-            return known, True
+            return recovery.numbered(known, *recovery.scan(store)), True
         doubt = self._shown_by(found)
         if doubt is not None:
             for key in doubt.keys:

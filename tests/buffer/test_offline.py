@@ -327,6 +327,67 @@ def test_letters_that_are_replayed_wait_again_and_are_not_rejected(refused, cloc
     buffer.close()
 
 
+def refuse(buffer, clock):
+    measure(buffer, clock, 1)
+    batch = buffer.take_live(1)
+    buffer.replace(batch, [], [DeadLetter(text, "parse", "no", UNIX_NS) for text in batch.lines()])
+    assert buffer.commit_all()
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_after_a_lost_ledger_no_letter_is_written_over_and_all_can_be_replayed(folder, clock, readable):
+    buffer = open_at(folder, clock)
+    refuse(buffer, clock)
+    buffer.close()
+    damage(folder, "UPDATE Cache SET value = x'00' WHERE key = ?", LEDGER)
+    if not readable:
+        damage(folder, "UPDATE Cache SET tag = x'00' WHERE key > ? AND raw = 1", dead_letters.BASE)
+    buffer = open_at(folder, clock)
+    refuse(buffer, clock)
+    buffer.close()
+    with OfflineBuffer(folder) as beside:
+        assert numbers(beside) == (["1.1", "2.1"] if readable else ["2.1"])
+        assert beside.remove(lambda _: True, replay=True) == 1 + readable
+        assert beside.counters().points.rejected == 0
+    buffer = open_at(folder, clock)
+    assert len(drain(buffer)) == 1 + readable
+    accounted(buffer)
+    buffer.close()
+
+
+def test_letters_that_somebody_else_replays_meanwhile_are_replayed_once(refused, clock):
+    with OfflineBuffer(refused) as first, OfflineBuffer(refused) as second:
+        others = iter([lambda: second.remove(lambda letter: letter.number in {"1.1", "2.1", "2.2"}, replay=True)])
+
+        def chosen(_):
+            next(others, int)()
+            return True
+
+        assert first.remove(chosen, replay=True) == 0
+        assert numbers(first) == ["1.1", "1.2"]
+        assert first.remove(chosen, replay=True) == 2
+        assert numbers(first) == []
+        assert first.counters().points.rejected == first.counters().health.rejected == 0
+    buffer = open_at(refused, clock)
+    assert len(drain(buffer)) == 6
+    accounted(buffer)
+    buffer.close()
+
+
+def test_where_the_ledger_is_lost_nothing_is_written_over_what_is_there(stopped):
+    damage(stopped, "DELETE FROM Cache WHERE key = ?", LEDGER)
+    with pytest.raises(BufferUnavailable, match="the ledger is not there"):
+        OfflineBuffer(stopped)
+
+
+def test_a_ledger_that_is_lost_while_letters_are_replayed_is_named(refused):
+    with OfflineBuffer(refused) as beside:
+        damage(refused, "UPDATE Cache SET value = x'00' WHERE key = ?", LEDGER)
+        with pytest.raises(BufferUnavailable, match="the counters cannot be read: the ledger is"):
+            beside.remove(lambda _: True, replay=True)
+        assert len(numbers(beside)) == 5
+
+
 def test_letters_that_cannot_be_read_hide_no_others(refused):
     damage(refused, "UPDATE Cache SET value = x'00' WHERE key = ?", dead_letters.BASE + 1)
     with OfflineBuffer(refused) as beside:

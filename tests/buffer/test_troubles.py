@@ -13,7 +13,9 @@ from agent.buffer.batch import DeadLetter
 from agent.buffer.buffer import AlreadyRunning, open_buffer
 from agent.buffer.database import DATABASE
 from agent.buffer.disk_error import DiskError
+from agent.buffer.offline import OfflineBuffer
 from agent.buffer.recovery import LEDGER
+from agent.buffer.rows import Kind, pack
 from agent.buffer.store import RowDisk, Store
 from agent.clock.timeline import Stretch
 from agent.config.settings import BufferSettings
@@ -218,6 +220,15 @@ def test_where_another_process_left_no_ledger_that_can_be_read_the_agents_own_co
     write_rows(buffer, clock, 1)
     assert len(drain(buffer)) == 6
     accounted(buffer)
+
+
+def test_where_another_process_left_no_ledger_that_can_be_read_its_rows_are_not_written_over(buffer, clock):
+    write_rows(buffer, clock, 2)
+    with OfflineBuffer(buffer.folder) as beside:
+        beside.add([pack([b"m f=1 1700000000000000000"], Kind.PENDING)])
+    change(buffer, "UPDATE Cache SET value = x'00' WHERE key = ?", LEDGER)
+    write_rows(buffer, clock, 1)
+    assert len(drain(buffer)) == 7
 
 
 def test_where_a_file_system_knows_no_locks_the_agent_starts_without(tmp_path, clock, monkeypatch):
