@@ -206,7 +206,7 @@ class Buffer:
         return self._queue.undated()
 
     def discard_boot(self, boot_id: str, reason: str) -> None:
-        """Give up the undated points of a boot; they are counted as dropped for this reason."""
+        """Give up the points of a boot that wait for a time; they are counted as dropped for this reason."""
         if self._queue.discard_boot(boot_id, reason):
             self.wake.set()
 

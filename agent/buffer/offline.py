@@ -15,11 +15,13 @@ from agent.buffer import ledger as counters
 from agent.buffer.batch import BufferStatus, DeadLetter, UndatedBoot
 from agent.buffer.database import DATABASE
 from agent.buffer.disk_error import DiskError
+from agent.buffer.index import RowIndex
 from agent.buffer.ledger import Counters, Saved
 from agent.buffer.recovery import LEDGER, scan
 from agent.buffer.rows import DamagedRow, Header, Kind, Row, count_health, joined, pack, read_header, unpack
 from agent.buffer.store import Store
 from agent.buffer.wal import LOST_LOG
+from agent.buffer.withdrawn import Withdrawn, undated
 from agent.points.line_protocol import Point, parse
 from agent.util.errors import AgentError
 
@@ -84,7 +86,16 @@ def look(folder: Path, *, untouched: bool = False) -> Look | None:
         unaccounted=saved.counters.points.unaccounted(rows.points - rows.health),
         counters=saved.counters,
     )
-    return Look(status, tuple(rows.boots()), saved.clean, log, last=last)
+    return Look(status, tuple(_boots(rows, saved)), saved.clean, log, last=last)
+
+
+def _boots(rows: RowIndex, saved: Saved) -> list[UndatedBoot]:
+    """The boots whose points wait for a time, as the agent will find them."""
+    wrong = Withdrawn(dict(saved.withdrawn))
+    for entry in rows.by_kind[Kind.PENDING] if wrong.stretches else ():
+        if not any(first <= entry.key <= last for first, last in saved.fixed):
+            wrong.flag(entry, wrong.stretches)
+    return undated(rows, wrong, saved.dating)
 
 
 def _last(store: Store, key: int) -> Point | None:

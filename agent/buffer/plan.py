@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from agent.buffer.batch import DeadLetter
 from agent.buffer.index import Entry
-from agent.buffer.ledger import Counters
-from agent.buffer.rows import Header, Kind, Ranges, Row, dated, pack, withdrawn
+from agent.buffer.ledger import Counters, dropped
+from agent.buffer.rows import Header, Kind, Ranges, Row, count_health, dated, pack, withdrawn
 from agent.buffer.tail import Group
 from agent.clock.timeline import Stretch
 
@@ -20,7 +20,8 @@ Stored = tuple[int, "Header", int]
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """Rows, oldest first, that become one at the key of the first. `change`: what the counters have to learn of it;
+    """Rows, oldest first, that become one at the key of the first, or none where that has no line. `change`: what the
+    counters have to learn of it;
     `dated`: the boots whose wrong times it takes back, as of which withdrawal; `undated`: as of which it had no time;
     `back`: it comes from damaged files.
     """
@@ -36,16 +37,22 @@ class Rewrite:
 @dataclass(frozen=True, slots=True)
 class Dating:
     """How rows of `kind` get their time: those of a boot, undated, by its offset (ns), or what was withdrawn of some
-    boots, as of the withdrawal of this number. The last of each is whether it is estimated.
+    boots, as of the withdrawal of this number. The last of each is whether it is estimated. `given_up`: of these boots
+    it goes, for this reason.
     """
 
     run: tuple[Entry, ...]
     undated: tuple[int, bool] | None = None
     withdrawn: Mapping[str, tuple[tuple[Stretch, ...], int, bool]] = field(default_factory=dict)
+    given_up: Mapping[str, tuple[tuple[Stretch, ...], str]] = field(default_factory=dict)
     number: int = 0
 
     def rewrite(self, lines: list[bytes], replaced: Ranges) -> Rewrite:
         """The row that stands in their place, from their lines and the keys of all that are in them but the first."""
+        lost = Counters()
+        for stretches, reason in self.given_up.values():
+            lines, back = withdrawn(lines, stretches)
+            lost += dropped(reason, len(back), count_health(back))
         if self.undated is not None:
             lines = dated(lines, self.undated[0], estimated=self.undated[1])
         for stretches, offset_ns, estimated in self.withdrawn.values():
@@ -53,8 +60,8 @@ class Dating:
             lines = stay + dated(back, offset_ns, estimated=estimated)
         row = pack(lines, Kind.PENDING, thin=self.run[0].thin, replaced=replaced)
         since = None if self.undated is None else self.number
-        boots = frozenset(self.withdrawn)
-        return Rewrite(tuple(e.key for e in self.run), row, dated=(boots, self.number), undated=since)
+        boots = frozenset((*self.withdrawn, *self.given_up))
+        return Rewrite(tuple(e.key for e in self.run), row, lost, dated=(boots, self.number), undated=since)
 
 
 @dataclass(slots=True)

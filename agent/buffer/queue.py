@@ -60,14 +60,14 @@ class Queue(QueueTimes):
                 block.thin += 1
 
     def discard_boot(self, boot_id: str, reason: str) -> bool:
-        """Give up the undated points of a boot. True if there is something new to remove from disk."""
+        """Give up the points of a boot that wait for a time. True if there is something new to remove from disk."""
         with self._lock:
             before = len(self._gone.keys)
             self.drop_rows([entry.key for entry in self._rows.undated.get(boot_id, ())], reason)
             for block in list(self._tail.free(Kind.UNDATED)):
                 if block.boot == boot_id:
                     self._drop_lines(block, [], reason)
-            return self._gone.is_news(before)
+            return self._wrong.give_up(boot_id, reason) or self._gone.is_news(before)
 
     # Batches go out
 
@@ -282,7 +282,10 @@ class Queue(QueueTimes):
                     self._pins.fixed.add(rewrite.keys[0])
                 for key in rewrite.keys:
                     self._rows.remove(key)
-                self._rows.add(rewrite.keys[0], rewrite.row.header, len(rewrite.row.value))
+                if rewrite.row.header.count:
+                    self._rows.add(rewrite.keys[0], rewrite.row.header, len(rewrite.row.value))
+                else:
+                    self._drop_row(rewrite.keys[0])
                 self._wrong.rewritten(rewrite.keys, rewrite.dated)
                 if rewrite.back or rewrite.undated not in (None, self._wrong.number):
                     self._flag(rewrite.keys[0])  # dated by what turned out to be wrong meanwhile

@@ -25,6 +25,7 @@ class QueueTimes(QueueViews):
         """Unix time is boot time plus the offset: in memory from now on, on disk with the next commits."""
         with self._lock:
             self._dating[boot_id] = offset_ns, int(estimated)
+            self._wrong.given_up.pop(boot_id, None)
             if boot_id == self._clock.boot_id:
                 self._tail.stamps.heal(offset_ns)
             self._tail.date(boot_id, offset_ns, estimated=estimated)
@@ -34,6 +35,7 @@ class QueueTimes(QueueViews):
         with self._lock:
             wrong = self._wrong
             self._dating.pop(boot_id, None)
+            wrong.given_up.pop(boot_id, None)
             wrong.number += 1
             wrong.stretches[boot_id] = (*wrong.stretches.get(boot_id, ()), *stretches)
             waiting = self._tail.withdraw(boot_id, stretches)

@@ -62,9 +62,10 @@ class Transactions:
                 ]
                 dead = [places.letters(row) for row in letters]
                 for rewrite in plan.rewrites:
-                    places.put(rewrite.keys[0], rewrite.row)
-                    for key in rewrite.keys[1:]:
+                    for key in rewrite.keys[bool(rewrite.row.header.count) :]:
                         store.delete(key)
+                    if rewrite.row.header.count:
+                        places.put(rewrite.keys[0], rewrite.row)
                 saved = self._queue.to_save(places.ledger, plan, clean=clean, wall_s=time.time())
                 store.put(LEDGER, saved.encode())
                 doubt = Doubt(saved, plan.change, (*places.taken, *(key for key, _, _ in dead)))

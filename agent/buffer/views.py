@@ -14,7 +14,7 @@ from agent.buffer.pins import Gone, Pins
 from agent.buffer.plan import Dating, Work
 from agent.buffer.rows import Kind
 from agent.buffer.tail import Tail
-from agent.buffer.withdrawn import Withdrawn
+from agent.buffer.withdrawn import Withdrawn, undated
 from agent.clock.clock import Clock
 
 
@@ -48,8 +48,7 @@ class QueueViews:
     def undated(self) -> list[UndatedBoot]:
         """Boots with points on disk whose time nobody has told, the oldest first."""
         with self._lock:
-            found = [*self._rows.boots(), *self._wrong.boots(self._rows.by_kind[Kind.PENDING])]
-            return sorted((boot for boot in found if boot.boot_id not in self._dating), key=lambda boot: boot.key)
+            return undated(self._rows, self._wrong, self._dating)
 
     def wants(self, key: int) -> bool:
         """Whether a row that comes back was not there already, and not settled before."""
@@ -71,7 +70,7 @@ class QueueViews:
             )
 
     def dateable(self) -> Dating | None:
-        """Rows that can be dated together: undated ones, or some whose time was wrong and is known by now."""
+        """Rows that get their time together: undated ones, or one whose time was wrong and is known now or given up."""
         with self._lock:
             boot = next((b for b in self._rows.undated if b in self._dating), "")
             run = compaction.fit(e for e in self._rows.undated.get(boot, ()) if self._pins.free(e.key))
@@ -84,10 +83,13 @@ class QueueViews:
         pending = self._rows.by_kind[Kind.PENDING]
         for key, boots in self._wrong.rows.items():
             known = {boot: self._dating[boot] for boot in boots if boot in self._dating}
-            entry = pending.get(key) if known and self._pins.free(key) else None
+            given_up = {boot: self._wrong.given_up[boot] for boot in boots if boot in self._wrong.given_up}
+            entry = pending.get(key) if (known or given_up) and self._pins.free(key) else None
             if entry is not None:
-                how = {b: (self._wrong.stretches[b], offset, bool(guess)) for b, (offset, guess) in known.items()}
-                return Dating((entry,), withdrawn=how, number=self._wrong.number)
+                stretches = self._wrong.stretches
+                how = {boot: (stretches[boot], offset, bool(guess)) for boot, (offset, guess) in known.items()}
+                gone = {boot: (stretches[boot], reason) for boot, reason in given_up.items()}
+                return Dating((entry,), withdrawn=how, given_up=gone, number=self._wrong.number)
         return None
 
     def _spans_of(self, batch: Batch) -> Iterator[tuple[int, int, int]]:

@@ -4,14 +4,27 @@ from shutil import copytree
 
 import pytest
 
-from agent.buffer.batch import Part
+from agent.buffer.batch import Part, UndatedBoot
 from agent.buffer.disk_error import DiskError
-from agent.buffer.offline import OfflineBuffer
+from agent.buffer.offline import OfflineBuffer, look
 from agent.buffer.rows import Kind, pack
 from agent.buffer.withdrawn import Spans
 from agent.clock.timeline import Stretch, Wrong
 from agent.points.schema import Line
-from tests.buffers import BOOT, SECOND, UNIX_NS, HandClock, accounted, drain, measure, open_at, store, store_of
+from tests.buffers import (
+    BOOT,
+    OTHER_BOOT,
+    SECOND,
+    UNIX_NS,
+    HandClock,
+    accounted,
+    drain,
+    measure,
+    open_at,
+    pending_after,
+    store,
+    store_of,
+)
 
 AHEAD_NS = 7200 * SECOND
 
@@ -363,6 +376,104 @@ def test_what_the_server_may_have_is_not_told_as_waiting_for_another_time(tmp_pa
         assert buffer.take_live(100) is None
     else:
         assert buffer.take_backlog(100).lines() == batch.lines()
+    buffer.close()
+
+
+def wrongly_dated(folder):
+    """As another boot finds it: of three points of BOOT two had a wrong time, two later ones have a right one."""
+    clock = HandClock()
+    buffer = open_at(folder, clock)
+    measure(buffer, clock, 3)
+    assert buffer.commit_all()
+    buffer.withdraw(BOOT, [Stretch(UNIX_NS + 1001 * SECOND, UNIX_NS + clock.now_ns, UNIX_NS)])
+    clock.offset_ns += 1000 * SECOND
+    measure(buffer, clock, 2)
+    buffer.close()
+    clock = HandClock(boot_id=OTHER_BOOT)
+    return open_at(folder, clock), clock
+
+
+def test_points_of_a_wrong_time_that_are_given_up_are_dropped_and_no_others(tmp_path):
+    buffer, clock = wrongly_dated(tmp_path)
+    (waiting,) = buffer.undated()
+    buffer.wake.clear()
+    buffer.discard_boot(BOOT, "no_time")
+    assert buffer.wake.is_set()
+    buffer.wake.clear()
+    buffer.discard_boot(BOOT, "no_time")
+    assert not buffer.wake.is_set()
+    assert buffer.undated() == []
+    assert buffer.commit_due(clock.boot_ns())
+    assert buffer.commit()
+    assert buffer.snapshot().counters.points.dropped == {"no_time": 2}
+    assert waiting.boot_id == BOOT
+    assert [int(text.split()[-1]) // SECOND - UNIX_NS // SECOND for text in drain(buffer)] == [1000, 2003, 2004]
+    accounted(buffer)
+    assert buffer.commit_all()
+    assert buffer._queue.saved.withdrawn == {}
+    assert not buffer.commit_due(clock.boot_ns())
+    buffer.close()
+
+
+def test_a_row_whose_points_all_had_a_wrong_time_goes_when_they_are_given_up(tmp_path):
+    clock = HandClock()
+    buffer = open_at(tmp_path, clock)
+    measure(buffer, clock, 3)
+    assert buffer.commit_all()
+    buffer.withdraw(BOOT, [Stretch(UNIX_NS, UNIX_NS + clock.now_ns, UNIX_NS)])
+    assert buffer.commit_all()
+    buffer.close()
+    buffer = open_at(tmp_path, HandClock(boot_id=OTHER_BOOT))
+    buffer.discard_boot(BOOT, "no_time")
+    for _ in range(2):
+        assert buffer.commit_all()
+    status = buffer.snapshot()
+    assert (status.pending, status.rows, status.counters.points.dropped) == (0, 0, {"no_time": 3})
+    accounted(buffer)
+    buffer.close()
+    assert pending_after(tmp_path) == 0
+
+
+def test_a_boot_that_was_given_up_is_dated_if_its_time_is_told_before_that_is_written(tmp_path):
+    buffer, _ = wrongly_dated(tmp_path)
+    buffer.discard_boot(BOOT, "no_time")
+    buffer.date_boot(BOOT, UNIX_NS, estimated=True)
+    for _ in range(2):
+        assert buffer.commit_all()
+    assert len(drain(buffer)) == 5
+    assert buffer.snapshot().counters.points.dropped == {}
+    buffer.close()
+
+
+def test_a_boot_that_waits_for_another_time_is_seen_beside_the_agent_as_by_it(tmp_path):
+    clock = HandClock(offset_ns=None)
+    buffer = open_at(tmp_path, clock)
+    measure(buffer, clock, 2)
+    assert buffer.commit_all()
+    clock.offset_ns = UNIX_NS
+    measure(buffer, clock, 3)
+    assert buffer.commit_all()
+    buffer.withdraw(BOOT, [Stretch(UNIX_NS, UNIX_NS + clock.now_ns, UNIX_NS)])
+    assert buffer.commit_all()
+    found = UndatedBoot(BOOT, 5, 1000 * SECOND, 1004 * SECOND, 1)
+    assert buffer.undated() == [found]
+    assert look(tmp_path).boots == (found,)
+    buffer.date_boot(BOOT, UNIX_NS + 1000, estimated=False)
+    assert buffer.undated() == []
+    buffer.close()
+
+
+def test_a_row_whose_stamps_stay_makes_no_boot_wait(tmp_path):
+    clock = HandClock()
+    buffer = open_at(tmp_path, clock)
+    measure(buffer, clock, 3)
+    assert buffer.commit_all()
+    buffer.keep(buffer.take_backlog(10), sent=True)
+    measure(buffer, clock, 2)
+    assert buffer.commit_all()
+    buffer.withdraw(BOOT, [Stretch(UNIX_NS, UNIX_NS + clock.now_ns, UNIX_NS)])
+    assert buffer.commit_all()
+    assert [(boot.boot_id, boot.count) for boot in look(tmp_path).boots] == [(BOOT, 2)]
     buffer.close()
 
 
