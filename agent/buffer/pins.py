@@ -95,6 +95,7 @@ class Pins:
     def found(self, present: Container[int], bad: set[int]) -> None:
         """The rows as they are found on disk."""
         self.out = {key for key in self.out if key in present}
+        self.flown = {block: key for block, key in self.flown.items() if key in present}
         self.fixed = {key for key in self.fixed if key in present}
         self.bad = bad
 

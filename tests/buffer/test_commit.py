@@ -142,6 +142,26 @@ def test_a_disk_that_turns_read_only(tmp_path, clock):
         buffer.close()
 
 
+def test_promise_8_points_in_flight_that_went_with_their_database_are_delivered_once_more_and_counted_once(
+    folder, clock
+):
+    buffer = open_at(folder, clock)
+    measure(buffer, clock, 5)
+    live = buffer.take_live(10)
+    assert buffer.commit_all()
+    for path in folder.glob("cache.db*"):
+        path.unlink()
+    measure(buffer, clock, 5)
+    assert not buffer.commit_all()
+    assert buffer.commit_all()
+    buffer.delivered(live)
+    accounted(buffer)
+    assert len(drain(buffer)) == 10
+    accounted(buffer)
+    assert buffer.snapshot().counters.points.delivered == 10
+    buffer.close()
+
+
 @pytest.mark.parametrize("what", ["database", "files", "folder", "swapped"])
 def test_a_database_deleted_under_the_agent_is_noticed_and_its_points_move_over(folder, clock, what):
     buffer = open_at(folder, clock)
