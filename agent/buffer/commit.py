@@ -169,7 +169,7 @@ class Commits:
     def _transaction(
         self, more: Plan | None = None, *, everything: bool = False, force: bool = False, clean: bool = False
     ) -> None:
-        """Write what the queue plans, and more. Raises DiskError, and then nothing has changed."""
+        """Write what the queue plans, and more. Raises DiskError; what is not on disk then is in memory still."""
         store = self._disk.store
         with self._queue.writing(everything=everything) as plan, contextlib.ExitStack() as held:
             if more is not None:
@@ -318,7 +318,7 @@ class Commits:
             return False
         try:
             version = self._disk.store.version()
-            if version == self._version:
+            if version == self._version and not self._transactions.behind:
                 return False
             self._queue.take_over(*self._transactions.all_of_it(self._disk.store))
             self._version = version

@@ -7,6 +7,7 @@ from collections.abc import Collection, Container, Iterable, Iterator
 from contextlib import contextmanager
 
 from agent.buffer.batch import Batch
+from agent.buffer.rows import Ranges
 from agent.buffer.tail import Block, Tail
 
 
@@ -91,6 +92,10 @@ class Pins:
                 blocks.append(block)
         self.out.difference_update(rows)
         return rows, blocks
+
+    def fix(self, ranges: Ranges, least: int = 0) -> None:
+        """The stamps of these rows stay, as the ledger says; `least`: those with a smaller key are known."""
+        self.fixed.update(key for first, last in ranges for key in range(max(first, least), last + 1))
 
     def found(self, present: Container[int], bad: set[int]) -> None:
         """The rows as they are found on disk."""

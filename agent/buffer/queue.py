@@ -291,6 +291,7 @@ class Queue(QueueTimes):
                     self._flag(rewrite.keys[0])  # dated by what turned out to be wrong meanwhile
                 self._ledger.count(rewrite.change)
             self._ledger.count(plan.found)
+            self._pins.fix(saved.fixed, self._ledger.base.last_key + 1)
             self._ledger.saved(saved, plan.whole_change)
             self._wrong.saved = max(self._wrong.saved, plan.withdrawals or 0)
             self._gone.removed(plan.gone, self._clock.boot_ns())  # first: new rows may stand in their place, and go too
@@ -391,7 +392,7 @@ class Queue(QueueTimes):
             self._gone.elsewhere |= self._gone.keys - there
             self._gone.keys = there
             self._rows = rows
-            self._pins.fixed.update(key for first, last in saved.fixed for key in range(first, last + 1))
+            self._pins.fix(saved.fixed)
             self._pins.found(rows, bad - there)
             self._wrong.rows = {}
             for entry in rows.by_kind[Kind.PENDING] if self._wrong.stretches else ():

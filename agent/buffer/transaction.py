@@ -43,9 +43,14 @@ class Transactions:
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
         self._doubts: list[Doubt] = []
+        self.behind = False
+        """Whether what another process has changed is still to be read."""
 
     def write(self, store: Store, plan: Plan, *, clean: bool) -> float:
-        """Write a plan, and tell the queue. Returns the seconds it took. Raises DiskError, and nothing has changed."""
+        """Write a plan, and tell the queue. Returns the seconds it took.
+
+        Raises DiskError: nothing has changed, or all is written and what another process has changed cannot be read.
+        """
         packed = [_pack(group) for group in plan.groups]
         letters = dead_letters.pack(plan.letters)
         doubt: Doubt | None = None
@@ -69,14 +74,19 @@ class Transactions:
                 saved = self._queue.to_save(places.ledger, plan, clean=clean, wall_s=time.time())
                 store.put(LEDGER, saved.encode())
                 doubt = Doubt(saved, plan.change, (*places.taken, *(key for key, _, _ in dead)))
-            seconds = time.monotonic() - began
-            fresh = self.all_of_it(store) if foreign else None
         except BaseException:
             if doubt is not None:
                 self._doubts = [*self._doubts, doubt][-_DOUBTS:]
             raise
+        seconds = time.monotonic() - began
         self._doubts.clear()
-        self._queue.written(plan, rows, dead, saved, fresh)
+        fresh = None
+        try:
+            if foreign:
+                self.behind = True
+                fresh = self.all_of_it(store)
+        finally:  # it is on disk, whatever else cannot be read now
+            self._queue.written(plan, rows, dead, saved, fresh)
         return seconds
 
     def _found(self, store: Store) -> tuple[Saved, bool]:
@@ -93,7 +103,7 @@ class Transactions:
             for key in doubt.keys:
                 store.delete(key)
             return doubt.undone(found), True
-        return found, found.generation != known.generation
+        return found, self.behind or found.generation != known.generation
 
     def _shown_by(self, found: Saved) -> Doubt | None:
         return next((doubt for doubt in self._doubts if doubt.saved == found), None)
@@ -112,9 +122,11 @@ class Transactions:
         with store.transaction():  # nothing changes in between
             rows, bad = recovery.scan(store)
             try:
-                return rows, bad, self.believed(rows, Saved.decode(store.get(LEDGER)))
+                saved = self.believed(rows, Saved.decode(store.get(LEDGER)))
             except ValueError:
-                return rows, bad, self._queue.saved
+                saved = self._queue.saved
+        self.behind = False
+        return rows, bad, saved
 
 
 class _Places:

@@ -212,6 +212,36 @@ def test_a_disk_that_fails_when_others_changes_are_looked_for_is_a_trouble_like_
     assert buffer.snapshot().pending == 2
 
 
+def test_what_is_written_counts_once_though_others_changes_cannot_be_read_then(buffer, clock, monkeypatch):
+    def add():
+        with OfflineBuffer(buffer.folder) as beside:
+            beside.add([pack([b"m f=1 1700000000000000000"], Kind.PENDING)])
+
+    def fail(_):
+        monkeypatch.undo()
+        raise DiskError("locked", "busy")
+
+    add()
+    measure(buffer, clock, 5)
+    monkeypatch.setattr(buffer._commits._transactions, "all_of_it", fail)
+    assert not buffer.commit_all()
+    assert (buffer.snapshot().pending, buffer.snapshot().pending_memory) == (5, 0)
+    clock.pass_s(31)
+    measure(buffer, clock, 1)
+    assert buffer.commit_all()
+    assert buffer.snapshot().pending == 7, "their row is not forgotten, though they have changed nothing since"
+    assert buffer._queue.saved.fixed == ((1, 1),)
+    monkeypatch.setattr(buffer._commits._transactions, "all_of_it", fail)
+    add()
+    measure(buffer, clock, 1)
+    assert not buffer.commit_all()
+    assert buffer.notice()
+    status = buffer.snapshot()
+    assert (status.pending, status.counters.points.measured) == (9, 9)
+    assert not buffer.notice()
+    accounted(buffer)
+
+
 def test_where_another_process_left_no_ledger_that_can_be_read_the_agents_own_counts(buffer, clock):
     write_rows(buffer, clock, 2)
     change(buffer, "UPDATE Cache SET value = x'00' WHERE key = ?", LEDGER)
