@@ -173,7 +173,7 @@ class Queue(QueueTimes):
             for part in parts:
                 if part.lines:
                     self._add_part(_KINDS[part.state], part.lines, place, self._clock.boot_ns(), sent=sent)
-            self._withdraw_late(())
+            self._catch_up()
             self._letters.extend(dead)
             del self._letters[:-most_letters]  # while there is no disk to keep them
             self._ledger.count(counters.delivered(delivered, health) + counters.rejected(len(dead), dead_health))
@@ -260,8 +260,7 @@ class Queue(QueueTimes):
                 for group in plan.groups:
                     for block in group.blocks:
                         block.committing = False
-                for boot, stretches in self._wrong.stretches.items():  # what was being written was left alone
-                    self._tail.withdraw(boot, stretches)
+                self._catch_up()
             raise
 
     def written(

@@ -51,13 +51,16 @@ class QueueTimes(QueueViews):
 
     def _withdraw_late(self, rows: Iterable[int]) -> None:
         """What was given out when its time turned out to be wrong was left alone. It was not sent."""
-        for boot, stretches in self._wrong.stretches.items():
-            self._tail.withdraw(boot, stretches)
-            if boot in self._dating:  # the right one is known already
-                offset_ns, guess = self._dating[boot]
-                self._tail.date(boot, offset_ns, estimated=bool(guess))
+        self._catch_up()
         for key in rows:
             self._flag(key)
+
+    def _catch_up(self) -> None:
+        """What was given out or being written when a time was found wrong, or became known, was left alone."""
+        for boot, stretches in self._wrong.stretches.items():
+            self._tail.withdraw(boot, stretches)
+        for boot, (offset_ns, guess) in self._dating.items():
+            self._tail.date(boot, offset_ns, estimated=bool(guess))
 
     def _flag(self, key: int) -> None:
         """A row was found, or came back: it waits, if its time may be wrong."""

@@ -166,6 +166,38 @@ def test_points_whose_writing_fails_when_their_time_is_found_wrong_get_another_o
     accounted(buffer)
 
 
+def test_points_whose_writing_fails_when_their_time_becomes_known_have_it_at_once(tmp_path, monkeypatch):
+    clock = HandClock(offset_ns=None)
+    buffer = open_at(tmp_path, clock)
+    measure(buffer, clock, 10)
+
+    def putting(*_):
+        clock.offset_ns = UNIX_NS
+        buffer.date_boot(BOOT, UNIX_NS, estimated=False)
+        raise DiskError("full", "no room")
+
+    monkeypatch.setattr(store_of(buffer), "put", putting)
+    assert not buffer.commit_all()
+    monkeypatch.undo()
+    batch = buffer.take_live(100)
+    assert batch.count == 10
+    assert rights(batch.lines(), clock)
+    buffer.close()
+
+
+def test_a_batch_whose_time_was_found_wrong_has_another_as_soon_as_it_is_kept(tmp_path):
+    clock = HandClock(offset_ns=UNIX_NS + AHEAD_NS)
+    buffer = open_at(tmp_path, clock)
+    measure(buffer, clock, 10)
+    batch = buffer.take_live(100)
+    corrected(buffer, clock)
+    buffer.keep(batch)
+    again = buffer.take_live(100)
+    assert again.count == 10
+    assert rights(again.lines(), clock)
+    buffer.close()
+
+
 def test_points_that_are_being_written_when_their_time_is_found_wrong_are_not_given_out(tmp_path, monkeypatch):
     clock = HandClock(offset_ns=UNIX_NS + AHEAD_NS)
     buffer = open_at(tmp_path, clock)
