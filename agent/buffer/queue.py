@@ -222,8 +222,8 @@ class Queue(QueueTimes):
         """In the place of an unreadable row stands what can still be read of it; the rest is counted as dropped."""
         with self._lock:
             self._pins.bad.discard(key)
-            self._rows.remove(key)
-            self._gone.add(key, self._clock.boot_ns())
+            self._drop_row(key)
+            self._gone.add(key, self._clock.boot_ns())  # also one that the index does not have
             if lines:
                 self._add_part(Kind.PENDING, lines, (key,), 0)
             self._ledger.count(counters.balance(self._ledger.counters, *self._pending()))

@@ -1,10 +1,13 @@
 """Points whose time turned out to be wrong while they were given out."""
 
+import contextlib
+import sqlite3
 from shutil import copytree
 
 import pytest
 
 from agent.buffer.batch import Part, UndatedBoot
+from agent.buffer.database import DATABASE
 from agent.buffer.disk_error import DiskError
 from agent.buffer.offline import OfflineBuffer, look
 from agent.buffer.rows import Kind, pack
@@ -464,6 +467,24 @@ def test_a_row_whose_points_all_had_a_wrong_time_goes_when_they_are_given_up(tmp
     accounted(buffer)
     buffer.close()
     assert pending_after(tmp_path) == 0
+
+
+def test_a_damaged_row_of_a_wrong_time_keeps_the_committer_from_nothing_else(tmp_path):
+    clock = HandClock()
+    buffer = open_at(tmp_path, clock)
+    measure(buffer, clock, 3)
+    assert buffer.commit_all()
+    buffer.withdraw(BOOT, [Stretch(UNIX_NS, UNIX_NS + clock.now_ns, UNIX_NS)])
+    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE, isolation_level=None)) as beside:
+        beside.execute("UPDATE Cache SET value = x'00' WHERE key = 1")
+    buffer.date_boot(BOOT, UNIX_NS + 1000, estimated=False)
+    for _ in range(3):
+        assert buffer.commit_all()
+    clock.pass_s(2)
+    assert buffer.commit_all()
+    assert buffer.snapshot().counters.points.dropped == {"damaged": 3}
+    assert not buffer.commit_due(clock.boot_ns())
+    buffer.close()
 
 
 def test_a_boot_that_was_given_up_is_dated_if_its_time_is_told_before_that_is_written(tmp_path):
