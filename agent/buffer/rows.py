@@ -23,7 +23,7 @@ MAX_LINES = 5000
 LAST_KEY = 2**53
 """No greater key is ever given out."""
 MAX_RAW = 256 * 2**20
-"""Bytes of lines in a row that is believed: a forged header must not exhaust the memory."""
+"""Bytes of lines in a row that is believed, and lines: a forged header must not exhaust the memory."""
 EARLIEST_NS = 10**17
 """March 1973: no boot clock ever shows as much, no point is older."""
 HEALTH_PREFIXES = (b"agent,", b"agent ")
@@ -114,7 +114,7 @@ def read_header(tag: object) -> Header:
     if not isinstance(tag, bytes) or len(tag) < _HEADER.size + _CRC.size:
         raise DamagedRow("no header")
     magic, version, number, thin, count, health, first, last, raw = _HEADER.unpack_from(tag)
-    if magic != _MAGIC or version not in (1, _VERSION) or health > count or raw > MAX_RAW:
+    if magic != _MAGIC or version not in (1, _VERSION) or not health <= count <= MAX_RAW or raw > MAX_RAW:
         raise DamagedRow("not a header of this version")
     rest, key, generation = tag[_HEADER.size : -_CRC.size], None, 0
     if version == _VERSION and _CRC.pack(zlib.crc32(tag[: -_CRC.size])) != tag[-_CRC.size :]:

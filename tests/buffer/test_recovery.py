@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import sqlite3
+import struct
 import threading
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from agent.buffer.database import DATABASE, FILES, PAGE_BYTES
 from agent.buffer.dead_letters import BASE
 from agent.buffer.disk_error import DiskError
 from agent.buffer.offline import BufferUnavailable, OfflineBuffer
-from agent.buffer.rows import LAST_KEY, Kind, Row, pack
+from agent.buffer.rows import LAST_KEY, Kind, Row, pack, read_header
 from agent.buffer.store import Store
 from agent.clock.timeline import Stretch, stamp_offset
 from agent.util.loops import LoopThread
@@ -295,6 +296,18 @@ def test_a_flipped_bit_in_a_row_is_noticed_and_the_points_are_counted(folder):
     old, status = works(folder)
     assert old + status.counters.points.dropped["damaged"] == OLD
     assert list((folder / folders.DAMAGED).glob("row-*"))
+
+
+def test_a_flipped_bit_in_the_count_of_a_row_of_0_1_0_costs_that_row_alone(folder):
+    """Its header has no check of its own: this one would say 2**31 + 3 points."""
+    tag = struct.pack("<BBBBIIqqI", 0xB5, 1, Kind.PENDING, 0, 2**31 + 3, 0, UNIX_NS, UNIX_NS, 50) + b"1234"
+    with contextlib.closing(sqlite3.connect(folder / DATABASE, isolation_level=None)) as connection:
+        key, lost = connection.execute("SELECT key, tag FROM Cache WHERE key > 0 AND raw = 1").fetchone()
+        connection.execute("UPDATE Cache SET tag = ?, value = x'00' WHERE key = ?", (tag, key))
+    old, status = works(folder)
+    damaged = status.counters.points.dropped["damaged"]
+    assert (damaged, old) == (read_header(lost).count, OLD - damaged)
+    assert folders.damaged_sets(folder) == []
 
 
 def test_a_lost_ledger_starts_again_with_what_waits(folder):
