@@ -112,6 +112,14 @@ def _last(store: Store, key: int) -> Point | None:
     return replace(point, stamp=0) if point and header.kind == Kind.UNDATED else point
 
 
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except DiskError as error:
+        raise BufferUnavailable(f"the buffer cannot be read: {error}") from error
+
+
 @dataclass(frozen=True, slots=True)
 class Letter:
     """A dead letter and its number, `ROW.POSITION`, which stays the same until others of its row are removed."""
@@ -183,13 +191,11 @@ class OfflineBuffer:
 
     def _found(self, after: int = 0, before: int = 2**63 - 1) -> Iterator[tuple[int, object, object]]:
         """Key, tag and value of the rows with after < key < before that are still there when it is their turn."""
-        try:
+        with _reading():
             for found in self._store.scan(after, before):
                 row = self._store.find(found.key)
                 if row is not None:
                     yield (found.key, *row)
-        except DiskError as error:
-            raise BufferUnavailable(f"the buffer cannot be read: {error}") from error
 
     def waiting(self) -> Iterator[tuple[Header, list[bytes]]]:
         """The rows that wait and their lines, oldest first. Damaged ones are left to the agent."""
@@ -199,15 +205,16 @@ class OfflineBuffer:
 
     def headers(self) -> Iterator[Header]:
         """The same, without the lines."""
-        for found in self._store.scan(before=dead_letters.BASE):
-            with contextlib.suppress(DamagedRow):
-                yield read_header(found.tag)
+        with _reading():
+            for found in self._store.scan(before=dead_letters.BASE):
+                with contextlib.suppress(DamagedRow):
+                    yield read_header(found.tag)
 
     def counters(self) -> Counters:
         """As last saved."""
         try:
             return self._ledger().counters
-        except ValueError as error:
+        except (DiskError, ValueError) as error:
             raise BufferUnavailable(f"the counters cannot be read: {error}") from error
 
     def add(self, rows: Sequence[Row]) -> None:

@@ -280,8 +280,11 @@ def test_a_disk_that_refuses_is_named_and_nothing_is_changed(stopped):
 def test_a_buffer_that_is_damaged_while_it_is_read_is_refused(stopped):
     with OfflineBuffer(stopped, write=False) as beside:
         damage(stopped, "DROP TABLE Cache")
-        with pytest.raises(BufferUnavailable, match="the buffer cannot be read"):
-            list(beside.waiting())
+        for read in (beside.waiting, beside.headers, beside.letters):
+            with pytest.raises(BufferUnavailable, match="the buffer cannot be read"):
+                list(read())
+        with pytest.raises(BufferUnavailable, match="the counters cannot be read"):
+            beside.counters()
 
 
 # Dead letters
