@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import sys
 import uuid
 from collections.abc import Iterable, Mapping
@@ -200,7 +201,8 @@ class Boots:
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            if isinstance(error, OSError) and not self._path.is_dir():  # the next save comes in its place
+            folder = os.path.isdir(self._path)  # noqa: PTH112 - Path's raises where one may not look
+            if isinstance(error, OSError) and not folder:  # the next save comes in its place
                 log.warning("%s cannot be read (%s): earlier boots are not known", self._path, error.strerror)
                 return []
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 from agent.config.settings import CenterSettings
@@ -85,7 +86,7 @@ def _answered(patient: Patient, url: str, device: str, *, known: bool) -> Findin
     if not known:
         seen = f"{url} answers, and nothing says that it is a center"
         return warning(name, seen, "are its address and port right? iot-agent register tells")
-    if (patient.state_dir / SECRET_FILE).exists():
+    if os.path.lexists(patient.state_dir / SECRET_FILE):
         return warning(
             name, f"{url} knows {device}, whose token is not here", "start the agent, or: iot-agent register"
         )

@@ -42,7 +42,7 @@ def _read_secret(path: Path, forbidden: int, mode: str, *, own: bool = False) ->
     """As read_private. `forbidden` are mode bits. Unless it is `own`, a link is followed, and anybody's file taken."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if own else 0))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # the latter: no file has such a name
         return None
     except OSError as error:
         if own and error.errno == errno.ELOOP:

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import os
 import sys
 import uuid
 from dataclasses import replace
@@ -107,11 +108,12 @@ def test_a_disk_that_fails_again_is_told_again(tmp_path, caplog):
 def test_a_file_that_cannot_be_read_is_left_for_the_next_save(tmp_path, caplog, monkeypatch):
     left(tmp_path, UNKNOWN)
 
-    def broken(_):
+    def broken(*_, **__):
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
         patch.setattr("agent.clock.boots.read_regular", broken)
+        patch.setattr(os, "stat", broken)
         boots = Boots(tmp_path, "b")
     assert "cannot be read (Input/output error): earlier boots are not known" in caplog.text
     assert boots.order() == (Boot("b"),)

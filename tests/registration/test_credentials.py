@@ -306,9 +306,10 @@ def test_a_file_that_holds_no_secret_is_named_and_not_quoted(tmp_path, content):
     assert "two lines" not in str(caught.value)
 
 
-def test_a_missing_token_file_says_what_to_do(tmp_path):
+@pytest.mark.parametrize("name", ["none", "no\0ne"])
+def test_a_missing_token_file_says_what_to_do(tmp_path, name):
     with pytest.raises(CredentialsError, match="is not there: put the secret in it"):
-        read_secret_file(str(tmp_path / "none"), "x", {})
+        read_secret_file(str(tmp_path / name), "x", {})
 
 
 # -- the type
