@@ -208,12 +208,17 @@ class Tail:
         deadlines = [block.deadline_ns for block in blocks if block.deadline_ns is not None]
         sent = any(block.sent for block in blocks)
         taken = replace(first, lines=lines[:limit], sent=sent, deadline_ns=min(deadlines, default=None))
+        ids = list(self.blocks)
+        newer = ids[ids.index(first.id) :]
         for block in blocks:
             self.remove(block)
         taken = self.add(taken)
         taken.in_flight = True
         if len(lines) > limit:
             self.add(replace(taken, lines=lines[limit:], in_flight=False), sum(b.health for b in blocks) - taken.health)
+        for at in newer:  # they stand behind what takes the place of older ones
+            if at in self.blocks:
+                self.blocks[at] = self.blocks.pop(at)
         return taken
 
     def groups(self, *, live: bool) -> list[Group]:

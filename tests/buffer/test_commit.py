@@ -202,6 +202,22 @@ def test_no_folder_can_be_made_at_all(tmp_path, clock):
     buffer.close()
 
 
+def test_points_that_are_tried_in_vain_stay_the_oldest_and_go_first(tmp_path, clock):
+    (tmp_path / "file").write_text("x")
+    buffer = open_at(tmp_path / "file" / "buffer", clock, memory_points=6, when_full="drop_oldest")
+    measure(buffer, clock, 3)
+    for limit in (3, 3, 2):
+        batch = buffer.take_live(limit)
+        assert batch.lines()[0].endswith(b" %d" % (UNIX_NS + 1000 * SECOND))
+        measure(buffer, clock, 1)
+        buffer.keep(batch)
+    measure(buffer, clock, 2)
+    stamps = [int(text.rpartition(b" ")[2]) - UNIX_NS for text in drain(buffer)]
+    assert stamps == [n * SECOND for n in range(1002, 1008)]
+    accounted(buffer)
+    buffer.close()
+
+
 def break_disk(buffer, trouble="full"):
     """Every transaction of this store fails."""
 
