@@ -48,14 +48,12 @@ class DiskHealth:
         self.retry_ns = now_ns + int(self.wait_s * 1e9)
         self.wait_s = min(self.wait_s * 2, RETRY_S[1])
 
-    def recovered(self, now_ns: int) -> bool:
-        """All is well. True if it was not before."""
-        before = self.since_ns
-        if before is not None:
-            log.warning("buffer: the disk is used again, after %.0f s", (now_ns - before) / 1e9)
+    def recovered(self, now_ns: int) -> None:
+        """All is well."""
+        if self.since_ns is not None:
+            log.warning("buffer: the disk is used again, after %.0f s", (now_ns - self.since_ns) / 1e9)
         self.problem = self.trouble = self.since_ns = None
         self.retry_ns = 0
-        return before is not None
 
 
 class Disk:
@@ -158,8 +156,8 @@ class Disk:
 
     def recovered(self) -> None:
         self._io_failures, self._io_tries = 0, IO_TRIES
-        if self.health.recovered(self._boot_ns()):
-            folders.fill_ballast(self.folder)
+        self.health.recovered(self._boot_ns())
+        folders.fill_ballast(self.folder)  # it may have made the room without which the disk would have refused
 
     def measure(self) -> None:
         """How many bytes are in use. Raises DiskError."""

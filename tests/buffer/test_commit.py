@@ -162,6 +162,25 @@ def test_promise_8_points_in_flight_that_went_with_their_database_are_delivered_
     buffer.close()
 
 
+def test_the_ballast_comes_back_also_where_it_kept_the_disk_from_refusing(folder, clock, monkeypatch):
+    buffer = open_at(folder, clock)
+    put = store_of(buffer).put
+
+    def putting(*row):
+        if (folder / folders.BALLAST).exists():
+            raise DiskError("full", "no room")
+        put(*row)
+
+    monkeypatch.setattr(store_of(buffer), "put", putting)
+    measure(buffer, clock, 3)
+    assert buffer.commit_all()
+    assert not (folder / folders.BALLAST).exists()
+    monkeypatch.undo()
+    assert buffer.commit_all()
+    assert (folder / folders.BALLAST).exists()
+    buffer.close()
+
+
 @pytest.mark.parametrize("what", ["database", "files", "folder", "swapped"])
 def test_a_database_deleted_under_the_agent_is_noticed_and_its_points_move_over(folder, clock, what):
     buffer = open_at(folder, clock)
