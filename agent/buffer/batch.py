@@ -67,7 +67,7 @@ class BufferStatus:
 
     pending = pending_memory + pending_disk: all that waits, also undated, suspect and parked points. `disk_bytes` is
     what the rows take, `file_bytes` what the file does. `oldest_ns` is the Unix time of the oldest dated point that
-    waits, `last_time_ns` the latest stamp given to a live point. `unaccounted` is 0, or there is a mistake.
+    waits. `unaccounted` is 0, or there is a mistake.
     """
 
     pending_memory: int = 0
@@ -80,9 +80,7 @@ class BufferStatus:
     file_bytes: int = 0
     disk_ok: bool = False
     problem: str | None = None
-    problem_since_ns: int | None = None
     oldest_ns: int | None = None
-    last_time_ns: int | None = None
     rows: int = 0
     damaged_sets: int = 0
     commit_s: float = 0.0

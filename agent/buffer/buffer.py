@@ -19,7 +19,6 @@ from agent.buffer.batch import Batch, BufferStatus, DeadLetter, Part, UndatedBoo
 from agent.buffer.commit import Commits
 from agent.buffer.disk import Disk
 from agent.buffer.disk_error import DiskError
-from agent.buffer.folder import AlreadyRunning
 from agent.buffer.queue import Queue
 from agent.buffer.rows import DamagedRow, Kind, MisplacedRow, check, compress
 from agent.buffer.tail import Block
@@ -28,8 +27,6 @@ from agent.clock.timeline import Stretch, Wrong
 from agent.config.settings import BufferSettings
 from agent.points.schema import Line
 from agent.util.errors import AgentError
-
-__all__ = ["AlreadyRunning", "Batch", "Buffer", "BufferStatus", "DeadLetter", "Part", "UndatedBoot", "open_buffer"]
 
 log = logging.getLogger(__name__)
 
@@ -297,7 +294,6 @@ class Buffer:
             file_bytes=health.file_bytes,
             disk_ok=health.problem is None,
             problem=health.problem,
-            problem_since_ns=health.since_ns,
             damaged_sets=health.damaged_sets,
             commit_s=health.commit_s,
         )

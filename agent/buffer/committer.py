@@ -9,11 +9,10 @@ NOTICE_S = 2.0
 
 
 class Committer:
-    """A util.loops.Loop. `tick` is the longest sleep, in seconds."""
+    """A util.loops.Loop."""
 
-    def __init__(self, buffer: Buffer, tick: float = NOTICE_S) -> None:
+    def __init__(self, buffer: Buffer) -> None:
         self.buffer = buffer
-        self.tick = tick
         self.alive_boot_ns = buffer.clock.boot_ns()
         """When the loop last went round, for the watchdog."""
         self.wakeup = buffer.wake
@@ -42,4 +41,4 @@ class Committer:
             self._checked = True
             buffer.check_in_background()
         deadline = buffer.next_deadline()
-        return min(max((deadline - buffer.clock.boot_ns()) / 1e9, 0.005), self.tick)
+        return min(max((deadline - buffer.clock.boot_ns()) / 1e9, 0.005), NOTICE_S)

@@ -22,7 +22,7 @@ KEPT_SETS = 3
 
 
 class AlreadyRunning(AgentError):  # noqa: N818 - says what is the case
-    """Another agent holds the folder. `holder` says who; the exit code is 3."""
+    """Another agent holds the folder."""
 
     exit_code = EXIT_ALREADY_RUNNING
 
@@ -30,7 +30,6 @@ class AlreadyRunning(AgentError):  # noqa: N818 - says what is the case
         super().__init__(
             f"{folder} is in use by {holder}: stop that agent first, or give this one another state folder"
         )
-        self.holder = holder
 
 
 def sync_folder(folder: Path) -> None:

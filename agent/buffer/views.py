@@ -127,7 +127,6 @@ class QueueViews:
                 pending_memory=tail.points,
                 undated=of_rows.undated + tail.undated(),
                 dead_letters=of_rows.dead_letters + len(self._letters),
-                last_time_ns=tail.stamps.latest_ns or None,
                 unaccounted=total.points.unaccounted(pending - own),
                 unaccounted_health=total.health.unaccounted(own),
                 counters=total,

@@ -2,8 +2,9 @@
 
 import pytest
 
-from agent.buffer.buffer import AlreadyRunning, DeadLetter, Part
+from agent.buffer.batch import DeadLetter, Part
 from agent.buffer.disk_error import DiskError
+from agent.buffer.folder import AlreadyRunning
 from agent.buffer.offline import OfflineBuffer
 from tests.buffers import (
     SECOND,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.buffer import folder as folders
-from agent.buffer.buffer import DeadLetter
+from agent.buffer.batch import DeadLetter
 from agent.buffer.committer import Committer
 from agent.buffer.database import DATABASE
 from agent.buffer.disk_error import DiskError

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from agent.buffer.buffer import DeadLetter, Part
+from agent.buffer.batch import DeadLetter, Part
 from agent.buffer.committer import Committer
 from agent.buffer.offline import OfflineBuffer
 from agent.buffer.rows import Kind, pack

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from agent.buffer import rows
-from agent.buffer.buffer import DeadLetter, Part
+from agent.buffer.batch import DeadLetter, Part
 from agent.buffer.disk_error import DiskError
 from tests.amounts import amount
 from tests.buffers import BOOT, OTHER_BOOT, UNIX_NS, HandClock, cut_power, line, open_at, store_of

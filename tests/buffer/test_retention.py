@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.buffer import retention
-from agent.buffer.buffer import DeadLetter, Part
+from agent.buffer.batch import DeadLetter, Part
 from agent.buffer.index import Entry, Index
 from agent.buffer.offline import OfflineBuffer
 from agent.buffer.retention import FreeRow, next_to_thin, thinned

@@ -10,9 +10,10 @@ import pytest
 from agent.buffer import commit, recovery, retention
 from agent.buffer import folder as folders
 from agent.buffer.batch import DeadLetter
-from agent.buffer.buffer import AlreadyRunning, open_buffer
+from agent.buffer.buffer import open_buffer
 from agent.buffer.database import DATABASE
 from agent.buffer.disk_error import DiskError
+from agent.buffer.folder import AlreadyRunning
 from agent.buffer.offline import OfflineBuffer
 from agent.buffer.recovery import LEDGER
 from agent.buffer.rows import Kind, pack
