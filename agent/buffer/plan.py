@@ -76,6 +76,8 @@ class Plan:
     change: Counters = field(default_factory=Counters)
     found: Counters = field(default_factory=Counters)
     rewrites: list[Rewrite] = field(default_factory=list)
+    back: list[DeadLetter] = field(default_factory=list)
+    """Dead letters that come from damaged files: no memory has them."""
     recovered: dict[str, int | None] = field(default_factory=dict)
     """Damaged sets, and up to which key their rows are taken over with this; None: all of it is done."""
     withdrawals: int | None = None
@@ -83,7 +85,7 @@ class Plan:
 
     def add(self, more: Plan) -> None:
         """What others than the queue have to write."""
-        self.letters += more.letters
+        self.back += more.back
         self.found += more.found
         self.rewrites += more.rewrites
         self.recovered |= more.recovered
@@ -91,7 +93,8 @@ class Plan:
     @property
     def empty(self) -> bool:
         more = self.withdrawals is not None
-        return not (self.groups or self.gone or self.letters or self.rewrites or self.recovered or more)
+        letters = self.letters or self.back
+        return not (self.groups or self.gone or letters or self.rewrites or self.recovered or more)
 
     @property
     def whole_change(self) -> Counters:

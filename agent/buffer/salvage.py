@@ -131,7 +131,7 @@ class Salvage:
             plan.found = part.ledger.counters + counters.balance(part.ledger.counters, 0, 0)
         for key, header, value in part.rows:
             if header.kind == Kind.DEAD:
-                plan.letters += dead_letters.letters_of(value)
+                plan.back += dead_letters.letters_of(value)
                 continue
             if not self._queue.wants(key):
                 continue

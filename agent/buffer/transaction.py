@@ -23,7 +23,7 @@ _DOUBTS = 8
 @dataclass(frozen=True, slots=True)
 class Doubt:
     """A transaction that failed while it was committed: it may be on disk all the same. The ledger that it wrote, what
-    it counted, and the keys of its new rows.
+    it counted, and the keys of its new rows, but for what came from damaged files and is done with if it is there.
 
     Its points stay in memory and may be delivered or dropped from there. When the ledger on disk shows that it is
     there, its rows are removed and its numbers taken back with the next one: so no point is there twice.
@@ -52,7 +52,7 @@ class Transactions:
         Raises DiskError: nothing has changed, or all is written and what another process has changed cannot be read.
         """
         packed = [_pack(group) for group in plan.groups]
-        letters = dead_letters.pack(plan.letters)
+        letters, returning = dead_letters.pack(plan.letters), dead_letters.pack(plan.back)
         doubt: Doubt | None = None
         began = time.monotonic()
         try:
@@ -66,6 +66,7 @@ class Transactions:
                     for group, some in zip(plan.groups, packed, strict=True)
                 ]
                 dead = [places.letters(row) for row in letters]
+                back = [places.letters(row) for row in returning]
                 for rewrite in plan.rewrites:
                     for key in rewrite.keys[bool(rewrite.row.header.count) :]:
                         store.delete(key)
@@ -86,7 +87,7 @@ class Transactions:
                 self.behind = True
                 fresh = self.all_of_it(store)
         finally:  # it is on disk, whatever else cannot be read now
-            self._queue.written(plan, rows, dead, saved, fresh)
+            self._queue.written(plan, rows, [*dead, *back], saved, fresh)
         return seconds
 
     def _found(self, store: Store) -> tuple[Saved, bool]:

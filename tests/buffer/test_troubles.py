@@ -197,6 +197,45 @@ def test_a_disk_that_fails_while_damaged_files_are_read_is_tried_again_and_all_c
     buffer.close()
 
 
+def test_letters_of_damaged_files_stay_where_their_transaction_failed_and_is_there_all_the_same(tmp_path, clock):
+    buffer = open_at(tmp_path / "b", clock)
+    write_rows(buffer, clock, 2)
+    batch = buffer.take_backlog(2)
+    buffer.replace(batch, [], [DeadLetter(text, "parse", "no", 1) for text in batch.lines()])
+    buffer.close()
+    path = tmp_path / "b" / DATABASE
+    path.write_bytes(bytes(100) + path.read_bytes()[100:])
+    buffer = open_at(tmp_path / "b", clock, wait=False)
+    assert buffer.open()
+    while not buffer._queue.saved.recovering:
+        assert buffer.salvage()
+    store = store_of(buffer)
+    real = store.transaction
+
+    @contextlib.contextmanager
+    def failing():
+        with real():
+            yield
+        raise DiskError("io", "no answer")
+
+    store.transaction = failing
+    while buffer.snapshot().problem is None:
+        assert buffer.salvage()
+    clock.pass_s(2)
+    for _ in range(2):
+        assert buffer.commit_all()
+        salvaged(buffer)
+        measure(buffer, clock, 1)
+    assert buffer.commit_all()
+    accounted(buffer)
+    buffer.close()
+    with OfflineBuffer(tmp_path / "b") as beside:
+        assert sorted(item.letter.line for item in beside.letters()) == sorted(batch.lines())
+    buffer = open_at(tmp_path / "b", clock)
+    assert len(drain(buffer)) == 4
+    buffer.close()
+
+
 def test_a_disk_that_fails_when_others_changes_are_looked_for_is_a_trouble_like_any_other(buffer, clock, monkeypatch):
     write_rows(buffer, clock, 1)
 
