@@ -167,10 +167,10 @@ class Tail:
             stay, back = ([], []) if block.sent else withdrawn(block.lines, stretches)
             if stay and back:
                 self.rewrite(block, stay)
-                self.add(replace(block, kind=Kind.UNDATED, boot=boot, lines=back, live=True, place=()))
+                self.add(replace(block, kind=Kind.UNDATED, boot=boot, lines=back))
             elif back:
                 self.rewrite(block, back, Kind.UNDATED)
-                block.boot, block.live, block.place = boot, True, ()
+                block.boot = boot
             count += len(back)
         self._open.clear()
         return count
