@@ -32,10 +32,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Lines that stand in the place of a refused batch."""
+    """Lines that stand in the place of a batch. `sent`: the server may have them, so that their time stays."""
 
     lines: tuple[bytes, ...]
     state: Literal["pending", "suspect", "parked"]
+    sent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,21 +159,17 @@ class Buffer:
         self._queue.keep(batch, sent=sent)
         self.wake.set()
 
-    def replace(
-        self,
-        batch: Batch,
-        parts: Sequence[Part],
-        dead: Sequence[DeadLetter],
-        delivered: int = 0,
-        *,
-        sent: bool = False,
-    ) -> None:
-        """Put parts and dead letters in the place of a batch; `delivered` of its points the server has. `sent`: it may
-        have those of the parts, too, as where the batch was kept so before.
+    def delivered_lines(self, lines: Sequence[bytes]) -> None:
+        """The server has these of a batch that is still out: they are told of if their time turns out to be wrong."""
+        self._queue.delivered_lines(lines)
+
+    def replace(self, batch: Batch, parts: Sequence[Part], dead: Sequence[DeadLetter], delivered: int = 0) -> None:
+        """Put parts and dead letters in the place of a batch; `delivered` of its points the server has. It may have
+        those of the parts, too, where it may have had the batch.
 
         Raises ValueError, and changes nothing, unless these are all of its points.
         """
-        self._queue.replace(batch, parts, dead, delivered, self.settings.memory_points, sent=sent)
+        self._queue.replace(batch, parts, dead, delivered, self.settings.memory_points)
         self.wake.set()
 
     # Time

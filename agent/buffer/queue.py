@@ -19,7 +19,7 @@ from agent.buffer.batch import Batch, DeadLetter, Part
 from agent.buffer.index import Entry, RowIndex
 from agent.buffer.ledger import Counters, Saved
 from agent.buffer.plan import Plan, Stored, crowded
-from agent.buffer.rows import Kind, Ranges, count_health, joined
+from agent.buffer.rows import Kind, Ranges, count_health, joined, span_of
 from agent.buffer.tail import Block, Group
 from agent.buffer.times import QueueTimes
 from agent.clock.timeline import stamp_offset
@@ -133,6 +133,11 @@ class Queue(QueueTimes):
                 self._ledger.count(counters.delivered(batch.count, batch.health))
             return self._gone.is_news(before)
 
+    def delivered_lines(self, lines: Sequence[bytes]) -> None:
+        """The server has these of a batch that is still out."""
+        with self._lock:
+            self._delivered.add(*span_of(lines), len(lines))
+
     def keep(self, batch: Batch, *, sent: bool = False) -> None:
         """It can be taken again. `sent`: the server may have it."""
         with self._lock:
@@ -152,11 +157,9 @@ class Queue(QueueTimes):
         dead: Sequence[DeadLetter],
         delivered: int,
         most_letters: int,
-        *,
-        sent: bool = False,
     ) -> None:
-        """Put parts and dead letters in the place of a batch; `delivered` of its points the server has. `sent`: it may
-        have those of the parts, too, as where the batch was kept so before.
+        """Put parts and dead letters in the place of a batch; `delivered` of its points the server has. It may have
+        those of the parts, too, where it may have had the batch.
 
         Raises ValueError, and changes nothing, unless these are all of its points.
         """
@@ -168,11 +171,12 @@ class Queue(QueueTimes):
         with self._lock:
             if not self._pins.has_out(batch):
                 return
-            sent = sent or self._pins.sent(batch)
+            sent = self._pins.sent(batch)
             place = self._settle(batch)
             for part in parts:
                 if part.lines:
-                    self._add_part(_KINDS[part.state], part.lines, place, self._clock.boot_ns(), sent=sent)
+                    now = self._clock.boot_ns()
+                    self._add_part(_KINDS[part.state], part.lines, place, now, sent=sent or part.sent)
             self._catch_up()
             self._letters.extend(dead)
             del self._letters[:-most_letters]  # while there is no disk to keep them
@@ -226,6 +230,7 @@ class Queue(QueueTimes):
             self._gone.add(key, self._clock.boot_ns())  # also one that the index does not have
             if lines:
                 self._add_part(Kind.PENDING, lines, (key,), 0)
+                self._catch_up()
             self._ledger.count(counters.balance(self._ledger.counters, *self._pending()))
 
     def _drop_row(self, key: int) -> Entry | None:

@@ -255,6 +255,12 @@ def withdrawn(lines: Iterable[bytes], stretches: Sequence[Stretch]) -> tuple[lis
     return stay, back
 
 
+def span_of(lines: Sequence[bytes]) -> tuple[int, int]:
+    """From when to when lines in their order are, by the stamps of the first and the last."""
+    first, last = (int(lines[at].rpartition(b" ")[2]) for at in (0, -1))
+    return min(first, last), max(first, last)
+
+
 def is_health(line: bytes) -> bool:
     """A point of the agent about itself (measurement `agent`): counted apart."""
     return line.startswith(HEALTH_PREFIXES)

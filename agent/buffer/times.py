@@ -9,7 +9,7 @@ from agent.buffer.rows import Kind
 from agent.buffer.views import QueueViews
 from agent.buffer.withdrawn import Spans
 from agent.clock.clock import Clock
-from agent.clock.timeline import Stretch, Wrong
+from agent.clock.timeline import LANE_NS, Stretch, Wrong
 
 
 class QueueTimes(QueueViews):
@@ -22,8 +22,13 @@ class QueueTimes(QueueViews):
         """Whether damaged files may hold more rows: what is known of the times of boots is kept for them."""
 
     def date(self, boot_id: str, offset_ns: int, *, estimated: bool) -> None:
-        """Unix time is boot time plus the offset: in memory from now on, on disk with the next commits."""
+        """Unix time is boot time plus the offset: in memory from now on, on disk with the next commits; on a lane on
+        which nothing of that boot was dated wrongly, so that it is known again.
+        """
         with self._lock:
+            taken = {stretch.lane for stretch in self._wrong.stretches.get(boot_id, ())}
+            while Stretch(0, 0, offset_ns).lane in taken:
+                offset_ns += LANE_NS
             self._dating[boot_id] = offset_ns, int(estimated)
             self._wrong.given_up.pop(boot_id, None)
             if boot_id == self._clock.boot_id:

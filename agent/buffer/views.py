@@ -12,7 +12,7 @@ from agent.buffer.index import Entry, RowIndex
 from agent.buffer.ledger import Counters, Ledger, Saved
 from agent.buffer.pins import Gone, Pins
 from agent.buffer.plan import Dating, Work
-from agent.buffer.rows import Kind
+from agent.buffer.rows import Kind, span_of
 from agent.buffer.tail import Tail
 from agent.buffer.withdrawn import Withdrawn, undated
 from agent.clock.clock import Clock
@@ -99,8 +99,7 @@ class QueueViews:
             if row is not None:
                 yield row.first_ms * 1_000_000, row.last_ms * 1_000_000, row.points
             elif (block := self._tail.blocks.get(key)) is not None and block.live:
-                first, last = (int(block.lines[at].rpartition(b" ")[2]) for at in (0, -1))
-                yield min(first, last), max(first, last), len(block.lines)
+                yield *span_of(block.lines), len(block.lines)
 
     def work(self) -> Work:
         with self._lock:

@@ -1,8 +1,8 @@
 """Rows of the backlog that are more than one request may hold go in portions.
 
 Such a row stays on disk as it is, and out, until its last point is settled: nothing is written for it, its points keep
-their turn, and after a power cut it is sent again from its beginning, which overwrites what is there. Only where a
-portion does not go through, what is left of the row takes its place.
+their turn, and after a power cut it is sent again from its beginning, which overwrites what is there. Only at an end,
+or where its time turns out to be wrong, what is left of it takes its place.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Portions:
     def __init__(self, buffer: Buffer, pace: Pace) -> None:
         self._buffer, self._pace = buffer, pace
         self._whole: Batch | None = None  # the row that goes in portions now
-        self._settled = 0  # so many of its points, the first ones, the server has
+        self._settled = 0  # so many of its points, the first ones, the server has,
+        self._unsure = 0  # and so many of those after them it may have
         self._portion: Batch | None = None
         self._withdrawals = buffer.withdrawals
 
@@ -43,7 +44,7 @@ class Portions:
             if batch.suspect:
                 self._cut(batch, "suspect")
                 return self.take_backlog(points)
-            self._whole, self._settled = batch, 0
+            self._whole, self._settled, self._unsure = batch, 0, 0
         lines = head(self._left(self._whole), self._pace.most)
         body = compress(b"\n".join(lines) + b"\n")
         self._portion = Batch(self._whole.keys, body, len(lines), health=count_health(lines))
@@ -73,20 +74,21 @@ class Portions:
     def delivered(self, batch: Batch) -> None:
         """The server has it."""
         whole = self._whole_of(batch)
-        if whole is not None:
-            self._settled += batch.count
-            if self._settled < whole.count:
-                return
-            self._whole, batch = None, whole
-        self._buffer.delivered(batch)
+        if whole is None:
+            self._buffer.delivered(batch)
+            return
+        self._buffer.delivered_lines(self._left(whole)[: batch.count])
+        self._settled, self._unsure = self._settled + batch.count, max(0, self._unsure - batch.count)
+        if self._settled == whole.count:
+            self._whole = None
+            self._buffer.replace(whole, (), (), whole.count)
 
     def keep(self, batch: Batch, *, sent: bool = False) -> None:
         """It is tried again later. `sent`: the server may have it, and has not said so."""
-        whole = self._whole_of(batch)
-        if whole is None:
+        if self._whole_of(batch) is None:
             self._buffer.keep(batch, sent=sent)
-        else:
-            self._give_back(whole, sent=sent)
+        elif sent:
+            self._unsure = max(self._unsure, batch.count)
 
     def replace(self, batch: Batch, parts: Sequence[Part], dead: Sequence[DeadLetter], delivered: int = 0) -> None:
         """Put parts and dead letters in the place of a batch; `delivered` of its points the server has."""
@@ -100,8 +102,16 @@ class Portions:
 
     def end(self) -> None:
         """Give back what has not gone yet."""
-        if self._whole is not None:
-            self._give_back(self._whole)
+        whole = self._whole
+        if whole is None:
+            return
+        left = self._left(whole)
+        self._whole = None
+        if self._settled or self._unsure:
+            parts = Part(tuple(left[: self._unsure]), "pending", sent=True), _pending(left[self._unsure :])
+            self._buffer.replace(whole, parts, (), self._settled)
+        else:
+            self._buffer.keep(whole)
 
     def snapshot(self) -> BufferStatus:
         return self._buffer.snapshot()
@@ -111,14 +121,6 @@ class Portions:
 
     def _left(self, whole: Batch) -> list[bytes]:
         return whole.lines()[self._settled :]
-
-    def _give_back(self, whole: Batch, *, sent: bool = False) -> None:
-        rest = _pending(self._left(whole))
-        self._whole = None
-        if self._settled:
-            self._buffer.replace(whole, (rest,), (), self._settled, sent=sent)
-        else:
-            self._buffer.keep(whole, sent=sent)
 
 
 def _pending(lines: Sequence[bytes]) -> Part:

@@ -6,6 +6,7 @@ from shutil import copytree
 
 import pytest
 
+from agent.buffer import commit
 from agent.buffer.batch import Part, UndatedBoot
 from agent.buffer.database import DATABASE
 from agent.buffer.disk_error import DiskError
@@ -87,7 +88,7 @@ def test_parts_of_what_the_server_may_have_keep_their_time_too(tmp_path, known):
         buffer.keep(buffer.take_backlog(100), sent=True)
     batch = buffer.take_backlog(100)
     lines = batch.lines()
-    buffer.replace(batch, [Part(tuple(lines[2:]), "pending")], (), 2, sent=known == "with its parts")
+    buffer.replace(batch, [Part(tuple(lines[2:]), "pending", sent=known == "with its parts")], (), 2)
     buffer.commit_all()
     corrected(buffer, clock)
     assert drain(buffer) == lines[2:]
@@ -119,6 +120,34 @@ def test_parts_of_a_batch_of_which_the_time_is_found_wrong_are_dated_anew(tmp_pa
     stamps = [int(line.rpartition(b" ")[2]) for line in lines]
     assert len(stamps) == 8
     assert max(stamps) < UNIX_NS + clock.now_ns + SECOND
+    accounted(buffer)
+
+
+@pytest.mark.parametrize("back", ["kept", "replaced"])
+def test_what_has_its_right_time_keeps_it_while_other_rows_of_its_boot_wait_for_theirs(tmp_path, monkeypatch, back):
+    """Also where both times are within the stretch that was wrong, on the lane on which estimates are."""
+    clock = HandClock(offset_ns=UNIX_NS)
+    buffer = open_at(tmp_path, clock)
+    stamps = []
+    for _ in range(2):
+        measure(buffer, clock, 10)
+        buffer.commit_all()
+    monkeypatch.setattr(commit, "DATING_S", -1.0)
+    buffer.withdraw(BOOT, [Stretch(UNIX_NS, UNIX_NS + clock.now_ns + SECOND, UNIX_NS)])
+    buffer.date_boot(BOOT, UNIX_NS - 2 * SECOND, estimated=True)
+    buffer.commit_all()
+    batch = buffer.take_backlog(100)
+    if back == "kept":
+        buffer.keep(batch)
+    else:
+        buffer.replace(batch, [Part(tuple(batch.lines()), "pending")], ())
+    for _ in range(4):
+        buffer.commit_all()
+        lines = drain(buffer)
+        assert all(line.count(b"clock=estimated") == 1 for line in lines)
+        stamps += [int(line.rpartition(b" ")[2]) // SECOND for line in lines]
+    last = (UNIX_NS + clock.now_ns) // SECOND
+    assert sorted(stamps) == list(range(last - 22, last - 2))
     accounted(buffer)
 
 
@@ -484,6 +513,24 @@ def test_a_damaged_row_of_a_wrong_time_keeps_the_committer_from_nothing_else(tmp
     assert buffer.commit_all()
     assert buffer.snapshot().counters.points.dropped == {"damaged": 3}
     assert not buffer.commit_due(clock.boot_ns())
+    buffer.close()
+
+
+def test_what_is_read_of_a_damaged_row_of_a_wrong_time_is_never_given_out_with_it(tmp_path):
+    clock = HandClock()
+    buffer = open_at(tmp_path, clock)
+    measure(buffer, clock, 3)
+    assert buffer.commit_all()
+    buffer.withdraw(BOOT, [Stretch(UNIX_NS, UNIX_NS + clock.now_ns, UNIX_NS)])
+    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE, isolation_level=None)) as beside:
+        beside.execute("UPDATE Cache SET tag = x'00' WHERE key = 1")
+    buffer.date_boot(BOOT, UNIX_NS + 1000, estimated=False)
+    stamps = []
+    for _ in range(4):
+        stamps += [int(line.rpartition(b" ")[2]) % 10**6 for line in drain(buffer)]
+        assert buffer.commit_all()
+    assert stamps == [1000] * 3
+    accounted(buffer)
     buffer.close()
 
 

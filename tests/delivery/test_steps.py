@@ -208,7 +208,8 @@ def test_promise_5_a_time_that_turns_out_to_be_wrong_is_taken_from_what_is_left_
     world.store(1000)
     world.step()
     offset_ns = world.clock.offset_ns
-    world.buffer.withdraw(BOOT, [Stretch(offset_ns, offset_ns + world.clock.now_ns + S, offset_ns)])
+    wrong = [Stretch(offset_ns, offset_ns + world.clock.now_ns + S, offset_ns)]
+    assert world.buffer.withdraw(BOOT, wrong).delivered == 300
     world.buffer.date_boot(BOOT, offset_ns - 7200 * S, estimated=False)
     world.go_on()
     stamps = [int(line.rpartition(b" ")[2]) for body in world.bodies[1:] for line in lines_of(body)]
@@ -218,16 +219,35 @@ def test_promise_5_a_time_that_turns_out_to_be_wrong_is_taken_from_what_is_left_
     world.buffer.close()
 
 
+@pytest.mark.parametrize("gone", [0, 300])
+def test_promise_5_only_what_was_in_a_request_without_an_answer_keeps_a_wrong_time(tmp_path, gone):
+    world = World(tmp_path / "buffer", batch_size=300)
+    world.store(1000)
+    if gone:
+        world.step()
+    world.step(Answer(None, error="cut", sent=True))
+    offset_ns, asked = world.clock.offset_ns, world.bodies.pop()
+    world.buffer.withdraw(BOOT, [Stretch(offset_ns, offset_ns + world.clock.now_ns + S, offset_ns)])
+    world.buffer.date_boot(BOOT, offset_ns - 7200 * S, estimated=False)
+    world.go_on()
+    bodies = [set(lines_of(body)) for body in world.bodies[gone // 300 :]]
+    kept = set.union(*bodies) & set(lines_of(asked))
+    stamps = [int(line.rpartition(b" ")[2]) for body in bodies for line in body - kept]
+    assert (len(kept), len(stamps)) == (300, 700 - gone)
+    assert max(stamps) < offset_ns - 7000 * S + world.clock.now_ns
+    accounted(world.buffer)
+    world.buffer.close()
+
+
 @pytest.mark.parametrize("sent", [False, True])
-def test_what_is_left_of_a_row_takes_its_place_where_a_portion_does_not_go_through(tmp_path, sent):
+def test_a_portion_that_does_not_go_through_goes_again_in_its_turn(tmp_path, sent):
     world = World(tmp_path / "buffer", batch_size=300)
     world.store(1000)
     world.store(10)
     world.step()
     world.step(Answer(None, error="cut", sent=sent))
     assert world.buffer.commit_all()
-    assert world.buffer.snapshot().pending == 710
-    assert world.buffer.snapshot().rows == 2
+    assert world.buffer.snapshot().rows == 2, "nothing was written for it"
     world.go_on()
     assert world.sizes == [300, 300, 300, 300, 100, 10]
     assert world.bodies[1] == world.bodies[2], "the oldest first, as before"
