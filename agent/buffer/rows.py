@@ -242,7 +242,9 @@ def dated(lines: Iterable[bytes], offset_ns: int, *, estimated: bool = False) ->
 
 
 def withdrawn(lines: Iterable[bytes], stretches: Sequence[Stretch]) -> tuple[list[bytes], list[bytes]]:
-    """The lines that none of these stretches holds, and the others with the boot clock again instead of Unix time."""
+    """The lines that none of these stretches holds, and the others with the boot clock again instead of Unix time, and
+    no longer guessed.
+    """
     stay, back = [], []
     for line in lines:
         head, _, text = line.rpartition(b" ")
@@ -251,6 +253,8 @@ def withdrawn(lines: Iterable[bytes], stretches: Sequence[Stretch]) -> tuple[lis
         if stretch is None:
             stay.append(line)
         else:
+            series = series_of(head)
+            head = series.removesuffix(_ESTIMATED) + head[len(series) :]
             back.append(b"%s %d" % (head, stamp - stretch.offset_ns))
     return stay, back
 

@@ -180,6 +180,14 @@ def test_a_time_is_taken_back_from_the_points_that_were_dated_so_and_no_others()
     assert withdrawn([b"m f=1 %d" % at[3]], [wrong, other]) == ([], [b"m f=1 %d" % (11 * MS)])
 
 
+@pytest.mark.parametrize(("before", "after"), [(True, True), (True, False), (False, True)])
+def test_a_time_that_is_taken_back_leaves_no_trace_of_how_it_was_known(before, after):
+    lines = [rb"m,a=x\ y f=1 5000000", b"m f=2 6000000"]
+    _, back = withdrawn(dated(lines, 7 * MS, estimated=before), [Stretch(0, 10**9, 7 * MS)])
+    assert back == lines
+    assert dated(back, MS, estimated=after) == dated(lines, MS, estimated=after)
+
+
 @pytest.mark.parametrize(
     ("ranges", "found"),
     [

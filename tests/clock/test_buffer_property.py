@@ -4,7 +4,7 @@ within the stated error and never twice, and where everybody vouched for a wrong
 
 import re
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from agent.buffer.buffer import open_buffer
@@ -228,6 +228,12 @@ def test_promise_5_what_is_delivered_is_right_within_the_stated_error_and_never_
 
 @settings(max_examples=amount(15, 60), deadline=None, suppress_health_check=QUIET)
 @given(events=st.lists(FORGED, max_size=25), **WORLDS)
+@example(  # what was guessed by a wrong time is guessed anew
+    events=[("measure", 1), ("commit", 0), ("reboot", HOUR), ("vouch", 5 * YEAR), ("reboot", HOUR)],
+    drift=0,
+    wall=0,
+    kernel=None,
+)
 def test_promise_5_where_the_kernel_vouched_for_a_wrong_time_all_is_right_from_when_it_is_known(
     tmp_path_factory, events, drift, wall, kernel
 ):
