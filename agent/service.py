@@ -36,7 +36,7 @@ from agent.status.self_telemetry import Health
 from agent.status.snapshot import build, ledger_of
 from agent.status.socket import ControlServer
 from agent.util import systemd
-from agent.util.loops import LoopThread, Running, Spawn, end
+from agent.util.loops import After, LoopThread, Running, Spawn, end
 from agent.util.state_folder import DiskFull, prepare
 from drivers.base import Driver, boot_ns
 
@@ -178,7 +178,9 @@ class Service:
         drivers, old, core = drivers_of(settings), self._parts, self._core
         assert core is not None
         self.stop_measuring()
-        before, self.settings, self._parts = self.settings, settings, Parts()
+        # A reading may take its time: who goes on with its sensor waits for it, and stop() too.
+        before, self.settings = self.settings, settings
+        self._parts = Parts(measuring=[loop for loop in old.measuring if loop.is_alive()])
         self.device_id = device_id(settings.device.id, self.state_dir)
         sensors = self._measure(core, drivers)  # first of all: what follows may wait for network and disk
         end(old.others, _STOP_S)
@@ -252,7 +254,9 @@ class Service:
                 date=core.clock.date,
             )
             sensors.also = parts.mqtt.take
-        parts.measuring += [self._spawn(name, sampler) for name, sampler in sensors.loops()]
+        left = {loop.name: loop for loop in parts.measuring}
+        for name, sampler in sensors.loops():
+            parts.measuring.append(self._spawn(name, After(sampler, left[name]) if name in left else sampler))
         return sensors
 
     def _deliver(self, core: Core, sensors: Sensors) -> None:

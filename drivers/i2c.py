@@ -26,7 +26,6 @@ WIRING = "check power and the wires to SDA and SCL"
 KERNEL = "a kernel driver holds it: remove its dtoverlay from config.txt (bmp280 or bme280 in `lsmod`)"
 
 LOCKED_AT_MOST_S = 6.0  # a VEML7700 in the dark takes 3.6 s, and then there is a pause
-CLAIMED_AT_MOST_S = 12.0  # an SCD4x is waited for 6 s, what `driver = "adafruit"` reads 10 s
 _LONG_S = 0.05
 _STEP_S = 0.005
 _SET_LOCK = getattr(fcntl, "F_OFD_SETLK", None)
@@ -34,7 +33,7 @@ _SET_LOCK = getattr(fcntl, "F_OFD_SETLK", None)
 _T = TypeVar("_T")
 _GONE = {errno.ENODEV, errno.EBADF, errno.ENOENT}
 _claimed: WeakValueDictionary[tuple[int, int], I2CChip] = WeakValueDictionary()
-_claims = threading.Condition()
+_claims = threading.Lock()
 
 
 def buses() -> list[int]:
@@ -118,8 +117,7 @@ def chip_error(place: str, error: Exception, *, probing: bool) -> SensorError:
 
 
 class I2CChip:
-    """One chip's place on one bus, which no other [[sensor]] of this process has: it is waited for as long as a reading
-    may take. Raises SensorError, naming it.
+    """One chip's place on one bus, which no other [[sensor]] of this process has. Raises SensorError, naming it.
 
     `i2c` is Blinka's bus, for a library of Adafruit's.
     """
@@ -128,8 +126,7 @@ class I2CChip:
         self.place = f"0x{address:02x} on /dev/i2c-{bus}"
         self._claim, self._address = (bus, address), address
         with _claims:
-            # Before a reload it may have been the same [[sensor]], whose last reading still takes its time.
-            if not _claims.wait_for(lambda: self._claim not in _claimed, CLAIMED_AT_MOST_S):
+            if self._claim in _claimed:
                 raise InUse(f"another [[sensor]] reads the chip at {self.place}", "give each its own bus and address")
             _claimed[self._claim] = self
         self.i2c: Any = None
@@ -179,7 +176,6 @@ class I2CChip:
         with _claims:
             if _claimed.get(self._claim) is self:
                 del _claimed[self._claim]
-                _claims.notify_all()
 
 
 class I2CRegisters(I2CChip):

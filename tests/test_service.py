@@ -14,7 +14,6 @@ from agent.service import Service
 from agent.status.socket import ask
 from agent.util.errors import AgentError
 from agent.util.loops import end
-from drivers import i2c
 from drivers.base import Reading, boot_ns
 from drivers.virtual import Virtual
 from tests.buffers import pending_after
@@ -64,7 +63,10 @@ def test_a_snapshot_that_fails_does_not_keep_points_from_the_disk_at_stop(servic
         again.stop()
 
 
-def test_promise_1_what_was_sampled_is_on_disk_after_a_stop_in_the_middle_of_a_slow_reading(tmp_path, monkeypatch):
+@pytest.mark.parametrize("reloaded", [False, True])
+def test_promise_1_what_was_sampled_is_on_disk_after_a_stop_in_the_middle_of_a_slow_reading(
+    tmp_path, monkeypatch, reloaded
+):
     slow, done, read = threading.Event(), threading.Event(), iter(range(3))
 
     def reading(_):
@@ -74,9 +76,12 @@ def test_promise_1_what_was_sampled_is_on_disk_after_a_stop_in_the_middle_of_a_s
         return Reading({"Temperature": 7.25}, boot_ns())
 
     monkeypatch.setattr(Virtual, "read", reading)
-    agent = Service(settings(sensor=[{"driver": "virtual", "interval": "60s", "sample_every": "50ms"}]), tmp_path)
+    sampling = settings(sensor=[{"driver": "virtual", "interval": "60s", "sample_every": "50ms"}])
+    agent = Service(sampling, tmp_path)
     agent.start()
     assert slow.wait(10)
+    if reloaded:
+        agent.reload(sampling)
     waits = []
 
     def ends(loops, seconds):
@@ -103,35 +108,41 @@ def test_a_reload_does_not_stop_measuring_for_as_long_as_the_disk_takes(service)
         wait_for(lambda: measured(service) > before + 2)
 
 
-def test_a_reload_during_a_slow_reading_waits_for_the_chip_and_blames_no_other_sensor(service, monkeypatch):
+def test_after_a_reload_during_a_slow_reading_its_sensor_goes_on_once_it_has_ended_and_the_others_at_once(
+    tmp_path, monkeypatch
+):
     """A VEML7700 in the dark reads for 3.6 s: longer than a reload waits for the sensors that go."""
-    reading, again, goes_on = threading.Event(), threading.Event(), threading.Event()
-    monkeypatch.setattr(i2c, "bus_library", lambda: lambda *_: SimpleNamespace(deinit=lambda: None))
-    read = Virtual.read
+    reading, goes_on, opened = threading.Event(), threading.Event(), []
+    read, start = Virtual.read, Virtual.open
 
-    def opened(self):
-        if reading.is_set():
-            again.set()
-        self.chip, self._start = i2c.I2CChip(250, 0x10), (0.0, boot_ns())
+    def opens(self):
+        opened.append(self.options.seed)
+        start(self)
 
     def slowly(self):
-        reading.set()
-        assert goes_on.wait(40)
+        if self.options.seed == 1:
+            reading.set()
+            assert goes_on.wait(40)
         return read(self)
 
-    def closed(self):
-        if chip := vars(self).pop("chip", None):
-            chip.close()
-
-    for name, call in (("open", opened), ("read", slowly), ("close", closed)):
-        monkeypatch.setattr(Virtual, name, call)
-    service.start()
+    monkeypatch.setattr(Virtual, "open", opens)
+    monkeypatch.setattr(Virtual, "read", slowly)
+    both = settings(
+        sensor=[
+            {"driver": "virtual", "interval": "50ms", "name": name, "seed": seed} for seed, name in ((1, "a"), (2, "b"))
+        ]
+    )
+    agent = Service(both, tmp_path)
+    agent.start()
     assert reading.wait(40)
-    service.reload(settings())
-    assert again.wait(40)
+    agent.reload(both)
+    wait_for(lambda: agent.snapshot()["sensors"][1]["readings"])
+    assert opened.count(1) == 1
     goes_on.set()
-    (sensor,) = wait_for(lambda: [s for s in service.snapshot()["sensors"] if s["readings"]])
-    assert sensor["errors"] == 0
+    wait_for(lambda: agent.snapshot()["sensors"][0]["readings"])
+    assert opened.count(1) == 2
+    assert agent.snapshot()["sensors"][0]["errors"] == 0
+    agent.stop()
 
 
 def test_a_file_that_was_missing_is_no_warning_any_more_once_it_is_there(tmp_path):

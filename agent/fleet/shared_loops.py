@@ -29,6 +29,9 @@ class SharedLoop(Steps):
     def join(self, timeout: float | None = None) -> None:
         self.ended.wait(timeout)
 
+    def is_alive(self) -> bool:
+        return not self.ended.is_set()
+
 
 class SharedLoops:
     """The loops of many agents in `workers` threads: each takes its step when it is due. Service takes its spawn().

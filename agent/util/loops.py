@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 
 MOST_S = 30.0
 """The longest wait after errors that nobody foresaw."""
+_SOON_S = 0.05
 
 
 class Loop(Protocol):
@@ -45,6 +46,10 @@ class Running(Protocol):
 
     def join(self, timeout: float | None = None) -> None: ...
 
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet."""
+        ...
+
 
 Spawn = Callable[[str, Loop], Running]
 """Sets a loop to work under a name."""
@@ -57,6 +62,19 @@ def end(loops: Sequence[Running], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     for loop in loops:
         loop.join(max(0.0, deadline - time.monotonic()))
+
+
+class After(Loop):
+    """A loop whose first step waits until another one has ended, which has what this one needs."""
+
+    def __init__(self, loop: Loop, before: Running) -> None:
+        self.wakeup, self._loop, self._before = loop.wakeup, loop, before
+
+    def step(self) -> float:
+        return _SOON_S if self._before.is_alive() else self._loop.step()
+
+    def finish(self) -> None:
+        self._loop.finish()
 
 
 class Steps:

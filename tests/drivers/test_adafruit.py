@@ -10,7 +10,6 @@ import pytest
 
 from agent.runner import STALLED_S
 from agent.sensing.plausibility import Stuck
-from drivers import i2c
 from drivers.adafruit_row import address_of
 from drivers.adafruit_wire import AT_MOST_S
 from drivers.base import NotFound, NotReady, OptionError, SensorError, Transient, WrongChip, load, options_for
@@ -395,8 +394,7 @@ def test_it_is_found_at_any_of_its_addresses(shelf):
         assert driver.read().values
 
 
-def test_two_sensors_that_find_the_same_chip_are_told_apart(shelf, monkeypatch):
-    monkeypatch.setattr(i2c, "CLAIMED_AT_MOST_S", 0)
+def test_two_sensors_that_find_the_same_chip_are_told_apart(shelf):
     bench = shelf("sht4x")
     kind = load("sht4x")
     with bench.driver, pytest.raises(SensorError, match=r"another .*sensor.* reads the chip at 0x44"):

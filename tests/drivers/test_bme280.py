@@ -6,7 +6,6 @@ from itertools import pairwise
 import pytest
 
 from agent.config.units import parse_duration
-from drivers import i2c
 from drivers.base import Busy, NotFound, OptionError, Transient, WrongChip, options_for
 from drivers.bme280 import Bme280
 from drivers.bme280_registers import STANDBY, STANDBY_S, agreed
@@ -222,8 +221,7 @@ def test_auto_stays_with_the_chip_it_found(bench, caplog):
         bench.driver.open()
 
 
-def test_two_sensors_do_not_read_the_same_chip(bench, monkeypatch):
-    monkeypatch.setattr(i2c, "CLAIMED_AT_MOST_S", 0)
+def test_two_sensors_do_not_read_the_same_chip(bench):
     bench.driver.open()
     other = Bme280(options_for(Bme280, {"address": 0x77}), clock=bench.time.clock, sleep=bench.time.sleep)
     with pytest.raises(Busy, match="another"):
@@ -277,9 +275,8 @@ def test_why_nothing_answers(bench, number, kind):
 # What mutation of the sources has shown to be guarded by no test
 
 
-def test_auto_does_not_pass_over_a_chip_that_another_sensor_reads(bench, monkeypatch):
+def test_auto_does_not_pass_over_a_chip_that_another_sensor_reads(bench):
     """Which of two [[sensor]] tables with `auto` gets which chip must not depend on who is first."""
-    monkeypatch.setattr(i2c, "CLAIMED_AT_MOST_S", 0)
     bench.bus.chips[0x76] = bench.another_chip()
     bench.driver.open()
     second = Bme280(options_for(Bme280, {}), clock=bench.time.clock, sleep=bench.time.sleep)
