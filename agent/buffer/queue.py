@@ -19,7 +19,7 @@ from agent.buffer.batch import Batch, DeadLetter, Part
 from agent.buffer.index import Entry, RowIndex
 from agent.buffer.ledger import Counters, Saved
 from agent.buffer.plan import Plan, Stored, crowded
-from agent.buffer.rows import Kind, Ranges, count_health, joined, span_of
+from agent.buffer.rows import Kind, Ranges, count_health, joined
 from agent.buffer.tail import Block, Group
 from agent.buffer.times import QueueTimes
 from agent.clock.timeline import stamp_offset
@@ -133,11 +133,6 @@ class Queue(QueueTimes):
                 self._ledger.count(counters.delivered(batch.count, batch.health))
             return self._gone.is_news(before)
 
-    def delivered_lines(self, lines: Sequence[bytes]) -> None:
-        """The server has these of a batch that is still out."""
-        with self._lock:
-            self._delivered.add(*span_of(lines), len(lines))
-
     def keep(self, batch: Batch, *, sent: bool = False) -> None:
         """It can be taken again. `sent`: the server may have it."""
         with self._lock:
@@ -151,12 +146,7 @@ class Queue(QueueTimes):
                     self._withdraw_late(rows)
 
     def replace(
-        self,
-        batch: Batch,
-        parts: Sequence[Part],
-        dead: Sequence[DeadLetter],
-        delivered: int,
-        most_letters: int,
+        self, batch: Batch, parts: Sequence[Part], dead: Sequence[DeadLetter], delivered: int, most_letters: int
     ) -> None:
         """Put parts and dead letters in the place of a batch; `delivered` of its points the server has. It may have
         those of the parts, too, where it may have had the batch.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from agent.buffer.rows import Kind
+from agent.buffer.rows import Kind, span_of
 from agent.buffer.views import QueueViews
 from agent.buffer.withdrawn import Spans
 from agent.clock.clock import Clock
@@ -48,6 +48,11 @@ class QueueTimes(QueueViews):
                 if not self._may_be_there(entry.key) and wrong.flag(entry, (boot_id,)):
                     waiting += entry.points
             return replace(self._delivered.within(stretches), waiting=waiting)
+
+    def delivered_lines(self, lines: Sequence[bytes]) -> None:
+        """The server has these of a batch that is still out."""
+        with self._lock:
+            self._delivered.add(*span_of(lines), len(lines))
 
     @property
     def withdrawals(self) -> int:
