@@ -254,7 +254,7 @@ class Service:
                 date=core.clock.date,
             )
             sensors.also = parts.mqtt.take
-        left = {loop.name: loop for loop in parts.measuring}
+        left = {loop.name: loop for loop in reversed(parts.measuring)}  # the one that really reads
         for name, sampler in sensors.loops():
             parts.measuring.append(self._spawn(name, After(sampler, left[name]) if name in left else sampler))
         return sensors

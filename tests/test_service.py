@@ -133,16 +133,19 @@ def test_after_a_reload_during_a_slow_reading_its_sensor_goes_on_once_it_has_end
         ]
     )
     agent = Service(both, tmp_path)
-    agent.start()
-    assert reading.wait(40)
-    agent.reload(both)
-    wait_for(lambda: agent.snapshot()["sensors"][1]["readings"])
-    assert opened.count(1) == 1
-    goes_on.set()
-    wait_for(lambda: agent.snapshot()["sensors"][0]["readings"])
-    assert opened.count(1) == 2
-    assert agent.snapshot()["sensors"][0]["errors"] == 0
-    agent.stop()
+    try:
+        agent.start()
+        assert reading.wait(40)
+        agent.reload(both)
+        wait_for(lambda: agent.snapshot()["sensors"][1]["readings"])
+        assert opened.count(1) == 1
+        goes_on.set()
+        wait_for(lambda: agent.snapshot()["sensors"][0]["readings"])
+        assert opened.count(1) == 2
+        assert agent.snapshot()["sensors"][0]["errors"] == 0
+    finally:
+        goes_on.set()
+        agent.stop()
 
 
 def test_a_file_that_was_missing_is_no_warning_any_more_once_it_is_there(tmp_path):

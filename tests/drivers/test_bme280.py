@@ -210,6 +210,15 @@ def test_auto_passes_over_another_chip(monkeypatch):
     assert "0x77" in bench.driver.describe()
 
 
+def test_auto_opens_the_first_address_where_another_sensor_reads_the_other(bench, caplog):
+    bench.bus.chips[0x76] = bench.another_chip()
+    other = Bme280(options_for(Bme280, {"address": 0x77}), clock=bench.time.clock, sleep=bench.time.sleep)
+    with other:
+        bench.driver.open()
+    assert "0x76" in bench.driver.describe()
+    assert "something answers" not in caplog.text
+
+
 def test_auto_stays_with_the_chip_it_found(bench, caplog):
     bench.bus.chips[0x76] = bench.another_chip()
     bench.driver.open()
