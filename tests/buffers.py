@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sqlite3
 
 from agent.buffer.buffer import open_buffer
@@ -35,7 +36,7 @@ class HandClock:
         return None if self.offset_ns is None else stamp_offset(boot_ns + self.offset_ns, 0)
 
     def pass_s(self, seconds: float) -> None:
-        self.now_ns += int(seconds * SECOND)
+        self.now_ns += math.ceil(seconds * SECOND)
 
 
 def line(clock: HandClock, value: float = 20.5, device: str = "pi-1", measurement: str = "environment") -> Line:

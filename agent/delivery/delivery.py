@@ -34,7 +34,8 @@ POLL_S = 1.0
 FINE_NS = 60 * 1_000_000_000
 """So long after a 204 a 400 is about the points; later, and after a 500, an empty write asks first whether it is the
 request."""
-MAX_PROBES, PROBE_GAP_S, PROBE_SLOWLY_S = 4, 0.5, 60.0
+# A server that has just come up may get its own time in a moment: it is asked four times, then ever more slowly.
+MAX_PROBES, PROBE_GAP_S, PROBE_GROWTH, PROBE_SLOWLY_S = 4, 0.5, 1.25, 60.0
 SECOND = 1_000_000_000
 
 
@@ -264,5 +265,6 @@ class Delivery:
         wanted = self._clock.probe_in()
         if wanted is None:
             return None
-        gap = PROBE_GAP_S if self._dateless < MAX_PROBES else PROBE_SLOWLY_S
+        slower = min(max(0, self._dateless - MAX_PROBES), 30)
+        gap = min(PROBE_GAP_S * PROBE_GROWTH**slower, PROBE_SLOWLY_S)
         return max(wanted, gap - (now - self._asked_at) / SECOND if self._asked_at else 0.0)

@@ -148,7 +148,7 @@ class Database:
                     self._local.until = inf
                     connection.rollback()  # nothing was written; an error of the disk may have ended it before
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:  # by _late()
+            if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_INTERRUPT:  # by _late()
                 raise
             late = StoreError(f"this takes more than {READ_S:.0f} s: ask for a shorter range, or for less at once")
             late.known = True  # it is no fault of the store
@@ -160,7 +160,9 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in OF_THE_FILE:
+            text = isinstance(error, sqlite3.OperationalError)  # without a code: a text is no UTF-8
+            code = getattr(error, "sqlite_errorcode", SQLITE_CORRUPT if text else sqlite3.SQLITE_ERROR)
+            if code & 0xFF in OF_THE_FILE:
                 raise _explained(error, self.path) from error
             raise
 

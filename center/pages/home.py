@@ -55,8 +55,8 @@ def home() -> str:
         counts={name: sum(s.name == name for s in states.values()) for name in ("live", "silent", "waiting")},
         notices=_fired(center)
         + copies({i: said for i, said in heard.items() if i in registered}, now)
+        + sensor_notices(health)  # which end; counters never go back
         + counter_notices({i: said for i, said in sorted(live.healths().items()) if i in registered})
-        + sensor_notices(health)
         + sorted(silent, key=lambda a: -(a.since_ns or 0)),
         asked=ASKED if len(talking) > ASKED else None,
         recent=[(i, states[i], seen[i]) for i in recent],

@@ -117,9 +117,9 @@ def test_a_device_that_fell_silent_while_the_center_was_away_is_silent_once_it_i
     center.telemetry.write([environment("pi-10", now_ns(), Temperature=20.0)])
     silent = {"last": [], "seen": None, "state": {"name": "silent", "label": "Silent"}}
     heartbeat, live_json = running.url + "/live.json", "**/dashboards/pi-10/live.json*"
-    page.goto(running.url + "/dashboards/pi-10")
     page.route(live_json, lambda route: route.abort())
     page.route(heartbeat, lambda route: route.abort())
+    page.goto(running.url + "/dashboards/pi-10")
     until(page, "document.querySelector('[data-state] .state').textContent === 'Not known'")
     page.route(live_json, lambda route: route.fulfill(json=silent))
     until(page, "document.querySelector('[data-state] .state').textContent === 'Silent'")

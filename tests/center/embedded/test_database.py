@@ -356,6 +356,21 @@ def test_a_damaged_file_is_named_by_what_reads_it_and_the_rest_goes_on(tmp_path,
         assert answer.stderr == f"iot-center: {tmp_path / FILE}: database disk image is malformed\n"
 
 
+def test_a_damaged_text_is_one_of_the_file_too(tmp_path):
+    settings = embedded_settings(tmp_path)
+    with stores(settings) as (registry, telemetry):
+        registry.register("pi-1", A)
+        telemetry.write([environment("pi-1", time.time_ns(), Temperature=20.0)])
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE)) as file:
+        file.execute("UPDATE series SET tags = CAST(x'7bff7d' AS TEXT)")
+        file.commit()
+    app = create_app(settings)
+    with contextlib.closing(app.extensions[EXTENSION]):
+        answer = app.test_client().get("/devices/pi-1")
+    assert answer.status_code == 503
+    assert str(tmp_path / FILE) in text_of(answer)
+
+
 def test_sqlite_s_backup_of_a_store_in_use_has_all_that_was_acknowledged(tmp_path):
     """As docs/center.md says; a copy of the file alone has not."""
     place, copied = tmp_path / "data", tmp_path / "elsewhere"

@@ -47,6 +47,15 @@ def test_home_names_a_device_whose_points_were_refused_however_many_were_heard_o
         assert f"Problem attic {said}" in page
 
 
+def test_home_names_a_sensor_that_fails_before_counters_that_never_go_back(client, center):
+    for number in range(21):
+        center.registry.register(f"pi-{number:02}", administrator=True)
+        center.telemetry.write([Point("agent", {"device": f"pi-{number:02}"}, {"rejected": 1}, now_ns())])
+        measured(center, f"pi-{number:02}")
+    center.telemetry.write([Point("agent", {"device": "pi-20", "sensor": "attic"}, {"failing": 90}, now_ns())])
+    assert "Sensor attic fails" in text_of(client.get("/"))
+
+
 def test_the_list_shows_state_sensor_last_values_and_a_sparkline(client, center, pi_7):
     center.registry.register("balcony", administrator=True)
     answer = client.get("/devices")
