@@ -13,7 +13,7 @@ from center.pages import computed, live, presentation, series
 from center.pages.blueprint import pages
 from center.pages.forms import MAX_DEVICES, RANGES
 from center.pages.roster import suggestions
-from center.pages.states import judge, newest, patience_s, shown, stale_after_s
+from center.pages.states import fades_s, judge, newest, patience_s, shown, stale_after_s
 from center.profiles import profile_of, told_of
 from center.stores.telemetry import DAY_NS, HEALTH, LOOK_BACK_NS, is_number
 from center.tables import ordered
@@ -52,8 +52,8 @@ def dashboard(device_id: str) -> str:
     if registered is None and not values:
         abort(404)
     health = center.telemetry.last_values([device_id], measurement=HEALTH, since_ns=now - DAY_NS).get(device_id, ())
-    silent_after = patience_s(profile_of(center.registry, device_id), told_of(center.registry, device_id))
-    stale_after = stale_after_s(health, silent_after)
+    known = profile_of(center.registry, device_id), told_of(center.registry, device_id)
+    silent_after, stale_after = patience_s(*known), stale_after_s(health, fades_s(*known))
     seen, lasts = newest(values), shown(values, now, stale_after)
     drawable = [v for v in lasts if presentation.charted(v.field) and is_number(v.value)]
     chosen = request.args.get("range", "24h")

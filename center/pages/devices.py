@@ -19,6 +19,7 @@ from center.pages.settings_form import REPORTS, entries, sent
 from center.pages.states import (
     copies,
     counter_notices,
+    fades_s,
     judge,
     newest,
     patience_s,
@@ -63,7 +64,7 @@ def device(device_id: str, wrong: Mapping[str, str] | None = None) -> Any:
     told = profiles.told_of(center.registry, device_id)
     profile = profiles.profile_of(center.registry, device_id)
     silent_after = patience_s(profile, told)
-    stale_after = stale_after_s(health.get(device_id, ()), silent_after)
+    stale_after = stale_after_s(health.get(device_id, ()), fades_s(profile, told))
     lasts = shown(values, now, stale_after)
     said = {v.field: v.value for v in health.get(device_id, ()) if v.sensor == Sensor()}
     twice = {"version", "address", "sensors", "interval"} if told else ()

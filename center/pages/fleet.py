@@ -40,7 +40,7 @@ def devices() -> str:
     ids = [entry.id for entry in here]
     values = center.telemetry.last_values(ids, since_ns=now - LOOK_BACK_NS) if ids else {}
     health = center.telemetry.last_values(ids, measurement=HEALTH, since_ns=now - DAY_NS) if ids else {}
-    stale_after = {e.id: stale_after_s(health.get(e.id, ()), e.silent_after_s) for e in here}
+    stale_after = {e.id: stale_after_s(health.get(e.id, ()), e.fades_s) for e in here}
     return live_page(
         "devices.html",
         devices=here,

@@ -17,6 +17,7 @@ from center.pages.states import (
     Notice,
     copies,
     counter_notices,
+    fades_s,
     judge,
     patience_s,
     sensor_notices,
@@ -48,7 +49,7 @@ def home() -> str:
     talking = sorted((i for i in registered if seen.get(i, 0) > now - DAY_NS), key=lambda i: -seen[i])
     health = center.telemetry.last_values(talking[:ASKED], measurement=HEALTH, since_ns=now - DAY_NS)
     values = center.telemetry.last_values(recent, since_ns=now - WAITING_NS)
-    stale_after = {i: stale_after_s(health.get(i, ()), patience[i]) for i in recent}
+    stale_after = {i: stale_after_s(health.get(i, ()), fades_s(known.get(i), heard.get(i))) for i in recent}
     return live_page(
         "home.html",
         total=len(registered),

@@ -12,7 +12,7 @@ from flask import g
 
 from center.context import current_center
 from center.pages import live
-from center.pages.states import State, judge, patience_s
+from center.pages.states import State, fades_s, judge, patience_s
 from center.profiles import Profile, Told, profiles, told
 
 SUGGESTED = 20
@@ -22,7 +22,7 @@ LONGEST = 64  # characters of what is looked for
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A registered device as the list of all has it. `name`: "" where nobody gave it one; `seen`: Unix ns;
-    `silent_after_s`: how long it may be quiet.
+    `silent_after_s`: how long it may be quiet; `fades_s`: how old its values may be, where its agent does not tell.
     """
 
     id: str
@@ -33,6 +33,7 @@ class Entry:
     version: str
     kinds: tuple[str, ...]
     silent_after_s: float
+    fades_s: float
 
     @property
     def called(self) -> str:
@@ -109,9 +110,9 @@ def roster(now: int) -> list[Entry]:
     for device in center.registry.devices().devices:
         profile, said, last = known.get(device.id, nobody), heard.get(device.id, nothing), seen.get(device.id)
         kinds = tuple(sorted({sensor.kind for sensor in said.sensors if sensor.kind}))
-        silent_after = patience_s(profile, said)
-        state = judge(last, now, silent_after)
-        entries.append(Entry(device.id, profile.name, profile.group, state, last, said.version, kinds, silent_after))
+        patience = patience_s(profile, said), fades_s(profile, said)
+        state = judge(last, now, patience[0])
+        entries.append(Entry(device.id, profile.name, profile.group, state, last, said.version, kinds, *patience))
     return entries
 
 

@@ -81,16 +81,26 @@ def judge(last_ns: int | None, now: int, silent_after_s: float, *, registered: b
 
 def patience_s(profile: Profile | None = None, told: Told | None = None) -> float:
     """For how long a device may be quiet before it is called silent: as the settings say, or longer where it reports
-    that seldom, by the interval that it is asked for, and by those, and the heartbeats of deadbands, that it told. Of
-    several sensors the one that reports most often tells that the device is there.
+    that seldom. Of several sensors the one that reports most often tells that the device is there.
     """
-    defaults = current_center().settings.devices
-    asked = (profile.settings.interval if profile else None) or defaults.measurement_interval or 0.0
-    times = [
+    return max(current_center().settings.devices.silent_after, INTERVALS * min(_gaps_s(profile, told)))
+
+
+def fades_s(profile: Profile | None = None, told: Told | None = None) -> float:
+    """How old a value of it may be where its agent does not tell: by the sensor that reports least often."""
+    return max(current_center().settings.devices.silent_after, INTERVALS * max(_gaps_s(profile, told)))
+
+
+def _gaps_s(profile: Profile | None, told: Told | None) -> list[float]:
+    """How far the reports of each sensor may lie apart, by the interval that it is asked for, and by those, and the
+    heartbeats of deadbands, that it told.
+    """
+    default = current_center().settings.devices.measurement_interval
+    asked = (profile.settings.interval if profile else None) or default or 0.0
+    return [
         max(s.interval or 0.0, s.heartbeat or 0.0 if s.deadband else 0.0, 0.0 if "interval" in s.file else asked)
         for s in (told.sensors if told else ())
-    ]
-    return max(defaults.silent_after, INTERVALS * min(times, default=asked))
+    ] or [asked]
 
 
 def newest(values: Sequence[LastValue] | None) -> int | None:
@@ -117,15 +127,15 @@ def shown(lasts: Sequence[LastValue], now: int, stale_after_s: float = math.inf)
     ]
 
 
-def stale_after_s(health: Sequence[LastValue], silent_after_s: float) -> float:
-    """How old a value of a device may be: three of the intervals that its agent reports at. One of which that is not
-    known, or is not told any more since a deadband holds reports back, is stale when the device is called silent.
+def stale_after_s(health: Sequence[LastValue], otherwise_s: float) -> float:
+    """How old a value of a device may be: three of the intervals that its agent reports at, as long as it tells them:
+    not while a deadband holds reports back.
     """
     own = [v for v in health if v.sensor == Sensor()]
     interval = next((v.value for v in own if v.field == "interval" and v.time_ns == newest(own)), None)
     if is_number(interval) and interval > 0:
         return max(INTERVALS * interval, STALE_AT_LEAST_S)
-    return silent_after_s
+    return otherwise_s
 
 
 def sensor_notices(health: Mapping[str, Sequence[LastValue]]) -> list[Notice]:

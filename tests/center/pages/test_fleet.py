@@ -92,7 +92,7 @@ def test_a_filter_is_offered_where_it_leaves_something_out(client, fleet):
 
 
 def test_natural_order_and_a_filter_that_nobody_has():
-    board = [Entry(f"b{n}", f"Board {n}", "", State("live", "Live"), 1, "1.2", (), 300.0) for n in (10, 9, 100)]
+    board = [Entry(f"b{n}", f"Board {n}", "", State("live", "Live"), 1, "1.2", (), 300.0, 300.0) for n in (10, 9, 100)]
     assert [entry.id for entry in Wanted(sort="version").choose(board)] == ["b9", "b10", "b100"]
     assert Wanted.of({"search": " x " * 99}).search == ("x  " * 22)[:64].strip()
     assert sorted(["a10", "9", "a9", "", "٣"], key=natural) == ["", "9", "a9", "a10", "٣"]

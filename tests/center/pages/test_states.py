@@ -62,6 +62,16 @@ def test_an_interval_that_the_agent_no_longer_tells_fades_no_value(client, cente
     assert set(re.findall(r'data-stale-after="(\d+)', client.get(path).text)) == {"300"}
 
 
+@pytest.mark.parametrize("path", ["/", "/devices/pi-7", "/dashboards/pi-7", "/devices"])
+def test_where_no_interval_is_told_values_fade_by_the_sensor_that_reports_least_often(client, center, path):
+    center.registry.register("pi-7", administrator=True)
+    slow = {"interval": 10.0, "heartbeat": 600.0, "deadband": {"Temperature": 0.2}}
+    profiles.keep_told(center.registry, "pi-7", {"sensors": [{"interval": 10.0}, slow]})
+    center.telemetry.write([Point("agent", {"device": "pi-7"}, {"pending": 0}, now_ns())])
+    center.telemetry.write([environment("pi-7", now_ns() - 60 * SECOND, Temperature=20.0)])
+    assert set(re.findall(r'data-stale-after="(\d+)', client.get(path).text)) == {"1800"}
+
+
 def test_what_the_agent_says_of_its_sensors_is_an_alert_on_home_and_on_the_device(client, center):
     center.registry.register("pi-7", administrator=True)
     measured(center, "pi-7")
