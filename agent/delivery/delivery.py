@@ -266,5 +266,5 @@ class Delivery:
         if wanted is None:
             return None
         slower = min(max(0, self._dateless - MAX_PROBES), 30)
-        gap = min(PROBE_GAP_S * PROBE_GROWTH**slower, PROBE_SLOWLY_S)
+        gap = min(round(PROBE_GAP_S * PROBE_GROWTH**slower, 1), PROBE_SLOWLY_S)
         return max(wanted, gap - (now - self._asked_at) / SECOND if self._asked_at else 0.0)

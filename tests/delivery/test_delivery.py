@@ -854,7 +854,7 @@ def test_a_server_without_dates_is_not_asked_for_ever(rig, server):
     agent = rig()
     agent.clock.wanted = 0.0
     agent.run(seconds=600)
-    assert len(server.requests) < 16
+    assert len(server.requests) < 40
     agent.put()
     agent.run(seconds=6)
     assert len(server.points) == 1
