@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from agent.buffer.buffer import Buffer
+from agent.util.loops import Loop
 
 NOTICE_S = 2.0
 """How often it looks whether another process has changed the database."""
 
 
-class Committer:
+class Committer(Loop):
     """A util.loops.Loop."""
 
     def __init__(self, buffer: Buffer) -> None:

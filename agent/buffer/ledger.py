@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from agent.buffer.rows import Ranges
@@ -90,20 +91,21 @@ def dropped(reason: str, count: int, health: int = 0) -> Counters:
 
 
 def regained(counters: Counters, points: int, health: int) -> Counters:
-    """The change when points that were given up as damaged are there after all; what goes beyond was never counted."""
-    own = points - health
-    back = min(own, counters.points.dropped.get("damaged", 0))
-    back_health = min(health, counters.health.dropped.get("damaged", 0))
-    change = dropped("damaged", -back - back_health, -back_health)
-    return change + measured(points - back - back_health, health - back_health)
+    """The change when points that were given up as damaged are there after all."""
+    damaged = [tally.dropped.get("damaged", 0) for tally in (counters.points, counters.health)]
+    return _again(points, health, damaged, partial(dropped, "damaged"))
 
 
 def replayed(counters: Counters, points: int, health: int) -> Counters:
-    """The change when points that were refused wait again; those beyond what is counted so were never counted."""
-    back = min(points - health, counters.points.rejected)
-    back_health = min(health, counters.health.rejected)
-    change = -rejected(back + back_health, back_health)
-    return change + measured(points - back - back_health, health - back_health)
+    """The change when points that were refused wait again."""
+    return _again(points, health, [counters.points.rejected, counters.health.rejected], rejected)
+
+
+def _again(points: int, health: int, gone: Sequence[int], as_gone: Callable[[int, int], Counters]) -> Counters:
+    """The change when points wait again, of which so many at most are counted as gone; those beyond never were."""
+    back, back_health = min(points - health, gone[0]), min(health, gone[1])
+    total = back + back_health
+    return as_gone(-total, -back_health) + measured(points - total, health - back_health)
 
 
 def balance(counters: Counters, pending: int, health: int) -> Counters:

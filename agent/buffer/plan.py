@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from agent.buffer.batch import DeadLetter
 from agent.buffer.index import Entry
 from agent.buffer.ledger import Counters, dropped
-from agent.buffer.rows import Header, Kind, Ranges, Row, count_health, dated, pack, withdrawn
+from agent.buffer.line_times import dated, withdrawn
+from agent.buffer.rows import Header, Kind, Ranges, Row, count_health, pack
 from agent.buffer.tail import Group
 from agent.clock.timeline import Stretch
 

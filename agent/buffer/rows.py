@@ -15,9 +15,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from agent.clock.timeline import Stretch
-from agent.points.schema import series_of
-
 MAX_LINES = 5000
 """Lines in a row, at most, when rows are merged or imported."""
 LAST_KEY = 2**53
@@ -36,7 +33,6 @@ _CRC = struct.Struct("<I")
 _BOOT = 16
 Ranges = tuple[tuple[int, int], ...]
 """Keys, as first and last of each run of them, ascending."""
-_ESTIMATED = b",clock=estimated"
 _STAMP = re.compile(rb" (-?\d{1,19})(?=\n)")
 
 
@@ -227,42 +223,6 @@ def recovered(value: bytes) -> list[bytes]:
         if line.startswith(b"{") or not stamp.isdigit() or int(stamp) < EARLIEST_NS:
             raise DamagedRow("without its header nobody knows what this was")
     return lines
-
-
-def dated(lines: Iterable[bytes], offset_ns: int, *, estimated: bool = False) -> list[bytes]:
-    """Undated lines with Unix time instead of the boot clock's; guessed ones carry the tag clock=estimated."""
-    result = []
-    for line in lines:
-        head, _, stamp = line.rpartition(b" ")
-        if estimated:
-            series = series_of(head)
-            head = series + _ESTIMATED + head[len(series) :]
-        result.append(b"%s %d" % (head, int(stamp) + offset_ns))
-    return result
-
-
-def withdrawn(lines: Iterable[bytes], stretches: Sequence[Stretch]) -> tuple[list[bytes], list[bytes]]:
-    """The lines that none of these stretches holds, and the others with the boot clock again instead of Unix time, and
-    no longer guessed.
-    """
-    stay, back = [], []
-    for line in lines:
-        head, _, text = line.rpartition(b" ")
-        stamp = int(text)
-        stretch = next((s for s in stretches if s.holds(stamp)), None)
-        if stretch is None:
-            stay.append(line)
-        else:
-            series = series_of(head)
-            head = series.removesuffix(_ESTIMATED) + head[len(series) :]
-            back.append(b"%s %d" % (head, stamp - stretch.offset_ns))
-    return stay, back
-
-
-def span_of(lines: Sequence[bytes]) -> tuple[int, int]:
-    """From when to when lines in their order are, by the stamps of the first and the last."""
-    first, last = (int(lines[at].rpartition(b" ")[2]) for at in (0, -1))
-    return min(first, last), max(first, last)
 
 
 def is_health(line: bytes) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from agent.buffer.rows import Kind, count_health, dated, is_health, withdrawn
+from agent.buffer.line_times import dated, withdrawn
+from agent.buffer.rows import Kind, count_health, is_health
 from agent.clock.timeline import Stretch
 from agent.points.schema import Line
 

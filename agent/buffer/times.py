@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from agent.buffer.rows import Kind, span_of
+from agent.buffer.line_times import span_of
+from agent.buffer.rows import Kind
 from agent.buffer.views import QueueViews
 from agent.buffer.withdrawn import Spans
 from agent.clock.clock import Clock

@@ -10,9 +10,10 @@ from agent.buffer import compaction, retention
 from agent.buffer.batch import Batch, BufferStatus, DeadLetter, UndatedBoot
 from agent.buffer.index import Entry, RowIndex
 from agent.buffer.ledger import Counters, Ledger, Saved
+from agent.buffer.line_times import span_of
 from agent.buffer.pins import Gone, Pins
 from agent.buffer.plan import Dating, Work
-from agent.buffer.rows import Kind, span_of
+from agent.buffer.rows import Kind
 from agent.buffer.tail import Tail
 from agent.buffer.withdrawn import Withdrawn, undated
 from agent.clock.clock import Clock

@@ -25,6 +25,8 @@ from agent.delivery.portions import Portions
 from agent.delivery.settling import Settling
 from agent.delivery.writer import Writer
 from agent.registration.target import Target, origin
+from agent.util.backoff import growing
+from agent.util.loops import Loop
 from drivers.base import boot_ns
 
 log = logging.getLogger(__name__)
@@ -67,7 +69,7 @@ class DeliveryStatus:
     delivered: int
 
 
-class Delivery:
+class Delivery(Loop):
     """A util.loops.Loop. hurry() and snapshot() may be called from any thread.
 
     `target` gives where to deliver now (another URL or token: the backlog goes there), `on_unauthorised` is told that
@@ -265,6 +267,5 @@ class Delivery:
         wanted = self._clock.probe_in()
         if wanted is None:
             return None
-        slower = min(max(0, self._dateless - MAX_PROBES), 30)
-        gap = min(round(PROBE_GAP_S * PROBE_GROWTH**slower, 1), PROBE_SLOWLY_S)
+        gap = round(growing(self._dateless - MAX_PROBES, PROBE_GAP_S, PROBE_SLOWLY_S, PROBE_GROWTH), 1)
         return max(wanted, gap - (now - self._asked_at) / SECOND if self._asked_at else 0.0)

@@ -15,7 +15,7 @@ from agent.registration.credentials import Credentials
 from agent.registration.device_id import state_folder_warning
 from agent.registration.remote_config import RemoteConfiguration, accept
 from agent.registration.target import Target, client_cert, has_private_authority, plain_http_warning
-from agent.util.backoff import BASE_S, CAP_S, full_jitter
+from agent.util.backoff import BASE_S, CAP_S, full_jitter, growing
 from agent.util.proxy import is_loopback
 
 LASTED_S = 600.0
@@ -57,7 +57,7 @@ def renewal_wait_s(now: float, got_at: float | None, renewed_at: float | None, s
     wait = full_jitter(2, 1.0, 5.0, rng) if soon else 0.0
     if renewed_at is None:
         return wait
-    pause = min(RENEWAL_S[0] * 2.0 ** min(max(0, short - 1), 10), RENEWAL_S[1])
+    pause = growing(short - 1, *RENEWAL_S)
     return max(wait, renewed_at + pause * rng.uniform(1, 1.2) - now)
 
 

@@ -21,6 +21,7 @@ from agent.sensing.plausibility import CONFIRMED, Stuck
 from agent.sensing.schedule import Schedule
 from agent.sensing.sensor_status import Refusal, SensorStatus
 from agent.sensing.treatment import Treatment
+from agent.util.loops import Loop
 from drivers.base import Driver, Reading, boot_ns, checked, what_failed
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ LONGEST_WAIT_S = 1.0  # between two signs of life, and until a new interval is n
 _PROBLEMS_LOGGED = 10  # different ones, in one outage
 
 
-class Sampler:
+class Sampler(Loop):
     """Reads one driver, in one thread (a util.loops.Loop). `emit` gets what is to be reported; it must not block.
 
     snapshot() and configure() may be called from any thread.

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from agent.util.backoff import growing
+
 log = logging.getLogger(__name__)
 
 MOST_S = 30.0
@@ -18,11 +20,11 @@ _SOON_S = 0.05
 
 
 class Loop(Protocol):
-    """A part that works in steps. `wakeup` ends the wait for the next one. If it has a `problem` (a sentence; None:
-    nothing), that is told after each step.
-    """
+    """A part that works in steps. `wakeup` ends the wait for the next one."""
 
     wakeup: threading.Event
+    problem: str | None = None
+    """What a person should know of it, in a sentence; None: nothing."""
 
     def step(self) -> float:
         """Do what is due. Returns the seconds until the next step."""
@@ -96,8 +98,8 @@ class Steps:
             if self._failures == 1:
                 log.exception("%s failed in a way that was not foreseen: trying again", self.name)
             self.problem = f"{self.name} fails in a way that was not foreseen ({type(error).__name__}): see the log"
-            return min(2.0 ** min(self._failures - 1, 10), MOST_S)
-        self._failures, self.problem = 0, getattr(self._loop, "problem", None)
+            return growing(self._failures - 1, 1.0, MOST_S)
+        self._failures, self.problem = 0, self._loop.problem
         return pause
 
     def finish(self) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from agent.config.units import rough_duration
+from agent.util.backoff import growing
+from agent.util.loops import Loop
 from center.alerts import kept, sending
 from center.alerts.kept import GIVEN_UP, SENT, WAITING, Key, Message, Receiver
 from center.alerts.rules import Event, Rule, State, said, step
@@ -34,7 +36,7 @@ KEPT_UP_NS = 86_400 * 1_000_000_000  # how long a message is tried
 Begun = tuple[Key, float, int]  # what of, the value, and since when (Unix ns)
 
 
-class Watch:
+class Watch(Loop):
     """An agent.util.loops.Loop. One thread looks and writes; each receiver that has something to be told gets another
     for as long as that takes, so that none waits for another.
     """
@@ -235,7 +237,7 @@ class Watch:
             receiver_id, numbers, why = self._done[0]
             fails = self._fails.pop(receiver_id, (0, 0.0))[0] + 1
             if why:
-                self._fails[receiver_id] = fails, time.monotonic() + min(RETRY_S * 2.0 ** min(fails, 9), RETRY_MOST_S)
+                self._fails[receiver_id] = fails, time.monotonic() + growing(fails, RETRY_S, RETRY_MOST_S)
             for number in numbers:
                 if told := self._told.get(number):
                     late = now_ns() - told.at_ns > KEPT_UP_NS and not why.startswith(GIVEN_UP)

@@ -432,7 +432,7 @@ def test_what_the_server_may_have_is_not_told_as_waiting_for_another_time(tmp_pa
     batch = buffer.take_live(100) or buffer.take_backlog(100)
     if when == "sent":
         buffer.keep(batch, sent=True)
-    found = buffer.withdraw(BOOT, [Stretch(UNIX_NS, UNIX_NS + clock.now_ns, UNIX_NS)])
+    found = all_wrong(buffer, clock)
     assert found == Wrong()
     if when != "sent":
         buffer.keep(batch)
@@ -441,6 +441,24 @@ def test_what_the_server_may_have_is_not_told_as_waiting_for_another_time(tmp_pa
     else:
         assert buffer.take_backlog(100).lines() == batch.lines()
     buffer.close()
+
+
+def all_wrong(buffer, clock):
+    """Whatever was dated so far was dated wrongly."""
+    return buffer.withdraw(BOOT, [Stretch(UNIX_NS, UNIX_NS + clock.now_ns, UNIX_NS)])
+
+
+def damaged_meanwhile(folder, column):
+    """Three points in a row that waits for another time, of which this column is overwritten; the time is known now."""
+    clock = HandClock()
+    buffer = open_at(folder, clock)
+    measure(buffer, clock, 3)
+    assert buffer.commit_all()
+    all_wrong(buffer, clock)
+    with contextlib.closing(sqlite3.connect(folder / DATABASE, isolation_level=None)) as beside:
+        beside.execute(f"UPDATE Cache SET {column} = x'00' WHERE key = 1")
+    buffer.date_boot(BOOT, UNIX_NS + 1000, estimated=False)
+    return buffer, clock
 
 
 def wrongly_dated(folder):
@@ -484,7 +502,7 @@ def test_a_row_whose_points_all_had_a_wrong_time_goes_when_they_are_given_up(tmp
     buffer = open_at(tmp_path, clock)
     measure(buffer, clock, 3)
     assert buffer.commit_all()
-    buffer.withdraw(BOOT, [Stretch(UNIX_NS, UNIX_NS + clock.now_ns, UNIX_NS)])
+    all_wrong(buffer, clock)
     assert buffer.commit_all()
     buffer.close()
     buffer = open_at(tmp_path, HandClock(boot_id=OTHER_BOOT))
@@ -499,14 +517,7 @@ def test_a_row_whose_points_all_had_a_wrong_time_goes_when_they_are_given_up(tmp
 
 
 def test_a_damaged_row_of_a_wrong_time_keeps_the_committer_from_nothing_else(tmp_path):
-    clock = HandClock()
-    buffer = open_at(tmp_path, clock)
-    measure(buffer, clock, 3)
-    assert buffer.commit_all()
-    buffer.withdraw(BOOT, [Stretch(UNIX_NS, UNIX_NS + clock.now_ns, UNIX_NS)])
-    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE, isolation_level=None)) as beside:
-        beside.execute("UPDATE Cache SET value = x'00' WHERE key = 1")
-    buffer.date_boot(BOOT, UNIX_NS + 1000, estimated=False)
+    buffer, clock = damaged_meanwhile(tmp_path, "value")
     for _ in range(3):
         assert buffer.commit_all()
     clock.pass_s(2)
@@ -517,14 +528,7 @@ def test_a_damaged_row_of_a_wrong_time_keeps_the_committer_from_nothing_else(tmp
 
 
 def test_what_is_read_of_a_damaged_row_of_a_wrong_time_is_never_given_out_with_it(tmp_path):
-    clock = HandClock()
-    buffer = open_at(tmp_path, clock)
-    measure(buffer, clock, 3)
-    assert buffer.commit_all()
-    buffer.withdraw(BOOT, [Stretch(UNIX_NS, UNIX_NS + clock.now_ns, UNIX_NS)])
-    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE, isolation_level=None)) as beside:
-        beside.execute("UPDATE Cache SET tag = x'00' WHERE key = 1")
-    buffer.date_boot(BOOT, UNIX_NS + 1000, estimated=False)
+    buffer, _ = damaged_meanwhile(tmp_path, "tag")
     stamps = []
     for _ in range(4):
         stamps += [int(line.rpartition(b" ")[2]) % 10**6 for line in drain(buffer)]
@@ -553,7 +557,7 @@ def test_a_boot_that_waits_for_another_time_is_seen_beside_the_agent_as_by_it(tm
     clock.offset_ns = UNIX_NS
     measure(buffer, clock, 3)
     assert buffer.commit_all()
-    buffer.withdraw(BOOT, [Stretch(UNIX_NS, UNIX_NS + clock.now_ns, UNIX_NS)])
+    all_wrong(buffer, clock)
     assert buffer.commit_all()
     found = UndatedBoot(BOOT, 5, 1000 * SECOND, 1004 * SECOND, 1)
     assert buffer.undated() == [found]
@@ -571,7 +575,7 @@ def test_a_row_whose_stamps_stay_makes_no_boot_wait(tmp_path):
     buffer.keep(buffer.take_backlog(10), sent=True)
     measure(buffer, clock, 2)
     assert buffer.commit_all()
-    buffer.withdraw(BOOT, [Stretch(UNIX_NS, UNIX_NS + clock.now_ns, UNIX_NS)])
+    all_wrong(buffer, clock)
     assert buffer.commit_all()
     assert [(boot.boot_id, boot.count) for boot in look(tmp_path).boots] == [(BOOT, 2)]
     buffer.close()
@@ -583,7 +587,7 @@ def test_a_boot_that_waits_for_another_time_is_among_those_without_one(tmp_path)
     measure(buffer, clock, 3)
     assert buffer.commit_all()
     assert buffer.undated() == []
-    buffer.withdraw(BOOT, [Stretch(UNIX_NS, UNIX_NS + clock.now_ns, UNIX_NS)])
+    all_wrong(buffer, clock)
     (boot,) = buffer.undated()
     assert (boot.boot_id, boot.count, boot.last_ns) == (BOOT, 3, 1002 * SECOND)
     buffer.date_boot(BOOT, UNIX_NS + 1000, estimated=True)

@@ -5,10 +5,10 @@ import threading
 import pytest
 
 from agent.util import loops
-from agent.util.loops import LoopThread, Steps
+from agent.util.loops import Loop, LoopThread, Steps
 
 
-class Part:
+class Part(Loop):
     """Steps as its script says: a pause, or an error to raise."""
 
     def __init__(self, *script):
