@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from agent.fleet import center
 from agent.fleet.simulate import SharedLoops, held, passed, peak_to_mean, percentile
+from agent.util.loops import Loop
 from agent.util.secret import Secret
 from center.app import serve
 from center.context import EXTENSION
@@ -71,7 +72,7 @@ def test_events_happen_at_their_seconds_in_order_until_the_end_or_until_somebody
     assert seen == [1, 2, 3]
 
 
-class Part:
+class Part(Loop):
     """A loop that makes one mistake, and counts its steps."""
 
     def __init__(self):
