@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,10 +106,15 @@ class InfluxRegistry(EnrollmentKeys, Documents):
                 {"key": key, "secretHash": kept or NONE, "createdAt": iso(created)},
             )
             after = settle(self._claims(device_id))
-        except StoreError:
-            self.delete(key)
-            raise
-        self._clear(after, before, key)
+            self._clear(after, before, key)
+        except StoreError as error:
+            with contextlib.suppress(StoreError):
+                self.delete(key)
+            if before is None:
+                raise
+            failed = StoreError(f"{device_id} may have no token that works until it gets a new one: try again. {error}")
+            failed.known = error.known
+            raise failed from error
         if after is None or after.key != key:
             same = after is None or after.owner_hash == kept
             raise ConflictError(

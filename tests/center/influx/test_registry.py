@@ -95,10 +95,14 @@ def away(*_):
     raise StoreError("InfluxDB restarts")
 
 
+def ends(*_):
+    raise SystemExit
+
+
 @pytest.mark.parametrize("then", ["registered anew", "removed"])
 @pytest.mark.parametrize("minutes", [1, 60])
-@pytest.mark.parametrize("fails", ["_claims", "_clear"])
-def test_a_renewal_that_was_cut_short_leaves_no_authorization_behind(bucket, fails, minutes, then):
+@pytest.mark.parametrize(("fails", "how"), [("_claims", away), ("_clear", away), ("_claims", ends)])
+def test_a_renewal_that_was_cut_short_leaves_no_authorization_behind(bucket, fails, how, minutes, then):
     """Its claim is written and cannot be read back, or its process ends there."""
     registry = Registry(bucket)
     registry.register("pi-1", A)
@@ -106,8 +110,8 @@ def test_a_renewal_that_was_cut_short_leaves_no_authorization_behind(bucket, fai
         bucket.now_ns += 60 * MINUTE
         cut_short = Registry(bucket)
         cut_short.issued_keys, cut_short.deleted = registry.issued_keys, registry.deleted
-        cut_short._write = lambda *given, to=cut_short: (Registry._write(to, *given), setattr(to, fails, away))
-        with pytest.raises(StoreError):
+        cut_short._write = lambda *given, to=cut_short: (Registry._write(to, *given), setattr(to, fails, how))
+        with pytest.raises((StoreError, SystemExit)):
             cut_short.register("pi-1", A)
         registry.issued_keys += 1
     bucket.now_ns += minutes * MINUTE
@@ -116,6 +120,27 @@ def test_a_renewal_that_was_cut_short_leaves_no_authorization_behind(bucket, fai
     else:
         assert not registry.register("pi-1", A).new
     assert set(registry.deleted) == {1, 2, 3}
+
+
+@pytest.mark.parametrize("registered", [True, False])
+def test_a_registration_that_cannot_be_written_says_whether_it_ended_a_token(registry, monkeypatch, registered):
+    """Also where the new authorization cannot be taken back; a fault that is known stays that."""
+    if registered:
+        registry.register("pi-1", A)
+
+    def refused(*_):
+        registry.fails.append(StoreError("InfluxDB is away"))
+        error = StoreError("InfluxDB restarts")
+        error.known = True
+        raise error
+
+    monkeypatch.setattr(registry, "_write", refused)
+    with pytest.raises(StoreError) as failed:
+        registry.register("pi-1", A)
+    ended = "pi-1 may have no token that works until it gets a new one: try again. "
+    assert str(failed.value) == f"{ended if registered else ''}InfluxDB restarts"
+    assert failed.value.known
+    assert registry.fails == []
 
 
 def test_a_removal_that_failed_is_done_by_the_next(registry, bucket):
