@@ -13,7 +13,7 @@ from center.pages import computed, live, presentation, series
 from center.pages.blueprint import pages
 from center.pages.forms import MAX_DEVICES, RANGES
 from center.pages.roster import suggestions
-from center.pages.states import fades_s, judge, newest, patience_s, shown, stale_after_s
+from center.pages.states import judge, newest, patience, shown
 from center.profiles import profile_of, told_of
 from center.stores.telemetry import DAY_NS, HEALTH, LOOK_BACK_NS, is_number
 from center.tables import ordered
@@ -52,9 +52,9 @@ def dashboard(device_id: str) -> str:
     if registered is None and not values:
         abort(404)
     health = center.telemetry.last_values([device_id], measurement=HEALTH, since_ns=now - DAY_NS).get(device_id, ())
-    known = profile_of(center.registry, device_id), told_of(center.registry, device_id)
-    silent_after, stale_after = patience_s(*known), stale_after_s(health, fades_s(*known))
-    seen, lasts = newest(values), shown(values, now, stale_after)
+    live.opened(device_id)
+    patient = patience(profile_of(center.registry, device_id), told_of(center.registry, device_id), health)
+    seen, lasts = newest(values), shown(values, now, patient.stale_after_s)
     drawable = [v for v in lasts if presentation.charted(v.field) and is_number(v.value)]
     chosen = request.args.get("range", "24h")
     fields = ordered(v.field for v in drawable)
@@ -62,11 +62,10 @@ def dashboard(device_id: str) -> str:
     return render_template(
         "dashboard.html",
         device_id=device_id,
-        state=judge(seen, now, silent_after, registered=registered is not None),
-        silent_after=silent_after,
+        state=judge(seen, now, patient.silent_after_s, registered=registered is not None),
         seen=seen,
         values=drawable,
-        stale_after=stale_after,
+        stale_after=patient.stale_after_s,
         fields=fields,
         computed=more,
         first=_first(device_id, [*fields, *more]),
@@ -95,12 +94,11 @@ def series_json(device_id: str) -> Any:
 
 @pages.get("/dashboards/<device_id>/live.json")
 def live_json(device_id: str) -> Any:
-    """The last values if they are recent, when they were measured (Unix ms), and the device's state: by `silent_after`
-    (s), which its page has read.
+    """The last values if they are recent, when they were measured (Unix ms), how old they may be (s), and the device's
+    state.
     """
-    last, seen, registered = live.look(device_id)
-    silent_after = request.args.get("silent_after", type=float) or patience_s()
-    state = judge(seen, now_ns(), silent_after, registered=registered)
+    now, looked = now_ns(), live.look(device_id)
+    state = judge(looked.seen, now, looked.patience.silent_after_s, registered=looked.registered)
     return {
         "last": [
             {
@@ -111,9 +109,10 @@ def live_json(device_id: str) -> Any:
                 "text": presentation.number(v.value, v.field),
                 "time": v.time_ns // MS_NS,
             }
-            for v in shown(last, now_ns())
+            for v in shown(looked.values, now)
         ],
-        "seen": seen // MS_NS if seen is not None else None,
+        "stale_after": looked.patience.stale_after_s,
+        "seen": looked.seen // MS_NS if looked.seen is not None else None,
         "state": {"name": state.name, "label": state.label},
     }
 

@@ -13,20 +13,18 @@ from center import profiles
 from center.context import current_center
 from center.documents import FieldsError
 from center.errors import ConflictError
-from center.pages import presentation
+from center.pages import live, presentation
 from center.pages.blueprint import administrators_only, pages, problem, shown_once
 from center.pages.settings_form import REPORTS, entries, sent
 from center.pages.states import (
     copies,
     counter_notices,
-    fades_s,
     judge,
     newest,
-    patience_s,
+    patience,
     sensor_notices,
     shown,
     spark,
-    stale_after_s,
 )
 from center.stores.telemetry import (
     DAY_NS,
@@ -63,9 +61,9 @@ def device(device_id: str, wrong: Mapping[str, str] | None = None) -> Any:
     summary = center.telemetry.summary(device_id, start_ns=start, stop_ns=now) if values else ()
     told = profiles.told_of(center.registry, device_id)
     profile = profiles.profile_of(center.registry, device_id)
-    silent_after = patience_s(profile, told)
-    stale_after = stale_after_s(health.get(device_id, ()), fades_s(profile, told))
-    lasts = shown(values, now, stale_after)
+    live.opened(device_id)
+    patient = patience(profile, told, health.get(device_id, ()))
+    lasts = shown(values, now, patient.stale_after_s)
     said = {v.field: v.value for v in health.get(device_id, ()) if v.sensor == Sensor()}
     twice = {"version", "address", "sensors", "interval"} if told else ()
     fields = ordered([*(v.field for v in values), *(row.field for row in summary)])
@@ -75,8 +73,7 @@ def device(device_id: str, wrong: Mapping[str, str] | None = None) -> Any:
         "device.html",
         device_id=device_id,
         device=registered,
-        state=judge(seen, now, silent_after, registered=registered is not None),
-        silent_after=silent_after,
+        state=judge(seen, now, patient.silent_after_s, registered=registered is not None),
         seen=seen,
         place={v.field: v.value for v in reversed(lasts) if v.field in {"Lat", "Lon"}},
         fields=fields,
@@ -85,7 +82,7 @@ def device(device_id: str, wrong: Mapping[str, str] | None = None) -> Any:
         sparks=sparks,
         summary=sorted(summary, key=lambda row: (fields.index(row.field), row.sensor)),
         named=labels(summary) if several(summary) else {},
-        stale_after=stale_after,
+        stale_after=patient.stale_after_s,
         health=presentation.health({name: value for name, value in said.items() if name not in twice}),
         told=told,
         profile=profile,

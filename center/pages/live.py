@@ -1,5 +1,5 @@
-"""The newest values of the devices that open pages look at, read for all of them at once, at most every two seconds;
-and what is known of every device.
+"""The newest values of the devices that open pages look at, read for all of them at once, at most every two seconds,
+and by what they are judged, every half minute; and what is known of every device.
 """
 
 from __future__ import annotations
@@ -8,13 +8,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
 from flask import Flask, current_app
 
 from center.context import Center, current_center
 from center.errors import StoreError
-from center.stores.telemetry import DAY_NS, HOUR_NS, LOOK_BACK_NS, SECOND_NS, LastValue, Telemetry
+from center.pages.states import Patience, patience
+from center.profiles import profiles, told
+from center.stores.telemetry import DAY_NS, HEALTH, HOUR_NS, LOOK_BACK_NS, SECOND_NS, LastValue, Telemetry
 from center.times import now_ns
 
 log = logging.getLogger(__name__)
@@ -23,7 +26,7 @@ FIELDS = ("pending", "oldest_age", "rejected", "dropped", "unaccounted", "clock_
 EVERY_S = 2.0
 NOBODY = " "  # no device's id: a look at it asks the store whether it is there
 FORGET_S = 20.0  # a page asks every two seconds, or every fifteen whether all is well
-REGISTERED_EVERY_S = 30.0
+KNOWN_EVERY_S = 30.0  # who is registered, and how patient one is with each
 # Of what is known of every device:
 QUICK_S = 0.1  # a store that tells it within that is asked each time
 AGAIN = 10  # of another one it is remembered for so many times as long as it takes
@@ -31,6 +34,16 @@ OLD_S = 60.0  # and never for longer
 WHOLE_EVERY_S = 600.0  # what comes late, with stamps of long ago, is seen after that time
 
 V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The recent `values` of a device, and when (Unix ns) it was last `seen`, however long ago that is."""
+
+    values: Sequence[LastValue]
+    seen: int | None
+    registered: bool
+    patience: Patience
 
 
 class Live:
@@ -42,17 +55,24 @@ class Live:
         self._values: dict[str, Sequence[LastValue]] = {}
         self._seen: dict[str, int | None] = {}  # the newest time of each, also if that is long ago
         self._registered: frozenset[str] = frozenset()
-        self._read_at = self._registered_at = float("-inf")
+        self._patience: dict[str, Patience] = {}
+        self._read_at = self._known_at = float("-inf")
         self._fault: StoreError | None = None
 
-    def look(self, center: Center, device_id: str) -> tuple[Sequence[LastValue], int | None, bool]:
-        """The recent values of a device, when it was last heard of, and whether it is registered. Raises StoreError."""
+    def opened(self, device_id: str) -> None:
+        """A page of it is made now: what is told from now on is no older than what that says."""
+        with self._lock:
+            self._looked_at.pop(device_id, None)
+            self._patience.pop(device_id, None)
+
+    def look(self, center: Center, device_id: str) -> Look:
+        """Raises StoreError."""
         with self._lock:
             now = time.monotonic()
             due = now - self._read_at >= EVERY_S
             new = device_id not in self._looked_at
-            if new and device_id not in self._registered and now - self._registered_at >= EVERY_S:
-                self._registered_at = float("-inf")  # it may have been added just now
+            if new and device_id not in self._registered and now - self._known_at >= EVERY_S:
+                self._known_at = float("-inf")  # it may have been added just now
             self._looked_at = {d: at for d, at in self._looked_at.items() if now - at < FORGET_S} | {device_id: now}
             if due:
                 self._values, self._read_at = {}, now
@@ -61,7 +81,8 @@ class Live:
                 self._read(center, [device_id], now)
             if self._fault is not None:
                 raise self._fault
-            return self._values.get(device_id, ()), self._seen.get(device_id), device_id in self._registered
+            values, seen = self._values.get(device_id, ()), self._seen.get(device_id)
+            return Look(values, seen, device_id in self._registered, self._patience[device_id])
 
     def _read(self, center: Center, device_ids: list[str], now: float) -> None:
         recent = now_ns() - max(round(center.settings.devices.silent_after), 60) * SECOND_NS
@@ -73,12 +94,24 @@ class Live:
             self._seen = {d: at for d, at in self._seen.items() if d in self._looked_at}
             self._seen |= {d: newest.get(d, self._seen.get(d)) for d in device_ids}
             self._values |= found
-            if now - self._registered_at >= REGISTERED_EVERY_S:
+            again = now - self._known_at >= KNOWN_EVERY_S
+            if again:
                 self._registered = frozenset(device.id for device in center.registry.devices().devices)
-                self._registered_at = now
+            self._patience = {d: kept for d, kept in self._patience.items() if d in self._looked_at}
+            self._patience |= patiences(center, [d for d in self._looked_at if again or d not in self._patience])
+            self._known_at = now if again else self._known_at
             self._fault = None
         except StoreError as error:
             self._fault = error
+
+
+def patiences(center: Center, device_ids: Sequence[str]) -> dict[str, Patience]:
+    """How patient one is with each of these devices. Raises StoreError."""
+    if not device_ids:
+        return {}
+    known, heard = profiles(center.registry), told(center.registry)
+    health = center.telemetry.last_values(device_ids, measurement=HEALTH, since_ns=now_ns() - DAY_NS)
+    return {d: patience(known.get(d), heard.get(d), health.get(d, ())) for d in device_ids}
 
 
 class Remembered(Generic[V]):
@@ -130,7 +163,12 @@ def healths() -> Mapping[str, Mapping[str, float]]:
     return cast("Remembered[Mapping[str, float]]", current_app.extensions[HEALTHS]).look(current_center())
 
 
-def look(device_id: str) -> tuple[Sequence[LastValue], int | None, bool]:
+def opened(device_id: str) -> None:
+    """As Live.opened, of this application."""
+    cast("Live", current_app.extensions[EXTENSION]).opened(device_id)
+
+
+def look(device_id: str) -> Look:
     """As Live.look, of this application."""
     return cast("Live", current_app.extensions[EXTENSION]).look(current_center(), device_id)
 

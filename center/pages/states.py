@@ -70,6 +70,14 @@ class Shown:
         return self.sensor.in_full
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """For how long a device may be quiet before it is called silent, and how old its values may be; in seconds."""
+
+    silent_after_s: float
+    stale_after_s: float
+
+
 def judge(last_ns: int | None, now: int, silent_after_s: float, *, registered: bool = True) -> State:
     """Live within `silent_after_s` of the last point, then silent; waiting before the first, and after 30 days."""
     if last_ns is None or now - last_ns > WAITING_NS:
@@ -77,6 +85,10 @@ def judge(last_ns: int | None, now: int, silent_after_s: float, *, registered: b
     if now - last_ns > silent_after_s * SECOND_NS:
         return State("silent", "Silent")
     return State("live", "Live") if registered else State("unregistered", "Not registered")
+
+
+def patience(profile: Profile | None, told: Told | None, health: Sequence[LastValue]) -> Patience:
+    return Patience(patience_s(profile, told), stale_after_s(health, fades_s(profile, told)))
 
 
 def patience_s(profile: Profile | None = None, told: Told | None = None) -> float:

@@ -20,6 +20,7 @@
   };
 
   const show = (root, data) => {
+    if (data.stale_after) root.dataset.staleAfter = data.stale_after; // it changes with the interval
     for (const last of data.last) {
       for (const element of root.querySelectorAll(`[data-last="${CSS.escape(last.field)}"][data-sensor="${CSS.escape(last.key)}"]`)) {
         element.dataset.timeNs = last.time * 1e6;
@@ -49,7 +50,6 @@
   addEventListener("DOMContentLoaded", () => {
     for (const gauge of document.querySelectorAll(".gauge")) iot.dial(gauge);
     for (const root of document.querySelectorAll("[data-live-values]")) {
-      const every = Math.min(Math.max(Number(root.dataset.staleAfter) / 6, 2), 5) * 1000; // half the interval that it reports at
       let etag;
       const tick = async () => {
         if (!document.hidden) {
@@ -61,7 +61,7 @@
             }
           } catch { /* away for a moment */ }
         }
-        setTimeout(tick, every);
+        setTimeout(tick, Math.min(Math.max(Number(root.dataset.staleAfter) / 6, 2), 5) * 1000); // half the interval that it reports at
       };
       tick();
     }

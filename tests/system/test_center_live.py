@@ -115,7 +115,7 @@ def test_a_value_fades_with_its_age_and_comes_back_with_the_next_one(page, runni
 def test_a_device_that_fell_silent_while_the_center_was_away_is_silent_once_it_is_back(page, running, center):
     center.registry.register("pi-10", administrator=True)
     center.telemetry.write([environment("pi-10", now_ns(), Temperature=20.0)])
-    silent = {"last": [], "seen": None, "state": {"name": "silent", "label": "Silent"}}
+    silent = {"last": [], "seen": None, "state": {"name": "silent", "label": "Silent"}, "stale_after": 900}
     heartbeat, live_json = running.url + "/live.json", "**/dashboards/pi-10/live.json*"
     page.route(live_json, lambda route: route.abort())
     page.route(heartbeat, lambda route: route.abort())
@@ -123,6 +123,7 @@ def test_a_device_that_fell_silent_while_the_center_was_away_is_silent_once_it_i
     until(page, "document.querySelector('[data-state] .state').textContent === 'Not known'")
     page.route(live_json, lambda route: route.fulfill(json=silent))
     until(page, "document.querySelector('[data-state] .state').textContent === 'Silent'")
+    assert page.locator("[data-live-values]").get_attribute("data-stale-after") == "900"
     page.unroute(heartbeat)
     page.route(live_json, lambda route: route.fulfill(status=304))
     until(page, "document.getElementById('away') === null")

@@ -7,6 +7,7 @@ import pytest
 
 from center.errors import StoreError
 from center.pages import live
+from center.pages.states import Patience
 from center.settings import Settings
 from center.stores.registry import Device, DevicePage
 from center.stores.telemetry import LastValue, Sensor
@@ -19,6 +20,7 @@ LONG_AGO = time.time_ns() - 30 * DAY
 def clock(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(live, "patiences", lambda _, device_ids: {i: Patience(now[0], 30.0) for i in device_ids})
     return now
 
 
@@ -54,10 +56,10 @@ def test_fifty_pages_are_one_query_every_two_seconds(clock):
     for tick in range(100):  # each asks every two seconds, at any moment
         clock[0] += 2 / 5
         for device_id in ids[tick % 5 :: 5]:
-            values, seen, registered = looked.look(store.center, device_id)
-            assert seen == values[0].time_ns
-            assert clock[0] - values[0].value < 2
-            assert registered == (device_id == "pi-0")
+            found = looked.look(store.center, device_id)
+            assert found.seen == found.values[0].time_ns
+            assert clock[0] - found.values[0].value < 2
+            assert found.registered == (device_id == "pi-0")
     assert len(store.asked) - opened <= 100 * 2 / 5 / 2 + 1
     assert all(asked == ids for asked in store.asked[opened:])
     assert store.listed <= 3
@@ -70,7 +72,7 @@ def test_a_page_that_is_closed_is_asked_for_no_longer_and_silence_is_no_old_valu
         clock[0] += 2
         looked.look(store.center, "pi-1")
     assert store.asked[-1] == ["pi-1"]
-    assert looked.look(store.center, "silent")[0] == ()
+    assert looked.look(store.center, "silent").values == ()
 
 
 def test_a_device_that_is_silent_for_long_is_told_from_one_that_never_wrote(clock):
@@ -78,8 +80,9 @@ def test_a_device_that_is_silent_for_long_is_told_from_one_that_never_wrote(cloc
     store, looked = Store(), live.Live()
     for _ in range(5):
         clock[0] += 2
-        assert looked.look(store.center, "long ago")[:2] == ((), LONG_AGO)
-        assert looked.look(store.center, "silent")[:2] == ((), None)
+        for device_id, seen in (("long ago", LONG_AGO), ("silent", None)):
+            found = looked.look(store.center, device_id)
+            assert (found.values, found.seen) == ((), seen)
     assert [asked for asked in store.asked if asked == ["long ago"]] == [["long ago"]] * 2  # recent, and ever
 
 
@@ -94,8 +97,8 @@ def test_a_fault_is_everybodys_and_asked_about_once_every_two_seconds(clock):
     assert len(store.asked) == 2
     store.down = False
     clock[0] += 2
-    assert looked.look(store.center, "pi-3")[0][0].value == clock[0]
-    assert looked.look(store.center, "pi-0")[0][0].value == clock[0]
+    assert looked.look(store.center, "pi-3").values[0].value == clock[0]
+    assert looked.look(store.center, "pi-0").values[0].value == clock[0]
     assert len(store.asked) == 3
 
 
@@ -106,9 +109,29 @@ def test_a_device_that_registered_a_moment_ago_is_known_when_its_page_is_opened(
     store.registered = ["pi-0"]
     for device_id in ("stranger", "pi-0"):
         clock[0] += live.EVERY_S
-        assert looked.look(store.center, device_id)[2] == (device_id == "pi-0")
+        assert looked.look(store.center, device_id).registered == (device_id == "pi-0")
     listed = store.listed
     for _ in range(5):
         clock[0] += 2
         looked.look(store.center, "stranger")  # who stays one is not looked for each time
     assert store.listed == listed
+
+
+def test_a_page_that_is_made_anew_is_not_contradicted_by_what_was_known_before(clock):
+    store, looked = Store(), live.Live()
+    for age in (0, 0.5, 1.5):  # of what the page before was told
+        looked.look(store.center, "pi-0")
+        clock[0] += age
+        looked.opened("pi-0")
+        found = looked.look(store.center, "pi-0")
+        assert (found.patience.silent_after_s, found.values[0].value) == (clock[0], clock[0])
+        assert found.registered
+
+
+def test_every_open_page_judges_by_what_holds_now_however_many_others_are_opened(clock):
+    store, looked = Store(), live.Live()
+    for tick in range(200):
+        clock[0] += 1
+        looked.look(store.center, f"new {tick}")
+        found = looked.look(store.center, "pi-0")
+        assert clock[0] - found.patience.silent_after_s <= live.KNOWN_EVERY_S + live.EVERY_S

@@ -17,7 +17,7 @@ from center import profiles
 from center.context import EXTENSION
 from center.errors import StoreError
 from center.line_protocol import parse
-from center.pages import devices, home
+from center.pages import devices, home, live
 from center.profiles import DeviceSettings, Profile
 from center.stores.telemetry import Point
 from center.times import now_ns
@@ -103,12 +103,12 @@ def test_a_device_without_data_waits_on_every_page(client, center):
         page = text_of(client.get(path))
         assert "Waiting for data" in page, path
         assert "Silent" not in page
-    live = client.get("/dashboards/pi-7/live.json").json
-    assert live["state"]["name"] == "waiting"
+    answer = client.get("/dashboards/pi-7/live.json").json
+    assert answer["state"]["name"] == "waiting"
     center.telemetry.write([environment("pi-7", now_ns() - DAY, Temperature=20.0)])
     client.application.extensions["iot-center-live"].__init__()
-    live = client.get("/dashboards/pi-7/live.json").json
-    assert (live["state"]["name"], live["last"]) == ("silent", [])
+    answer = client.get("/dashboards/pi-7/live.json").json
+    assert (answer["state"]["name"], answer["last"]) == ("silent", [])
 
 
 @pytest.mark.parametrize(
@@ -133,12 +133,41 @@ def test_a_device_that_reports_seldom_is_called_silent_after_three_of_its_interv
     if sensors:
         profiles.keep_told(center.registry, "pi-7", {"sensors": sensors})
     center.telemetry.write([environment("pi-7", now_ns() - 400 * SECOND, Temperature=20.0)])
+    assert_everywhere(client, name)
+
+
+def test_an_open_page_judges_by_the_interval_that_holds_now(client, center, monkeypatch):
+    center.registry.register("pi-7", administrator=True)
+    profiles.keep_told(center.registry, "pi-7", {"sensors": [{"interval": 10.0}]})
+    center.telemetry.write([environment("pi-7", now_ns() - 400 * SECOND, Temperature=20.0)])
+
+    def seen(page):
+        answer = open_page(client, page)
+        return answer["state"]["name"], answer["stale_after"]
+
+    page = client.get("/dashboards/pi-7").text
+    assert seen(page) == ("silent", 300)
+    profiles.keep_profile(center.registry, "pi-7", Profile(settings=DeviceSettings(interval=900.0)))
+    for path in ("/devices/pi-7", "/dashboards/pi-7"):
+        assert seen(client.get(path).text) == ("live", 2700)  # at once, as the page itself
+    profiles.keep_profile(center.registry, "pi-7", Profile(settings=DeviceSettings(interval=600.0)))
+    monkeypatch.setattr(live, "EVERY_S", 0)
+    monkeypatch.setattr(live, "KNOWN_EVERY_S", 0)
+    assert seen(page) == ("live", 1800)
+
+
+def assert_everywhere(client, name):
+    """That every page says it of pi-7, also once it is open."""
     for path in ("/devices", "/devices/pi-7", "/dashboards/pi-7"):
         page = client.get(path).text
         assert re.findall(r'class="state state-(\w+)"', page.partition("<main")[2]) == [name], path
-    live = html.unescape(re.search(r'data-live-values="([^"]+)"', page)[1])
-    assert client.get(live).json["state"]["name"] == name
+    assert open_page(client, page)["state"]["name"] == name
     assert ("Live 1" in text_of(client.get("/fleet"))) == ("Live 1" in text_of(client.get("/"))) == (name == "live")
+
+
+def open_page(client, page):
+    """What an open page of a device asks for."""
+    return client.get(html.unescape(re.search(r'data-live-values="([^"]+)"', page)[1])).json
 
 
 @pytest.mark.parametrize("path", ["/", "/devices"])
