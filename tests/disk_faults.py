@@ -7,10 +7,10 @@ import random
 import struct
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from tests.preloads import compiled
+from tests.waiting import wait_for
 
 _SIZE = 20  # what is set; a count follows
 
@@ -94,8 +94,7 @@ def hanging(folder, _):
     before = faults.syncs()
     thread = LoopThread("committer", Committer(buffer))
     buffer.put([line(clock)])
-    while faults.syncs() == before:
-        time.sleep(0.01)
+    wait_for(lambda: faults.syncs() != before)
     for _ in range(400):
         buffer.put([line(clock)])
     print(buffer.snapshot().pending_disk)

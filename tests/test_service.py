@@ -72,14 +72,14 @@ def test_promise_1_what_was_sampled_is_on_disk_after_a_stop_in_the_middle_of_a_s
     def reading(_):
         if next(read, None) is None:
             slow.set()
-            assert done.wait(10)
+            assert done.wait(40)
         return Reading({"Temperature": 7.25}, boot_ns())
 
     monkeypatch.setattr(Virtual, "read", reading)
     sampling = settings(sensor=[{"driver": "virtual", "interval": "60s", "sample_every": "50ms"}])
     agent = Service(sampling, tmp_path)
     agent.start()
-    assert slow.wait(10)
+    assert slow.wait(40)
     if reloaded:
         agent.reload(sampling)
     waits = []
@@ -102,7 +102,7 @@ def test_a_reload_does_not_stop_measuring_for_as_long_as_the_disk_takes(service)
     with service._core.buffer._disk_lock:  # a commit that hangs
         reloading = threading.Thread(target=service.reload, args=(settings(buffer={"loss_window": "1s"}),))
         reloading.start()
-        reloading.join(5)
+        reloading.join(40)
         assert not reloading.is_alive()
         before = measured(service)
         wait_for(lambda: measured(service) > before + 2)
@@ -259,12 +259,12 @@ def test_promise_3_saving_a_damaged_buffer_may_take_longer_than_the_watchdog_wai
 
     def slowly(*arguments):
         begun.set()
-        goes_on.wait(10)
+        goes_on.wait(40)
         return real(*arguments)
 
     monkeypatch.setattr(recovery, "open_store", slowly)
     service.start()
-    assert begun.wait(10)
+    assert begun.wait(40)
     then = boot_ns()
     wait_for(lambda: measured(service) > 2)
     assert service.alive_boot_ns()["committer"] > then

@@ -183,7 +183,7 @@ def test_guesses_at_secrets_and_keys_tell_nothing_and_stop(tmp_path):
         for device in ("known", "unknown"):
             for path in (f"/api/devices/{device}", f"/api/env/{device}"):
                 method = "GET" if "env" in path else "POST"
-                answer = session.request(method, center.url + path, headers={"X-Device-Secret": "x" * 32}, timeout=10)
+                answer = session.request(method, center.url + path, headers={"X-Device-Secret": "x" * 32}, timeout=40)
                 told.add((method, answer.status_code, answer.text))
         began, guesses = time.monotonic(), 2000 if FULL else 200
         seen = Counter(
@@ -208,9 +208,9 @@ def test_a_copy_of_a_cookie_is_worth_nothing_after_the_logout(tmp_path):
     with victim(tmp_path) as center, requests.Session() as session:
 
         def form(path, **fields):
-            token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', session.get(center.url + path, timeout=10).text)
+            token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', session.get(center.url + path, timeout=40).text)
             sent = fields | {"csrf_token": token[1]}
-            return session.post(f"{center.url}{'/logout' if path == '/add' else path}", sent, timeout=10)
+            return session.post(f"{center.url}{'/logout' if path == '/add' else path}", sent, timeout=40)
 
         form("/login", password=PASSWORD)
         copy = dict(session.cookies)

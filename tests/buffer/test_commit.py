@@ -18,6 +18,7 @@ from agent.buffer.disk_error import DiskError
 from agent.util.loops import LoopThread
 from tests.buffers import SECOND, UNIX_NS, HandClock, accounted, drain, line, measure, open_at, pending_after, store_of
 from tests.disks import fill, small_disk
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -296,20 +297,20 @@ def test_promise_1_putting_waits_for_no_disk(folder):
         with real():
             yield
             syncing.set()
-            if not enough.wait(10):
+            if not enough.wait(40):
                 held_up.append("put() waited for the sync")
 
     store.transaction = slow
     thread = LoopThread("committer", Committer(buffer))
     buffer.put([line(buffer.clock)])
-    assert syncing.wait(10)
+    assert syncing.wait(40)
     for _ in range(99):
         buffer.put([line(buffer.clock)])
         buffer.snapshot()
         buffer.take_live(1)
     enough.set()
     thread.stop()
-    thread.join(10)
+    thread.join(40)
     del store.transaction
     buffer.close()
     assert held_up == []
@@ -395,12 +396,9 @@ def test_the_committer_keeps_the_window_and_goes_on_after_an_error(folder, monke
     monkeypatch.setattr(buffer, "commit", commit)
     thread = LoopThread("committer", Committer(buffer))
     buffer.put([line(buffer.clock)])
-    until = time.monotonic() + 10
-    while buffer.snapshot().pending_disk == 0 and time.monotonic() < until:
-        time.sleep(0.02)
-    assert buffer.snapshot().pending_disk == 1
+    wait_for(lambda: buffer.snapshot().pending_disk == 1)
     thread.stop()
-    thread.join(5)
+    thread.join(40)
     buffer.close()
 
 

@@ -31,6 +31,7 @@ from center.context import EXTENSION
 from center.errors import StoreError
 from center.settings import InfluxSettings, ServerSettings, Settings
 from tests.center_helpers import embedded_settings, influx_settings, jobs_wait, stores
+from tests.waiting import wait_for
 
 CENTER = [str(Path(sys.executable).with_name("iot-center"))]
 TIMEOUT = 20
@@ -68,23 +69,23 @@ def run(folder, *args, text="", env=None):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_says_its_address_answers_and_stops_cleanly(tmp_path, number):
     with running(tmp_path, "--embedded", "--data", str(tmp_path / "data")) as (process, url):
-        assert requests.get(f"{url}/health", timeout=5).json()["status"] == "pass"
-        assert requests.post(f"{url}/api/devices/pi-1", timeout=5).status_code == 201
+        assert requests.get(f"{url}/health", timeout=40).json()["status"] == "pass"
+        assert requests.post(f"{url}/api/devices/pi-1", timeout=40).status_code == 201
         process.send_signal(number)
         out, err = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 0
         assert (out, err) == ("", "")
     with running(tmp_path, "--embedded", "--data", str(tmp_path / "data")) as (_, url):
-        assert [found["deviceId"] for found in requests.get(f"{url}/api/devices", timeout=5).json()] == ["pi-1"]
+        assert [found["deviceId"] for found in requests.get(f"{url}/api/devices", timeout=40).json()] == ["pi-1"]
 
 
 def test_in_a_thread_it_is_up_at_once_and_gone_after_close(tmp_path):
     with serve(embedded_settings(tmp_path), port=0) as center:
-        assert requests.get(f"{center.url}/ping", timeout=5).status_code == 204
+        assert requests.get(f"{center.url}/ping", timeout=40).status_code == 204
         assert center.port
     center.close()
     with pytest.raises(requests.ConnectionError):
-        requests.get(f"{center.url}/ping", timeout=5)
+        requests.get(f"{center.url}/ping", timeout=40)
     with serve(embedded_settings(tmp_path), "127.0.0.1", center.port) as again:
         assert again.port == center.port
 
@@ -93,11 +94,11 @@ def test_what_was_asked_before_the_stop_is_answered(tmp_path):
     with serve(embedded_settings(tmp_path), port=0) as center:
         database = center.app.extensions["iot-center"].registry.database
         begun, gate, answers = threading.Event(), threading.Event(), []
-        holder = threading.Thread(target=database.run, args=(lambda _: begun.set() or gate.wait(10),))
+        holder = threading.Thread(target=database.run, args=(lambda _: begun.set() or gate.wait(40),))
         holder.start()
-        begun.wait(10)
+        begun.wait(40)
         asker = threading.Thread(
-            target=lambda: answers.append(requests.post(f"{center.url}/api/devices/pi-1", timeout=10))
+            target=lambda: answers.append(requests.post(f"{center.url}/api/devices/pi-1", timeout=40))
         )
         asker.start()
         jobs_wait(database, 1)
@@ -106,7 +107,7 @@ def test_what_was_asked_before_the_stop_is_answered(tmp_path):
         time.sleep(0.2)
         gate.set()
         for thread in (closer, asker, holder):
-            thread.join(10)
+            thread.join(40)
     assert [answer.status_code for answer in answers] == [201]
 
 
@@ -114,11 +115,11 @@ def test_alerts_that_nobody_judges_are_said_on_every_page_and_to_who_watches(tmp
     monkeypatch.setattr("center.alerts.watch.Watch.step", lambda _: 1 / 0)
     with serve(embedded_settings(tmp_path), port=0) as center:
         until = time.monotonic() + TIMEOUT
-        while (health := requests.get(f"{center.url}/health", timeout=5)).status_code == 200:
+        while (health := requests.get(f"{center.url}/health", timeout=40)).status_code == 200:
             assert time.monotonic() < until
         words = "judging alerts fails in a way that was not foreseen (ZeroDivisionError): see the log"
         assert health.json()["message"] == words
-        assert words in requests.get(f"{center.url}/help", timeout=5).text
+        assert words in requests.get(f"{center.url}/help", timeout=40).text
 
 
 def test_alerts_that_a_store_keeps_from_being_judged_are_said_as_well(tmp_path, monkeypatch):
@@ -132,7 +133,7 @@ def test_alerts_that_a_store_keeps_from_being_judged_are_said_as_well(tmp_path, 
     monkeypatch.setattr("center.alerts.watch.FAILING_S", 0.0)
     with serve(settings, port=0) as center:
         until = time.monotonic() + TIMEOUT
-        while (health := requests.get(f"{center.url}/health", timeout=5)).status_code == 200:
+        while (health := requests.get(f"{center.url}/health", timeout=40)).status_code == 200:
             assert time.monotonic() < until
         assert health.json()["message"] == "judging alerts fails: disk is full"
 
@@ -182,24 +183,24 @@ def test_flask_run_works_too(tmp_path):
 
 def test_a_write_over_the_wire_packed_and_too_large(tmp_path):
     with serve(embedded_settings(tmp_path, max_body=100_000), port=0) as center:
-        told = requests.post(f"{center.url}/api/devices/pi-1", timeout=5).json()
+        told = requests.post(f"{center.url}/api/devices/pi-1", timeout=40).json()
         url = f"{told['influx_url']}/api/v2/write?org={told['influx_org']}&bucket={told['influx_bucket']}"
         headers = {"Authorization": f"Token {told['token']}"}
         body = gzip.compress(b"environment,clientId=pi-1 Temperature=20.5")
-        answer = requests.post(url, body, headers=headers | {"Content-Encoding": "gzip"}, timeout=5)
+        answer = requests.post(url, body, headers=headers | {"Content-Encoding": "gzip"}, timeout=40)
         assert answer.status_code == 204
         assert "Date" in answer.headers
         for size in (120_000, 400_000):  # refused by the application, and by the server before it
-            answer = requests.post(url, b"x" * size, headers=headers, timeout=5)
+            answer = requests.post(url, b"x" * size, headers=headers, timeout=40)
             assert answer.status_code == 413
-        assert requests.get(f"{center.url}/api/devices/pi-1/measurements/count", timeout=5).json() == {"count": 1}
+        assert requests.get(f"{center.url}/api/devices/pi-1/measurements/count", timeout=40).json() == {"count": 1}
 
 
 def test_no_acknowledged_point_is_lost_when_the_center_is_killed(tmp_path):
     data = ("--embedded", "--data", str(tmp_path / "data"))
     acknowledged = []
     with running(tmp_path, *data) as (process, url):
-        told = requests.post(f"{url}/api/devices/pi-1", timeout=5).json()
+        told = requests.post(f"{url}/api/devices/pi-1", timeout=40).json()
         path = f"{url}/api/v2/write?org={told['influx_org']}&bucket={told['influx_bucket']}"
         headers = {"Authorization": f"Token {told['token']}"}
 
@@ -207,20 +208,19 @@ def test_no_acknowledged_point_is_lost_when_the_center_is_killed(tmp_path):
             with contextlib.suppress(requests.RequestException):
                 for n in range(first, 10**9, 4):
                     line = f"environment,clientId=pi-1 Temperature={n}.5 {n}"
-                    if requests.post(path, line, headers=headers, timeout=5).status_code == 204:
+                    if requests.post(path, line, headers=headers, timeout=40).status_code == 204:
                         acknowledged.append(n)
 
         writers = [threading.Thread(target=write, args=(first,)) for first in range(1, 5)]
         for thread in writers:
             thread.start()
-        while len(acknowledged) < 100:
-            time.sleep(0.01)
+        wait_for(lambda: len(acknowledged) >= 100)
         process.kill()
         for thread in writers:
             thread.join()
         process.communicate(timeout=TIMEOUT)
     with running(tmp_path, *data) as (_, url):
-        answer = requests.get(f"{url}/api/devices/pi-1/measurements?start=0&stop=9999", timeout=5).json()
+        answer = requests.get(f"{url}/api/devices/pi-1/measurements?start=0&stop=9999", timeout=40).json()
     stored = {round(value - 0.5) for value in answer["series"][0]["values"]}
     assert set(acknowledged) <= stored
 
@@ -241,8 +241,8 @@ def test_password_and_enroll_make_a_center_for_others(tmp_path):
         url = everywhere.replace("0.0.0.0", "127.0.0.1")
         key = run(tmp_path, "enroll", *common, "--note", "greenhouse", "--expires", "1h").stdout.strip()
         headers = {"X-Enrollment-Key": key, "X-Device-Secret": "s" * 32}
-        assert requests.post(f"{url}/api/devices/pi-1", timeout=5).status_code == 401
-        assert requests.post(f"{url}/api/devices/pi-1", headers=headers, timeout=5).status_code == 201
+        assert requests.post(f"{url}/api/devices/pi-1", timeout=40).status_code == 401
+        assert requests.post(f"{url}/api/devices/pi-1", headers=headers, timeout=40).status_code == 201
         listed = run(tmp_path, "enroll", *common, "--list").stdout
         assert re.search(r"over +used 1 of 1 times, ends \S+ +greenhouse", listed)
         assert key not in listed
@@ -420,8 +420,8 @@ def test_two_centers_at_one_influxdb_leave_one_live_authorization(tmp_path, infl
             assert told
             live = [answer for answer in told if writes(answer) == 204]
             assert len(live) <= 1
-            key = requests.get(f"{one}/api/devices/{name}", timeout=5).json()["key"]
-            assert key == requests.get(f"{two}/api/devices/{name}", timeout=5).json()["key"]
+            key = requests.get(f"{one}/api/devices/{name}", timeout=40).json()["key"]
+            assert key == requests.get(f"{two}/api/devices/{name}", timeout=40).json()["key"]
             assert [answer["key"] for answer in live] in ([key], [])
     answer = run(tmp_path, "check", "--sweep", env=influx)
     assert answer.returncode == 0, answer.stdout
@@ -431,7 +431,7 @@ def test_two_centers_at_one_influxdb_leave_one_live_authorization(tmp_path, infl
 def writes(told):
     path = f"/api/v2/write?org={told['influx_org']}&bucket={told['influx_bucket']}"
     headers = {"Authorization": f"Token {told['token']}"}
-    return requests.post(told["influx_url"] + path, headers=headers, timeout=5).status_code
+    return requests.post(told["influx_url"] + path, headers=headers, timeout=40).status_code
 
 
 @pytest.mark.influxdb
@@ -461,11 +461,11 @@ def test_the_least_permissions_are_enough(tmp_path, influx):
             answer = run(tmp_path, "check", env=env)
             assert answer.returncode == 0, answer.stdout
             with running(tmp_path, env=env) as (_, url):
-                told = requests.post(f"{url}/api/devices/pi-1", timeout=10).json()
+                told = requests.post(f"{url}/api/devices/pi-1", timeout=40).json()
                 assert writes(told) == 204
-                assert requests.get(f"{url}/api/devices/pi-1/measurements", timeout=10).status_code == 200
-                assert {bucket["name"] for bucket in requests.get(f"{url}/api/buckets", timeout=10).json()} == {*names}
-                assert requests.delete(f"{url}/api/devices/pi-1", timeout=10).status_code == 204
+                assert requests.get(f"{url}/api/devices/pi-1/measurements", timeout=40).status_code == 200
+                assert {bucket["name"] for bucket in requests.get(f"{url}/api/buckets", timeout=40).json()} == {*names}
+                assert requests.delete(f"{url}/api/devices/pi-1", timeout=40).status_code == 204
                 assert writes(told) == 401
         finally:
             client.authorizations_api().delete_authorization(made.id)
@@ -526,10 +526,10 @@ def test_an_agent_registers_and_its_points_arrive(tmp_path, request, mode):
         ) as process:
             try:
                 seen = counted(url, 1)
-                key = requests.get(f"{url}/api/devices/chain-1", timeout=5).json()["key"]
-                assert requests.delete(f"{url}/api/devices/chain-1", timeout=5).status_code == 204
+                key = requests.get(f"{url}/api/devices/chain-1", timeout=40).json()["key"]
+                assert requests.delete(f"{url}/api/devices/chain-1", timeout=40).status_code == 204
                 counted(url, seen + 10)
-                assert requests.get(f"{url}/api/devices/chain-1", timeout=5).json()["key"] != key
+                assert requests.get(f"{url}/api/devices/chain-1", timeout=40).json()["key"] != key
             finally:
                 process.terminate()
                 out, _ = process.communicate(timeout=TIMEOUT)
@@ -540,7 +540,7 @@ def counted(url, wanted, deadline_s=40):
     """The points of the agent, once they are as many as that."""
     end = time.monotonic() + deadline_s
     while time.monotonic() < end:
-        count = requests.get(f"{url}/api/devices/chain-1/measurements/count", timeout=10).json()["count"]
+        count = requests.get(f"{url}/api/devices/chain-1/measurements/count", timeout=40).json()["count"]
         if count >= wanted:
             return count
         time.sleep(0.2)

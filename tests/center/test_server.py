@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import threading
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -201,8 +200,7 @@ def test_an_answer_that_nobody_reads_is_dropped(serving):
         connection.connect(("127.0.0.1", int(server.effective_port)))
         connection.sendall(head("/large"))
         assert connection.recv(1) == b"H"
-        while server.active_channels:
-            time.sleep(0.01)
+        wait_for(lambda: not server.active_channels)
     assert server._held == 0
 
 
@@ -218,8 +216,7 @@ def test_requests_behind_an_answer_that_nobody_reads_wait_and_no_thread_with_the
     unread = [connect() for _ in range(2)]  # as many as there are threads
     for connection in unread:
         connection.sendall(head("/large") * 5)
-    while [channel.waits for channel in list(server.active_channels.values())] != [True, True]:
-        time.sleep(0.01)
+    wait_for(lambda: [channel.waits for channel in list(server.active_channels.values())] == [True, True])
     with connect() as other:
         other.sendall(head())
         assert other.recv(12) == b"HTTP/1.1 204"
@@ -229,8 +226,7 @@ def test_requests_behind_an_answer_that_nobody_reads_wait_and_no_thread_with_the
     while left > 0:
         left -= len(unread[1].recv(1_000_000))
     unread[1].close()
-    while server.active_channels:
-        time.sleep(0.01)
+    wait_for(lambda: not server.active_channels)
 
 
 def test_of_too_many_connections_that_owe_a_request_the_oldest_of_the_fullest_address_go(serving):

@@ -43,7 +43,7 @@ class Process:
     def close(self):
         self._process.stdin.close()
         self._process.stdout.close()
-        self._process.wait(10)
+        self._process.wait(40)
 
 
 @pytest.fixture

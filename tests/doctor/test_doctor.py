@@ -30,6 +30,7 @@ from tests.fake_i2c_bus import FakeI2C, environment
 from tests.servers import InfluxServer
 from tests.snapshots import SECOND, sensor, snapshot
 from tests.unsearchable import hide
+from tests.waiting import wait_for
 from tests.wallclock import WallClock
 
 CASE = json.loads((Path(__file__).parents[1] / "data/bme280-bosch.json").read_text())[0]
@@ -502,10 +503,7 @@ class TestWhileTheAgentRuns:
         setup.write(influx.url, extra='interval = "100ms"', influx_extra='[status]\nlisten = ""\n')
         with (setup.folder / "log").open("wb") as log:
             process = subprocess.Popen([sys.executable, "-m", "agent.cli", "run", *setup.where], stdout=log, stderr=log)
-        for _ in range(200):
-            if influx.points:
-                break
-            threading.Event().wait(0.05)
+        wait_for(lambda: influx.points)
         yield process
         process.terminate()
         assert process.wait(20) == 0

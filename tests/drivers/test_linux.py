@@ -219,7 +219,7 @@ def test_after_pulling_the_plug_and_back_reading_goes_on(bus):
         assert json.loads(line)["Temperature"] == pytest.approx(CASE["temperature_degC"], abs=0.001)
     finally:
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=40)
 
 
 @pytest.mark.parametrize("options", [[], ["--option", "oversampling=2"]])

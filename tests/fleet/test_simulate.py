@@ -94,11 +94,11 @@ def test_loops_share_threads_survive_a_mistake_and_end_at_once_when_stopped(capl
     loops = SharedLoops(2)
     parts = [Part() for _ in range(20)]
     shared = [loops.spawn(f"committer {n}", part) for n, part in enumerate(parts)]
-    assert all(part.seen.wait(10) for part in parts)
+    assert all(part.seen.wait(40) for part in parts)
     for one in shared:
         one.stop()
     for one in shared:
-        one.join(10)
+        one.join(40)
         assert one.ended.is_set()
     assert all(part.finished.is_set() and part.steps == 4 for part in parts)
     assert "one bad step" in caplog.text

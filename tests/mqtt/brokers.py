@@ -58,7 +58,7 @@ def listening(port):
     client.connect("127.0.0.1", port)
     client.subscribe("#", 1)
     client.loop_start()
-    assert ready.wait(10)
+    assert ready.wait(40)
     try:
         yield seen
     finally:

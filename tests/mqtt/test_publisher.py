@@ -75,7 +75,7 @@ class World:
 
     def stop(self):
         self.thread.stop()
-        self.thread.join(5)
+        self.thread.join(40)
         assert not self.thread.is_alive()
 
 
@@ -180,7 +180,7 @@ def test_taking_waits_for_nothing_while_the_broker_takes_nothing(world, broker):
         done.set()
 
     threading.Thread(target=measure, daemon=True).start()
-    assert done.wait(10)
+    assert done.wait(40)
     assert len(one.publisher._newest) == 1
 
 
@@ -372,7 +372,7 @@ def test_the_longest_hang_of_a_handshake_is_that_of_the_loop_alone(world, broker
     one.thread.join(0.1)
     assert one.thread.is_alive()
     broker.drop()
-    one.thread.join(10)
+    one.thread.join(40)
     assert not one.thread.is_alive()
 
 

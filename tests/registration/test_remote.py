@@ -205,9 +205,9 @@ def test_a_callback_that_fails_does_not_end_the_registration(httpserver, registr
 
     device = registrar(FakeCenter(httpserver), api="iot-center", on_remote=broken)
     thread = LoopThread("registration", device)
-    assert told.wait(5)
+    assert told.wait(40)
     thread.stop()
-    thread.join(5)
+    thread.join(40)
     assert device.target()
     assert "failed in a way that was not foreseen" in caplog.text
 

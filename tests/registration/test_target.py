@@ -220,7 +220,7 @@ def test_a_refused_token_in_the_settings_says_where_it_stands(caplog):
 def test_it_ends_when_it_is_told_to():
     thread = LoopThread("registration", StaticToken(influx(token=Secret("abc")), "pi-7", now=Clock()))
     thread.stop()
-    thread.join(5)
+    thread.join(40)
     assert not thread.is_alive()
 
 

@@ -42,7 +42,7 @@ def serve():
 
 
 def ask(page, path="/", method="GET", **headers):
-    connection = http.client.HTTPConnection(*page.address, timeout=10)
+    connection = http.client.HTTPConnection(*page.address, timeout=40)
     try:
         connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
         answer = connection.getresponse()
@@ -65,7 +65,7 @@ import http.client, socket, sys, urllib.parse
 url, host, hold = urllib.parse.urlsplit(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 try:
     held = [socket.create_connection((url.hostname, url.port), 10) for _ in range(hold)]
-    asked = http.client.HTTPConnection(url.netloc, timeout=10)
+    asked = http.client.HTTPConnection(url.netloc, timeout=40)
     asked.request("GET", url.path, headers={"Host": host} if host else {})
     print(asked.getresponse().status)
 except OSError as error:
@@ -206,7 +206,7 @@ class TestListening:
 
     def test_whoever_only_holds_connections_keeps_nobody_out(self, serve):
         page = serve()
-        idle = [socket.create_connection(page.address, timeout=10) for _ in range(40)]
+        idle = [socket.create_connection(page.address, timeout=40) for _ in range(40)]
         try:
             for connection in idle[::2]:
                 with contextlib.suppress(OSError):  # some were closed for those that came after them
@@ -220,7 +220,7 @@ class TestListening:
 
     def test_headers_that_trickle_in_end_at_a_deadline_of_their_own(self, serve, monkeypatch):
         monkeypatch.setattr(status_http, "HEADERS_S", 0.1)
-        with socket.create_connection(serve().address, timeout=10) as slow:
+        with socket.create_connection(serve().address, timeout=40) as slow:
             slow.sendall(b"GET / HTTP/1.0\r\nHo")
             assert slow.recv(1) == b""
 
@@ -239,17 +239,17 @@ class TestListening:
 
         def slow():
             entered.release()
-            assert go_on.wait(10)
+            assert go_on.wait(40)
             return snapshot()
 
         page = serve()
         page.snapshot = slow
-        busy = [socket.create_connection(page.address, timeout=10) for _ in range(status_http.OF_ONE_ADDRESS)]
+        busy = [socket.create_connection(page.address, timeout=40) for _ in range(status_http.OF_ONE_ADDRESS)]
         try:
             for connection in busy:
                 connection.sendall(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")
-                assert entered.acquire(timeout=10)
-            with socket.create_connection(page.address, timeout=10) as further:
+                assert entered.acquire(timeout=40)
+            with socket.create_connection(page.address, timeout=40) as further:
                 assert further.recv(1) == b""
             go_on.set()
             assert all(connection.recv(12) == b"HTTP/1.0 200" for connection in busy)
@@ -289,7 +289,7 @@ def test_another_machine_sees_the_page_only_where_it_is_public_also_while_connec
     assert run(fetch, f"http://{address}:{port}/", hold=40) == "200"
     with contextlib.ExitStack() as held:
         for _ in range(40):
-            held.enter_context(socket.create_connection((address, port), timeout=10))
+            held.enter_context(socket.create_connection((address, port), timeout=40))
         assert run(fetch, f"http://{address}:{port}/") == "200"
     port = serve(listen="127.0.0.1:0").address[1]
     assert run(fetch, f"http://{address}:{port}/healthz") == "ConnectionRefusedError"

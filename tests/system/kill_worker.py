@@ -64,7 +64,7 @@ def main():
     for loop in loops:
         loop.stop()
     for loop in loops:
-        loop.join(5)
+        loop.join(40)
     buffer.close()
     status = buffer.snapshot()
     print(

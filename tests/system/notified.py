@@ -27,7 +27,7 @@ class Notified:
                 return [text for _, text in fresh]
             fresh += [(time.monotonic(), text) for text in message.decode().splitlines()]
 
-    def wait_for(self, text, seconds=20):
+    def wait_for(self, text, seconds=40):
         """The moment it was said (from now on)."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

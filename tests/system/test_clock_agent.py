@@ -12,9 +12,12 @@ import time
 
 import pytest
 
+from agent.status.socket import ask
 from drivers.base import boot_ns
 from tests.amounts import first
 from tests.servers import InfluxServer
+from tests.system.lateness import beside
+from tests.waiting import wait_for
 from tests.wallclock import EPERM, UNSYNCHRONISED_US, WallClock
 
 DAY_S = 86_400
@@ -90,6 +93,11 @@ class Agent:
         lines = (line.split() for line in self.readings.read_text().splitlines())
         return {int(number): int(boot) + offset for number, boot in lines}
 
+    def committed(self):
+        """How many points are on disk, once there are more than ten."""
+        told = ask(self.folder / "state")
+        return told and told["buffer"]["pending_disk"] > 10 and told["buffer"]["pending_disk"]
+
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(20) == 0
@@ -120,18 +128,11 @@ def stored(server):
     return found
 
 
-def wait_until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 def everything_delivered(agent, server, *, in_order=True):
     """Wait until all that was measured so far is on the server, stop, and compare with the truth."""
-    wait_until(lambda: len(agent.true_times()) > 10)
+    wait_for(lambda: len(agent.true_times()) > 10)
     last = max(agent.true_times())
-    wait_until(lambda: stored(server).keys() >= set(range(2, last + 1)))  # the first reading is discarded
+    wait_for(lambda: stored(server).keys() >= set(range(2, last + 1)))  # the first reading is discarded
     agent.stop()
     true, points = agent.true_times(), stored(server)
     assert all(len(stamps) == 1 for stamps in points.values()), "a reading is there twice"
@@ -146,7 +147,7 @@ def test_promise_5_a_clock_40_days_slow_stepped_right_gives_every_point_its_true
     wall = WallClock(tmp_path, shift_s=-40 * DAY_S)
     with InfluxServer(date=False) as server:
         running = agent(server.url, wall)
-        wait_until(lambda: running.readings.exists() and len(running.true_times()) > after, 40)
+        wait_for(lambda: running.readings.exists() and len(running.true_times()) > after)
         assert not server.points
         wall.synchronise()
         errors = everything_delivered(running, server)
@@ -157,15 +158,15 @@ def test_promise_5_points_of_a_run_that_was_killed_get_their_true_time_from_the_
     wall = WallClock(tmp_path, shift_s=-40 * DAY_S)
     with InfluxServer(date=False) as server:
         running = agent(server.url, wall)
-        wait_until(lambda: running.readings.exists() and len(running.true_times()) > 30)
+        committed = wait_for(running.committed)
         running.process.kill()
         running.process.wait()
         killed = max(running.true_times())
         wall.set(-40 * DAY_S + 7200)
         running.start()
-        wait_until(lambda: max(running.true_times()) >= killed + 10)
+        wait_for(lambda: max(running.true_times()) >= killed + 10)
         wall.synchronise()
-        wait_until(lambda: stored(server).keys() >= set(range(2, killed - 10)))  # the loss window is 1 s
+        wait_for(lambda: stored(server).keys() >= set(range(2, committed + 2)))  # the first reading is discarded
         running.stop()
     true = running.true_times()
     assert all(len(s) == 1 and abs(s[0] - true[n]) < 50 * MS for n, s in stored(server).items())
@@ -175,8 +176,8 @@ def test_promise_5_where_adjtimex_is_refused_points_have_right_times_within_2_s_
     wall = WallClock(tmp_path, max_error_us=EPERM)
     with InfluxServer() as server:
         running = agent(server.url, wall, "10s")
-        wait_until(lambda: server.requests)
-        wait_until(lambda: server.points)
+        wait_for(lambda: server.requests)
+        wait_for(lambda: server.points)
         asked = [request.at for request in server.requests]
         errors = everything_delivered(running, server)
     assert max(map(abs, errors.values())) < 0.05
@@ -188,7 +189,7 @@ def test_promise_5_servers_that_agree_date_the_points_of_a_board_whose_clock_is_
     wall = WallClock(tmp_path, shift_s=-40 * DAY_S, max_error_us=UNSYNCHRONISED_US)
     with InfluxServer() as server:
         running = agent(server.url, wall)
-        wait_until(lambda: server.points)
+        wait_for(lambda: server.points)
         time.sleep(1)
         wall.synchronise()
         time.sleep(1)
@@ -202,7 +203,7 @@ def test_promise_5_a_synchronised_clock_two_days_wrong_dates_no_point(tmp_path, 
     wall = WallClock(tmp_path, shift_s=shift, max_error_us=2_000)
     with InfluxServer() as server:
         running = agent(server.url, wall)
-        wait_until(lambda: len(server.points) > 10)
+        wait_for(lambda: len(server.points) > 10)
         errors = everything_delivered(running, server)
     assert max(map(abs, errors.values())) < 1
     assert "it is not believed" in running.log.read_text()
@@ -214,7 +215,7 @@ def test_promise_5_a_step_of_the_wall_clock_neither_reorders_nor_doubles_nor_mis
     wall.synchronise()
     with InfluxServer() as server:
         running = agent(server.url, wall)
-        wait_until(lambda: len(server.points) > 5)
+        wait_for(lambda: len(server.points) > 5)
         wall.set(step)
         time.sleep(1.5)
         errors = everything_delivered(running, server)
@@ -242,10 +243,10 @@ def test_promise_5_the_date_of_a_captive_portal_dates_nothing(tmp_path, agent, p
         page = b"<html>please log in</html>"
         server.always, server.skew_s = server.answer(200, page, Content_Type="text/html"), portal_s
         running = agent(server.url, wall)
-        wait_until(lambda: len(server.requests) > 3 and len(running.true_times()) > 50, 40)
+        wait_for(lambda: len(server.requests) > 3 and len(running.true_times()) > 50)
         assert not server.points
         server.skew_s, server.always = 0, None
-        wait_until(lambda: len(server.points) > 60, 40)
+        wait_for(lambda: len(server.points) > 60)
         points = exact(running, server, 1 if wall_s else 0.05)
     assert points > 60
 
@@ -257,16 +258,16 @@ def test_promise_5_a_server_that_comes_late_has_the_first_points_within_10_s(tmp
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     running = agent(f"http://127.0.0.1:{port}", wall)
-    wait_until(running.readings.exists)
+    wait_for(running.readings.exists)
     time.sleep(late_s)
-    with InfluxServer(port=port) as server:
+    with InfluxServer(port=port) as server, beside(tmp_path / "reference") as machine_s:
         up = time.monotonic()
-        wait_until(lambda: server.points)
+        wait_for(lambda: server.points)
         took = time.monotonic() - up
+        assert took < 10 + machine_s()
         again = "delivery works again" in running.log.read_text()
         points = exact(running, server, 0.05)
     print(f"the first point came {took:.1f} s after the server")
-    assert took < 10
     assert not again or server.points
     assert points > late_s * 8
 
@@ -277,15 +278,16 @@ def test_promise_5_a_server_that_hangs_for_14_s_has_the_first_points_10_s_later(
     with InfluxServer() as server:
         server.always = server.hang
         running = agent(server.url, wall)
-        wait_until(lambda: server.requests)
+        wait_for(lambda: server.requests)
         time.sleep(14)
         server.always = None
-        up = time.monotonic()
-        wait_until(lambda: server.points)
-        took = time.monotonic() - up
+        with beside(tmp_path / "reference") as machine_s:
+            up = time.monotonic()
+            wait_for(lambda: server.points)
+            took = time.monotonic() - up
+            assert took < 10 + machine_s()
         points = exact(running, server, 0.05)
     print(f"the first point came {took:.1f} s after the server")
-    assert took < 10
     assert points > 100
 
 
@@ -296,16 +298,17 @@ def test_promise_5_dates_that_are_wrong_for_8_s_date_nothing_and_hold_nothing_up
     with InfluxServer() as server:
         server.skew_s = skew_s
         running = agent(server.url, wall)
-        wait_until(lambda: server.requests)
-        up = time.monotonic()
-        time.sleep(8)
-        assert not server.points
-        server.skew_s = 0
-        wait_until(lambda: server.points)
-        took = time.monotonic() - up
+        wait_for(lambda: server.requests)
+        with beside(tmp_path / "reference") as machine_s:
+            up = time.monotonic()
+            time.sleep(8)
+            assert not server.points
+            server.skew_s = 0
+            wait_for(lambda: server.points)
+            took = time.monotonic() - up
+            assert took < 10.5 + machine_s()
         points = exact(running, server, 0.05)
     print(f"the first point came {took:.1f} s after the server, whose dates were wrong for 8 s")
-    assert took < 10.5
     assert points > 60
 
 
@@ -315,9 +318,9 @@ def test_promise_5_a_kernel_five_years_ahead_dates_nothing_where_the_server_come
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     running = agent(f"http://127.0.0.1:{port}", wall)
-    wait_until(lambda: running.readings.exists() and len(running.true_times()) > 75)
+    wait_for(lambda: running.readings.exists() and len(running.true_times()) > 75)
     with InfluxServer(port=port) as server:
-        wait_until(lambda: server.points, 30)
+        wait_for(lambda: server.points)
         points = exact(running, server, 1)
     assert points > 75
     assert "it is not believed" in running.log.read_text()
@@ -328,23 +331,22 @@ def test_promise_5_after_a_step_back_all_points_have_their_true_time_after_one_f
     wall = WallClock(tmp_path, shift_s=ahead_s, max_error_us=2_000)
     with InfluxServer() as server:
         running = agent(server.url, wall)
-        wait_until(lambda: len(server.points) > 20)
+        wait_for(lambda: len(server.points) > 20)
         wall.synchronise()
-        time.sleep(1.6)  # a look a second, a flush each half
+        wait_for(lambda: re.search(r"\d+ were delivered with a wrong time, from ", running.log.read_text()))
         stepped = max(running.true_times())
-        time.sleep(1)
+        wait_for(lambda: max(running.true_times()) > stepped + 10)
         running.process.kill()
         running.process.wait()
+        killed = max(running.true_times())
         running.start()
-        wait_until(lambda: max(running.true_times()) > stepped + 30)
+        wait_for(lambda: stored(server).keys() >= set(range(killed + 2, killed + 20)))  # the first is discarded
         running.stop()
     true, found = running.true_times(), stored(server)
     after = {n: s for n, s in found.items() if n > stepped}
     print(f"{len(after)} points delivered after the step back")
-    assert len(after) >= 20  # of over 30; the kill takes those of a loss window of 1 s at most
     assert all(len(stamps) == 1 for stamps in found.values())
     assert max(abs(s[0] - true[n]) for n, s in after.items()) < 50 * MS
-    assert re.search(r"\d+ were delivered with a wrong time, from ", running.log.read_text())
 
 
 @pytest.mark.parametrize("damage", first(1, "flipped", "shifted"))
@@ -352,7 +354,7 @@ def test_promise_5_a_damaged_clock_file_dates_no_point_wrongly(tmp_path, agent, 
     wall = WallClock(tmp_path, max_error_us=EPERM)
     with InfluxServer() as server:
         running = agent(server.url, wall)
-        wait_until(lambda: len(server.points) > 10)
+        wait_for(lambda: len(server.points) > 10)
         running.stop()
         before = max(running.true_times())
         file = running.folder / "state" / "clock.json"
@@ -368,7 +370,7 @@ def test_promise_5_a_damaged_clock_file_dates_no_point_wrongly(tmp_path, agent, 
             text = json.dumps(record)
         file.write_text(text)
         running.start()
-        wait_until(lambda: max(running.true_times()) > before + 30)
+        wait_for(lambda: max(running.true_times()) > before + 30)
         points = exact(running, server, 0.05, begun_with=before + 2)
     assert points > 25
 
@@ -377,5 +379,5 @@ def test_promise_5_what_was_dated_at_last_goes_at_once_and_not_with_the_next_flu
     wall = WallClock(tmp_path, max_error_us=EPERM)
     with InfluxServer() as server:
         running = agent(server.url, wall, window="10m", more='[delivery]\nflush_interval = "1m"\n')
-        wait_until(lambda: len(server.points) > 3, 10)
+        wait_for(lambda: len(server.points) > 3)
         running.stop()

@@ -79,7 +79,7 @@ def victoria(tmp_path):
 
     def get(path):
         try:
-            with urllib.request.urlopen(f"http://{address}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://{address}{path}", timeout=40) as answer:
                 return answer.read()
         except OSError:
             return b""

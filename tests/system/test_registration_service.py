@@ -130,7 +130,7 @@ def test_a_token_revoked_at_the_center_is_renewed_and_nothing_is_lost(agent, cen
     agent.delivered()
     hidden += agent.secrets()
     for page in ("/", "/devices", "/devices/pi-7", "/api/devices", "/api/env/pi-7", "/api/devices/pi-7"):
-        agent.shown.append(requests.get(center.url + page, timeout=10).text)
+        agent.shown.append(requests.get(center.url + page, timeout=40).text)
     assert len(set(hidden)) == 3  # the device secret stayed, the token is another
     nothing_is_lost(agent, center)
     words = agent.log.read_text() + "".join(agent.shown)

@@ -67,7 +67,7 @@ class Running:
     def log(self):
         return (self.folder / "log").read_text()
 
-    def wait_for(self, condition, seconds=15):
+    def wait_for(self, condition, seconds=40):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if condition():
@@ -159,7 +159,7 @@ def test_the_status_page_moves_to_another_port_with_its_history(running):
     agent = running(url="http://127.0.0.1:9", listen=f"127.0.0.1:{ports[0]}")
 
     def page(port):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=40)
         try:
             connection.request("GET", "/")
             return connection.getresponse().read().decode()

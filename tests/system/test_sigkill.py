@@ -15,6 +15,7 @@ from tests.servers import InfluxServer
 from tests.system.lateness import lateness_s
 from tests.system.numbered import NumberedAgent
 from tests.system.test_kill import outages
+from tests.waiting import wait_for
 
 WINDOW_S = 1.0
 TO = """
@@ -32,18 +33,11 @@ def numbers(server):
         return [int(re.search(rb"CO2=([0-9]+)i", line)[1]) for line in server.points.values()]
 
 
-def wait_until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 def kill_one(agent, rng):
     """Start it, and kill it once it has measured for a random while. The moment of the kill, boot clock in ns."""
     before = len(agent.measured())
     agent.start()
-    wait_until(lambda: len(agent.measured()) > before)
+    wait_for(lambda: len(agent.measured()) > before)
     time.sleep(rng.uniform(0.05, 2.5 * WINDOW_S))
     at = boot_ns()
     agent.process.send_signal(signal.SIGKILL)
@@ -77,10 +71,10 @@ def test_promise_1_a_killed_agent_loses_at_most_the_loss_window_each_time(tmp_pa
         mood.join()
         running.start()
         known = len(running.measured())
-        wait_until(lambda: len(running.measured()) > known + 10)
+        wait_for(lambda: len(running.measured()) > known + 10)
         known = max(running.measured())
-        wait_until(lambda: max(numbers(server)) >= known, 60)
-        wait_until(lambda: ask(running.state)["buffer"]["pending_disk"] == 0, 60)  # the backlog comes behind it
+        wait_for(lambda: max(numbers(server)) >= known, 60)
+        wait_for(lambda: ask(running.state)["buffer"]["pending_disk"] == 0, 60)  # the backlog comes behind it
         assert running.stop() == 0
         arrived = numbers(server)
         ledger = json.loads(running.command("status", "--json").stdout)["ledger"]

@@ -56,7 +56,7 @@ def test_ctrl_c_is_how_a_live_table_ends_and_no_error(tmp_path, command):
             reader.start()
             time.sleep(0.3)
             process.send_signal(signal.SIGINT)
-            _, words = process.communicate(timeout=25)
+            _, words = process.communicate(timeout=40)
         finally:
             process.kill()
             os.close(screen)

@@ -52,11 +52,11 @@ def test_promise_8_a_store_that_was_away_has_each_point_exactly_once(tmp_path, s
     agent = Agent(tmp_path, center.url)
     try:
         agent.delivered(20)
-        assert requests.get(f"{center.url}/health", timeout=10).status_code == 200
+        assert requests.get(f"{center.url}/health", timeout=40).status_code == 200
         store.stop()
         away = agent.when(lambda found: found["ledger"]["pending"] >= 15)
         assert away["registration"]["state"] == "registered"  # its token is good: nothing to renew
-        assert requests.get(f"{center.url}/health", timeout=10).status_code == 503
+        assert requests.get(f"{center.url}/health", timeout=40).status_code == 503
         store.start()
         agent.when(lambda found: found["ledger"]["pending"] <= 3)
         assert agent.delivered(5)["registration"]["renewals"] == 0
@@ -69,7 +69,7 @@ def test_promise_8_a_store_that_was_away_has_each_point_exactly_once(tmp_path, s
     assert answers(f"{store.url}/internal/force_flush")
     telemetry = center.app.extensions[EXTENSION].telemetry
     assert telemetry.count("pi-7") == ledger["delivered"] >= 40
-    page = requests.get(f"{center.url}/devices/pi-7", timeout=10)
+    page = requests.get(f"{center.url}/devices/pi-7", timeout=40)
     assert "pi-7" in page.text
     assert "VictoriaMetrics" in page.text
 
@@ -78,12 +78,12 @@ def test_a_removed_device_is_refused_and_registers_again(tmp_path, center):
     agent = Agent(tmp_path, center.url)
     try:
         agent.delivered()
-        assert requests.delete(f"{center.url}/api/devices/pi-7", timeout=10).status_code == 204
+        assert requests.delete(f"{center.url}/api/devices/pi-7", timeout=40).status_code == 204
         agent.when(lambda found: found["registration"]["renewals"] == 1)
         agent.delivered()
     finally:
         agent.stop()
-    wait_for(lambda: requests.get(f"{center.url}/api/devices/pi-7", timeout=10).status_code == 200)
+    wait_for(lambda: requests.get(f"{center.url}/api/devices/pi-7", timeout=40).status_code == 200)
 
 
 CLUSTER = ("vmstorage", "vminsert", "vmselect")

@@ -25,55 +25,59 @@ def server():
 
 
 @pytest.fixture
-def center(server):
-    """A client of a center with half a second of patience."""
-    client = CenterClient(server.url, Secret("the-device-secret"), timeout_s=0.5)
-    yield client
-    client.close()
+def client(server):
+    """Makes clients of a center, with so many seconds of patience."""
+    made = []
+
+    def make(timeout_s, url=server.url):
+        made.append(CenterClient(url, Secret("the-device-secret"), timeout_s=timeout_s))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
 
 
-def test_a_center_is_asked_over_one_connection(server, center):
+def test_a_center_is_asked_over_one_connection(server, client):
+    center = client(40)
     server.script.extend([server.answer(200, {"n": 1}), server.answer(404, b"no"), server.answer(204)])
     assert [center.ask("POST", "/x").status for _ in range(3)] == [200, 404, 204]
     assert server.connections == 1
 
 
-def test_a_head_byte_by_byte_is_not_waited_for_longer_than_the_timeout(server, center):
+def test_a_head_byte_by_byte_is_not_waited_for_longer_than_the_timeout(server, client):
     server.script.append(server.trickle(0.05, padding=2000))  # which takes 100 s
     before = time.monotonic()
     with pytest.raises(RegistrationError, match=r"no answer within 0.5 s"):
-        center.ask("POST", "/x")
+        client(0.5).ask("POST", "/x")
     assert time.monotonic() - before < 50
 
 
-def test_an_answer_through_a_proxy_is_bounded_too(server, monkeypatch):
+def test_an_answer_through_a_proxy_is_bounded_too(server, client, monkeypatch):
     monkeypatch.setenv("http_proxy", server.url)
-    client = CenterClient("http://center.example", Secret("the-device-secret"), timeout_s=0.5)
+    patient, other = client(40, "http://center.example"), client(0.5, "http://center.example")
     server.script.extend([server.answer(200, {"n": 1}), server.trickle(0.05), server.answer(200, b"x" * 100_000)])
-    assert client.ask("POST", "/x").record() == {"n": 1}
+    assert patient.ask("POST", "/x").record() == {"n": 1}
     with pytest.raises(RegistrationError, match=r"no answer within 0.5 s"):
-        client.ask("POST", "/x")
+        other.ask("POST", "/x")
     with pytest.raises(RegistrationError, match=f"over {MAX_ANSWER} bytes"):
-        client.ask("POST", "/x")
-    client.close()
+        patient.ask("POST", "/x")
 
 
-def test_a_proxy_is_told_its_login_and_left_out_where_the_environment_says_so(server, monkeypatch):
+def test_a_proxy_is_told_its_login_and_left_out_where_the_environment_says_so(server, client, monkeypatch):
     monkeypatch.setenv("http_proxy", server.url.replace("http://", "http://me:p%40ss@"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     server.script.extend([server.answer(200, {"n": 1}), server.answer(200, {"n": 2})])
     for url in ("http://center.example", server.url):
-        client = CenterClient(url, Secret("the-device-secret"), timeout_s=0.5)
-        client.ask("POST", "/x")
-        client.close()
+        client(40, url).ask("POST", "/x")
     logins = [request.headers.get("proxy-authorization") for request in server.requests]
     assert logins == [f"Basic {base64.b64encode(b'me:p@ss').decode()}", None]
 
 
-def test_what_is_packed_is_not_unpacked(server, center):
+def test_what_is_packed_is_not_unpacked(server, client):
     body = gzip.compress(b"z" * 10_000_000)
     server.script.append(server.answer(200, body, content_encoding="gzip"))
-    assert center.ask("POST", "/x").answer.body == body
+    assert client(40).ask("POST", "/x").answer.body == body
 
 
 def broken(error, cause=None):

@@ -69,13 +69,13 @@ def test_a_thread_steps_sleeps_and_is_woken_and_ends_at_once(monkeypatch):
     monkeypatch.setattr(loops, "MOST_S", 0.001)
     part = Part(ValueError("x"), 0.0, 0.001)
     thread = LoopThread("delivery", part)
-    assert part.idle.wait(5)
+    assert part.idle.wait(40)
     assert part.steps == 4
     part.idle.clear()
     part.wakeup.set()
-    assert part.idle.wait(5)
+    assert part.idle.wait(40)
     thread.stop()
-    thread.join(5)
+    thread.join(40)
     assert not thread.is_alive()
     assert (part.steps, part.finished) == (5, 1)
 
@@ -91,9 +91,9 @@ def test_what_wakes_it_during_a_step_is_not_lost():
 
     part.step = woken
     thread = LoopThread("registration", part)
-    assert part.idle.wait(5)
+    assert part.idle.wait(40)
     thread.stop()
-    thread.join(5)
+    thread.join(40)
     assert part.steps >= 2
 
 
@@ -107,6 +107,6 @@ def test_an_error_at_the_end_is_logged_and_ends_the_thread_all_the_same(caplog, 
     part.finish = finish
     thread = LoopThread("committer", part)
     thread.stop()
-    thread.join(5)
+    thread.join(40)
     assert not thread.is_alive()
     assert "committer did not end as it should" in caplog.text

@@ -53,7 +53,7 @@ def test_the_old_token_ends_when_a_new_one_is_issued(app, client, center, device
             return client.post(path, headers=headers).status_code
         import requests
 
-        return requests.post(told["influx_url"] + path, headers=headers, timeout=10).status_code
+        return requests.post(told["influx_url"] + path, headers=headers, timeout=40).status_code
 
     assert (status(old), status(new)) == (401, 204)
     client.delete(f"/api/devices/{device}")

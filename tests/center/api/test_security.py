@@ -14,6 +14,7 @@ from center.app import create_app
 from center.context import EXTENSION
 from center.errors import SettingsError
 from tests.center_helpers import HASH, HOUR, PASSWORD, code, embedded_settings, environment
+from tests.waiting import wait_for
 
 SECRET = {"X-Device-Secret": "s" * 32}
 OTHER = {"X-Device-Secret": "o" * 32}
@@ -221,16 +222,15 @@ def test_attempts_at_once_are_counted_before_they_are_looked_at(app, locked, clo
 
     def slow(kept, password):
         looked_at.append(password)
-        all_came.wait(10)
+        all_came.wait(40)
         return False
 
     monkeypatch.setattr(security, "check_password_hash", slow)
     with ThreadPoolExecutor(8) as pool:
         first = [pool.submit(asked, app.test_client(), "wrong") for _ in range(security.HASHING)]
-        while len(looked_at) < security.HASHING:
-            time.sleep(0.001)
+        wait_for(lambda: len(looked_at) == security.HASHING)
         assert [asked(app.test_client(), "wrong") for _ in range(20)] == [429] * 20
-        all_came.wait(10)
+        all_came.wait(40)
         assert [future.result() for future in first] == [401] * security.HASHING
     monkeypatch.setattr(security, "check_password_hash", lambda *_: False)
     left = [asked(app.test_client(), "wrong") for _ in range(20)]

@@ -117,7 +117,7 @@ def two_rounds(database):
             twice.set()
 
     database.on_idle("counting rounds", last)
-    assert twice.wait(10)
+    assert twice.wait(40)
 
 
 def test_a_retention_that_fails_is_logged_when_it_begins_changes_and_ends_and_is_shown(keeping, caplog, request):

@@ -215,7 +215,7 @@ def test_one_large_body_is_read_at_a_time_and_small_ones_pass_it(fresh, monkeypa
     def slow(self, bucket, batches, writer):
         if len(batches[0]) > 1:
             started.set()
-            go_on.wait(10)
+            go_on.wait(40)
         return store(self, bucket, batches, writer)
 
     monkeypatch.setattr(type(center.telemetry), "store", slow)
@@ -223,7 +223,7 @@ def test_one_large_body_is_read_at_a_time_and_small_ones_pass_it(fresh, monkeypa
     answers = []
     first = threading.Thread(target=lambda: answers.append(client.post(FRESH, headers=headers, data=large)))
     first.start()
-    assert started.wait(10)
+    assert started.wait(40)
     other = client.application.test_client()
     refused = other.post(FRESH, headers=headers, data=large)
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "10")

@@ -245,7 +245,7 @@ def test_writes_that_wait_for_what_a_slow_store_keeps_leave_threads_for_the_rest
         assert asked.wait(30)
         second = threads.submit(sent, client, token)
         try:
-            assert code(second.result(10)) == (503, "unavailable")
+            assert code(second.result(40)) == (503, "unavailable")
         finally:
             told.set()
         assert first.result().status_code == 204
