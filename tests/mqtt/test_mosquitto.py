@@ -3,6 +3,8 @@
 import json
 import signal
 import subprocess
+from datetime import datetime
+from itertools import pairwise
 
 import pytest
 
@@ -19,6 +21,7 @@ from tests.agents import Agent, cli
 from tests.certificates import make_certificate
 from tests.mqtt.brokers import Mosquitto, listening
 from tests.servers import InfluxServer
+from tests.system.lateness import beside
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.mosquitto
@@ -73,16 +76,18 @@ def of(seen, topic):
     return [payload for found, payload, _ in list(seen) if found == topic]
 
 
-def test_ten_readings_a_second_arrive_each_and_a_stop_says_offline(service, broker):
-    with listening(broker.port) as seen:
+def test_ten_readings_a_second_arrive_each_and_a_stop_says_offline(service, broker, tmp_path):
+    with listening(broker.port) as seen, beside(tmp_path / "reference") as machine_s:
         agent = service(broker.port)
         wait_for(lambda: len(of(seen, STATE)) > 30)
         agent.stop()
         wait_for(lambda: of(seen, STATUS)[-1:] == [b"offline"])
+        late_s = machine_s()
     times = [found["time"] for found in map(json.loads, of(seen, STATE)) if "time" in found]
-    measured = agent.ledger()["measured"]
-    assert measured / 2 < len(times) <= measured  # all of them, but where this machine is busy
+    assert len(times) <= agent.ledger()["measured"]
     assert times == sorted(set(times))
+    gaps = [(after - before).total_seconds() for before, after in pairwise(map(datetime.fromisoformat, times))]
+    assert max(gaps) < 0.19 + late_s  # at 0.2 s one is missing, as where the machine has no time to publish it
     assert of(seen, STATUS)[0] == b"online"
 
 

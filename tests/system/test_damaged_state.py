@@ -15,12 +15,13 @@ from tests.amounts import amount
 from tests.fake_center import FakeCenter
 from tests.servers import InfluxServer
 from tests.system.numbered import NumberedAgent
-from tests.system.test_sigkill import numbers, wait_until
+from tests.system.test_sigkill import numbers
+from tests.waiting import wait_for
 
 ROUNDS = amount(2, 10)
 PARTS = 20 if os.environ.get("SOAK") else 3
 SEED = int(os.environ.get("SEED", random.randrange(10**6)))
-STOP_S = 15.0
+STOP_S = 30.0  # TimeoutStopSec of the service
 TO = """
 [center]
 url = "{url}"
@@ -147,9 +148,9 @@ def killed(folder, center, readings, earlier=None):
     try:
         made.start()
         if earlier is not None:
-            wait_until(lambda: len(made.measured()) > readings // 2)
+            wait_for(lambda: len(made.measured()) > readings // 2)
             shutil.copytree(made.state, earlier, ignore=shutil.ignore_patterns("*.sock"))
-        wait_until(lambda: len(made.measured()) > readings)
+        wait_for(lambda: len(made.measured()) > readings)
     finally:
         made.end()
     (made.state / "control.sock").unlink()
@@ -178,7 +179,7 @@ def test_promise_3_whatever_is_damaged_in_its_folder_it_starts_delivers_and_ends
             last = max(agent.measured())
             agent.start()
             try:
-                wait_until(lambda: max(numbers(database), default=0) > last + 3)  # noqa: B023 - ends within the round
+                wait_for(lambda: max(numbers(database), default=0) > last + 3)  # noqa: B023 - ends within the round
                 status = agent.command("status", "--json")
                 assert json.loads(status.stdout)["ledger"]["unaccounted"] == 0
                 began = time.monotonic()

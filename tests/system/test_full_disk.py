@@ -17,7 +17,8 @@ from tests.disks import KINDS, fill, make_room, of_kind, small_card, use_up
 from tests.fake_center import FakeCenter
 from tests.servers import InfluxServer
 from tests.system.numbered import NumberedAgent
-from tests.system.test_sigkill import TO, numbers, wait_until
+from tests.system.test_sigkill import TO, numbers
+from tests.waiting import wait_for
 
 CENTER = """
 [center]
@@ -45,14 +46,14 @@ def agent(tmp_path):
 def delivers(agent, server, more=10):
     """Points that were measured after this call arrive."""
     known = max(agent.measured(), default=0)
-    wait_until(lambda: agent.process.poll() is not None or max(numbers(server), default=0) >= known + more)
+    wait_for(lambda: agent.process.poll() is not None or max(numbers(server), default=0) >= known + more)
     assert agent.process.poll() is None, agent.log.read_text()
 
 
 def uses_disk(agent, server):
     """What the server does not take is on the disk."""
     server.always = server.answer(503)
-    wait_until(lambda: ((ask(agent.state) or {"buffer": {}})["buffer"].get("pending_disk", 0)) > 0, 60)
+    wait_for(lambda: ((ask(agent.state) or {"buffer": {}})["buffer"].get("pending_disk", 0)) > 0, 60)
     server.always = None
 
 
@@ -98,7 +99,7 @@ def test_promise_2_a_disk_that_fills_up_while_it_runs_holds_up_no_live_point(tmp
         use_up(kind, disk)
         server.always = server.answer(503)
         known = len(running.measured())
-        wait_until(lambda: len(running.measured()) > known + 40)
+        wait_for(lambda: len(running.measured()) > known + 40)
         server.always = None
         delivers(running, server)
         make_room(disk)
@@ -149,15 +150,15 @@ def test_no_secret_that_cannot_be_kept_is_registered_with(tmp_path, agent, https
         center = FakeCenter(httpserver)
         use_up(kind, disk)
         running = agent(disk, CENTER.format(url=center.url.rstrip("/")))
-        wait_until(lambda: len(running.measured()) > 40)
+        wait_for(lambda: len(running.measured()) > 40)
         said = running.log.read_text()
         assert f"{SECRET_FILE} cannot be written (No space left on device): is the disk full" in said
         assert "points are kept" in said
         assert center.asked() == []
         center.place["influx_url"] = server.url
         make_room(disk)
-        wait_until((running.state / CREDENTIALS_FILE).exists, 60)
+        wait_for((running.state / CREDENTIALS_FILE).exists, 60)
         server.token = center.tokens["pi-1"][0]
         delivers(running, server)
-        wait_until(lambda: min(numbers(server)) == 1, 30)
+        wait_for(lambda: min(numbers(server)) == 1)
         ends_well(running, server)
