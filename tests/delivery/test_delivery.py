@@ -3,6 +3,7 @@
 import itertools
 import logging
 import math
+import threading
 import time
 from pathlib import Path
 from random import Random
@@ -909,9 +910,12 @@ def test_stop_is_seen_at_once_while_waiting(tmp_path, server, monkeypatch):
     monkeypatch.setattr("agent.delivery.delivery.POLL_S", 3600.0)
     clock = NoClock(time.monotonic_ns)
     buffer = open_buffer(tmp_path / "buffer", BufferSettings(), clock)
-    delivery = Delivery(buffer, lambda: None, clock, DeliverySettings(), lambda: None)
+    asked = threading.Event()
+    delivery = Delivery(buffer, asked.set, clock, DeliverySettings(), lambda: None)
     assert delivery.step() == 3600
+    asked.clear()
     thread = LoopThread("delivery", delivery)
+    assert asked.wait(40)
     thread.stop()
     thread.join(30)
     assert not thread.is_alive()
