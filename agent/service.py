@@ -30,6 +30,7 @@ from agent.registration.static_token import StaticToken
 from agent.registration.target import Target
 from agent.sensing.sensors import Sensors, drivers_of
 from agent.status.board import address_in_words
+from agent.status.health_rules import quiet
 from agent.status.history import History
 from agent.status.http import StatusPage
 from agent.status.self_telemetry import Health
@@ -268,7 +269,12 @@ class Service:
                 self.state_dir,
                 observe=clock.observe,
                 on_remote=sensors.configure,
-                tell=lambda: {"version": __version__, "address": address_in_words(), **sensors.told()},
+                tell=lambda: {
+                    "version": __version__,
+                    "address": address_in_words(),
+                    "quiet": quiet(self.snapshot()),
+                    **sensors.told(),
+                },
             )
         elif settings.influxdb:
             parts.registrar = StaticToken(settings.influxdb, self.device_id)

@@ -90,6 +90,7 @@ class Told:
     """What an agent told of itself, and when (Unix ns) that last changed. `remote`: which side wins, "local" or
     "prefer"; `location` is the one it uses, by its agent.toml if `located`; it asks every `refresh` seconds.
 
+    `quiet` are the names of those of its `sensors` that give nothing, since something is wrong with them.
     `run` is another at each start; one that comes again after another (`before`) is of two agents that both run with
     the secret of this device, last at `two_ns`: its card was copied.
     """
@@ -101,6 +102,7 @@ class Told:
     located: bool = False
     refresh: float | None = None
     sensors: tuple[ToldSensor, ...] = ()
+    quiet: tuple[str, ...] = ()
     told_ns: int = 0
     run: str = ""
     before: str = ""
@@ -185,6 +187,7 @@ def heard(given: Any) -> Told:
         located=given.get("located") is True,
         refresh=right.get("configuration_refresh"),
         sensors=tuple(sensors),
+        quiet=_words(given.get("quiet")),
         run=_word(given.get("run")),
     )
 

@@ -112,6 +112,13 @@ def standing(sensor: Mapping[str, Any], now: int) -> dict[str, float | int]:
     return found if measured and not refused & {"", WHOLE} else {}
 
 
+def quiet(snapshot: Mapping[str, Any]) -> list[str]:
+    """The sensors by name that give nothing now, since something is wrong with them."""
+    now = snapshot.get("boot_ns", 0)
+    sensors = [s for s in snapshot.get("sensors", []) if any(troubles({"boot_ns": now, "sensors": [s]}))]
+    return [sensor["name"] for sensor in sensors if not standing(sensor, now)]
+
+
 def _delivery(snapshot: Mapping[str, Any], *states: str) -> Iterator[tuple[float, str]]:
     """For how many seconds delivery has been in one of these states, and why."""
     delivery = snapshot.get("delivery") or {}

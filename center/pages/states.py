@@ -11,7 +11,7 @@ from markupsafe import Markup
 from center.context import current_center
 from center.health import troubles
 from center.pages import presentation
-from center.profiles import Profile, Told
+from center.profiles import Profile, Told, ToldSensor
 from center.stores.telemetry import (
     DAY_NS,
     HOUR_NS,
@@ -93,17 +93,22 @@ def patience(profile: Profile | None, told: Told | None, health: Sequence[LastVa
 
 def patience_s(profile: Profile | None = None, told: Told | None = None) -> float:
     """For how long a device may be quiet before it is called silent: as the settings say, or longer where it reports
-    that seldom. Of several sensors the one that reports most often tells that the device is there.
+    that seldom. Of several sensors the one that reports most often tells that the device is there, without those that
+    its agent says give nothing.
     """
-    return max(current_center().settings.devices.silent_after, INTERVALS * min(_gaps_s(profile, told)))
+    told = told or Told()
+    giving = [sensor for sensor in told.sensors if sensor.name not in told.quiet]
+    gap = min(_gaps_s(profile, giving)) if giving else max(_gaps_s(profile, told.sensors))
+    return max(current_center().settings.devices.silent_after, INTERVALS * gap)
 
 
 def fades_s(profile: Profile | None = None, told: Told | None = None) -> float:
     """How old a value of it may be where its agent does not tell: by the sensor that reports least often."""
-    return max(current_center().settings.devices.silent_after, INTERVALS * max(_gaps_s(profile, told)))
+    gap = max(_gaps_s(profile, told.sensors if told else ()))
+    return max(current_center().settings.devices.silent_after, INTERVALS * gap)
 
 
-def _gaps_s(profile: Profile | None, told: Told | None) -> list[float]:
+def _gaps_s(profile: Profile | None, sensors: Sequence[ToldSensor]) -> list[float]:
     """How far the reports of each sensor may lie apart, by the interval that it is asked for, and by those, and the
     heartbeats of deadbands, that it told.
     """
@@ -111,7 +116,7 @@ def _gaps_s(profile: Profile | None, told: Told | None) -> list[float]:
     asked = (profile.settings.interval if profile else None) or default or 0.0
     return [
         max(s.interval or 0.0, s.heartbeat or 0.0 if s.deadband else 0.0, 0.0 if "interval" in s.file else asked)
-        for s in (told.sensors if told else ())
+        for s in sensors
     ] or [asked]
 
 

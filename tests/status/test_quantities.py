@@ -8,11 +8,11 @@ from agent.cli.status import lines
 from agent.doctor.device import sensors
 from agent.doctor.finding import Patient
 from agent.status.board import Board
-from agent.status.health_rules import failing, problems, stuck
+from agent.status.health_rules import failing, problems, quiet, stuck
 from agent.status.metrics import exposition
 from agent.status.page import render
 from agent.status.self_telemetry import health_line
-from tests.snapshots import SECOND, sensor, snapshot
+from tests.snapshots import SECOND, in_trouble, sensor, snapshot
 
 NOW = 10**13
 DEAD = {"Humidity": {"why": "the element is <dead>", "since_boot_ns": NOW - 400 * SECOND}}
@@ -53,6 +53,22 @@ def test_metrics_have_both_by_quantity(taken):
         assert samples["iot_agent_sensor_refused", quantity] == refused
         assert samples["iot_agent_sensor_stuck", quantity] == held
     assert ("iot_agent_humidity_percent", None) not in samples
+
+
+def test_a_sensor_that_gives_nothing_since_something_is_wrong_with_it_is_quiet():
+    boot = 10**15
+    refused = {"since_boot_ns": boot, "why": "nonsense"}
+    told = [
+        sensor(boot, name="well"),
+        *in_trouble(boot),
+        sensor(boot, name="all refused", refused={"": refused}),
+        sensor(boot, name="each refused", refused=dict.fromkeys(("Temperature", "Humidity", "Pressure"), refused)),
+        sensor(boot, name="not read yet", values={}, boot_ns=None),
+        sensor(boot, name="failing from the start", values={}, boot_ns=None, failing_since_boot_ns=boot),
+    ]
+    found = quiet(snapshot(boot, sensors=told))
+    assert found == ["attic", "roof", "all refused", "each refused", "failing from the start"]
+    assert quiet({}) == []
 
 
 def test_the_health_measurement_counts_both(taken):

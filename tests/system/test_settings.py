@@ -25,10 +25,10 @@ def running(request, tmp_path):
         yield stack.enter_context(serve(settings, port=0))
 
 
-def agent(running, folder, remote="local", **sensor):
+def agent(running, folder, remote="local", others=(), **sensor):
     tables = {
         "device": {"id": "pi-7"},
-        "sensor": [{"driver": "emulated", **sensor}],
+        "sensor": [{"driver": "emulated", **sensor}, *others],
         "center": {"url": running.url, "remote": remote},
         "buffer": {"loss_window": "100ms"},
         "clock": {"trust": "always"},
@@ -82,6 +82,21 @@ def test_an_interval_and_an_offset_from_the_page_are_in_the_stored_points(runnin
         assert sensor["remote"] == {"interval": 0.2, "offset.Temperature": -0.8}
     finally:
         again.stop()
+
+
+def test_a_sensor_that_fails_is_told_as_quiet(running, tmp_path):
+    center = running.app.extensions[EXTENSION]
+    chip = {"driver": "bme280", "bus": 250, "name": "chip", "interval": "100ms"}
+    service = agent(running, tmp_path / "agent", name="bench", others=[chip])
+    service.start()
+    try:
+        wait_for(lambda: service.snapshot()["sensors"][1]["problem"])
+        hasten(service)
+        (found,) = wait_for(lambda: told(center.registry).values())
+        assert [sensor.name for sensor in found.sensors] == ["bench", "chip"]
+        assert found.quiet == ("chip",)
+    finally:
+        service.stop()
 
 
 def test_what_agent_toml_names_stays_and_the_page_says_so(running, tmp_path):

@@ -136,6 +136,27 @@ def test_a_device_that_reports_seldom_is_called_silent_after_three_of_its_interv
     assert_everywhere(client, name)
 
 
+@pytest.mark.parametrize(
+    ("quiet", "age_s", "name"),
+    [
+        ([], 400, "silent"),
+        (["slow"], 400, "silent"),
+        (["fast"], 400, "live"),
+        (["fast"], 2600, "live"),
+        (["fast"], 2800, "silent"),
+        (["fast", "slow"], 2600, "live"),  # it is the sensors that are silent, as its agent says
+        (["fast", "slow"], 2800, "silent"),
+        (["another"], 400, "silent"),
+    ],
+)
+def test_a_sensor_that_gives_nothing_does_not_say_how_soon_its_device_is_silent(client, center, quiet, age_s, name):
+    center.registry.register("pi-7", administrator=True)
+    sensors = [{"name": "fast", "interval": 10.0}, {"name": "slow", "interval": 900.0}]
+    profiles.keep_told(center.registry, "pi-7", {"sensors": sensors, "quiet": quiet})
+    center.telemetry.write([environment("pi-7", now_ns() - age_s * SECOND, Temperature=20.0)])
+    assert_everywhere(client, name)
+
+
 def test_an_open_page_judges_by_the_interval_that_holds_now(client, center, monkeypatch):
     center.registry.register("pi-7", administrator=True)
     profiles.keep_told(center.registry, "pi-7", {"sensors": [{"interval": 10.0}]})

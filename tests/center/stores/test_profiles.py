@@ -30,6 +30,7 @@ TOLD = {
     "location": {"lat": 1, "lon": 2},
     "located": True,
     "refresh": 300.0,
+    "quiet": ["bench"],
     "sensors": [
         {
             "name": "bench",
@@ -136,6 +137,7 @@ def test_what_a_device_tells_wrongly_is_left_out():
         "location": {"lat": 1e300, "lon": 2},
         "located": "yes",
         "refresh": 10**400,
+        "quiet": ["bench", 3, "a\x00b", ["x"]],
         "sensors": [
             3,
             {"name": "<b>", "interval": True, "offset": {"Temperature": float("nan"), "Pressure": 1, "Made": 2}},
@@ -145,6 +147,7 @@ def test_what_a_device_tells_wrongly_is_left_out():
     assert heard({"refresh": 9e11}).refresh is None  # a moment that no calendar has
     assert told.version == "1" * 64
     assert (told.address, told.remote, told.location, told.located, told.refresh) == ("", "", None, False, None)
+    assert told.quiet == ("bench",)
     (sensor,) = told.sensors
     assert (sensor.name, sensor.interval, sensor.offset) == ("<b>", None, {"Pressure": 1.0})
     for nothing in (None, [], "x", {"sensors": {"a": 1}}, {"sensors": [{"file": "interval", "deadband": [1]}]}):
