@@ -269,12 +269,7 @@ class Service:
                 self.state_dir,
                 observe=clock.observe,
                 on_remote=sensors.configure,
-                tell=lambda: {
-                    "version": __version__,
-                    "address": address_in_words(),
-                    "quiet": quiet(self.snapshot()),
-                    **sensors.told(),
-                },
+                tell=lambda: self._told(sensors),
             )
         elif settings.influxdb:
             parts.registrar = StaticToken(settings.influxdb, self.device_id)
@@ -296,6 +291,13 @@ class Service:
             parts.others.append(self._spawn("health", health))
         if parts.mqtt:
             parts.others.append(self._spawn("mqtt", parts.mqtt))
+
+    def _told(self, sensors: Sensors) -> dict[str, Any]:
+        """What a center is told of this agent; of its sensors those as `quiet` by which nobody shall judge silence."""
+        told, seen = sensors.told(), self.snapshot()
+        own = zip(told["sensors"], seen["sensors"], strict=False)  # none any more after a stop
+        names = [sensor["name"] for sensor, section in own if quiet(section, seen["boot_ns"])]
+        return {"version": __version__, "address": address_in_words(), "quiet": names, **told}
 
     def _show(self) -> None:
         """The status page, as it is set now."""

@@ -16,7 +16,7 @@ WORDS = {
     "stuck": "Sensor {sensor}: {quantity} has the very same raw value again and again: it seems to be stuck",
 }
 
-
+QUIET_S = 60.0  # so long at least; a transfer fails now and then
 CAUSES = {
     "NotFound": "nothing answers there: is it plugged in?",
     "NoPermission": "its device file may not be opened",
@@ -112,11 +112,13 @@ def standing(sensor: Mapping[str, Any], now: int) -> dict[str, float | int]:
     return found if measured and not refused & {"", WHOLE} else {}
 
 
-def quiet(snapshot: Mapping[str, Any]) -> list[str]:
-    """The sensors by name that give nothing now, since something is wrong with them."""
-    now = snapshot.get("boot_ns", 0)
-    sensors = [s for s in snapshot.get("sensors", []) if any(troubles({"boot_ns": now, "sensors": [s]}))]
-    return [sensor["name"] for sensor in sensors if not standing(sensor, now)]
+def quiet(sensor: Mapping[str, Any], now: int) -> bool:
+    """Whether a sensor's section of a snapshot says at boot-clock nanosecond `now` that something has been wrong with
+    it for a while, and that it gives nothing.
+    """
+    lasting = max(QUIET_S, 3 * float(sensor.get("interval") or 0))
+    wrong = any(trouble.seconds > lasting for trouble in troubles({"boot_ns": now, "sensors": [sensor]}))
+    return wrong and not standing(sensor, now)
 
 
 def _delivery(snapshot: Mapping[str, Any], *states: str) -> Iterator[tuple[float, str]]:

@@ -52,8 +52,9 @@ def dashboard(device_id: str) -> str:
     if registered is None and not values:
         abort(404)
     health = center.telemetry.last_values([device_id], measurement=HEALTH, since_ns=now - DAY_NS).get(device_id, ())
+    profile, told = profile_of(center.registry, device_id), told_of(center.registry, device_id)
     live.opened(device_id)
-    patient = patience(profile_of(center.registry, device_id), told_of(center.registry, device_id), health)
+    patient = patience(profile, told, health)
     seen, lasts = newest(values), shown(values, now, patient.stale_after_s)
     drawable = [v for v in lasts if presentation.charted(v.field) and is_number(v.value)]
     chosen = request.args.get("range", "24h")

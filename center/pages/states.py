@@ -151,7 +151,7 @@ def stale_after_s(health: Sequence[LastValue], otherwise_s: float) -> float:
     own = [v for v in health if v.sensor == Sensor()]
     interval = next((v.value for v in own if v.field == "interval" and v.time_ns == newest(own)), None)
     if is_number(interval) and interval > 0:
-        return max(INTERVALS * interval, STALE_AT_LEAST_S)
+        return min(max(INTERVALS * interval, STALE_AT_LEAST_S), WAITING_NS / SECOND_NS)
     return otherwise_s
 
 
