@@ -49,6 +49,16 @@ def _stripped(value: str | None) -> str | None:
     return value.strip() if value else value
 
 
+class Between(NumberRange):  # type: ignore[misc]
+    """Also for integers that no float holds."""
+
+    def __call__(self, form: Any, field: Any) -> None:
+        try:
+            super().__call__(form, field)
+        except OverflowError as error:
+            raise ValidationError(self.message) from error
+
+
 def a_device_id(_: Any, field: Any) -> None:
     try:
         check_device_id(field.data or "")
@@ -114,12 +124,12 @@ class MakeKey(FlaskForm):  # type: ignore[misc]
     note = StringField("Note", [Optional(), Length(max=80)], description="For you: who or what it is for.")
     uses = IntegerField(
         "Devices it may register",
-        [InputRequired("A number from 1 to 10,000."), NumberRange(1, 10_000, "A number from 1 to 10,000.")],
+        [InputRequired("A number from 1 to 10,000."), Between(1, 10_000, "A number from 1 to 10,000.")],
         default=1,
     )
     days = IntegerField(
         "Valid for days",
-        [InputRequired("A number from 1 to 365."), NumberRange(1, 365, "A number from 1 to 365.")],
+        [InputRequired("A number from 1 to 365."), Between(1, 365, "A number from 1 to 365.")],
         default=7,
     )
 
@@ -183,7 +193,7 @@ for _quantity in (QUANTITIES[name] for name in MEASURED):
     _kind = IntegerField if _quantity.kind == "integer" else FloatField
     _limits = f"From {_quantity.low:g} to {_quantity.high:g} {_quantity.unit}."
     _label = f"{look(_quantity.field).label} ({_quantity.unit})"
-    setattr(Write, _quantity.field, _kind(_label, [Optional(), NumberRange(_quantity.low, _quantity.high, _limits)]))
+    setattr(Write, _quantity.field, _kind(_label, [Optional(), Between(_quantity.low, _quantity.high, _limits)]))
 
 
 class WriteLines(FlaskForm):  # type: ignore[misc]

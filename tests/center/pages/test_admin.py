@@ -148,4 +148,5 @@ def test_an_enrollment_key_is_shown_once_and_lets_a_device_register_until_revoke
     assert "revoked" in text_of(client.post(f"/enrollment-keys/{kept.id}/revoke", follow_redirects=True))
     assert not center.registry.enrollment_keys()[0].valid(now_ns())
     assert client.post("/enrollment-keys/nope/revoke").status_code == 404
-    assert client.post("/enrollment-keys", data={"uses": "0", "days": "999"}).status_code == 400
+    for sent in ({"uses": "0", "days": "999"}, {"uses": "9" * 400, "days": "7"}, {"uses": "1", "days": "9" * 400}):
+        assert client.post("/enrollment-keys", data=sent).status_code == 400

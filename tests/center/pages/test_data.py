@@ -95,6 +95,7 @@ def test_what_cannot_be_written_says_what_would_be_right(client, center, data, s
 
 def test_what_is_wrong_is_said_at_its_field(client):
     assert 'id="time-error"' in client.post("/write", data={"device": "pi-7", "CO2": "400", "time": "soon"}).text
+    assert 'id="CO2-error"' in client.post("/write", data={"device": "pi-7", "CO2": "4" * 400}).text
     assert 'id="Temperature-error"' in client.post("/write", data={"device": "pi-7"}).text
 
 
