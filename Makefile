@@ -45,7 +45,7 @@ damage: $(VENV)/test.stamp
 
 # What a stranger or one device's token can cost a center on loopback, at full size (SECURITY.md): some minutes.
 attack: $(VENV)/test.stamp
-	ATTACK=1 $(BIN)/python -m pytest -s --timeout 1800 tests/attack $(ARGS)
+	ATTACK=1 EXPLORE=1 $(BIN)/python -m pytest -s --timeout 1800 tests/attack $(ARGS)
 
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m bench $(ARGS)

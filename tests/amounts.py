@@ -1,10 +1,14 @@
-"""How much is tried: `make test` takes a few cases and small sizes; MARKED=1, as in .ci/run, all there are."""
+"""How much is tried: `make test` takes a few cases and small sizes; MARKED=1, as in .ci/run, all there are. What is
+drawn by chance is the same each time, but with EXPLORE=1; SEED=… repeats one.
+"""
 
 import os
+import random
 
 import pytest
 
-MARKED = bool(os.environ.get("MARKED"))
+MARKED, EXPLORE = (bool(os.environ.get(name)) for name in ("MARKED", "EXPLORE"))
+SEED = int(os.environ.get("SEED", random.randrange(10**6) if EXPLORE else 21))
 
 
 def amount(few, all_of_them):

@@ -10,12 +10,12 @@ from flask import Flask
 from hypothesis import HealthCheck, settings
 from jinja2 import BytecodeCache
 
-from tests.amounts import MARKED
+from tests.amounts import EXPLORE, MARKED
 
 # How long an example takes depends on the machine and on who else uses it.
 UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("a few", max_examples=25, **UNTIMED)
-settings.register_profile("all", **UNTIMED)
+settings.register_profile("a few", max_examples=25, derandomize=not EXPLORE, **UNTIMED)
+settings.register_profile("all", derandomize=not EXPLORE, **UNTIMED)
 settings.load_profile("all" if MARKED else "a few")
 
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.amounts import amount
+from tests.amounts import SEED, amount
 from tests.fake_center import FakeCenter
 from tests.servers import InfluxServer
 from tests.system.numbered import NumberedAgent
@@ -20,7 +20,6 @@ from tests.waiting import wait_for
 
 ROUNDS = amount(2, 10)
 PARTS = 20 if os.environ.get("SOAK") else 3
-SEED = int(os.environ.get("SEED", random.randrange(10**6)))
 STOP_S = 30.0  # TimeoutStopSec of the service
 TO = """
 [center]
