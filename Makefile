@@ -40,7 +40,7 @@ mutants: $(VENV)/mutants.stamp
 
 # A flipped bit at every byte of a buffer, a thousand random corruptions, 200 whole agents on damaged folders: some 45 min.
 damage: $(VENV)/test.stamp
-	SOAK=1 MARKED=1 $(BIN)/python -m pytest -s --timeout 7200 tests/buffer/test_flips.py tests/buffer/test_recovery.py \
+	SOAK=1 MARKED=1 EXPLORE=1 $(BIN)/python -m pytest -s --timeout 7200 tests/buffer/test_flips.py tests/buffer/test_recovery.py \
 		tests/system/test_damaged_state.py $(ARGS)
 
 # What a stranger or one device's token can cost a center on loopback, at full size (SECURITY.md): some minutes.
