@@ -107,7 +107,7 @@ def test_promise_1_a_power_cut_loses_no_committed_point_and_at_most_the_loss_win
     # what must be on disk: all that was measured a loss window before the agent was last heard of; how late the guest
     # was, the monitor shows, which says something every quarter of a second
     said = [state["boot_s"] for state in first.states if state["boot_s"] > last["boot_s"] - 3 * WINDOW_S]
-    late_s = max(later - earlier for earlier, later in pairwise(said)) - 0.25
+    late_s = max((later - earlier for earlier, later in pairwise(said)), default=3 * WINDOW_S) - 0.25
     due = max(s["measured"] for s in first.states if s["boot_s"] < last["boot_s"] - WINDOW_S - 0.5 - late_s)
 
     state = from_disk(look_into(disk, tmp_path / "cut", "/var/lib/iot-agent"))
