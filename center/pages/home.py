@@ -17,12 +17,11 @@ from center.pages.states import (
     Notice,
     copies,
     counter_notices,
-    fades_s,
     judge,
+    patience,
     patience_s,
     sensor_notices,
     shown,
-    stale_after_s,
     temperature_sparks,
 )
 from center.profiles import told
@@ -41,15 +40,14 @@ def home() -> str:
     registered = {d.id: d for d in center.registry.devices().devices}
     seen = {i: at for i, at in live.seen().items() if at >= now - WAITING_NS}
     known, heard = people(), told(center.registry)
-    patience = {i: patience_s(known.get(i), heard.get(i)) for i in registered}
-    states = {i: judge(seen.get(i), now, patience[i]) for i in registered}
+    states = {i: judge(seen.get(i), now, patience_s(known.get(i), heard.get(i))) for i in registered}
     strangers = {i: at for i, at in seen.items() if i not in registered}
     recent = sorted(sorted((i for i in registered if i in seen), key=lambda i: -seen[i])[:RECENT])  # in a lasting order
     silent = [Notice(i, "Silent", "warning", seen.get(i)) for i, state in states.items() if state.name == "silent"]
     talking = sorted((i for i in registered if seen.get(i, 0) > now - DAY_NS), key=lambda i: -seen[i])
     health = center.telemetry.last_values(talking[:ASKED], measurement=HEALTH, since_ns=now - DAY_NS)
     values = center.telemetry.last_values(recent, since_ns=now - WAITING_NS)
-    stale_after = {i: stale_after_s(health.get(i, ()), fades_s(known.get(i), heard.get(i))) for i in recent}
+    stale_after = {i: patience(known.get(i), heard.get(i), health.get(i, ())).stale_after_s for i in recent}
     return live_page(
         "home.html",
         total=len(registered),

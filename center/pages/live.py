@@ -37,7 +37,7 @@ V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Latest:
     """The recent `values` of a device, and when (Unix ns) it was last `seen`, however long ago that is."""
 
     values: Sequence[LastValue]
@@ -65,7 +65,7 @@ class Live:
             self._looked_at.pop(device_id, None)
             self._patience.pop(device_id, None)
 
-    def look(self, center: Center, device_id: str) -> Look:
+    def look(self, center: Center, device_id: str) -> Latest:
         """Raises StoreError."""
         with self._lock:
             now = time.monotonic()
@@ -82,7 +82,7 @@ class Live:
             if self._fault is not None:
                 raise self._fault
             values, seen = self._values.get(device_id, ()), self._seen.get(device_id)
-            return Look(values, seen, device_id in self._registered, self._patience[device_id])
+            return Latest(values, seen, device_id in self._registered, self._patience[device_id])
 
     def _read(self, center: Center, device_ids: list[str], now: float) -> None:
         recent = now_ns() - max(round(center.settings.devices.silent_after), 60) * SECOND_NS
@@ -168,7 +168,7 @@ def opened(device_id: str) -> None:
     cast("Live", current_app.extensions[EXTENSION]).opened(device_id)
 
 
-def look(device_id: str) -> Look:
+def look(device_id: str) -> Latest:
     """As Live.look, of this application."""
     return cast("Live", current_app.extensions[EXTENSION]).look(current_center(), device_id)
 
